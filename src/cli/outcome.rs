@@ -1,0 +1,116 @@
+//! How a command ends and how it speaks: exit codes, tables or JSON, and the question before a destructive act.
+
+use std::{
+    fmt,
+    io::{BufRead, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use serde::Serialize;
+
+/// Documented exit codes; `linkgate --help` lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Something failed that is no fault of the input.
+    Failed = 1,
+    /// The command line itself is wrong (clap's own code).
+    Usage = 2,
+    /// Input, configuration or policies are invalid.
+    Invalid = 3,
+    NotFound = 4,
+    Conflict = 5,
+    /// A verification found what should not be (`audit verify`).
+    Verification = 6,
+    /// The database cannot be reached or is not migrated.
+    Database = 7,
+    /// The question was answered with no.
+    Declined = 8,
+}
+
+/// Why a command ended without success; printed to standard error (as JSON with `--json`).
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    pub message: String,
+}
+
+impl Failure {
+    pub fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self { exit, message: message.to_string() }
+    }
+
+    /// `Exit::Failed` with this message.
+    pub fn failed(message: impl fmt::Display) -> Self {
+        Self::new(Exit::Failed, message)
+    }
+
+    pub fn report(&self, json: bool) -> ExitCode {
+        if json {
+            let line = serde_json::json!({"error": {"exit": self.exit as u8, "message": self.message}});
+            eprintln!("{line}");
+        } else {
+            eprintln!("error: {}", self.message);
+        }
+        ExitCode::from(self.exit as u8)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::failed(error)
+    }
+}
+
+/// What every command gets beside its own arguments.
+#[derive(Clone, Debug)]
+pub struct Console {
+    pub json: bool,
+    /// `--yes`: destructive commands do not ask.
+    pub yes: bool,
+}
+
+impl Console {
+    /// One value: pretty JSON with `--json`, otherwise the given text.
+    pub fn show(&self, value: &impl Serialize, text: impl fmt::Display) -> Result<(), Failure> {
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            serde_json::to_writer_pretty(&mut out, value).map_err(Failure::failed)?;
+            writeln!(out)?;
+        } else {
+            writeln!(out, "{text}")?;
+        }
+        Ok(())
+    }
+
+    /// Many values: a JSON array with `--json`, otherwise a table.
+    pub fn list<T: Serialize>(
+        &self,
+        values: &[T],
+        header: &[&str],
+        row: impl Fn(&T) -> Vec<String>,
+    ) -> Result<(), Failure> {
+        let mut table = comfy_table::Table::new();
+        table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+        table.set_header(header.iter().copied());
+        for value in values {
+            table.add_row(row(value));
+        }
+        self.show(&values, table)
+    }
+
+    /// Says what will be done and asks. Without a terminal and without `--yes` the answer is no.
+    pub fn confirm(&self, what: &str) -> Result<(), Failure> {
+        if self.yes {
+            return Ok(());
+        }
+        let declined = |why: &str| Err(Failure::new(Exit::Declined, format!("{what}: {why}; nothing was changed")));
+        if !std::io::stdin().is_terminal() {
+            return declined("not confirmed (no terminal to ask on: pass --yes)");
+        }
+        eprint!("{what}. Go on? [y/N] ");
+        std::io::stderr().flush()?;
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer)?;
+        if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { declined("declined") }
+    }
+}

@@ -1,0 +1,155 @@
+//! The valid configuration: what `raw` resolves into and everything above reads.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+
+use crate::{
+    audit::settings::{AuditSettings, Durability},
+    domain::Permission,
+    identity::settings::{IdentitySettings, SigningSettings},
+    limit::settings::LimitSettings,
+    policy::settings::PolicySettings,
+    upstream::settings::UpstreamSettings,
+};
+
+/// One valid configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listen: ListenSettings,
+    /// Health, readiness and metrics; a listener of its own.
+    pub health: Option<SocketAddr>,
+    pub database: DatabaseSettings,
+    pub links: LinkSettings,
+    pub identity: IdentitySettings,
+    pub signing: Option<SigningSettings>,
+    pub policy: PolicySettings,
+    pub audit: AuditSettings,
+    pub limits: LimitSettings,
+    pub headers: HeaderSettings,
+    pub upstreams: Vec<UpstreamSettings>,
+    pub routes: Vec<RouteSettings>,
+    pub log: LogSettings,
+}
+
+/// The public listener and its limits.
+#[derive(Clone, Debug)]
+pub struct ListenSettings {
+    pub address: SocketAddr,
+    /// Worker threads, each with a runtime of its own; 0: one a core.
+    pub workers: usize,
+    pub max_connections: usize,
+    pub max_header_count: usize,
+    pub max_header_bytes: usize,
+    /// Longest request path and query, in bytes.
+    pub max_uri_bytes: usize,
+    /// Longest wait for a complete request head, idle keep-alive included.
+    pub header_timeout: Duration,
+    /// Longest gap between two pieces of a request body.
+    pub body_idle_timeout: Duration,
+    pub max_concurrent_streams: u32,
+    /// How long open requests may go on after SIGTERM.
+    pub drain_timeout: Duration,
+    /// `X-Forwarded-*` is believed only from these.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Scheme told upstream in `X-Forwarded-Proto` where no trusted proxy says otherwise.
+    pub public_scheme: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DatabaseSettings {
+    Sqlite {
+        path: PathBuf,
+    },
+    /// The URL may hold a password: never print it.
+    Postgres {
+        url: crate::domain::Secret,
+        max_connections: u32,
+    },
+}
+
+/// Freshness and caching of links.
+#[derive(Clone, Debug)]
+pub struct LinkSettings {
+    pub max_staleness: Duration,
+    pub heartbeat: Duration,
+    /// Most partners cached.
+    pub cached_partners: u64,
+    /// New, widened and re-activated links wait for approval.
+    pub require_approval: bool,
+}
+
+/// Headers beyond the contract's own list.
+#[derive(Clone, Debug)]
+pub struct HeaderSettings {
+    /// Further client headers to strip, lower case.
+    pub strip: Vec<String>,
+    /// Cookies that are credentials; dropped in cross-tenant requests.
+    pub session_cookies: Vec<String>,
+    /// A verified platform admin may keep `X-Target-Tenant-ID`.
+    pub platform_admin_target: bool,
+}
+
+/// One line of the route table: first all exact segments, then parameters; overlaps are reported at start.
+#[derive(Clone, Debug)]
+pub struct RouteSettings {
+    /// Upper-case methods; `["*"]` any method that is not TRACE or CONNECT.
+    pub methods: Vec<String>,
+    /// `/api/v1/tickets/{ticket_id}`; `{tenant_id}` names the tenant; a last segment `{*rest}` takes all that follows.
+    pub path: String,
+    pub access: Access,
+    /// Name of the upstream; `None` only for `deny`.
+    pub upstream: Option<String>,
+    /// `read`, `write` or `export`; by default from the permission's kind, else from the method.
+    pub class: RouteClass,
+    pub durability: Durability,
+    /// Longest request body in bytes.
+    pub max_body_bytes: u64,
+    /// From the request's head to the response's head; the upstream's own where `None`.
+    pub response_timeout: Option<Duration>,
+    /// From the request's head to the end of the response's body; `None`: as long as it lasts.
+    pub total_timeout: Option<Duration>,
+    /// JSON pointers that a request body must not hold, such as `/tenant_id`.
+    pub refuse_body_fields: Vec<String>,
+    /// `Cache-Control` from the upstream is kept instead of `private, no-store`.
+    pub keep_cache_control: bool,
+    /// For messages: where in the file the rule stands.
+    pub line: usize,
+}
+
+/// Who may use a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Permission(Permission),
+    /// Own tenant only.
+    Home,
+    /// Neither token nor tenant is read.
+    Public,
+    Deny,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RouteClass {
+    Read,
+    Write,
+    Export,
+}
+
+impl RouteClass {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Export => "export",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    pub json: bool,
+    /// `tracing` filter, such as `info,linkgate=debug`.
+    pub filter: String,
+    /// One line a request at level info.
+    pub requests: bool,
+}

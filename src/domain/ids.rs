@@ -1,0 +1,164 @@
+//! Identifiers, one type each, so that a partner can never be passed for a tenant.
+
+use std::{borrow::Borrow, fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Id of an ISP operator: 1 to 255 characters, often but not always a UUID. Compared byte for byte.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct TenantId(Arc<str>);
+
+/// Longest tenant id in characters (contract, section 1).
+pub const TENANT_ID_MAX_CHARS: usize = 255;
+
+/// A tenant id that is empty, too long, or holds a control character.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a tenant id has 1 to 255 characters, none of them a control character")]
+pub struct InvalidTenantId;
+
+impl TenantId {
+    /// Controls are refused: such an id could never travel in a header.
+    pub fn new(text: &str) -> Result<Self, InvalidTenantId> {
+        let chars = text.chars().count();
+        if chars == 0 || chars > TENANT_ID_MAX_CHARS || text.chars().any(char::is_control) {
+            return Err(InvalidTenantId);
+        }
+        Ok(Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for TenantId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TenantId({})", self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for TenantId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
+        Self::new(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = uuid::Error;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    };
+}
+
+uuid_id!(
+    /// Id of a partner organisation.
+    PartnerId
+);
+uuid_id!(
+    /// Id of a row of `partner_tenant_links`.
+    LinkId
+);
+uuid_id!(
+    /// Id of an audit record (UUIDv7); what `X-Decision-Id` carries.
+    DecisionId
+);
+
+impl DecisionId {
+    /// A new id, ordered by time.
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+/// Grows by one with each change of a link, and of any parent above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LinkVersion(pub i64);
+
+impl fmt::Display for LinkVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Names one request in logs, audit and answers. A client's own is kept if it is 1 to 128 characters of
+/// `[A-Za-z0-9._-]`; clients may repeat them, so it is a handle, not a key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// A client's own id, or `None` where it is not of the accepted form.
+    pub fn from_client(text: &str) -> Option<Self> {
+        let fits = (1..=128).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        fits.then(|| Self(text.into()))
+    }
+
+    /// `req_` and 32 hex digits.
+    pub fn generate() -> Self {
+        Self(format!("req_{}", Uuid::new_v4().simple()).into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenant_ids_are_bounded_and_free_of_controls() {
+        assert!(TenantId::new(&"ü".repeat(255)).is_ok());
+        assert_eq!(TenantId::new(&"a".repeat(256)), Err(InvalidTenantId));
+        assert_eq!(TenantId::new(""), Err(InvalidTenantId));
+        assert_eq!(TenantId::new("a\u{0}b"), Err(InvalidTenantId));
+    }
+
+    #[test]
+    fn a_clients_request_id_is_kept_only_in_the_accepted_form() {
+        assert!(RequestId::from_client("a.B-9_").is_some());
+        for bad in ["", "a b", "a,b", "é", &"x".repeat(129)] {
+            assert!(RequestId::from_client(bad).is_none(), "{bad}");
+        }
+        assert_eq!(RequestId::generate().as_str().len(), 36);
+    }
+}

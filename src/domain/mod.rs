@@ -1,0 +1,24 @@
+//! Floor 0: the words of the contract as types.
+//!
+//! Ids, permissions, roles, links, gates and error codes. Everything above speaks in these types; nothing here knows
+//! of sockets, databases or the policy engine, so every rule in this folder can be read and tested alone.
+
+pub mod error;
+pub mod facts;
+pub mod gate;
+pub mod ids;
+pub mod link;
+pub mod permission;
+pub mod role;
+pub mod secret;
+pub mod time;
+
+pub use error::ErrorCode;
+pub use facts::{Facts, LinkFacts, Member, Partner, Portfolio, UserFacts};
+pub use gate::{Denial, Gate, Reason};
+pub use ids::{DecisionId, LinkId, LinkVersion, PartnerId, RequestId, TenantId};
+pub use link::{Approval, Link, RelationshipType};
+pub use permission::{Permission, PermissionSet};
+pub use role::{LinkRole, RoleTable};
+pub use secret::Secret;
+pub use time::Millis;

@@ -1,0 +1,3 @@
+//! Floor 1: rate limits.
+
+pub mod settings;

@@ -1,0 +1,3 @@
+//! Floor 1: policies and decisions, by Cedar.
+
+pub mod settings;

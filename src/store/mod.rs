@@ -1,0 +1,1 @@
+//! Floor 2: partners, tenants, users, links, audit index on SQLite and Postgres.

@@ -1,0 +1,3 @@
+//! Floor 1: the services behind the gateway.
+
+pub mod settings;

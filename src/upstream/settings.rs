@@ -1,0 +1,71 @@
+//! What the upstream room is configured with: valid by construction, made by `config`.
+
+use std::{collections::HashMap, time::Duration};
+
+use crate::domain::{Secret, TenantId};
+
+/// One upstream service.
+#[derive(Clone, Debug)]
+pub struct UpstreamSettings {
+    pub name: String,
+    /// Shared address; `None` where every tenant has its own.
+    pub origin: Option<Origin>,
+    /// Addresses of single tenants; they win over the shared one.
+    pub tenants: HashMap<TenantId, Origin>,
+    pub connect_timeout: Duration,
+    /// From request sent to response head.
+    pub response_timeout: Duration,
+    /// Idle pooled connections kept per worker and address.
+    pub pool_idle: usize,
+    pub pool_idle_timeout: Duration,
+    /// Requests under way at once, over all workers; above it: 503 `UPSTREAM_UNAVAILABLE`.
+    pub max_in_flight: usize,
+    /// What becomes of the client's `Authorization` in cross-tenant requests.
+    pub credential: Credential,
+    pub assertion: AssertionForm,
+    /// `aud` of assertions and replacement tokens.
+    pub audience: String,
+}
+
+/// Scheme, host and port; no path, so that the decided path is forwarded byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    pub https: bool,
+    /// `host:port`, as it stands in `Host`.
+    pub authority: String,
+}
+
+/// The credential that a cross-tenant request carries upstream.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// As it came; only for an upstream that declares that it takes the tenant from the header.
+    Pass,
+    Drop,
+    /// A token of the gateway's (contract, section 6: token enrichment).
+    Replace(Replacement),
+}
+
+/// How a replacement token is signed and what it says.
+#[derive(Clone, Debug)]
+pub struct Replacement {
+    /// HS256 with the upstream's secret; `None`: the gateway's own asymmetric key.
+    pub hs256: Option<Secret>,
+    /// `iss` of the token, where the upstream checks one; the gateway's own otherwise.
+    pub issuer: Option<String>,
+    /// Our permission names to the upstream's own; names without an entry go as they are.
+    pub permission_names: HashMap<String, Vec<String>>,
+    /// Link role to the upstream's role names.
+    pub role_names: HashMap<String, Vec<String>>,
+}
+
+/// The form of `X-Linkgate-Assertion`.
+#[derive(Clone, Debug)]
+pub enum AssertionForm {
+    Off,
+    /// Signed once for many requests, at most 60 s old.
+    Session,
+    /// Signed for each request, bound to method, path, query and decision; HMAC with a shared key where one is given.
+    Request {
+        hmac: Option<Secret>,
+    },
+}

@@ -11,4 +11,8 @@ pub mod upstream;
 pub mod config;
 pub mod store;
 
+pub mod proxy;
+
+pub mod server;
+
 pub mod cli;

@@ -1,5 +1,6 @@
 //! Floor 6: the command line. One file a command; this one names them and maps the outcome to an exit code.
 
+pub mod decide;
 pub mod outcome;
 
 use std::process::ExitCode;

@@ -67,8 +67,6 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completed {
     pub id: DecisionId,
-    /// `seq` of the opening.
-    pub opening_seq: u64,
     pub completion: Completion,
     pub stamp: Stamp,
 }
@@ -81,7 +79,7 @@ impl Record {
 
     /// Joins a completion. The caller has matched the ids.
     pub fn complete(&mut self, with: Completed) {
-        let Completed { completion, stamp, .. } = with;
+        let Completed { completion, stamp, id: _ } = with;
         self.status = completion.status;
         self.bytes = Some(completion.bytes);
         self.duration_us = Some(completion.duration_us);

@@ -7,8 +7,12 @@
 pub mod settings;
 
 pub mod chain;
+pub mod encode;
 pub mod joined;
+mod json;
+pub mod line;
 pub mod record;
+pub mod redact;
 pub mod traits;
 
 pub use chain::{ChainHead, ChainId, Hash, Stamp};

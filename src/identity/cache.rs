@@ -1,0 +1,113 @@
+//! Caches of one worker: tokens verified before, and signatures made before.
+//!
+//! Plain structs used through `&mut`, bounded by configuration. A verified token is found only by all of its bytes
+//! and under the generation of keys and configuration that verified it, and never past its `exp`. Refusals are not
+//! cached: a token that is not yet valid becomes so.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use quick_cache::{Weighter, unsync};
+
+use super::{assertion::Signed, caller::Caller, token::MAX_TOKEN_BYTES};
+use crate::domain::{LinkId, LinkVersion, Millis, TenantId};
+
+/// A token of up to this many bytes counts as one against the capacity, a longer one as several.
+const USUAL_TOKEN_BYTES: usize = 2048;
+/// A signed token with less life left is not served from the cache: the upstream must have time to receive it.
+const MIN_LIFE_MS: i64 = 5_000;
+
+/// Verified tokens.
+pub struct TokenCache {
+    entries: unsync::Cache<Box<str>, Verified, BySize>,
+}
+
+struct Verified {
+    generation: u64,
+    caller: Arc<Caller>,
+}
+
+#[derive(Clone)]
+struct BySize;
+
+impl Weighter<Box<str>, Verified> for BySize {
+    fn weight(&self, token: &Box<str>, _: &Verified) -> u64 {
+        token.len().div_ceil(USUAL_TOKEN_BYTES).max(1) as u64
+    }
+}
+
+impl TokenCache {
+    /// `capacity` in tokens of usual size (2 KiB).
+    pub fn new(capacity: usize) -> Self {
+        let weight = capacity.max(MAX_TOKEN_BYTES / USUAL_TOKEN_BYTES);
+        Self { entries: unsync::Cache::with_weighter(capacity, weight as u64, BySize) }
+    }
+
+    /// The caller of a token that was verified under this generation and has not expired.
+    pub fn get(&mut self, token: &str, generation: u64, now: Millis) -> Option<Arc<Caller>> {
+        let found = self.entries.get(token)?;
+        if found.generation == generation && now < found.caller.expires_at {
+            return Some(found.caller.clone());
+        }
+        self.entries.remove(token);
+        None
+    }
+
+    /// Only what `Verifier::verify` returned for this very token; `generation` must be read before verifying.
+    pub fn put(&mut self, token: &str, generation: u64, caller: Arc<Caller>) {
+        self.entries.insert(token.into(), Verified { generation, caller });
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// Which token a cached signature belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SignedForm {
+    SessionAssertion,
+    Replacement,
+}
+
+/// Everything that the claims of a session assertion or replacement token are made from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SignedKey {
+    pub form: SignedForm,
+    /// Place of the upstream in the configuration.
+    pub upstream: u32,
+    /// Of configuration and policies: what roles grant and how names are mapped.
+    pub generation: u64,
+    /// `Caller::user_digest`.
+    pub user: [u8; 32],
+    /// The effective tenant.
+    pub tenant: TenantId,
+    pub link: Option<(LinkId, LinkVersion)>,
+}
+
+/// Signed tokens that serve many requests.
+pub struct SignedCache {
+    entries: unsync::Cache<SignedKey, Signed>,
+}
+
+impl SignedCache {
+    pub fn new(capacity: usize) -> Self {
+        Self { entries: unsync::Cache::new(capacity.max(1)) }
+    }
+
+    /// The header value, if it has enough life left.
+    pub fn get(&mut self, key: &SignedKey, now: Millis) -> Option<HeaderValue> {
+        let found = self.entries.get(key)?;
+        let left = found.expires_at.0.saturating_sub(now.0);
+        // A clock that was set back must not keep a signature from the future alive either.
+        (found.issued_at <= now && left >= MIN_LIFE_MS).then(|| found.value.clone())
+    }
+
+    pub fn put(&mut self, key: SignedKey, signed: Signed) {
+        self.entries.insert(key, signed);
+    }
+}

@@ -198,15 +198,13 @@ fn naive(rules: &[(Vec<&'static str>, Pattern)], method: &str, path: &str) -> St
         Some(at) => {
             // Values by the names of the rule that serves.
             let (_, pattern) = &rules[at];
-            let mut place = 0;
             let mut text = at.to_string();
-            for segment in pattern.segments() {
+            for (place, segment) in pattern.segments().iter().enumerate() {
                 match segment {
                     Segment::Literal(_) => {}
                     Segment::Param(name) => text += &format!(" {name}={}", segments[place]),
                     Segment::Tail(name) => text += &format!(" {name}={}", segments[place..].join("/")),
                 }
-                place += 1;
             }
             text
         }

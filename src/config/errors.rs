@@ -75,6 +75,16 @@ pub struct ConfigError {
     pub file: Option<Arc<str>>,
 }
 
+impl ConfigError {
+    /// The line of the file; `None` for an override.
+    pub fn line(&self) -> Option<usize> {
+        match self.origin {
+            Origin::Line(line) => Some(line),
+            Origin::Env(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.origin, &self.file) {

@@ -82,9 +82,11 @@ pub fn load_text(
         fields: shape.errors.iter().map(|error| error.field.clone()).collect(),
         meant: std::mem::take(&mut shape.meant),
     };
-    errors.append(&mut shape.errors);
+    // Behind the first hole of a file that does not parse, keys may stand in the wrong table; and what its values mean
+    // would be guessing.
+    let first_hole = errors.iter().filter_map(ConfigError::line).min().unwrap_or(usize::MAX);
+    errors.extend(shape.errors.drain(..).filter(|error| error.line().is_none_or(|line| line < first_hole)));
 
-    // A file that does not parse has holes anywhere: what its values mean would be guessing.
     let mut resolved = None;
     if syntax_is_good {
         match serde_json::from_value::<raw::RawConfig>(tree.to_json()) {
@@ -111,6 +113,11 @@ pub fn load_text(
             Err(ConfigErrors::new(errors))
         }
     }
+}
+
+/// The commented default configuration: every setting with its default, and an example of what has none.
+pub fn default_toml() -> String {
+    include_str!("default.toml").to_owned()
 }
 
 /// The JSON Schema of the configuration file.

@@ -46,6 +46,8 @@ pub enum RouteConflict {
     Pattern { index: usize, line: usize, pattern: String, error: PatternError },
     #[error("`{method}` is not a method that a rule can name: upper-case letters, not TRACE or CONNECT, or `*` alone")]
     Method { index: usize, line: usize, method: String },
+    #[error("is missing: name the methods, such as [\"GET\"], or [\"*\"] for any but TRACE and CONNECT")]
+    NoMethods { index: usize, line: usize },
     #[error(
         "`{pattern}` matches the same paths as `{other_pattern}` in line {other_line}, and both take {methods}: merge them"
     )]
@@ -62,6 +64,7 @@ impl RouteConflict {
         match self {
             Self::Pattern { index, .. }
             | Self::Method { index, .. }
+            | Self::NoMethods { index, .. }
             | Self::Overlap { index, .. }
             | Self::Unreachable { index, .. } => *index,
         }
@@ -71,6 +74,7 @@ impl RouteConflict {
         match self {
             Self::Pattern { line, .. }
             | Self::Method { line, .. }
+            | Self::NoMethods { line, .. }
             | Self::Overlap { line, .. }
             | Self::Unreachable { line, .. } => *line,
         }
@@ -381,7 +385,7 @@ fn parse_methods(index: usize, route: &RouteSettings, conflicts: &mut Vec<RouteC
     let mut list = Vec::with_capacity(route.methods.len());
     let before = conflicts.len();
     if route.methods.is_empty() {
-        conflicts.push(RouteConflict::Method { index, line: route.line, method: String::new() });
+        conflicts.push(RouteConflict::NoMethods { index, line: route.line });
     }
     for name in &route.methods {
         let upper = !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');

@@ -101,6 +101,19 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     millis.map(Duration::from_millis).ok_or_else(wrong)
 }
 
+/// The shortest exact way to write a duration.
+pub(super) fn duration_text(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    match [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")]
+        .into_iter()
+        .find(|(unit, _)| millis % unit == 0)
+    {
+        Some(_) if millis == 0 => "0s".to_owned(),
+        Some((unit, name)) => format!("{}{name}", millis / unit),
+        None => format!("{millis}ms"),
+    }
+}
+
 /// KiB, MiB, GiB, TiB are powers of 1024; kB, MB, GB, TB powers of 1000.
 pub(super) fn parse_size(size: &SizeText) -> Result<u64, String> {
     let text = match size {

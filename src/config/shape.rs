@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 
 use super::{
     errors::{ConfigError, FieldPath, Origin, nearest},
-    tree::{self, Entry, Node, Value},
+    tree::{self, Node, Value},
 };
 
 /// Prefix of environment overrides; the double underscore keeps `LINKGATE_CONFIG` and the like out of it.
@@ -108,43 +108,43 @@ impl<'a> Shape<'a> {
         self.fail(origin, path.key(name), message);
     }
 
-    /// Lays `LINKGATE__SECTION__KEY=value` over the tree.
+    /// Lays `LINKGATE__SECTION__KEY=value` over the tree. A wrong override is reported and changes nothing.
     pub(super) fn overlay(&mut self, root: &mut Node, name: &str, value: &str) {
         let origin = Origin::Env(name.into());
         let Some(keys) = name.strip_prefix(OVERRIDE_PREFIX) else { return };
         let mut schema = self.concrete(self.schema);
-        let mut node = root;
+        let mut at = Some(&*root);
         let mut path = FieldPath::default();
-        let segments: Vec<String> = keys.split("__").map(str::to_ascii_lowercase).collect();
-        let last = segments.len().saturating_sub(1);
-        for (at, segment) in segments.iter().enumerate() {
-            let Value::Table(entries) = &mut node.value else {
+        let mut names = Vec::new();
+        for segment in keys.split("__").map(str::to_ascii_lowercase) {
+            if !types(schema).any(|name| name == "object") {
                 self.fail(
                     origin,
                     path,
                     "holds no keys: only tables do; a list can be overridden as a whole".to_owned(),
                 );
                 return;
-            };
+            }
+            let entries = at.and_then(Node::entries);
             // The spelling in the file wins: `my-isp` is overridden by `MY_ISP`.
-            let known = entries.keys().find(|known| known.to_ascii_lowercase().replace('-', "_") == *segment);
-            let key = known.cloned().unwrap_or_else(|| segment.clone());
+            let spelled = |known: &&String| known.to_ascii_lowercase().replace('-', "_") == segment;
+            let key = entries.and_then(|entries| entries.keys().find(spelled)).cloned().unwrap_or(segment);
             let Some(below) = child(schema, &key) else {
                 self.unknown_key(schema, origin, &path, &key);
                 return;
             };
+            at = entries.and_then(|entries| entries.get(&key)).map(|entry| &entry.node);
             path = path.key(&key);
             schema = self.concrete(below);
-            let fresh = || Entry { key: origin.clone(), node: Node::empty_table(origin.clone()) };
-            let entry = entries.entry(key).or_insert_with(fresh);
-            if at == last {
-                entry.key = origin.clone();
-            }
-            node = &mut entry.node;
+            names.push(key);
         }
-        match override_value(schema, value, &origin) {
-            Ok(value) => *node = value,
-            Err(why) => self.fail(origin, path, format!("expected {} in TOML's syntax: {why}", expected(schema))),
+        let Ok(mut value) = override_value(schema, value, &origin) else {
+            // Without the parser's own words: they might show the value.
+            self.fail(origin, path, format!("expected {}, written as in TOML", expected(schema)));
+            return;
+        };
+        if self.node(schema, &mut value, &path) {
+            root.place(&names, value, &origin);
         }
     }
 
@@ -248,7 +248,7 @@ fn property_names(schema: &Json) -> impl Iterator<Item = &str> {
 }
 
 /// Text needs no quotes where text is wanted; everything else is written as in TOML.
-fn override_value(schema: &Json, text: &str, origin: &Origin) -> Result<Node, String> {
+fn override_value(schema: &Json, text: &str, origin: &Origin) -> Result<Node, tree::NotToml> {
     let plain = || Node { origin: origin.clone(), value: Value::String(text.to_owned()) };
     let wants_text = words(schema).is_some() || types(schema).any(|name| name == "string");
     let only_text = words(schema).is_some() || types(schema).all(|name| name == "string");

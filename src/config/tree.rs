@@ -58,6 +58,31 @@ impl Node {
         Self { origin, value: Value::Table(BTreeMap::new()) }
     }
 
+    pub(super) fn entries(&self) -> Option<&BTreeMap<String, Entry>> {
+        match &self.value {
+            Value::Table(entries) => Some(entries),
+            _ => None,
+        }
+    }
+
+    /// Puts a value at the end of a way of keys; what is no table on the way becomes one.
+    pub(super) fn place(&mut self, keys: &[String], value: Self, origin: &Origin) {
+        let Some((key, below)) = keys.split_first() else {
+            *self = value;
+            return;
+        };
+        if self.entries().is_none() {
+            self.value = Value::Table(BTreeMap::new());
+        }
+        let Value::Table(entries) = &mut self.value else { return };
+        let fresh = || Entry { key: origin.clone(), node: Self::empty_table(origin.clone()) };
+        let entry = entries.entry(key.clone()).or_insert_with(fresh);
+        if below.is_empty() {
+            entry.key = origin.clone();
+        }
+        entry.node.place(below, value, origin);
+    }
+
     /// Where the value at `path` stands, or the nearest table or list around it.
     pub(super) fn origin_of(&self, path: &FieldPath) -> Origin {
         let mut node = self;
@@ -110,9 +135,13 @@ pub(super) fn parse(text: &str, file: Option<&Arc<str>>) -> (Node, Vec<ConfigErr
     (Node { origin: Origin::Line(0), value: table_value(table.get_ref(), &lines) }, errors)
 }
 
+/// The text is no value in TOML's syntax. No details: they might show a secret.
+#[derive(Debug)]
+pub(super) struct NotToml;
+
 /// Parses one value in TOML's own syntax, such as `5`, `true`, `"text"` or `["a", "b"]`.
-pub(super) fn parse_value(text: &str, origin: &Origin) -> Result<Node, String> {
-    let parsed = DeValue::parse(text).map_err(|error| error.message().to_owned())?;
+pub(super) fn parse_value(text: &str, origin: &Origin) -> Result<Node, NotToml> {
+    let parsed = DeValue::parse(text).map_err(|_| NotToml)?;
     let lines = Lines { starts: Vec::new(), fixed: Some(origin.clone()) };
     Ok(node(&parsed, &lines))
 }

@@ -83,7 +83,8 @@ impl Resolver<'_> {
         let has_secret = ways.file.is_some() || ways.env.is_some() || ways.inline.is_some();
         let sources =
             usize::from(raw.jwks_file.is_some()) + usize::from(raw.jwks_url.is_some()) + usize::from(has_secret);
-        if sources != 1 {
+        let cut_out = ["jwks_file", "jwks_url", "hs256_secret", "hs256_secret_file", "hs256_secret_env"];
+        if sources != 1 && !cut_out.iter().any(|key| self.was_reported(&at.key(key))) {
             self.fail(
                 at,
                 format!(

@@ -19,7 +19,7 @@ use std::{
 };
 
 use super::{
-    errors::{ConfigError, FieldPath},
+    errors::{ConfigError, FieldPath, Step},
     raw::RawConfig,
     scalar::{self, DurationText, QuotaText, SizeText},
     settings::Config,
@@ -86,19 +86,23 @@ impl Resolver<'_> {
         config
     }
 
-    /// Reports an error, unless the field, something in it, or a mistyped key meant for it was reported before.
+    /// Reports an error, unless the structure of the field was found wrong already.
     fn fail(&mut self, field: &FieldPath, message: impl Into<String>) {
-        let known =
-            self.reported.fields.iter().any(|known| known.steps().starts_with(field.steps())) || self.is_meant(field);
-        if !known {
+        if !self.was_reported(field) {
             let origin = self.tree.origin_of(field);
             self.errors.push(ConfigError { origin, field: field.clone(), message: message.into(), file: None });
         }
     }
 
-    /// Whether an unknown key was probably a mistyped spelling of this field.
-    fn is_meant(&self, field: &FieldPath) -> bool {
-        self.reported.meant.contains(field)
+    /// Whether the field, or an item of it, was cut out as wrong, or an unknown key was probably meant for it: then
+    /// that it is missing now is no second error.
+    fn was_reported(&self, field: &FieldPath) -> bool {
+        let steps = field.steps();
+        let itself = |known: &FieldPath| match known.steps().strip_prefix(steps) {
+            Some([] | [Step::Index(_)]) => true,
+            Some(_) | None => false,
+        };
+        self.reported.fields.iter().any(itself) || self.reported.meant.contains(field)
     }
 
     fn line_of(&self, field: &FieldPath) -> usize {
@@ -115,7 +119,8 @@ impl Resolver<'_> {
     fn duration(&mut self, field: &FieldPath, text: &DurationText, range: RangeInclusive<Duration>) -> Duration {
         let parsed = self.ok(field, scalar::parse_duration(&text.0)).unwrap_or(*range.start());
         if !range.contains(&parsed) {
-            let message = format!("`{}` is out of range: {:?} to {:?}", text.0, range.start(), range.end());
+            let (least, most) = (scalar::duration_text(*range.start()), scalar::duration_text(*range.end()));
+            let message = format!("`{}` is out of range: {least} to {most}", text.0);
             self.fail(field, message);
         }
         parsed

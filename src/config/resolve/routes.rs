@@ -34,7 +34,7 @@ impl Resolver<'_> {
             for conflict in conflicts {
                 let rule = section.index(conflict.index());
                 let field = match &conflict {
-                    RouteConflict::Method { .. } => rule.key("methods"),
+                    RouteConflict::Method { .. } | RouteConflict::NoMethods { .. } => rule.key("methods"),
                     _ => rule.key("path"),
                 };
                 self.fail(&field, conflict.to_string());
@@ -92,7 +92,7 @@ impl Resolver<'_> {
             (None, Some(RawAccess::Public)) => Access::Public,
             (None, Some(RawAccess::Deny)) => Access::Deny,
             (None, None) => {
-                if !self.is_meant(&at.key("access")) {
+                if !self.was_reported(&at.key("access")) {
                     self.fail(
                         &at.key("permission"),
                         "is missing: name a permission, or `access` as `home`, `public` or `deny`",
@@ -124,7 +124,7 @@ impl Resolver<'_> {
             }
             Some(name) => {
                 // If the whole section was mistyped, one error is enough.
-                if !upstreams.contains_key(name) && !self.is_meant(&FieldPath::default().key("upstreams")) {
+                if !upstreams.contains_key(name) && !self.was_reported(&FieldPath::default().key("upstreams")) {
                     let near = nearest(name, upstreams.keys().map(String::as_str));
                     let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
                     self.fail(&field, format!("there is no upstream `{name}`{hint}"));

@@ -9,7 +9,7 @@ use crate::{
         raw::{RawAssertion, RawCredential, RawReplacement, RawUpstream},
         scalar,
     },
-    domain::{LinkRole, Permission, TenantId},
+    domain::{LinkRole, Permission, PermissionSet, TenantId},
     upstream::settings::{AssertionForm, Credential, Origin, Replacement, UpstreamSettings},
 };
 
@@ -162,8 +162,14 @@ impl Resolver<'_> {
         let found = Permission::parse(name);
         if found.is_none() {
             let near = nearest(name, Permission::all().map(Permission::name));
-            let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            self.fail(field, format!("unknown permission `{name}`{hint}"));
+            let message = match near {
+                _ if PermissionSet::from_name(name).is_ok() => {
+                    format!("`{name}` is no full name: here one act is named, such as `partner.billing.invoices.read`")
+                }
+                Some(near) => format!("unknown permission `{name}`; did you mean `{near}`?"),
+                None => format!("unknown permission `{name}`"),
+            };
+            self.fail(field, message);
         }
         found
     }

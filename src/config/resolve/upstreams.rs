@@ -1,0 +1,176 @@
+//! Upstreams: where a service is, and what a cross-tenant request carries there.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{DAY, FieldPath, Resolver, millis, secrets::SecretWays};
+use crate::{
+    config::{
+        errors::nearest,
+        raw::{RawAssertion, RawCredential, RawReplacement, RawUpstream},
+        scalar,
+    },
+    domain::{LinkRole, Permission, PermissionSet, TenantId},
+    upstream::settings::{AssertionForm, Credential, Origin, Replacement, UpstreamSettings},
+};
+
+/// Shortest HMAC key for assertions and replacement tokens, in bytes.
+const HMAC_MIN_BYTES: usize = 32;
+
+impl Resolver<'_> {
+    pub(super) fn upstreams(
+        &mut self,
+        raw: &BTreeMap<String, RawUpstream>,
+        has_signing: bool,
+    ) -> Vec<UpstreamSettings> {
+        let section = FieldPath::default().key("upstreams");
+        raw.iter().map(|(name, one)| self.upstream(&section.key(name), name, one, has_signing)).collect()
+    }
+
+    fn upstream(&mut self, at: &FieldPath, name: &str, raw: &RawUpstream, has_signing: bool) -> UpstreamSettings {
+        self.plain_name(at, name);
+        let origin = raw.origin.as_ref().and_then(|text| self.ok(&at.key("origin"), scalar::parse_origin(text)));
+        if raw.origin.is_none() && raw.tenants.is_empty() {
+            self.fail(
+                &at.key("origin"),
+                "is missing: name the service's address, or one for each tenant under `tenants`",
+            );
+        }
+        if raw.audience.as_ref().is_some_and(String::is_empty) {
+            self.fail(&at.key("audience"), "is empty");
+        }
+        UpstreamSettings {
+            name: name.to_owned(),
+            origin,
+            tenants: self.tenant_origins(&at.key("tenants"), &raw.tenants),
+            connect_timeout: self.duration(&at.key("connect_timeout"), &raw.connect_timeout, millis(1)..=DAY),
+            response_timeout: self.response_wait(&at.key("response_timeout"), &raw.response_timeout),
+            pool_idle: usize::try_from(raw.pool_idle).unwrap_or(usize::MAX),
+            pool_idle_timeout: self.duration(&at.key("pool_idle_timeout"), &raw.pool_idle_timeout, millis(1)..=DAY),
+            max_in_flight: self.at_least_one(&at.key("max_in_flight"), raw.max_in_flight),
+            credential: self.credential(at, raw, has_signing),
+            assertion: self.assertion(at, raw, has_signing),
+            audience: raw.audience.clone().unwrap_or_else(|| name.to_owned()),
+        }
+    }
+
+    fn tenant_origins(&mut self, at: &FieldPath, raw: &BTreeMap<String, String>) -> HashMap<TenantId, Origin> {
+        let mut found = HashMap::with_capacity(raw.len());
+        for (tenant, text) in raw {
+            let field = at.key(tenant);
+            let id = self.ok(&field, TenantId::new(tenant).map_err(|error| error.to_string()));
+            let origin = self.ok(&field, scalar::parse_origin(text));
+            if let (Some(id), Some(origin)) = (id, origin) {
+                found.insert(id, origin);
+            }
+        }
+        found
+    }
+
+    fn credential(&mut self, at: &FieldPath, raw: &RawUpstream, has_signing: bool) -> Credential {
+        let field = at.key("credential");
+        let replacement = self.replacement(&at.key("replacement"), &raw.replacement);
+        let RawReplacement { hs256_secret_file: file, hs256_secret_env: env, hs256_secret: inline, .. } =
+            &raw.replacement;
+        let names_secret = file.is_some() || env.is_some() || inline.is_some();
+        match raw.credential {
+            RawCredential::Pass if !raw.takes_tenant_from_header => {
+                self.fail(
+                    &field,
+                    "`pass` needs `takes_tenant_from_header = true`: the client's token names the home tenant, and an upstream that reads it would answer for that one",
+                );
+                Credential::Drop
+            }
+            RawCredential::Pass => Credential::Pass,
+            RawCredential::Drop => Credential::Drop,
+            RawCredential::Replace => {
+                if !has_signing && !names_secret {
+                    self.fail(&field, "`replace` needs a key to sign with: `[signing]`, or the upstream's secret under `replacement`; or choose `drop` or `pass`");
+                }
+                if !has_signing && replacement.issuer.is_none() && names_secret {
+                    // Without an `iss` the gateway could not know its own token again at the door by issuer.
+                    self.fail(
+                        &at.key("replacement").key("issuer"),
+                        "is missing: without `[signing]` the token's `iss` must be named here",
+                    );
+                }
+                Credential::Replace(replacement)
+            }
+        }
+    }
+
+    fn replacement(&mut self, at: &FieldPath, raw: &RawReplacement) -> Replacement {
+        let ways = SecretWays {
+            table: at,
+            name: "hs256_secret",
+            file: raw.hs256_secret_file.as_ref(),
+            env: raw.hs256_secret_env.as_ref(),
+            inline: raw.hs256_secret.as_ref(),
+        };
+        let hs256 = self.secret(&ways, HMAC_MIN_BYTES);
+        for name in raw.permission_names.keys() {
+            self.permission(&at.key("permission_names").key(name), name);
+        }
+        for name in raw.role_names.keys() {
+            if let Err(error) = name.parse::<LinkRole>() {
+                self.fail(&at.key("role_names").key(name), error.to_string());
+            }
+        }
+        Replacement {
+            hs256,
+            issuer: raw.issuer.clone(),
+            permission_names: raw.permission_names.clone().into_iter().collect(),
+            role_names: raw.role_names.clone().into_iter().collect(),
+        }
+    }
+
+    fn assertion(&mut self, at: &FieldPath, raw: &RawUpstream, has_signing: bool) -> AssertionForm {
+        let field = at.key("assertion");
+        let ways = SecretWays {
+            table: at,
+            name: "assertion_hmac",
+            file: raw.assertion_hmac_file.as_ref(),
+            env: raw.assertion_hmac_env.as_ref(),
+            inline: raw.assertion_hmac.as_ref(),
+        };
+        let hmac = self.secret(&ways, HMAC_MIN_BYTES);
+        let names_hmac = ways.file.is_some() || ways.env.is_some() || ways.inline.is_some();
+        if names_hmac && raw.assertion != RawAssertion::Request {
+            self.fail(&field, "an HMAC key is named, but only `request` assertions use one");
+        }
+        match raw.assertion {
+            RawAssertion::Off => AssertionForm::Off,
+            RawAssertion::Session => {
+                if !has_signing {
+                    self.fail(&field, "`session` needs `[signing]`; or choose `off`, or `request` with an HMAC key");
+                }
+                AssertionForm::Session
+            }
+            RawAssertion::Request => {
+                if !has_signing && !names_hmac {
+                    self.fail(
+                        &field,
+                        "`request` needs `[signing]` or an HMAC key (`assertion_hmac_file`, `assertion_hmac_env`)",
+                    );
+                }
+                AssertionForm::Request { hmac }
+            }
+        }
+    }
+
+    /// A full permission name; wildcards and scopes do not name one act.
+    pub(super) fn permission(&mut self, field: &FieldPath, name: &str) -> Option<Permission> {
+        let found = Permission::parse(name);
+        if found.is_none() {
+            let near = nearest(name, Permission::all().map(Permission::name));
+            let message = match near {
+                _ if PermissionSet::from_name(name).is_ok() => {
+                    format!("`{name}` is no full name: here one act is named, such as `partner.billing.invoices.read`")
+                }
+                Some(near) => format!("unknown permission `{name}`; did you mean `{near}`?"),
+                None => format!("unknown permission `{name}`"),
+            };
+            self.fail(field, message);
+        }
+        found
+    }
+}

@@ -1,0 +1,281 @@
+//! What a person reads when the configuration is wrong: all of it at once, each with line, field and what to do.
+
+use std::path::Path;
+
+use linkgate::config;
+
+const GOOD: &str = r#"
+[issuers.main]
+issuer = "https://login.example"
+audiences = ["linkgate"]
+algorithms = ["ES256"]
+jwks_url = "https://login.example/jwks.json"
+
+[upstreams.isp]
+origin = "http://127.0.0.1:8000"
+credential = "drop"
+assertion = "off"
+
+[[routes]]
+methods = ["GET"]
+path = "/invoices"
+permission = "partner.billing.invoices.read"
+upstream = "isp"
+"#;
+
+fn errors(text: &str) -> String {
+    errors_with(text, &[])
+}
+
+fn errors_with(text: &str, env: &[(&str, &str)]) -> String {
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    match config::load_text(text, Some("linkgate.toml"), Path::new("/nowhere"), env) {
+        Ok(_) => "valid".to_owned(),
+        Err(errors) => errors.to_string(),
+    }
+}
+
+/// One change of the good file; what is said about it.
+fn changed(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "{from}");
+    errors(&GOOD.replace(from, to))
+}
+
+#[test]
+fn the_good_one_is_good() {
+    assert_eq!(errors(GOOD), "valid");
+}
+
+#[test]
+fn an_empty_file_says_what_is_needed() {
+    insta::assert_snapshot!(errors(""));
+}
+
+#[test]
+fn structure_and_meaning_are_told_in_one_run() {
+    insta::assert_snapshot!(errors(
+        r#"
+[listen]
+adress = "0.0.0.0:80"
+workers = "four"
+max_connections = 0
+header_timeout = "5 seconds"
+max_uri_size = "1GiB"
+trusted_proxies = ["10.0.0.0/8", "nowhere"]
+public_scheme = "htpps"
+max_concurrent_streams = 99999999999
+
+[health]
+enabled = 1
+
+[databse]
+sqlite = "x.db"
+
+[links]
+max_staleness = "1s"
+heartbeat = "900ms"
+
+[issuers.main]
+issuer = "https://login.example"
+audiences = []
+algorithms = ["HS256"]
+jwks_url = "http://login.example/jwks.json"
+leeway = "2m"
+trusts = ["role"]
+
+[issuers.Old]
+legacy = true
+jwks_file = "missing.json"
+algorithms = ["ES265"]
+
+[issuers.older]
+legacy = true
+issuer = "x"
+
+[signing]
+keys = [{ kid = "a", file = "missing.pem" }, { kid = "a", file = "missing.pem" }]
+
+[upstreams.isp]
+origin = "http://isp:8000/api"
+credential = "pass"
+tenants = { "t1" = "t1:8000" }
+
+[upstreams.other]
+assertion = "request"
+assertion_hmac_env = "NOT_SET"
+replacement = { role_names = { msp_ful = ["x"] }, permission_names = { "partner.billing.invoice.read" = [] } }
+
+[limits]
+tenant = "500 per minute"
+home = 7
+partners = { "acme" = "1/s" }
+
+[headers]
+strip = ["X Bad", "Host"]
+
+[log]
+filter = "info,linkgate=noisy"
+format = "yaml"
+
+[[routes]]
+methods = ["get"]
+path = "/a"
+permission = "partner.billing.invoices.raed"
+upstream = "ips"
+
+[[routes]]
+methods = ["GET"]
+path = "/b/{x}"
+access = "home"
+upstream = "isp"
+refuse_body_fields = ["tenant_id"]
+
+[[routes]]
+methods = ["GET", "POST"]
+path = "/b/{y}"
+access = "denny"
+upstream = "isp"
+
+[[routes]]
+methods = ["*"]
+path = "/.well-known/linkgate/x"
+access = "deny"
+upstream = "isp"
+
+[[routes]]
+methods = ["GET"]
+path = "/c//d"
+permision = "partner.billing.read"
+upstream = "isp"
+max_body = "10 megabytes"
+
+[[routes]]
+path = "/e"
+permission = "partner.billing.*"
+access = "home"
+"#
+    ));
+}
+
+#[test]
+fn syntax_errors_are_told_with_their_lines() {
+    insta::assert_snapshot!(errors("[listen]\naddress = \nworkers = 1\nworkers = 2\n\n[health\nenabled = true\n"));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let found = config::load(Some(Path::new("/nowhere/linkgate.toml")), []).unwrap_err().to_string();
+    assert!(found.starts_with("/nowhere/linkgate.toml: the configuration file cannot be read: "), "{found}");
+}
+
+#[test]
+fn a_mistyped_section_is_one_error_and_not_one_for_each_rule() {
+    assert_eq!(
+        changed("[upstreams.isp]", "[upstream.isp]"),
+        "linkgate.toml:8: upstream: unknown key; did you mean `upstreams`?"
+    );
+}
+
+#[test]
+fn each_rule_of_issuers() {
+    let issuer = "issuer = \"https://login.example\"\n";
+    let url = "jwks_url = \"https://login.example/jwks.json\"\n";
+    let cases = [
+        changed(issuer, ""),
+        changed(issuer, "legacy = true\nissuer = \"x\"\n"),
+        changed(url, ""),
+        changed(url, &format!("{url}jwks_file = \"x\"\n")),
+        changed("[\"ES256\"]", "[\"ES256\", \"HS256\"]"),
+        changed("algorithms = [\"ES256\"]\n", ""),
+        changed(url, "jwks_url = \"https://user:hunter2@login.example/jwks.json\"\n"),
+        changed(url, &format!("{url}leeway = \"61s\"\n")),
+        changed(url, &format!("{url}jwks_refresh = \"2h\"\njwks_max_age = \"1h\"\n")),
+        changed(url, &format!("{url}home_tenants = [\"\"]\n")),
+        changed(url, &format!("{url}claims = {{ roles = \"\" }}\n")),
+        changed(
+            url,
+            &format!(
+                "{url}[issuers.again]\nissuer = \"https://login.example\"\naudiences = [\"a\"]\nalgorithms = [\"ES256\"]\njwks_url = \"http://[::1]/x\"\n"
+            ),
+        ),
+        changed("[issuers.main]", "[issuers.\"main issuer\"]"),
+    ];
+    insta::assert_snapshot!(cases.join("\n---\n"));
+}
+
+#[test]
+fn each_rule_of_upstreams() {
+    let credential = "credential = \"drop\"\n";
+    let assertion = "assertion = \"off\"\n";
+    let cases = [
+        changed(credential, ""),
+        changed(credential, "credential = \"pass\"\n"),
+        changed(credential, "credential = \"pass\"\ntakes_tenant_from_header = true\n"),
+        changed(assertion, ""),
+        changed(assertion, "assertion = \"request\"\n"),
+        changed(assertion, "assertion = \"off\"\nassertion_hmac_env = \"PATH_TO_NOTHING\"\n"),
+        changed("origin = \"http://127.0.0.1:8000\"\n", ""),
+        changed("[upstreams.isp]", "[upstreams.ISP]"),
+        changed(assertion, "assertion = \"off\"\naudience = \"\"\nmax_in_flight = 0\n"),
+    ];
+    insta::assert_snapshot!(cases.join("\n---\n"));
+}
+
+#[test]
+fn each_rule_of_routes() {
+    let upstream = "permission = \"partner.billing.invoices.read\"\nupstream = \"isp\"\n";
+    let cases = [
+        changed(upstream, ""),
+        changed(upstream, "access = \"deny\"\n"),
+        changed(upstream, "access = \"public\"\n"),
+        changed(upstream, "access = \"deny\"\nupstream = \"isp\"\n"),
+        changed(upstream, "permission = \"billing.read\"\nupstream = \"isp\"\n"),
+        changed("\"/invoices\"", "\"/.well-known/linkgate\""),
+        changed("\"/invoices\"", "\"invoices\""),
+        changed("methods = [\"GET\"]", "methods = []"),
+        changed("methods = [\"GET\"]", "methods = \"GET\""),
+        changed(upstream, &format!("{upstream}refuse_body_fields = [\"/a~2\"]\n")),
+    ];
+    insta::assert_snapshot!(cases.join("\n---\n"));
+}
+
+#[test]
+fn a_development_key_needs_a_loopback_listener() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("dev.pem"), "x").unwrap();
+    let text = GOOD.replace("[upstreams.isp]", "development_key = \"dev.pem\"\n[upstreams.isp]");
+    let load = |address: &str| {
+        let env = [("LINKGATE__LISTEN__ADDRESS".to_owned(), address.to_owned())];
+        config::load_text(&text, Some("linkgate.toml"), dir.path(), env)
+    };
+    for address in ["127.0.0.1:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
+        let config = load(address).unwrap();
+        assert_eq!(config.identity.issuers[0].development_key.as_deref(), Some(dir.path().join("dev.pem").as_path()));
+    }
+    for address in ["0.0.0.0:80", "10.0.0.1:80", "[::]:80"] {
+        let found = load(address).unwrap_err().to_string();
+        assert!(found.contains("issuers.main.development_key: with a development key"), "{found}");
+    }
+}
+
+#[test]
+fn only_one_legacy_issuer_and_never_the_gateways_own() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("k.pem"), "x").unwrap();
+    let text = format!(
+        "{GOOD}
+[issuers.a]
+legacy = true
+hs256_secret_env = \"S\"
+[issuers.b]
+legacy = true
+hs256_secret_env = \"S\"
+[signing]
+issuer = \"https://login.example\"
+keys = [{{ kid = \"1\", file = \"k.pem\" }}]
+"
+    );
+    let env = [("S".to_owned(), "0123456789abcdef0123456789abcdef".to_owned())];
+    let found = config::load_text(&text, Some("linkgate.toml"), dir.path(), env).unwrap_err().to_string();
+    insta::assert_snapshot!(found);
+}

@@ -17,45 +17,62 @@ const USUAL_TOKEN_BYTES: usize = 2048;
 /// A signed token with less life left is not served from the cache: the upstream must have time to receive it.
 const MIN_LIFE_MS: i64 = 5_000;
 
-/// Verified tokens.
-pub struct TokenCache {
-    entries: unsync::Cache<Box<str>, Verified, BySize>,
+/// What is remembered of a verified token: its caller, or something that holds the caller and what was learnt since.
+pub trait Remembered: Clone {
+    fn caller(&self) -> &Caller;
 }
 
-struct Verified {
+impl Remembered for Arc<Caller> {
+    fn caller(&self) -> &Caller {
+        self
+    }
+}
+
+/// Verified tokens.
+pub struct TokenCache<T = Arc<Caller>> {
+    entries: unsync::Cache<Box<str>, Verified<T>, BySize>,
+}
+
+impl<T> std::fmt::Debug for TokenCache<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenCache").finish_non_exhaustive()
+    }
+}
+
+struct Verified<T> {
     generation: u64,
-    caller: Arc<Caller>,
+    value: T,
 }
 
 #[derive(Clone)]
 struct BySize;
 
-impl Weighter<Box<str>, Verified> for BySize {
-    fn weight(&self, token: &Box<str>, _: &Verified) -> u64 {
+impl<T> Weighter<Box<str>, Verified<T>> for BySize {
+    fn weight(&self, token: &Box<str>, _: &Verified<T>) -> u64 {
         token.len().div_ceil(USUAL_TOKEN_BYTES).max(1) as u64
     }
 }
 
-impl TokenCache {
+impl<T: Remembered> TokenCache<T> {
     /// `capacity` in tokens of usual size (2 KiB).
     pub fn new(capacity: usize) -> Self {
         let weight = capacity.max(MAX_TOKEN_BYTES / USUAL_TOKEN_BYTES);
         Self { entries: unsync::Cache::with_weighter(capacity, weight as u64, BySize) }
     }
 
-    /// The caller of a token that was verified under this generation and has not expired.
-    pub fn get(&mut self, token: &str, generation: u64, now: Millis) -> Option<Arc<Caller>> {
+    /// What is remembered of a token that was verified under this generation and has not expired.
+    pub fn get(&mut self, token: &str, generation: u64, now: Millis) -> Option<T> {
         let found = self.entries.get(token)?;
-        if found.generation == generation && now < found.caller.expires_at {
-            return Some(found.caller.clone());
+        if found.generation == generation && now < found.value.caller().expires_at {
+            return Some(found.value.clone());
         }
         self.entries.remove(token);
         None
     }
 
     /// Only what `Verifier::verify` returned for this very token; `generation` must be read before verifying.
-    pub fn put(&mut self, token: &str, generation: u64, caller: Arc<Caller>) {
-        self.entries.insert(token.into(), Verified { generation, caller });
+    pub fn put(&mut self, token: &str, generation: u64, value: T) {
+        self.entries.insert(token.into(), Verified { generation, value });
     }
 
     pub fn len(&self) -> usize {
@@ -92,6 +109,12 @@ pub struct SignedKey {
 /// Signed tokens that serve many requests.
 pub struct SignedCache {
     entries: unsync::Cache<SignedKey, Signed>,
+}
+
+impl std::fmt::Debug for SignedCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SignedCache").finish_non_exhaustive()
+    }
 }
 
 impl SignedCache {

@@ -135,6 +135,12 @@ pub struct Keyring {
     jwks: String,
 }
 
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyring").finish_non_exhaustive()
+    }
+}
+
 impl Keyring {
     /// Reads all key files.
     pub fn load(settings: &SigningSettings) -> Result<Self, SigningError> {

@@ -31,7 +31,7 @@ pub mod settings;
 
 pub use assertion::{AssertionClaims, LinkClaim, ReplacementClaims, ReplacementShape, RequestBinding, Signed, Subject};
 pub use bearer::{Presented, Source, bearer, same_origin};
-pub use cache::{SignedCache, SignedForm, SignedKey, TokenCache};
+pub use cache::{Remembered, SignedCache, SignedForm, SignedKey, TokenCache};
 pub use caller::Caller;
 pub use error::{AuthError, IdentityError};
 pub use keyring::{Keyring, SigningError};

@@ -54,6 +54,12 @@ pub struct Verifier {
     generation: Generation,
 }
 
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier").finish_non_exhaustive()
+    }
+}
+
 impl Verifier {
     /// Reads key files; keys behind addresses are fetched by `maintain`. `own_issuer`: the gateway's own `iss`.
     pub fn new(settings: &IdentitySettings, own_issuer: Option<&str>) -> Result<Self, IdentityError> {

@@ -28,6 +28,12 @@ pub struct Limits {
     store: Arc<dyn QuotaStore>,
 }
 
+impl std::fmt::Debug for Limits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Limits").finish_non_exhaustive()
+    }
+}
+
 impl Limits {
     /// Counts in this process.
     pub fn new(settings: LimitSettings) -> Self {

@@ -120,7 +120,7 @@ async fn write(
         mfa: caller.is_some_and(|caller| caller.mfa),
         ..Opening::new(id, trail.now, trail.method.as_str(), target, trail.request_id.as_str())
     };
-    worker.gateway.journal.admit(opening, level).await.map_err(|error| {
+    worker.gateway.journal.admit(&opening, level).await.map_err(|error| {
         worker.gateway.metrics.audit_refused.inc();
         tracing::error!(request_id = %trail.request_id, %error, "the request is refused because it cannot be recorded");
         Failure::new(ErrorCode::AuditUnavailable, "audit_unavailable")

@@ -118,7 +118,7 @@ async fn attempt(
     ledger.place =
         Some(upstream.enter().ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "upstream_full"))?);
     let outgoing = outgoing::build(worker, trail, checked, upstream, exchange)?;
-    ledger.registration = watch(worker, trail, exchange).map(|watched| worker.streams.register(watched));
+    ledger.registration = watch(trail, exchange).map(|watched| worker.streams.register(watched));
     let total = route.settings.total_timeout.map(|total| Instant::from_std(trail.started) + total);
     let patience = route.settings.response_timeout.unwrap_or(upstream.settings.response_timeout);
     let Outgoing { request, client_upgrade, tenant } = outgoing;
@@ -128,7 +128,7 @@ async fn attempt(
 }
 
 /// Cross-tenant exchanges are watched from here to their last byte.
-fn watch(worker: &Rc<Worker>, trail: &Trail, exchange: &Exchange) -> Option<Rc<Watched>> {
+fn watch(trail: &Trail, exchange: &Exchange) -> Option<Rc<Watched>> {
     let (session, tenant, route) = (trail.session.as_ref()?, trail.managed_tenant.as_ref()?, trail.route.as_ref()?);
     trail.cross.then(|| {
         Rc::new(Watched::new(

@@ -42,7 +42,10 @@ pub async fn caller(worker: &Worker, trail: &mut Trail, routed: Routed) -> Resul
         Presented::None => return Err(Failure::new(ErrorCode::Unauthorized, "no_credential")),
         Presented::Bad => return Err(Failure::new(ErrorCode::Unauthorized, "bad_credential")),
     };
-    if source == Source::Cookie && !identity::same_origin(&routed.parts.method, &routed.parts.headers) {
+    // A browser sends a cookie by itself, whoever's page asks; for a WebSocket even with GET.
+    let unsafe_act = !routed.parts.method.is_safe() || trail.upgrade_asked;
+    let authority = routed.parts.uri.authority().map(http::uri::Authority::as_str);
+    if source == Source::Cookie && unsafe_act && !identity::same_origin(&routed.parts.headers, authority) {
         return Err(Failure::new(ErrorCode::Unauthorized, "cross_origin_cookie")
             .saying("a cookie is not accepted from another origin"));
     }
@@ -80,7 +83,7 @@ async fn verify(worker: &Worker, token: &str, now: Millis) -> Result<Arc<Caller>
     let verifier = &worker.gateway.verifier;
     let refused = |error: &identity::AuthError| {
         tracing::debug!(%error, "token refused");
-        Failure::new(ErrorCode::Unauthorized, error.word())
+        Failure::new(ErrorCode::Unauthorized, error.label())
     };
     match verifier.verify(token, now) {
         Ok(caller) => Ok(caller),

@@ -108,7 +108,8 @@ pub fn find(worker: &Worker, trail: &mut Trail, request: Request<Incoming>) -> R
         return Err(Failure::new(ErrorCode::MethodNotAllowed, "method"));
     }
     let routes = &worker.gateway.routes;
-    match routes.table.find(&parts.method, parts.uri.path()) {
+    let uri = parts.uri.clone();
+    match routes.table.find(&parts.method, uri.path()) {
         Found::Route { index, params } => {
             let route = routes.rules.get(index).map(Arc::clone);
             let route = route.ok_or_else(|| Failure::new(ErrorCode::InternalError, "route_table"))?;

@@ -11,7 +11,7 @@ use http::HeaderValue;
 use super::worker::Worker;
 use crate::{
     domain::{Denial, ErrorCode, Portfolio, Reason, UserFacts},
-    identity::Caller,
+    identity::{Caller, Remembered},
 };
 
 /// One token's bearer.
@@ -53,6 +53,12 @@ impl Session {
             Who::Partner(user) => Some(user),
             Who::Plain | Who::Refused(_) => None,
         }
+    }
+}
+
+impl Remembered for Rc<Session> {
+    fn caller(&self) -> &Caller {
+        &self.caller
     }
 }
 

@@ -126,6 +126,10 @@ impl Workers {
         }
     }
 
+    pub fn draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
     /// Whether every worker still runs.
     pub fn alive(&self) -> bool {
         self.threads.iter().all(|thread| !thread.is_finished())

@@ -145,6 +145,12 @@ fn with_scratch<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
 
 type Commit = oneshot::Receiver<Result<Written, AuditUnavailable>>;
 
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal").finish_non_exhaustive()
+    }
+}
+
 impl Journal {
     /// Locks the folder, checks and repairs the journal's end, and starts the keeper. Blocks; reads the last segments.
     pub fn open(settings: AuditSettings) -> Result<(Self, Recovery), JournalError> {

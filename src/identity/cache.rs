@@ -17,21 +17,17 @@ const USUAL_TOKEN_BYTES: usize = 2048;
 /// A signed token with less life left is not served from the cache: the upstream must have time to receive it.
 const MIN_LIFE_MS: i64 = 5_000;
 
-/// Verified tokens.
+/// Verified tokens, all of one generation of keys and configuration: a newer one empties the cache.
 pub struct TokenCache {
-    entries: unsync::Cache<Box<str>, Verified, BySize>,
-}
-
-struct Verified {
     generation: u64,
-    caller: Arc<Caller>,
+    entries: unsync::Cache<Box<str>, Arc<Caller>, BySize>,
 }
 
 #[derive(Clone)]
 struct BySize;
 
-impl Weighter<Box<str>, Verified> for BySize {
-    fn weight(&self, token: &Box<str>, _: &Verified) -> u64 {
+impl Weighter<Box<str>, Arc<Caller>> for BySize {
+    fn weight(&self, token: &Box<str>, _: &Arc<Caller>) -> u64 {
         token.len().div_ceil(USUAL_TOKEN_BYTES).max(1) as u64
     }
 }
@@ -40,22 +36,38 @@ impl TokenCache {
     /// `capacity` in tokens of usual size (2 KiB).
     pub fn new(capacity: usize) -> Self {
         let weight = capacity.max(MAX_TOKEN_BYTES / USUAL_TOKEN_BYTES);
-        Self { entries: unsync::Cache::with_weighter(capacity, weight as u64, BySize) }
+        Self { generation: 0, entries: unsync::Cache::with_weighter(capacity, weight as u64, BySize) }
     }
 
     /// The caller of a token that was verified under this generation and has not expired.
     pub fn get(&mut self, token: &str, generation: u64, now: Millis) -> Option<Arc<Caller>> {
-        let found = self.entries.get(token)?;
-        if found.generation == generation && now < found.caller.expires_at {
-            return Some(found.caller.clone());
+        if generation != self.generation {
+            self.advance(generation);
+            return None;
+        }
+        let caller = self.entries.get(token)?;
+        if now < caller.expires_at {
+            return Some(caller.clone());
         }
         self.entries.remove(token);
         None
     }
 
-    /// Only what `Verifier::verify` returned for this very token; `generation` must be read before verifying.
+    /// Only what `Verifier::verify` returned for this very token; `generation` must be read *before* verifying, so
+    /// that a change of keys in between makes the entry useless, not wrong.
     pub fn put(&mut self, token: &str, generation: u64, caller: Arc<Caller>) {
-        self.entries.insert(token.into(), Verified { generation, caller });
+        self.advance(generation);
+        if generation == self.generation {
+            self.entries.insert(token.into(), caller);
+        }
+    }
+
+    /// Generations only grow: what comes late from an older one is not kept.
+    fn advance(&mut self, generation: u64) {
+        if generation > self.generation {
+            self.entries.clear();
+            self.generation = generation;
+        }
     }
 
     pub fn len(&self) -> usize {

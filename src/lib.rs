@@ -15,4 +15,6 @@ pub mod proxy;
 
 pub mod server;
 
+pub mod app;
+
 pub mod cli;

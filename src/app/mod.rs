@@ -1,5 +1,6 @@
 //! Floor 5: the composition root. Opens everything in order, runs until told to stop, and drains.
 
+pub mod background;
 pub mod reload;
 pub mod telemetry;
 
@@ -175,7 +176,7 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
     let (journal, recovery) = Journal::open(config.audit.clone())?;
     tracing::info!(?recovery, "audit journal open");
     background::check_head(&journal, database).await?;
-    let directory = Directory::start(database.clone(), config.links.clone()).await?;
+    let directory = Directory::start(database, &config.links);
     Ok(Gateway {
         routes,
         upstreams,

@@ -2,6 +2,7 @@
 
 pub mod decide;
 pub mod outcome;
+pub mod token;
 
 use std::process::ExitCode;
 

@@ -320,7 +320,7 @@ fn query_hash(query: &str) -> String {
 }
 
 /// The upstream's names, each once, in order.
-fn mapped<'a>(names: impl IntoIterator<Item = &'static str>, map: &'a HashMap<String, Vec<String>>) -> Vec<&'a str> {
+fn mapped(names: impl IntoIterator<Item = &'static str>, map: &HashMap<String, Vec<String>>) -> Vec<&str> {
     let mut out: Vec<&str> = Vec::new();
     for name in names {
         match map.get(name) {

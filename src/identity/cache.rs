@@ -28,9 +28,19 @@ impl Remembered for Arc<Caller> {
     }
 }
 
-/// Verified tokens.
+/// Verified tokens, all of one generation of keys and configuration: a newer one empties the cache.
 pub struct TokenCache<T = Arc<Caller>> {
-    entries: unsync::Cache<Box<str>, Verified<T>, BySize>,
+    generation: u64,
+    entries: unsync::Cache<Box<str>, T, BySize>,
+}
+
+#[derive(Clone)]
+struct BySize;
+
+impl<T> Weighter<Box<str>, T> for BySize {
+    fn weight(&self, token: &Box<str>, _: &T) -> u64 {
+        token.len().div_ceil(USUAL_TOKEN_BYTES).max(1) as u64
+    }
 }
 
 impl<T> std::fmt::Debug for TokenCache<T> {
@@ -39,40 +49,42 @@ impl<T> std::fmt::Debug for TokenCache<T> {
     }
 }
 
-struct Verified<T> {
-    generation: u64,
-    value: T,
-}
-
-#[derive(Clone)]
-struct BySize;
-
-impl<T> Weighter<Box<str>, Verified<T>> for BySize {
-    fn weight(&self, token: &Box<str>, _: &Verified<T>) -> u64 {
-        token.len().div_ceil(USUAL_TOKEN_BYTES).max(1) as u64
-    }
-}
-
 impl<T: Remembered> TokenCache<T> {
     /// `capacity` in tokens of usual size (2 KiB).
     pub fn new(capacity: usize) -> Self {
         let weight = capacity.max(MAX_TOKEN_BYTES / USUAL_TOKEN_BYTES);
-        Self { entries: unsync::Cache::with_weighter(capacity, weight as u64, BySize) }
+        Self { generation: 0, entries: unsync::Cache::with_weighter(capacity, weight as u64, BySize) }
     }
 
     /// What is remembered of a token that was verified under this generation and has not expired.
     pub fn get(&mut self, token: &str, generation: u64, now: Millis) -> Option<T> {
-        let found = self.entries.get(token)?;
-        if found.generation == generation && now < found.value.caller().expires_at {
-            return Some(found.value.clone());
+        if generation != self.generation {
+            self.advance(generation);
+            return None;
+        }
+        let known = self.entries.get(token)?;
+        if now < known.caller().expires_at {
+            return Some(known.clone());
         }
         self.entries.remove(token);
         None
     }
 
-    /// Only what `Verifier::verify` returned for this very token; `generation` must be read before verifying.
-    pub fn put(&mut self, token: &str, generation: u64, value: T) {
-        self.entries.insert(token.into(), Verified { generation, value });
+    /// Only what `Verifier::verify` returned for this very token; `generation` must be read *before* verifying, so
+    /// that a change of keys in between makes the entry useless, not wrong.
+    pub fn put(&mut self, token: &str, generation: u64, known: T) {
+        self.advance(generation);
+        if generation == self.generation {
+            self.entries.insert(token.into(), known);
+        }
+    }
+
+    /// Generations only grow: what comes late from an older one is not kept.
+    fn advance(&mut self, generation: u64) {
+        if generation > self.generation {
+            self.entries.clear();
+            self.generation = generation;
+        }
     }
 
     pub fn len(&self) -> usize {

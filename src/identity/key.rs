@@ -101,7 +101,7 @@ pub(super) struct VerifyingKey {
 
 enum Material {
     Public(ParsedPublicKey),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 impl VerifyingKey {
@@ -115,7 +115,11 @@ impl VerifyingKey {
 
     /// HS256.
     pub(super) fn secret(bytes: &[u8]) -> Self {
-        Self { kid: None, alg: Alg::Hs256, material: Material::Secret(hmac::Key::new(hmac::HMAC_SHA256, bytes)) }
+        Self {
+            kid: None,
+            alg: Alg::Hs256,
+            material: Material::Secret(Box::new(hmac::Key::new(hmac::HMAC_SHA256, bytes))),
+        }
     }
 
     /// HMAC tags are compared in constant time.

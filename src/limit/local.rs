@@ -139,17 +139,26 @@ impl QuotaStore for LocalQuotas {
     }
 }
 
-/// Full buckets go first; they say no more than a missing one. Else the one that is full soonest.
+/// Frees an eighth of a full shard, so that the scan is paid once for many new keys. Full buckets go first: they say
+/// no more than a missing one. Then those that are full soonest.
 fn make_room(buckets: &mut HashMap<BucketKey, u64, ahash::RandomState>, now: u64) {
+    let wanted = buckets.len() / 8 + 1;
     let before = buckets.len();
     buckets.retain(|_, tat| *tat > now);
-    if buckets.len() < before {
+    let mut missing = wanted.saturating_sub(before - buckets.len());
+    if missing == 0 {
         return;
     }
-    // All are in use: an eighth goes at once, so that this scan is not paid for every new key.
     let mut tats: Vec<u64> = buckets.values().copied().collect();
-    let at = tats.len() / 8;
-    let (_, limit, _) = tats.select_nth_unstable(at);
-    let limit = *limit;
-    buckets.retain(|_, tat| *tat > limit);
+    let last = missing.min(tats.len()).saturating_sub(1);
+    if tats.is_empty() {
+        return;
+    }
+    let (_, soonest, _) = tats.select_nth_unstable(last);
+    let soonest = *soonest;
+    buckets.retain(|_, tat| {
+        let goes = missing > 0 && *tat <= soonest;
+        missing -= usize::from(goes);
+        !goes
+    });
 }

@@ -19,6 +19,7 @@ use crate::{
     config::settings::Access,
     domain::{ErrorCode, Millis},
     identity::{self, Caller, Presented, Source},
+    store::Reading,
 };
 
 /// A request with its caller; `None` only on public routes.
@@ -61,8 +62,8 @@ pub async fn caller(worker: &Worker, trail: &mut Trail, routed: Routed) -> Resul
         None => verify(worker, token, now).await?,
     };
     let named = tenant::named(&routed.parts.headers)?;
-    let home = stays_home(&caller, &named);
-    let session = session::resolve(worker, caller, keys, home).await.map_err(|session::Unresolved| {
+    let reading = if stays_home(&caller, &named) { Reading::HomeOnly } else { Reading::Fresh };
+    let session = session::resolve(worker, caller, keys, reading).await.map_err(|session::Unresolved| {
         Failure::new(ErrorCode::LinksStale, "account_unknown")
     })?;
     worker.keep_session(token, &session);

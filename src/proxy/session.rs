@@ -12,6 +12,7 @@ use super::worker::Worker;
 use crate::{
     domain::{Denial, ErrorCode, Portfolio, Reason, UserFacts},
     identity::{Caller, Remembered},
+    store::Reading,
 };
 
 /// One token's bearer.
@@ -66,13 +67,13 @@ impl Remembered for Rc<Session> {
 #[derive(Debug)]
 pub struct Unresolved;
 
-/// Looks the bearer up. `home`: the answer is for a home request, which may go on with what was known last.
-pub async fn resolve(worker: &Worker, caller: Arc<Caller>, keys: u64, home: bool) -> Result<Rc<Session>, Unresolved> {
+/// Looks the bearer up. A home request may go on with what was known last.
+pub async fn resolve(worker: &Worker, caller: Arc<Caller>, keys: u64, reading: Reading) -> Result<Rc<Session>, Unresolved> {
     let gateway = &worker.gateway;
     let directory = &gateway.directory;
     let epoch = directory.epoch();
     let bundle = gateway.policies.current();
-    let member = directory.member(&caller.issuer, &caller.sub, home).await.map_err(|_| Unresolved)?;
+    let member = directory.member(&caller.issuer, &caller.sub, reading).await.map_err(|_| Unresolved)?;
     let suspended =
         directory.suspended_subject(&caller.issuer, &caller.sub, caller.session_id.as_deref(), caller.jti.as_deref());
     let refused = |reason| Who::Refused(Denial::new(ErrorCode::Forbidden, reason));
@@ -85,7 +86,7 @@ pub async fn resolve(worker: &Worker, caller: Arc<Caller>, keys: u64, home: bool
     let who = match partner_id {
         Err(who) => who,
         Ok(None) => Who::Plain,
-        Ok(Some(id)) => match directory.portfolio(id, home).await.map_err(|_| Unresolved)? {
+        Ok(Some(id)) => match directory.portfolio(id, reading).await.map_err(|_| Unresolved)? {
             Some(portfolio) if caller.home_tenant.as_ref() == Some(&portfolio.partner.home_tenant_id) => {
                 let holds = bundle
                     .roles()

@@ -158,14 +158,15 @@ CREATE UNIQUE INDEX one_suspension_at_a_time ON suspensions (scope, subject, coa
 
 -- Changes on their way into an audit chain: written with the change, chained by a server exactly once.
 CREATE TABLE audit_outbox (
-    id         UUID NOT NULL PRIMARY KEY,
-    seq        BIGINT NOT NULL,
-    kind       TEXT NOT NULL CHECK (kind IN ('link', 'policy', 'config', 'admin')),
-    actor      TEXT NOT NULL,
+    -- Given out under the lock of the change counter, so in the order of commits.
+    seq        BIGINT NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id         UUID NOT NULL UNIQUE,
+    change_seq BIGINT NOT NULL,
     at         BIGINT NOT NULL,
     body       JSONB NOT NULL,
     claimed_by TEXT,
     chained_at BIGINT,
     CHECK (chained_at IS NULL OR claimed_by IS NOT NULL)
 );
-CREATE INDEX outbox_waiting ON audit_outbox (seq) WHERE chained_at IS NULL;
+CREATE INDEX outbox_unclaimed ON audit_outbox (seq) WHERE claimed_by IS NULL;
+CREATE INDEX outbox_unchained ON audit_outbox (claimed_by, seq) WHERE claimed_by IS NOT NULL AND chained_at IS NULL;

@@ -157,14 +157,15 @@ CREATE UNIQUE INDEX one_suspension_at_a_time ON suspensions (scope, subject, ifn
 
 -- Changes on their way into an audit chain: written with the change, chained by a server exactly once.
 CREATE TABLE audit_outbox (
-    id         TEXT    NOT NULL PRIMARY KEY CHECK (length(id) = 36),
-    seq        INTEGER NOT NULL,
-    kind       TEXT    NOT NULL CHECK (kind IN ('link', 'policy', 'config', 'admin')),
-    actor      TEXT    NOT NULL,
+    -- Given out under the lock of the change counter, so in the order of commits.
+    seq        INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    id         TEXT    NOT NULL UNIQUE CHECK (length(id) = 36),
+    change_seq INTEGER NOT NULL,
     at         INTEGER NOT NULL,
     body       TEXT    NOT NULL CHECK (json_valid(body)),
     claimed_by TEXT,
     chained_at INTEGER,
     CHECK (chained_at IS NULL OR claimed_by IS NOT NULL)
 ) STRICT;
-CREATE INDEX outbox_waiting ON audit_outbox (seq) WHERE chained_at IS NULL;
+CREATE INDEX outbox_unclaimed ON audit_outbox (seq) WHERE claimed_by IS NULL;
+CREATE INDEX outbox_unchained ON audit_outbox (claimed_by, seq) WHERE claimed_by IS NOT NULL AND chained_at IS NULL;

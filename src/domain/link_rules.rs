@@ -182,9 +182,7 @@ impl LinkTerms {
 }
 
 /// See [`LinkTerms::overrides`].
-pub fn expand_overrides<'a>(
-    overrides: impl IntoIterator<Item = (&'a str, bool)>,
-) -> (PermissionSet, PermissionSet) {
+pub fn expand_overrides<'a>(overrides: impl IntoIterator<Item = (&'a str, bool)>) -> (PermissionSet, PermissionSet) {
     let mut sets = (PermissionSet::EMPTY, PermissionSet::EMPTY);
     for (name, allow) in overrides {
         match (PermissionSet::from_name(name), allow) {
@@ -337,12 +335,13 @@ fn networks(texts: &[String], faults: &mut Faults) -> Vec<IpNet> {
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
-    let net: IpNet = match text.parse() {
-        Ok(net) => net,
-        Err(_) => IpNet::from(text.parse::<std::net::IpAddr>().map_err(|_| {
-            format!("`{text}` is no address range: write 192.0.2.0/24, 2001:db8::/32 or one address")
-        })?),
-    };
+    let net: IpNet =
+        match text.parse() {
+            Ok(net) => net,
+            Err(_) => IpNet::from(text.parse::<std::net::IpAddr>().map_err(|_| {
+                format!("`{text}` is no address range: write 192.0.2.0/24, 2001:db8::/32 or one address")
+            })?),
+        };
     if net.trunc() != net {
         return Err(format!("`{net}` has host bits set: write `{}` or one address", net.trunc()));
     }

@@ -6,7 +6,6 @@
 
 use std::{
     collections::HashMap,
-    hash::BuildHasher,
     sync::{
         RwLock,
         atomic::{AtomicU64, Ordering},
@@ -21,6 +20,9 @@ const MOST_REMEMBERED: usize = 65_536;
 
 #[derive(Debug, Default)]
 struct Seen {
+    /// Counts the connections of the feed: behind a new one there may be another database, whose numbers say nothing
+    /// about those of the old one.
+    era: u64,
     /// Entries older than this are invalid, whatever they are.
     floor: u64,
     last: HashMap<u64, u64, ahash::RandomState>,
@@ -85,23 +87,25 @@ impl Changes {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Everything read before change `seq` is invalid.
-    pub(crate) fn raise_floor(&self, seq: u64) {
-        self.note(seq, [&Touch::All]);
-    }
-
-    /// Starts over with a database that may be another one: nothing that was seen counts any more.
-    pub(crate) fn forget(&self) {
+    /// Starts over with a database that may be another one, now at change `seq`: nothing read before is valid.
+    pub(crate) fn restart(&self, seq: u64) {
         let mut seen = self.seen.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *seen = Seen::default();
+        seen.era += 1;
+        seen.floor = seq;
+        seen.last.clear();
         drop(seen);
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The oldest change as of which this entry may have been read.
-    pub(crate) fn required(&self, key: Key) -> u64 {
+    /// To be asked before an entry is read.
+    pub(crate) fn era(&self) -> u64 {
+        self.seen.read().unwrap_or_else(std::sync::PoisonError::into_inner).era
+    }
+
+    /// Whether an entry that was begun to be read in `era`, and is as of change `as_of`, may be used.
+    pub(crate) fn valid(&self, key: Key, era: u64, as_of: u64) -> bool {
         let seen = self.seen.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        seen.last.get(&key.0).copied().unwrap_or_default().max(seen.floor)
+        era == seen.era && as_of >= seen.last.get(&key.0).copied().unwrap_or_default().max(seen.floor)
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -119,17 +123,22 @@ mod tests {
         PartnerId(Uuid::from_u128(n))
     }
 
+    /// The oldest change as of which an entry is valid now.
+    fn required(changes: &Changes, key: Key) -> u64 {
+        (0..1000).find(|as_of| changes.valid(key, changes.era(), *as_of)).unwrap()
+    }
+
     #[test]
     fn an_entry_needs_the_newest_change_that_touched_it() {
         let changes = Changes::default();
         changes.note(5, [&Touch::Partner(partner(1))]);
         changes.note(3, [&Touch::Partner(partner(1)), &Touch::Member { issuer: "i".into(), sub: "s".into() }]);
-        assert_eq!(changes.required(changes.partner(partner(1))), 5);
-        assert_eq!(changes.required(changes.partner(partner(2))), 0);
-        assert_eq!(changes.required(changes.member("i", "s")), 3);
-        changes.raise_floor(9);
-        assert_eq!(changes.required(changes.partner(partner(1))), 9);
-        assert_eq!(changes.required(changes.member("x", "y")), 9);
+        assert_eq!(required(&changes, changes.partner(partner(1))), 5);
+        assert_eq!(required(&changes, changes.partner(partner(2))), 0);
+        assert_eq!(required(&changes, changes.member("i", "s")), 3);
+        changes.note(9, [&Touch::All]);
+        assert_eq!(required(&changes, changes.partner(partner(1))), 9);
+        assert_eq!(required(&changes, changes.member("x", "y")), 9);
     }
 
     #[test]
@@ -138,10 +147,21 @@ mod tests {
         for n in 1..=100 {
             changes.note(n, [&Touch::Partner(partner(u128::from(n)))]);
             for old in 1..=n {
-                assert!(changes.required(changes.partner(partner(u128::from(old)))) >= old);
+                assert!(required(&changes, changes.partner(partner(u128::from(old)))) >= old);
             }
         }
         assert!(changes.seen.read().unwrap().last.len() <= 8);
+    }
+
+    #[test]
+    fn nothing_read_before_a_restart_is_valid_after_it_whatever_its_number() {
+        let changes = Changes::default();
+        let (era, key) = (changes.era(), changes.partner(partner(1)));
+        assert!(changes.valid(key, era, 500));
+        changes.restart(3);
+        assert!(!changes.valid(key, era, 500));
+        assert!(changes.valid(key, changes.era(), 3));
+        assert!(!changes.valid(key, changes.era(), 2));
     }
 
     #[test]
@@ -149,7 +169,8 @@ mod tests {
         let changes = Changes::default();
         let before = changes.epoch();
         changes.note(1, [&Touch::Suspensions]);
-        changes.raise_floor(2);
-        assert_eq!(changes.epoch(), before + 2);
+        changes.note(2, [&Touch::All]);
+        changes.restart(2);
+        assert_eq!(changes.epoch(), before + 3);
     }
 }

@@ -8,8 +8,8 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
-    sync::Arc,
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use sqlx::{
@@ -44,6 +44,8 @@ pub(crate) struct SqliteFiles {
     options: SqliteConnectOptions,
     writer: SqlitePool,
     readers: SqlitePool,
+    /// Pooled connections made before this may be of a file that is no longer there.
+    renewed: Arc<Mutex<Instant>>,
 }
 
 impl fmt::Debug for Database {
@@ -62,8 +64,8 @@ impl Database {
         let backend = match settings {
             DatabaseSettings::Sqlite { path } => Backend::Sqlite(SqliteFiles::new(path)?),
             DatabaseSettings::Postgres { url, max_connections } => {
-                let url = std::str::from_utf8(url.expose())
-                    .map_err(|_| StoreError::Address("it is not UTF-8".to_owned()))?;
+                let url =
+                    std::str::from_utf8(url.expose()).map_err(|_| StoreError::Address("it is not UTF-8".to_owned()))?;
                 let options = PgConnectOptions::from_str(url.trim())
                     .map_err(|_| StoreError::Address("write postgres://user@host:port/database".to_owned()))?
                     .application_name("linkgate")
@@ -168,13 +170,31 @@ impl SqliteFiles {
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
+        let renewed = Arc::new(Mutex::new(Instant::now()));
         let pool = |connections| {
-            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT)
+            let renewed = Arc::clone(&renewed);
+            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).before_acquire(
+                move |_, meta| {
+                    let since = renewed.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+                    let keep = meta.age <= since;
+                    Box::pin(async move { Ok(keep) })
+                },
+            )
         };
         // One writer: in the process they wait in line here, which is fairer and cheaper than on SQLite's lock.
         let writer = pool(1).acquire_timeout(BUSY_TIMEOUT * 2).connect_lazy_with(options.clone());
         let readers = pool(SQLITE_READERS).connect_lazy_with(options.clone().pragma("query_only", "ON"));
-        Ok(Self { path: path.to_owned(), options, writer, readers })
+        Ok(Self { path: path.to_owned(), options, writer, readers, renewed })
+    }
+
+    /// Pooled connections made so far are not used again: the file may have been replaced under them.
+    pub(crate) fn renew_pools(&self) {
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// A connection of its own to a file that must be there: a feed never makes a database.
+    pub(crate) async fn connect_existing(&self) -> Result<SqliteConnection, StoreError> {
+        Ok(self.options.clone().create_if_missing(false).pragma("query_only", "ON").connect().await?)
     }
 
     /// A connection of its own, outside the pools.

@@ -44,11 +44,9 @@ impl StoreError {
             Self::NotFound { what: "tenant", .. } => ErrorCode::TenantNotFound,
             Self::NotFound { .. } => ErrorCode::ValidationError,
             Self::Unavailable(_) => ErrorCode::LinksStale,
-            Self::Address(_)
-            | Self::NotMigrated(_)
-            | Self::Newer(_)
-            | Self::Migration(_)
-            | Self::Damaged { .. } => ErrorCode::InternalError,
+            Self::Address(_) | Self::NotMigrated(_) | Self::Newer(_) | Self::Migration(_) | Self::Damaged { .. } => {
+                ErrorCode::InternalError
+            }
         }
     }
 
@@ -113,9 +111,10 @@ fn constraint_refusal(error: &dyn DatabaseError) -> Option<Refusal> {
             Some(Refusal::conflict("this is suspended already"))
         }
         ErrorKind::UniqueViolation => Some(Refusal::conflict("a row with this id exists already")),
-        ErrorKind::ForeignKeyViolation => {
-            Some(Refusal::new(ErrorCode::ValidationError, "a partner, tenant or parent link that is named does not exist"))
-        }
+        ErrorKind::ForeignKeyViolation => Some(Refusal::new(
+            ErrorCode::ValidationError,
+            "a partner, tenant or parent link that is named does not exist",
+        )),
         ErrorKind::CheckViolation if is("own_tenant_is_never_managed") => {
             field("managed_tenant_id", "the partner's own tenant is never a managed tenant")
         }

@@ -28,7 +28,7 @@ pub mod bulk;
 
 pub use admin::{Actor, Admin, Change, Touch, Written};
 pub use database::Database;
-pub use directory::{Directory, LinksUnavailable, Reading};
+pub use directory::{Directory, LinksUnavailable, LoadHook, Reading};
 pub use error::StoreError;
 pub use records::{
     HistoryRecord, LinkRecord, PartnerRecord, Stamps, SuspensionRecord, SuspensionScope, TenantRecord, UserRecord,

@@ -5,8 +5,8 @@
 
 use serde::de::DeserializeOwned;
 use sqlx::{
-    Arguments, AssertSqlSafe, ColumnIndex, Executor, PgConnection, Postgres, Row as _, Sqlite, SqliteConnection,
-    SqlSafeStr, Transaction,
+    Arguments, AssertSqlSafe, ColumnIndex, Executor, PgConnection, Postgres, Row as _, SqlSafeStr, Sqlite,
+    SqliteConnection, Transaction,
     postgres::{PgArguments, PgRow},
     sqlite::{SqliteArguments, SqliteRow},
     types::Json,
@@ -131,11 +131,7 @@ impl Conn<'_> {
         }
     }
 
-    pub(crate) async fn row(
-        &mut self,
-        sql: impl SqlSafeStr,
-        values: &[Value<'_>],
-    ) -> Result<Option<Row>, sqlx::Error> {
+    pub(crate) async fn row(&mut self, sql: impl SqlSafeStr, values: &[Value<'_>]) -> Result<Option<Row>, sqlx::Error> {
         match self {
             Self::Sqlite(conn) => {
                 let query = sqlx::query_with(sql, sqlite_arguments(values)?);
@@ -158,8 +154,8 @@ impl Conn<'_> {
 }
 
 /// Marks a statement put together from constant pieces only; every value in it is bound.
-pub(crate) fn composed(sql: String) -> AssertSqlSafe<String> {
-    AssertSqlSafe(sql)
+pub(crate) fn composed(sql: impl Into<String>) -> AssertSqlSafe<String> {
+    AssertSqlSafe(sql.into())
 }
 
 /// A transaction of either database; dropped without `commit` it is rolled back.
@@ -184,11 +180,7 @@ impl Tx {
         self.conn().rows(sql, values).await
     }
 
-    pub(crate) async fn row(
-        &mut self,
-        sql: impl SqlSafeStr,
-        values: &[Value<'_>],
-    ) -> Result<Option<Row>, sqlx::Error> {
+    pub(crate) async fn row(&mut self, sql: impl SqlSafeStr, values: &[Value<'_>]) -> Result<Option<Row>, sqlx::Error> {
         self.conn().row(sql, values).await
     }
 
@@ -247,9 +239,7 @@ impl Row {
 
     pub(crate) fn maybe_id(&self, column: impl Column) -> Result<Option<Uuid>, sqlx::Error> {
         match self {
-            Self::Sqlite(row) => {
-                row.try_get::<Option<uuid::fmt::Hyphenated>, _>(column).map(|id| id.map(Uuid::from))
-            }
+            Self::Sqlite(row) => row.try_get::<Option<uuid::fmt::Hyphenated>, _>(column).map(|id| id.map(Uuid::from)),
             Self::Postgres(row) => row.try_get(column),
         }
     }

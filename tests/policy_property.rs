@@ -4,12 +4,14 @@
 //! whole set, (c) an oracle written from the contract. Allow and deny are equal in all three, code and reason in (a)
 //! and (c). `LINKGATE_POLICY_SEED` runs other cases; a failure prints the seed and the case.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may stop")]
+
 mod policy_support;
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use linkgate::policy::{Bundle, Memo, decide, decide_in_full};
-use policy_support::{Case, Extra, NO_EXTRA, Prepared, Rng, oracle, random_case, stands_for, told};
+use policy_support::{Case, Extra, Folder, NO_EXTRA, Prepared, Rng, oracle, random_case, stands_for, told};
 
 fn seed() -> u64 {
     std::env::var("LINKGATE_POLICY_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x11_9a7e)
@@ -156,21 +158,9 @@ const EXTRA: Extra = Extra {
 
 #[test]
 fn i5_holds_with_hand_written_policies() {
-    let bundle = with_guardrails(GUARDRAILS);
+    let bundle = Folder::new(GUARDRAILS).load();
     assert_eq!(bundle.warnings().len(), 1, "{:?}", bundle.warnings());
     let counts = compare(&bundle, &EXTRA, 20_000, seed() ^ 0xabcd);
     assert!(counts["guardrail"] >= 300, "{counts:?}");
     assert!(counts["allowed"] >= 1_000, "{counts:?}");
-}
-
-/// The shipped set with these guardrails instead of its own.
-fn with_guardrails(text: &str) -> Bundle {
-    let dir = tempfile::tempdir().unwrap();
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
-    for name in ["schema.cedarschema", "roles.toml"] {
-        std::fs::copy(shipped.join(name), dir.path().join(name)).unwrap();
-    }
-    std::fs::create_dir(dir.path().join("guardrails")).unwrap();
-    std::fs::write(dir.path().join("guardrails/test.cedar"), text).unwrap();
-    Bundle::load(Some(dir.path())).unwrap_or_else(|errors| panic!("{}", errors.render()))
 }

@@ -17,7 +17,7 @@ use aws_lc_rs::digest;
 use cedar_policy::{ActionConstraint, Authorizer, Effect, Policy, PolicySet};
 
 use super::{
-    facts::Question,
+    facts::{Question, Unfit},
     generate::{GENERATOR, gate_id, generate, grant_id, role_id},
     problem::{PolicyErrors, Problem},
     reads::{self, Reads},
@@ -119,17 +119,15 @@ impl Bundle {
         let mut warnings = sources.warnings.clone();
         let words = keep(schema::parse(&sources.schema), &mut problems);
         let roles = keep(roles::parse(&sources.roles), &mut problems);
-        let mut files = Vec::new();
-        for source in &sources.guardrails {
-            files.extend(keep(written::parse(source), &mut problems).map(|policies| (source, policies)));
-        }
+        let files: Vec<_> =
+            sources.guardrails.iter().map(|source| (source, written::parse(source, &mut problems))).collect();
         problems.extend(written::check_ids(&files));
         let generated = roles.as_ref().map(generate);
         let own = SourceFile {
             name: "generated from roles.toml".to_owned(),
             text: generated.as_deref().unwrap_or_default().into(),
         };
-        let own_policies = keep(written::parse(&own), &mut problems);
+        let own_policies = written::parse(&own, &mut problems);
         if let Some((words, more)) = &words {
             warnings.extend(more.iter().cloned());
             for (source, policies) in &files {
@@ -138,13 +136,9 @@ impl Bundle {
                 );
             }
             // Its permits are no news; and an edited schema may not fit it.
-            let _ = keep(
-                written::validate(&words.schema, &own, own_policies.as_deref().unwrap_or_default()),
-                &mut problems,
-            );
+            let _ = keep(written::validate(&words.schema, &own, &own_policies), &mut problems);
         }
-        let (Some((words, _)), Some(roles), Some(own_policies), Some(generated), true) =
-            (words, roles, own_policies, generated, problems.is_empty())
+        let (Some((words, _)), Some(roles), Some(generated), true) = (words, roles, generated, problems.is_empty())
         else {
             return Err(problems);
         };
@@ -283,12 +277,15 @@ fn fits(words: &Vocabulary, roles: &RoleTable, source: &SourceFile) -> Result<()
                 route_class: "read",
             };
             let schema = Some(&words.schema);
-            Question::new(words, roles, &facts, schema)
-                .and_then(|question| question.request(words, permission, schema))
-                .map_err(|error| {
-                    let help = "put the shipped entities and context back; only groups of actions may be added";
-                    vec![Problem::at(source, 0..0, error.to_string()).help(help)]
-                })?;
+            let fits = |error: &Unfit, at: &str, help: &str| {
+                let place = source.text.find(at).map_or(0..0, |start| start..start + at.len());
+                vec![Problem::at(source, place, error.to_string()).help(help)]
+            };
+            let question = Question::new(words, roles, &facts, schema)
+                .map_err(|error| fits(&error, "entity", "put the shipped entities back; only groups may be added"))?;
+            question.request(words, permission, schema).map_err(|error| {
+                fits(&error, "type RequestContext", "the context has the shipped attributes, no fewer and no more")
+            })?;
         }
     }
     Ok(())

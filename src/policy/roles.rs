@@ -23,11 +23,9 @@ const EVERY_ROLE: &str = "partner.tenants.*";
 
 pub(super) fn parse(source: &SourceFile) -> Result<Roles, Vec<Problem>> {
     let (document, errors) = DeTable::parse_recoverable(&source.text);
-    if !errors.is_empty() {
-        return Err(errors
-            .iter()
-            .map(|error| Problem::at(source, error.span().unwrap_or(0..0), error.message()))
-            .collect());
+    // Only the first: after a syntax error the parser reports its consequences too.
+    if let Some(error) = errors.first() {
+        return Err(vec![Problem::at(source, error.span().unwrap_or(0..0), error.message())]);
     }
     let mut reader = Reader { source, problems: Vec::new() };
     let mut link = BTreeMap::new();
@@ -96,7 +94,8 @@ impl Reader<'_> {
                 continue;
             };
             let contents = self.entries(value);
-            if !contents.set.contains_all(PermissionSet::from_claim(EVERY_ROLE)) {
+            let is_list = matches!(value.get_ref(), DeValue::Array(_));
+            if is_list && !contents.set.contains_all(PermissionSet::from_claim(EVERY_ROLE)) {
                 let message = format!("link role `{role}` lacks `{EVERY_ROLE}`");
                 self.report(key.span(), &message, Some(format!("every link role has it: add \"{EVERY_ROLE}\"")));
             }

@@ -20,12 +20,16 @@ pub(super) struct Written {
     span: Range<usize>,
 }
 
-/// All policies of one file, in the order of the text; the whole file's problems where there are any.
-pub(super) fn parse(source: &SourceFile) -> Result<Vec<Written>, Vec<Problem>> {
-    let set: PolicySet = source.text.parse().map_err(|errors: cedar_policy::ParseErrors| {
-        errors.iter().map(|error| Problem::from_cedar(source, error, Some(0..0))).collect::<Vec<_>>()
-    })?;
-    let mut problems = Vec::new();
+/// The good policies of one file, in the order of the text; what is wrong with the others goes to `problems`.
+pub(super) fn parse(source: &SourceFile, problems: &mut Vec<Problem>) -> Vec<Written> {
+    let set: PolicySet = match source.text.parse() {
+        Ok(set) => set,
+        Err(errors) => {
+            let errors: cedar_policy::ParseErrors = errors;
+            problems.extend(errors.iter().map(|error| Problem::from_cedar(source, error, Some(0..0))));
+            return Vec::new();
+        }
+    };
     for template in set.templates() {
         let span = template.as_ref().loc().map_or(0..0, |at| at.start()..at.end());
         let problem = Problem::at(source, first_line(source, span), "templates are not accepted");
@@ -51,7 +55,7 @@ pub(super) fn parse(source: &SourceFile) -> Result<Vec<Written>, Vec<Problem>> {
         }
     }
     found.sort_by_key(|written| written.span.start);
-    if problems.is_empty() { Ok(found) } else { Err(problems) }
+    found
 }
 
 fn is_good(id: &str) -> bool {
@@ -90,8 +94,11 @@ pub(super) fn validate(
     source: &SourceFile,
     policies: &[Written],
 ) -> Result<Vec<String>, Vec<Problem>> {
-    let set = PolicySet::from_policies(policies.iter().map(|written| written.policy.clone()))
-        .map_err(|error| vec![Problem::of_file(source.name.clone(), error.to_string())])?;
+    let mut set = PolicySet::new();
+    for written in policies {
+        // Fails only for an id that is used twice, which `check_ids` tells.
+        let _ = set.add(written.policy.clone());
+    }
     let result = Validator::new(schema.clone()).validate(&set, ValidationMode::Strict);
     let place = |id: &PolicyId| {
         let id: &str = id.as_ref();

@@ -5,6 +5,7 @@
 //! of the contract agree.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may stop")]
 
 use std::net::IpAddr;
 
@@ -553,5 +554,49 @@ pub fn random_case(rng: &mut Rng) -> Case {
         mfa: !rng.once_in(3),
         method: rng.pick(&["GET", "POST", "PATCH", ""]),
         route_class: rng.pick(&["read", "write", "export", ""]),
+    }
+}
+
+/// A policy folder of its own: the shipped set, with these guardrails instead of the shipped ones.
+pub struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub fn new(guardrails: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
+        for name in ["schema.cedarschema", "roles.toml"] {
+            std::fs::copy(shipped.join(name), dir.path().join(name)).unwrap();
+        }
+        std::fs::create_dir(dir.path().join("guardrails")).unwrap();
+        let folder = Self(dir);
+        folder.write("guardrails/test.cedar", guardrails);
+        folder
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        self.0.path()
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path().join(name), text).unwrap();
+    }
+
+    /// Replaces a piece of a file that must be there.
+    pub fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.path().join(name)).unwrap();
+        assert!(text.contains(from), "{name} has no `{from}`");
+        self.write(name, &text.replacen(from, to, 1));
+    }
+
+    pub fn load(&self) -> Bundle {
+        Bundle::load(Some(self.path())).unwrap_or_else(|errors| panic!("{}", errors.render()))
+    }
+
+    /// The refusal as a terminal shows it, without the folder's own name.
+    pub fn refused(&self) -> String {
+        let errors = Bundle::load(Some(self.path())).expect_err("the set must be refused");
+        let text = format!("{errors}\n\n{}", errors.render());
+        let text = text.replace(&format!("{}/", self.path().display()), "");
+        text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
     }
 }

@@ -56,6 +56,7 @@ pub struct Setup {
     pub routes: String,
     pub identity: String,
     pub issuer: String,
+    pub trusts: &'static str,
     pub limits: String,
     pub audit: String,
     pub guardrails: Vec<(&'static str, String)>,
@@ -70,6 +71,7 @@ impl Default for Setup {
             routes: String::new(),
             identity: String::new(),
             issuer: String::new(),
+            trusts: r#""roles", "permissions""#,
             limits: "tenant = 0\nrefusal = 0\nunauthenticated = 0\n".into(),
             audit: "writes = \"os\"\nreads = \"os\"\n".into(),
             guardrails: Vec::new(),
@@ -251,7 +253,7 @@ pub fn actor() -> Actor {
 }
 
 fn configuration(setup: &Setup, upstream: &Upstream) -> String {
-    let Setup { extra, listen, routes, identity, issuer, limits, audit, upstream: up, guardrails } = setup;
+    let Setup { extra, listen, routes, identity, issuer, trusts, limits, audit, upstream: up, guardrails } = setup;
     let policy = if guardrails.is_empty() { "" } else { "dir = \"policies\"\n" };
     let address = upstream.address;
     format!(
@@ -268,7 +270,7 @@ issuer = "{ISSUER}"
 audiences = ["gateway"]
 algorithms = ["ES256"]
 jwks_file = "jwks.json"
-trusts = ["roles", "permissions"]
+trusts = [{trusts}]
 {issuer}
 [signing]
 issuer = "https://gateway.test"

@@ -7,16 +7,26 @@
 pub mod settings;
 
 pub mod chain;
+pub mod check;
 pub mod encode;
+pub mod indexer;
 pub mod joined;
+pub mod journal;
 mod json;
 pub mod line;
+pub mod medium;
+pub mod outbox;
+pub mod reader;
 pub mod record;
 pub mod redact;
+pub mod scan;
 pub mod traits;
+pub mod verify;
+pub mod view;
 
 pub use chain::{ChainHead, ChainId, Hash, Stamp};
 pub use joined::{Completed, Record, RecordFilter};
+pub use journal::{AuditUnavailable, Journal, JournalError, JournalStatus, OpenRecord, Recovery, Written};
 pub use record::{ChangeRecord, Completion, Decision, Kind, Opening, Slice, SliceOutcome};
 pub use settings::{AuditSettings, Durability};
 pub use traits::{

@@ -1,5 +1,7 @@
 //! Floor 6: the command line. One file a command; this one names them and maps the outcome to an exit code.
 
+pub mod audit;
+pub mod explain;
 pub mod outcome;
 
 use std::process::ExitCode;

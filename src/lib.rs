@@ -11,4 +11,7 @@ pub mod upstream;
 pub mod config;
 pub mod store;
 
+#[cfg(feature = "demo")]
+pub mod sample;
+
 pub mod cli;

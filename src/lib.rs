@@ -11,6 +11,13 @@ pub mod upstream;
 pub mod config;
 pub mod store;
 
+pub mod proxy;
+
+pub mod server;
+
+pub mod app;
+
+// Part of no request's way: stands beside the floors and imports from none.
 #[cfg(feature = "demo")]
 pub mod sample;
 

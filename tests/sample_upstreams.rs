@@ -1,5 +1,6 @@
 //! The sample upstreams have the habits, and the faults, of the services they stand for.
 #![cfg(feature = "demo")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may stop")]
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;

@@ -1,3 +1,29 @@
 //! Floor 1: the audit record, its journal and its chain.
+//!
+//! Reading order: `record` (what is said), `chain` (what binds it), `line` and `encode` (how it is written),
+//! `journal` (when and how durably), `verify` (what is found when someone touched it), `scan`, `indexer` and `outbox`
+//! (what stands around it). The database is behind `traits`.
 
 pub mod settings;
+
+pub mod chain;
+pub mod check;
+pub mod encode;
+pub mod joined;
+pub mod journal;
+mod json;
+pub mod line;
+pub mod medium;
+pub mod reader;
+pub mod record;
+pub mod redact;
+pub mod traits;
+
+pub use chain::{ChainHead, ChainId, Hash, Stamp};
+pub use joined::{Completed, Record, RecordFilter};
+pub use journal::{AuditUnavailable, Journal, JournalError, JournalStatus, OpenRecord, Recovery, Written};
+pub use record::{ChangeRecord, Completion, Decision, Kind, Opening, Slice, SliceOutcome};
+pub use settings::{AuditSettings, Durability};
+pub use traits::{
+    ChainHeads, IndexBatch, IndexPosition, IndexSink, IndexUnavailable, OutboxRow, OutboxSource, RecordSource,
+};

@@ -1,3 +1,38 @@
 //! Floor 1: who is calling. Tokens to callers, and the tokens that the gateway itself signs.
+//!
+//! Inward: `bearer` finds the credential in the headers, `TokenCache` knows tokens that were verified before,
+//! `Verifier` verifies the others with the keys of their issuer. Outward: `Keyring` signs assertions and replacement
+//! tokens, `SignedCache` lets one signature serve many requests. `mint` makes development tokens.
+//!
+//! Invariants: a token is verified by exactly one issuer's rules, with a key whose algorithm is pinned; whatever is
+//! not exactly understood is refused; nothing here knows of partners' links or of policy.
 
+pub mod bearer;
+mod json;
+mod token;
+
+mod caller;
+mod claims;
+mod error;
+
+mod fetch;
+mod issuer;
+mod jwks;
+mod key;
+mod source;
+mod verifier;
+
+mod assertion;
+mod cache;
+mod keyring;
+
+pub mod mint;
 pub mod settings;
+
+pub use assertion::{AssertionClaims, LinkClaim, ReplacementClaims, ReplacementShape, RequestBinding, Signed, Subject};
+pub use bearer::{Presented, Source, bearer, same_origin};
+pub use cache::{Remembered, SignedCache, SignedForm, SignedKey, TokenCache};
+pub use caller::Caller;
+pub use error::{AuthError, IdentityError};
+pub use keyring::{Keyring, SigningError};
+pub use verifier::Verifier;

@@ -1,1 +1,35 @@
 //! Floor 2: partners, tenants, users, links, audit index on SQLite and Postgres.
+//!
+//! Writing goes through [`Admin`]: each operation is one transaction that raises the change counter, changes the rows,
+//! keeps history, logs what was touched and leaves an audit record in the outbox. Reading on the request path goes
+//! through [`Directory`]: one immutable [`crate::domain::Portfolio`] a partner, kept fresh by the change feed. The audit
+//! index ([`AuditStore`]) is filled behind the journal and asked by `audit query`.
+//!
+//! SQL that both databases understand is written once, with `$1` placeholders, over the thin layer of `sql`; what
+//! differs stands side by side in one place.
+
+mod error;
+mod sql;
+
+mod database;
+mod migrations;
+
+mod records;
+
+pub mod admin;
+
+mod changes;
+mod directory;
+mod feed;
+mod portfolio;
+
+#[doc(hidden)]
+pub mod bulk;
+
+pub use admin::{Actor, Admin, Change, Touch, Written};
+pub use database::Database;
+pub use directory::{Directory, LinksUnavailable, LoadHook, Reading};
+pub use error::StoreError;
+pub use records::{
+    HistoryRecord, LinkRecord, PartnerRecord, Stamps, SuspensionRecord, SuspensionScope, TenantRecord, UserRecord,
+};

@@ -1,0 +1,276 @@
+//! Floor 5: the composition root. Opens everything in order, runs until told to stop, and drains.
+
+pub mod background;
+pub mod reload;
+pub mod telemetry;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use prometheus::{IntGauge, Registry};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+use crate::{
+    audit::{Journal, JournalError},
+    config::settings::{Config, DatabaseSettings},
+    identity::{IdentityError, Keyring, SigningError, Verifier},
+    limit::Limits,
+    policy::{Policies, PolicyErrors},
+    proxy::{
+        headers::StripList,
+        metrics::Metrics,
+        route::{InvalidRoutes, Routes},
+        worker::Gateway,
+    },
+    server::{
+        health::{self, Check, Health},
+        workers::{self, Workers},
+    },
+    store::{Database, Directory, StoreError},
+    upstream::Upstream,
+};
+
+/// Threads of the service runtime: database, key fetching, journal helpers, watchers.
+const SERVICE_THREADS: usize = 2;
+
+/// Why the gateway does not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Filter(#[from] telemetry::InvalidFilter),
+    #[error("cannot listen on `{address}`: is another program on this port?")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("the runtime cannot start")]
+    Runtime(#[source] std::io::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Policies(#[from] PolicyErrors),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Routes(#[from] InvalidRoutes),
+    #[error("metrics cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+    #[error("the policy folder cannot be watched")]
+    Watch(#[from] notify::Error),
+}
+
+/// Where the running gateway listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Listening {
+    pub public: SocketAddr,
+    pub health: Option<SocketAddr>,
+}
+
+/// Runs until SIGTERM or SIGINT, then drains. `started` is called once everything listens.
+pub fn run(config: Config, started: impl FnOnce(Listening)) -> Result<(), AppError> {
+    telemetry::init(&config.log)?;
+    let service = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(SERVICE_THREADS)
+        .thread_name("service")
+        .enable_all()
+        .build()
+        .map_err(AppError::Runtime)?;
+    let ended = service.block_on(serve(config, started));
+    // Background work is safe to end anywhere: the journal is closed, the database commits or does not.
+    service.shutdown_timeout(Duration::from_secs(2));
+    ended
+}
+
+async fn serve(config: Config, started: impl FnOnce(Listening)) -> Result<(), AppError> {
+    let signals = Signals::new().map_err(AppError::Runtime)?;
+    let (public, health_listener) = listen(&config).await?;
+    let drain_timeout = config.listen.drain_timeout;
+    let registry = registry()?;
+    let database = open_database(&config.database).await?;
+    let gateway = Arc::new(compose(config, &database, &registry).await?);
+    let workers = Arc::new(workers::start(&gateway).map_err(AppError::Runtime)?);
+
+    let reloader = reload::Reloader {
+        policies: Arc::clone(&gateway.policies),
+        verifier: Arc::clone(&gateway.verifier),
+        journal: Arc::clone(&gateway.journal),
+    };
+    let watcher = match &gateway.settings.policy.dir {
+        Some(dir) => Some(reload::watch(dir, reloader.clone())?),
+        None => None,
+    };
+    let background = background::start(&gateway, &database);
+    let listening = Listening {
+        public: public.local_addr().map_err(AppError::Runtime)?,
+        health: health_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
+    };
+    if let Some(listener) = health_listener {
+        let health = observe(&gateway, &workers, registry)?;
+        tokio::spawn(health::serve(listener, health));
+    }
+    let accepting = {
+        let (workers, gateway) = (Arc::clone(&workers), Arc::clone(&gateway));
+        tokio::spawn(async move { workers.accept(&gateway, public).await })
+    };
+    tracing::info!(public = %listening.public, health = ?listening.health, policies = gateway.policies.current().version(), "linkgate serves");
+    started(listening);
+
+    signals.until_stop(&reloader).await;
+    tracing::info!(timeout = ?drain_timeout, "stopping: no new connections, open requests may finish");
+    let left = workers.drain(drain_timeout).await;
+    if left > 0 {
+        tracing::warn!(connections = left, "the drain deadline passed; what is still open is closed");
+    }
+    drop(watcher);
+    if let Err(error) = accepting.await {
+        tracing::error!(%error, "the acceptor ended by a panic");
+    }
+    if let Some(workers) = Arc::into_inner(workers) {
+        let stopped = tokio::task::spawn_blocking(move || workers.stop()).await;
+        if let Err(error) = stopped {
+            tracing::error!(%error, "stopping the workers failed");
+        }
+    }
+    background.stop().await;
+    gateway.journal.close();
+    database.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>), AppError> {
+    let bind = async |address: SocketAddr| {
+        TcpListener::bind(address).await.map_err(|source| AppError::Listen { address, source })
+    };
+    let public = bind(config.listen.address).await?;
+    let health = match config.health {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    Ok((public, health))
+}
+
+/// SQLite is brought up to date by the server itself; a shared Postgres only by `linkgate migrate`.
+async fn open_database(settings: &DatabaseSettings) -> Result<Database, AppError> {
+    let database = Database::open(settings).await?;
+    match settings {
+        DatabaseSettings::Sqlite { .. } => database.migrate().await?,
+        DatabaseSettings::Postgres { .. } => database.check_migrated().await?,
+    }
+    Ok(database)
+}
+
+async fn compose(config: Config, database: &Database, registry: &Registry) -> Result<Gateway, AppError> {
+    let keyring = config.signing.as_ref().map(Keyring::load).transpose()?;
+    let verifier = Verifier::new(&config.identity, keyring.as_ref().map(Keyring::issuer))?;
+    let policies = Policies::new(config.policy.clone())?;
+    for warning in policies.current().warnings() {
+        tracing::warn!("{warning}");
+    }
+    let upstreams: Vec<Arc<Upstream>> = config.upstreams.iter().cloned().map(Upstream::new).collect();
+    let routes = Routes::compile(&config.routes, &upstreams)?;
+    let metrics = Metrics::register(registry, &routes)?;
+    let (journal, recovery) = Journal::open(config.audit.clone())?;
+    tracing::info!(?recovery, "audit journal open");
+    background::check_head(&journal, database).await?;
+    let directory = Directory::start(database, &config.links);
+    Ok(Gateway {
+        routes,
+        upstreams,
+        policies: Arc::new(policies),
+        verifier: Arc::new(verifier),
+        keyring,
+        directory,
+        journal: Arc::new(journal),
+        limits: Limits::new(config.limits.clone()),
+        metrics,
+        strip: Arc::new(StripList::new(&config.headers.strip)),
+        no_policies: Arc::from(Vec::new()),
+        service: tokio::runtime::Handle::current(),
+        settings: config,
+    })
+}
+
+fn registry() -> Result<Registry, AppError> {
+    let registry = Registry::new();
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    Ok(registry)
+}
+
+/// Readiness and the gauges that are set when somebody looks.
+fn observe(gateway: &Arc<Gateway>, workers: &Arc<Workers>, registry: Registry) -> Result<Health, AppError> {
+    let gauge = |name: &str, help: &str| -> Result<IntGauge, AppError> {
+        let gauge = IntGauge::new(name, help)?;
+        registry.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    };
+    let fresh = gauge("linkgate_links_fresh", "1 while link data is within max_staleness")?;
+    let healthy = gauge("linkgate_audit_healthy", "1 while the audit journal takes records")?;
+    let last_seq = gauge("linkgate_audit_last_seq", "Last sequence number of the audit chain")?;
+    let owed = gauge("linkgate_audit_owed_bytes", "Bytes of audit records not yet written")?;
+    let open = gauge("linkgate_audit_open_records", "Audit records opened and not completed")?;
+    let (seen, ready) = (Arc::clone(gateway), Arc::clone(gateway));
+    let refresh = move || {
+        let journal = seen.journal.status();
+        fresh.set(i64::from(seen.directory.is_fresh()));
+        healthy.set(i64::from(journal.trouble.is_none()));
+        last_seq.set(i64::try_from(journal.last_seq).unwrap_or(i64::MAX));
+        owed.set(i64::try_from(journal.owed_bytes).unwrap_or(i64::MAX));
+        open.set(i64::try_from(journal.open_records).unwrap_or(i64::MAX));
+    };
+    let workers = Arc::downgrade(workers);
+    let readiness = move || {
+        let check = |name, ok: bool, message: &str| Check {
+            name,
+            ok,
+            message: if ok { String::new() } else { message.to_owned() },
+        };
+        let missing: Vec<_> = ready.verifier.missing().iter().map(ToString::to_string).collect();
+        let trouble = ready.journal.status().trouble.map(|trouble| trouble.to_string()).unwrap_or_default();
+        let (alive, open) = workers.upgrade().map_or((false, false), |workers| (workers.alive(), !workers.draining()));
+        vec![
+            check("policies", true, ""),
+            check(
+                "database",
+                ready.directory.is_fresh(),
+                "link data is older than links.max_staleness: is the database reachable?",
+            ),
+            check("keys", missing.is_empty(), &format!("no usable keys for: {}", missing.join(", "))),
+            check("audit", trouble.is_empty(), &trouble),
+            check("workers", alive, "a worker thread has ended: restart linkgate"),
+            check("listener", open, "the gateway is stopping"),
+        ]
+    };
+    Ok(Health { readiness: Arc::new(readiness), refresh: Arc::new(refresh), registry })
+}
+
+/// The signals that a server obeys.
+struct Signals {
+    term: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Reloads on SIGHUP; returns on SIGTERM or SIGINT.
+    async fn until_stop(mut self, reloader: &reload::Reloader) {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => reloader.reload("sighup").await,
+            }
+        }
+    }
+}

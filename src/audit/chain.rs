@@ -1,0 +1,220 @@
+//! The chain of hashes: what a link of it covers, and where its head stands.
+//!
+//! `hash = SHA-256(domain, type, pub, digest of priv, digests of the slices, prev, seq)`, every variable part with its
+//! length before it. `prev` and `seq` come last: all that is long is hashed before the journal's lock is taken, and only
+//! forty bytes under it. Private parts enter by digest, and each holds a random salt, so that a tenant who is shown the
+//! visible part, its own slice and the other digests can check its part without guessing at the rest.
+
+use std::{fmt, str::FromStr};
+
+use aws_lc_rs::digest;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Names one journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ChainId(pub Uuid);
+
+impl fmt::Display for ChainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A SHA-256 digest; text form is 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Hash(pub [u8; 32]);
+
+impl Hash {
+    /// What stands in `prev` of the first record of a chain.
+    pub const GENESIS: Self = Self([0; 32]);
+
+    pub fn to_hex(self) -> [u8; 64] {
+        let mut hex = [0; 64];
+        hex_into(&self.0, &mut hex);
+        hex
+    }
+}
+
+/// Lower-case hex of `bytes` into `out`, as far as both reach.
+pub(super) fn hex_into(bytes: &[u8], out: &mut [u8]) {
+    const fn digit(nibble: u8) -> u8 {
+        if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble }
+    }
+    for (byte, pair) in bytes.iter().zip(out.chunks_exact_mut(2)) {
+        if let [high, low] = pair {
+            *high = digit(byte >> 4);
+            *low = digit(byte & 15);
+        }
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.to_hex()).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is not 64 lower-case hex digits.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a hash is 64 lower-case hex digits")]
+pub struct InvalidHash;
+
+impl FromStr for Hash {
+    type Err = InvalidHash;
+
+    /// Upper case is refused: one hash has one text.
+    fn from_str(text: &str) -> Result<Self, InvalidHash> {
+        fn nibble(digit: u8) -> Option<u8> {
+            match digit {
+                b'0'..=b'9' => Some(digit - b'0'),
+                b'a'..=b'f' => Some(digit - b'a' + 10),
+                _ => None,
+            }
+        }
+        if text.len() != 64 {
+            return Err(InvalidHash);
+        }
+        let mut hash = [0; 32];
+        for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let [high, low] = pair else { return Err(InvalidHash) };
+            *byte = nibble(*high).ok_or(InvalidHash)? << 4 | nibble(*low).ok_or(InvalidHash)?;
+        }
+        Ok(Self(hash))
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Place of one line in its chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    pub seq: u64,
+    pub prev_hash: Hash,
+    pub hash: Hash,
+}
+
+/// The last line of a chain, or of as much of it as was indexed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainHead {
+    pub seq: u64,
+    pub hash: Hash,
+}
+
+const RECORD: &[u8] = b"linkgate audit record 1\n";
+const PRIVATE: &[u8] = b"linkgate audit private 1\n";
+const SLICE: &[u8] = b"linkgate audit slice 1\n";
+
+fn sealed(domain: &[u8], bytes: &[u8]) -> Hash {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(domain);
+    context.update(bytes);
+    finish(context)
+}
+
+fn finish(context: digest::Context) -> Hash {
+    let mut hash = [0; 32];
+    for (to, from) in hash.iter_mut().zip(context.finish().as_ref()) {
+        *to = *from;
+    }
+    Hash(hash)
+}
+
+/// Digest of a private part, exactly as written, salt included.
+pub fn private_digest(bytes: &[u8]) -> Hash {
+    sealed(PRIVATE, bytes)
+}
+
+/// Digest of one slice, exactly as written, salt included.
+pub fn slice_digest(bytes: &[u8]) -> Hash {
+    sealed(SLICE, bytes)
+}
+
+/// The hash of a record, all but its place in the chain.
+#[derive(Clone)]
+pub struct Unplaced(digest::Context);
+
+impl Unplaced {
+    /// `slices` are the digests in the order in which the line holds them.
+    pub fn new(line_type: &str, visible: &[u8], private: Hash, slices: &[Hash]) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(RECORD);
+        for part in [line_type.as_bytes(), visible] {
+            context.update(&length(part.len()));
+            context.update(part);
+        }
+        context.update(&private.0);
+        context.update(&length(slices.len()));
+        for slice in slices {
+            context.update(&slice.0);
+        }
+        Self(context)
+    }
+
+    /// The record's hash as `seq` after `prev`.
+    pub fn place(mut self, seq: u64, prev: Hash) -> Hash {
+        let mut place = [0; 40];
+        for (to, from) in place.iter_mut().zip(prev.0.into_iter().chain(seq.to_be_bytes())) {
+            *to = from;
+        }
+        self.0.update(&place);
+        finish(self.0)
+    }
+}
+
+fn length(of: usize) -> [u8; 8] {
+    u64::try_from(of).unwrap_or(u64::MAX).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_has_one_text() {
+        let hash = private_digest(b"x");
+        assert_eq!(hash.to_string().parse(), Ok(hash));
+        assert_eq!(hash.to_string().to_uppercase().parse::<Hash>(), Err(InvalidHash));
+        assert_eq!("00".parse::<Hash>(), Err(InvalidHash));
+    }
+
+    #[test]
+    fn every_part_of_a_record_changes_its_hash() {
+        let hash = |line_type: &str, visible: &[u8], private: &[u8], slices: &[&[u8]], seq, prev: &[u8]| {
+            let slices: Vec<Hash> = slices.iter().map(|slice| slice_digest(slice)).collect();
+            Unplaced::new(line_type, visible, private_digest(private), &slices).place(seq, private_digest(prev))
+        };
+        let all = [
+            hash("open", b"v", b"p", &[b"s"], 7, b"h"),
+            hash("openv", b"", b"p", &[b"s"], 7, b"h"),
+            hash("open", b"w", b"p", &[b"s"], 7, b"h"),
+            hash("open", b"v", b"q", &[b"s"], 7, b"h"),
+            hash("open", b"v", b"p", &[b"t"], 7, b"h"),
+            hash("open", b"v", b"p", &[], 7, b"h"),
+            hash("open", b"v", b"p", &[b"s"], 8, b"h"),
+            hash("open", b"v", b"p", &[b"s"], 7, b"i"),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            assert!(!all[at + 1..].contains(one), "{at}");
+        }
+        assert_ne!(private_digest(b"s"), slice_digest(b"s"));
+    }
+}

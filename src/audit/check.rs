@@ -1,0 +1,162 @@
+//! The one rule of what may follow what in a journal; recovery and `verify` both apply it.
+//!
+//! It holds the expected place, the records that are open and the outbox rows seen last: nothing that grows with the
+//! journal. After a fault it goes on from the line that it found, so that one act of tampering is told once or twice and
+//! not for every line behind it.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::{
+    chain::{ChainHead, ChainId, Hash},
+    encode::{FORMAT, LineType, RecoveryNote, SegmentHeader},
+    line::{Line, NotALine},
+};
+use crate::domain::DecisionId;
+
+/// How many outbox rows the journal remembers: at least as many as may be claimed and not marked at once.
+pub(super) const OUTBOX_REMEMBERED: usize = 256;
+
+/// What is wrong with a line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error("altered: {0}")]
+    Unreadable(#[from] NotALine),
+    #[error("altered: its hash does not fit its content")]
+    Altered,
+    #[error("removed: records {from} to {to} are missing before it")]
+    Missing { from: u64, to: u64 },
+    #[error("inserted or moved: record {expected} is expected here")]
+    Misplaced { expected: u64 },
+    #[error("altered or exchanged: the record before it is not the one that it was chained to")]
+    Unchained,
+    #[error("the segment does not begin with its header")]
+    NoHeader,
+    #[error("a segment header stands within a segment")]
+    StrayHeader,
+    #[error("the segment header names {what} `{found}`, expected `{expected}`")]
+    Header { what: &'static str, found: String, expected: String },
+    #[error("it completes record {0}, which was never opened or is completed already")]
+    NotOpen(DecisionId),
+    #[error("it opens record {0} a second time")]
+    OpenedTwice(DecisionId),
+}
+
+/// State of a walk along the chain.
+#[derive(Debug)]
+pub struct Checker {
+    chain_id: ChainId,
+    /// Expected `seq` and `prev`; `None` where the walk begins in the middle.
+    expected: Option<(u64, Hash)>,
+    pub(super) open: HashSet<DecisionId, ahash::RandomState>,
+    pub(super) outbox: VecDeque<i64>,
+    /// A fault was found: what follows from it is not told again.
+    broken: bool,
+}
+
+impl Checker {
+    /// A walk from the first line of a chain.
+    pub fn from_genesis(chain_id: ChainId) -> Self {
+        Self { expected: Some((1, Hash::GENESIS)), ..Self::from_any(chain_id) }
+    }
+
+    /// A walk from the first line of some segment, whose place is believed.
+    pub fn from_any(chain_id: ChainId) -> Self {
+        Self { chain_id, expected: None, open: HashSet::default(), outbox: VecDeque::new(), broken: false }
+    }
+
+    /// The last line seen.
+    pub fn head(&self) -> ChainHead {
+        let (next, hash) = self.expected.unwrap_or((1, Hash::GENESIS));
+        ChainHead { seq: next.saturating_sub(1), hash }
+    }
+
+    /// Takes the next line. `first` says that it is the first of segment number `segment`.
+    pub fn line(&mut self, bytes: &[u8], segment: u64, first: bool) -> (Option<u64>, Vec<Fault>) {
+        let line = match Line::parse(bytes) {
+            Ok(line) => line,
+            Err(fault) => {
+                self.broken = true;
+                return (None, vec![fault.into()]);
+            }
+        };
+        let mut faults = Vec::new();
+        if line.computed_hash() != line.hash {
+            faults.push(Fault::Altered);
+        }
+        self.place(&line, &mut faults);
+        if faults.iter().any(|fault| matches!(fault, Fault::Misplaced { .. })) {
+            // It does not belong here: neither the walk nor the open records go on from it.
+            self.broken = true;
+            return (Some(line.seq), faults);
+        }
+        self.broken |= !faults.is_empty();
+        if first != (line.line_type == LineType::Segment) {
+            faults.push(if first { Fault::NoHeader } else { Fault::StrayHeader });
+        }
+        if let Err(fault) = self.content(&line, segment, &mut faults) {
+            faults.push(fault);
+        }
+        self.broken |= !faults.is_empty();
+        self.expected = Some((line.seq.saturating_add(1), line.hash));
+        (Some(line.seq), faults)
+    }
+
+    fn place(&self, line: &Line<'_>, faults: &mut Vec<Fault>) {
+        let Some((seq, prev)) = self.expected else { return };
+        if line.seq < seq {
+            faults.push(Fault::Misplaced { expected: seq });
+        } else if line.seq > seq {
+            faults.push(Fault::Missing { from: seq, to: line.seq - 1 });
+        } else if line.prev != prev {
+            faults.push(Fault::Unchained);
+        }
+    }
+
+    fn content(&mut self, line: &Line<'_>, segment: u64, faults: &mut Vec<Fault>) -> Result<(), Fault> {
+        let id = line.record_id()?;
+        match (line.line_type, id) {
+            (LineType::Open, Some(id)) if !self.open.insert(id) && !self.broken => {
+                faults.push(Fault::OpenedTwice(id));
+            }
+            (LineType::Complete, Some(id)) if !self.open.remove(&id) && !self.broken => {
+                faults.push(Fault::NotOpen(id));
+            }
+            (LineType::Change, _) => {
+                if let Some(seq) = line.outbox_seq()? {
+                    remember(&mut self.outbox, seq);
+                }
+            }
+            (LineType::Segment, _) => self.header(&line.visible_as()?, segment, faults),
+            (LineType::Recovery, _) => {
+                line.visible_as::<RecoveryNote>()?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn header(&mut self, header: &SegmentHeader, segment: u64, faults: &mut Vec<Fault>) {
+        let mut differs = |what, found: String, expected: String| {
+            if found != expected {
+                faults.push(Fault::Header { what, found, expected });
+            }
+        };
+        differs("chain", header.chain_id.to_string(), self.chain_id.to_string());
+        differs("segment", header.segment.to_string(), segment.to_string());
+        differs("format", header.format.to_string(), FORMAT.to_string());
+        let open: HashSet<DecisionId, ahash::RandomState> = header.open.iter().copied().collect();
+        if self.expected.is_some() && !self.broken && open != self.open {
+            differs("open records", open.len().to_string(), format!("{} (others)", self.open.len()));
+        }
+        self.open = open;
+        self.outbox = header.outbox.iter().copied().collect();
+    }
+}
+
+/// Appends to the rows remembered, oldest out.
+pub(super) fn remember(outbox: &mut VecDeque<i64>, seq: i64) {
+    if outbox.len() >= OUTBOX_REMEMBERED {
+        outbox.pop_front();
+    }
+    outbox.push_back(seq);
+}

@@ -1,0 +1,375 @@
+//! The journal: append-only, hash-chained segment files on local disk. The durable truth of what was asked and done.
+//!
+//! On the request path [`Journal::admit`] comes before the act and [`OpenRecord::complete`] after it (invariant I3). At
+//! `os` the calling thread hashes and serialises its record, takes the lock for the last forty bytes of the hash, and
+//! writes it together with the completions owed by others: one system call a request, no other thread involved. At
+//! `memory` nothing is written yet. At `disk` the keeper's group commit is awaited. `writer` holds the state under the
+//! lock, `keeper` the thread that flushes, syncs and rotates, `recover` what happens at a start.
+//!
+//! It does not decide what is audited, and it does not know the database.
+
+mod guard;
+mod keeper;
+mod recover;
+mod writer;
+
+use std::{
+    cell::Cell,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+pub use guard::OpenRecord;
+pub use recover::Recovery;
+pub use writer::Written;
+
+use self::writer::{Body, State, Waiter, Writer, completion_room};
+use super::{
+    chain::{ChainHead, ChainId},
+    check::Fault,
+    encode::{self, LineType},
+    medium::{Medium, OsMedium},
+    record::{ChangeRecord, Completion, Opening},
+    settings::{AuditSettings, Durability},
+};
+use crate::domain::DecisionId;
+
+/// Why a record cannot be kept as promised; the request is refused with 503 `AUDIT_UNAVAILABLE`.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AuditUnavailable {
+    #[error("the audit journal cannot be written: free space on its disk, or repair it")]
+    Write(#[source] Arc<io::Error>),
+    #[error("the audit journal's buffers are full: its disk is too slow for the load")]
+    Full,
+    #[error("the audit journal was not on stable storage within `audit.commit_timeout`")]
+    Timeout,
+    #[error("the audit journal's disk failed to sync: check the disk, then restart linkgate")]
+    Poisoned(#[source] Arc<io::Error>),
+    #[error("level `disk` is promised, but the audit journal is on a temporary file system")]
+    Unstable,
+    #[error("the audit journal is closed")]
+    Closed,
+    #[error("the record cannot be written as JSON")]
+    Encode,
+}
+
+impl AuditUnavailable {
+    /// The error beneath, for a log line.
+    pub fn cause(&self) -> String {
+        std::error::Error::source(self).map_or_else(|| self.to_string(), ToString::to_string)
+    }
+}
+
+/// Why the journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("cannot {act} `{path}`")]
+    Io { act: &'static str, path: PathBuf, source: io::Error },
+    #[error("the audit journal in `{0}` is in use by another server: give each its own `audit.dir`")]
+    Locked(PathBuf),
+    #[error("`{dir}` is on {kind}, where nothing is on stable storage: move `audit.dir`, or set levels `os`")]
+    Unstable { dir: PathBuf, kind: &'static str },
+    #[error("`{0}` holds segments but no `chain.json`: restore it, or move the segments away")]
+    NoChain(PathBuf),
+    #[error("the audit journal is of format {0}, which this version cannot write")]
+    Format(u32),
+    #[error("`{file}` line {line}: {fault}; look into it with `linkgate audit verify`")]
+    Broken { file: PathBuf, line: u64, fault: Fault },
+    #[error(
+        "the audit journal ends at record {found}, the database has seen record {stored}: its tail was cut off; look \
+         into it with `linkgate audit verify`"
+    )]
+    CutOff { stored: u64, found: u64 },
+    #[error("record {0} of the audit journal is not the one that the database has seen: `linkgate audit verify`")]
+    Diverged(u64),
+}
+
+pub(super) fn io_error(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
+    move |source| JournalError::Io { act, path: path.to_owned(), source }
+}
+
+/// For metrics and readiness.
+#[derive(Clone, Debug)]
+pub struct JournalStatus {
+    /// Why openings are refused just now.
+    pub trouble: Option<AuditUnavailable>,
+    /// Last line of the chain, written or owed.
+    pub last_seq: u64,
+    pub written: Written,
+    pub owed_bytes: usize,
+    pub open_records: usize,
+    pub waiting: usize,
+}
+
+/// The open journal. Clones are handles to the same one; when the last is dropped it is flushed, synced and closed.
+#[derive(Clone)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    _keeper: Arc<keeper::Keeper>,
+}
+
+pub(super) struct Shared {
+    settings: AuditSettings,
+    chain_id: ChainId,
+    /// Not on a temporary file system.
+    stable: bool,
+    medium: Arc<dyn Medium>,
+    writer: Mutex<Writer>,
+    /// Wakes the keeper.
+    wake: Condvar,
+    /// Held as long as anyone may write.
+    _lock: File,
+}
+
+thread_local! {
+    /// Where a thread serialises its records; taken out while in use.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+/// A larger buffer is given back to the allocator after use.
+const SCRATCH_KEPT_BYTES: usize = 64 << 10;
+
+fn with_scratch<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    let mut buffer = SCRATCH.take();
+    buffer.clear();
+    let done = work(&mut buffer);
+    if buffer.capacity() <= SCRATCH_KEPT_BYTES {
+        SCRATCH.set(buffer);
+    }
+    done
+}
+
+type Commit = oneshot::Receiver<Result<Written, AuditUnavailable>>;
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal").finish_non_exhaustive()
+    }
+}
+
+impl Journal {
+    /// Locks the folder, checks and repairs the journal's end, and starts the keeper. Blocks; reads the last segments.
+    pub fn open(settings: AuditSettings) -> Result<(Self, Recovery), JournalError> {
+        Self::open_on(settings, Arc::new(OsMedium))
+    }
+
+    /// The same on another medium: tests give it a faulty one.
+    pub fn open_on(settings: AuditSettings, medium: Arc<dyn Medium>) -> Result<(Self, Recovery), JournalError> {
+        let (shared, recovery) = recover::open(settings, medium)?;
+        let shared = Arc::new(shared);
+        let keeper = keeper::Keeper::start(&shared)?;
+        Ok((Self { shared, _keeper: Arc::new(keeper) }, recovery))
+    }
+
+    /// Writes a request's opening, as durable as `level` says, before anything is done for it.
+    ///
+    /// `os` and `memory` complete on the first poll and wake no other thread. `disk` awaits stable storage, for at most
+    /// `commit_timeout` (a tokio timer must be running); a record that is not there in time is completed as refused.
+    pub async fn admit(&self, opening: &Opening<'_>, level: Durability) -> Result<OpenRecord, AuditUnavailable> {
+        let (record, commit) = self.shared.begin(opening, level)?;
+        if let Some(commit) = commit
+            && let Err(error) = self.shared.committed(commit).await
+        {
+            record.refused();
+            return Err(error);
+        }
+        Ok(record)
+    }
+
+    /// Opening and completion of a request that ends here and now: a refusal.
+    pub async fn record(
+        &self,
+        opening: &Opening<'_>,
+        completion: &Completion,
+        level: Durability,
+    ) -> Result<(), AuditUnavailable> {
+        match self.shared.once(opening, completion, level)? {
+            Some(commit) => self.shared.committed(commit).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Appends a change and waits until it is on stable storage (as far as the file system has any).
+    pub async fn append_change(&self, change: &ChangeRecord) -> Result<Written, AuditUnavailable> {
+        let commit = self.shared.change(change, None)?;
+        self.shared.committed(commit).await
+    }
+
+    /// The same for a row of the outbox. A row that is in the chain already is not appended again.
+    pub async fn append_outbox(&self, row: i64, change: &ChangeRecord) -> Result<Written, AuditUnavailable> {
+        let commit = self.shared.change(change, Some(row))?;
+        self.shared.committed(commit).await
+    }
+
+    /// Writes what is buffered, waits until it is on stable storage, and says how far that goes.
+    pub async fn settle(&self) -> Result<Written, AuditUnavailable> {
+        let commit = self.shared.wait_for_all();
+        self.shared.committed(commit).await
+    }
+
+    /// Whether openings are accepted.
+    pub fn healthy(&self) -> bool {
+        self.status().trouble.is_none()
+    }
+
+    pub fn status(&self) -> JournalStatus {
+        let writer = self.shared.lock();
+        let trouble = match &writer.state {
+            State::Good => writer.trouble.clone(),
+            State::Poisoned(error) => Some(AuditUnavailable::Poisoned(Arc::clone(error))),
+            State::Closed => Some(AuditUnavailable::Closed),
+        };
+        JournalStatus {
+            trouble,
+            last_seq: writer.next_seq.saturating_sub(1),
+            written: writer.position(),
+            owed_bytes: writer.owed.len(),
+            open_records: writer.open.len(),
+            waiting: writer.waiters.len(),
+        }
+    }
+
+    /// Refuses openings from now on, writes and syncs what is owed, and ends the keeper. Blocks for a sync.
+    /// Completions of records that are still open are written as they come.
+    pub fn close(&self) {
+        self._keeper.stop();
+    }
+
+    /// Compares the journal with the head that the database saw last: a tail that was cut off, or another past, shows.
+    pub fn check_head(&self, stored: ChainHead) -> Result<(), JournalError> {
+        recover::check_head(self.dir(), self.status().written.head, stored)
+    }
+
+    pub fn chain_id(&self) -> ChainId {
+        self.shared.chain_id
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.shared.settings.dir
+    }
+
+    /// Whether level `disk` can be kept at all: not on a temporary file system.
+    pub fn is_stable(&self) -> bool {
+        self.shared.stable
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        // A panic elsewhere cannot leave the state half changed: each change is made by code that does not panic.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything of an admission but the wait.
+    fn begin(
+        self: &Arc<Self>,
+        opening: &Opening<'_>,
+        level: Durability,
+    ) -> Result<(OpenRecord, Option<Commit>), AuditUnavailable> {
+        self.keepable(level)?;
+        let room = completion_room(opening.slices.iter().map(|slice| slice.managed_tenant_id.as_str()));
+        let (seq, commit) = with_scratch(|text| {
+            let unplaced = encode::opening(text, opening);
+            let body = Body { line_type: LineType::Open, text, unplaced };
+            let mut writer = self.lock();
+            let seq = writer.open(opening.id, body, room, level == Durability::Memory)?;
+            Ok((seq, self.awaited(&mut writer, seq, level)))
+        })?;
+        Ok((OpenRecord::new(Arc::clone(self), opening.id, seq), commit))
+    }
+
+    fn once(
+        &self,
+        opening: &Opening<'_>,
+        completion: &Completion,
+        level: Durability,
+    ) -> Result<Option<Commit>, AuditUnavailable> {
+        self.keepable(level)?;
+        with_scratch(|text| {
+            let first = encode::opening(text, opening);
+            let middle = text.len();
+            let second = encode::completion(text, opening.id, completion);
+            let (open, complete) = text.split_at_checked(middle).ok_or(AuditUnavailable::Encode)?;
+            let bodies = [
+                Body { line_type: LineType::Open, text: open, unplaced: first },
+                Body { line_type: LineType::Complete, text: complete, unplaced: second },
+            ];
+            let mut writer = self.lock();
+            let seq = writer.add(bodies, 0, level == Durability::Memory)?;
+            Ok(self.awaited(&mut writer, seq, level))
+        })
+    }
+
+    fn change(&self, change: &ChangeRecord, row: Option<i64>) -> Result<Commit, AuditUnavailable> {
+        let mut text = Vec::new();
+        let unplaced = encode::change(&mut text, change, row).map_err(|_| AuditUnavailable::Encode)?;
+        let mut writer = self.lock();
+        let known = row.is_some_and(|row| writer.outbox.contains(&row));
+        let seq = if known {
+            // Appended before a crash, or before a wait that was too long: it must only be on stable storage.
+            writer.next_seq.saturating_sub(1)
+        } else {
+            let body = Body { line_type: LineType::Change, text: &text, unplaced };
+            let seq = writer.add([body], 0, false)?;
+            if let Some(row) = row {
+                writer.chained(row);
+            }
+            seq
+        };
+        Ok(self.enlist(&mut writer, seq))
+    }
+
+    fn wait_for_all(&self) -> Commit {
+        let mut writer = self.lock();
+        let seq = writer.next_seq.saturating_sub(1);
+        self.enlist(&mut writer, seq)
+    }
+
+    /// What cannot be kept is not promised.
+    fn keepable(&self, level: Durability) -> Result<(), AuditUnavailable> {
+        if level == Durability::Disk && !self.stable { Err(AuditUnavailable::Unstable) } else { Ok(()) }
+    }
+
+    fn awaited(&self, writer: &mut Writer, seq: u64, level: Durability) -> Option<Commit> {
+        (level == Durability::Disk).then(|| self.enlist(writer, seq))
+    }
+
+    /// Asks the keeper for stable storage up to `seq`.
+    fn enlist(&self, writer: &mut Writer, seq: u64) -> Commit {
+        let (done, commit) = oneshot::channel();
+        match &writer.state {
+            State::Good => {
+                writer.waiters.push(Waiter { seq, done });
+                self.wake.notify_one();
+            }
+            State::Poisoned(error) => drop(done.send(Err(AuditUnavailable::Poisoned(Arc::clone(error))))),
+            State::Closed => drop(done.send(Err(AuditUnavailable::Closed))),
+        }
+        commit
+    }
+
+    async fn committed(&self, commit: Commit) -> Result<Written, AuditUnavailable> {
+        match tokio::time::timeout(self.settings.commit_timeout, commit).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(AuditUnavailable::Closed),
+            Err(_) => Err(AuditUnavailable::Timeout),
+        }
+    }
+
+    /// The completion of an open record; never fails to the caller.
+    fn complete(&self, id: DecisionId, completion: &Completion) {
+        with_scratch(|text| {
+            let unplaced = encode::completion(text, id, completion);
+            self.lock().complete(id, Body { line_type: LineType::Complete, text, unplaced });
+        });
+    }
+
+    fn flush_interval(&self) -> Duration {
+        // Zero would spin.
+        self.settings.flush_interval.max(Duration::from_millis(1))
+    }
+}

@@ -1,0 +1,483 @@
+//! `linkgate decide`: what-if in bulk. JSON lines in, decisions out, through the very `decide` of the proxy.
+//!
+//! Lines are decided in parallel, a memo a thread, and answered in their order. A line that cannot be decided gets an
+//! `{"error": ...}` in its place and the others go on; the command then ends with exit code 3. Where a line leaves
+//! something out, the value that refuses least is assumed (see `--help`), so that a question needs to name only what
+//! it asks about.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{BufWriter, Read, Write},
+    net::IpAddr,
+    path::PathBuf,
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, de::IgnoredAny};
+
+use super::outcome::{Console, Exit, Failure};
+use crate::{
+    domain::{
+        Approval, ErrorCode, Facts, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, PartnerId, Permission,
+        PermissionSet, Reason, TenantId, UserFacts, facts::Ancestor, permission::Kind, role::UnknownRole,
+    },
+    policy::{Bundle, Memo, Refusal, decide},
+};
+
+/// Most that is read, and then decided, at once; bounds the memory, whatever the input's length.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Fewer lines than this are not worth a thread of their own.
+const LINES_A_THREAD: usize = 32;
+const MEMO_ENTRIES: usize = 65_536;
+/// Longest line.
+const MAX_LINE_BYTES: usize = 1 << 20;
+
+const HELP: &str = r#"One JSON object a line on standard input:
+
+  {"user": {"roles": ["partner_msp_full"], "permissions": [], "suspended": false},
+   "link": {"access_role": "msp_billing", "custom_permissions": {"billing.export": false},
+            "start_date": "2026-01-01T00:00:00Z", "end_date": null, "is_active": true, "approval": "approved",
+            "allowed_cidrs": ["192.0.2.0/24"], "require_mfa": false, "partner_active": true, "suspended": false},
+   "permission": "partner.billing.invoices.read", "now": "2026-06-01T00:00:00Z", "ip": "192.0.2.1",
+   "mfa": true, "proxied": true}
+
+`link` takes every name of the contract's section 5, and is null (or left out) where the partner has no link. `proxied`
+says that the request names an active tenant, so that partner.tenants.switch_context is needed as well. Beyond that:
+`user.issuer`, `user.sub`, `link.tenant_status`, `method` and `route_class`, which only guardrails read, and
+`link.parents`, a list of links (nearest first) that a delegated link hangs on.
+
+Left out, these mean: no roles, no permissions, nobody suspended, partner active, link approved and active, started long
+ago, no end, no overrides, any address, no MFA asked and none shown, now = the clock, ip = 127.0.0.1, proxied = true.
+`permission` and the link's `access_role` cannot be left out. An override set to true outside the role's own set grants
+nothing (such a link cannot be stored). Unknown fields, permissions, link roles and malformed values are errors.
+
+One JSON object a line on standard output, in the same order:
+
+  {"allowed": true, "code": null, "reason": null}
+  {"allowed": false, "code": "FORBIDDEN", "reason": "permission"}
+  {"allowed": false, "code": "TENANT_LINK_EXPIRED", "reason": null}
+  {"error": "..."}                    the line could not be decided; the exit code is 3 when all are done
+"#;
+
+/// Decide many what-if questions (JSON lines in, decisions out)
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = HELP)]
+pub struct Args {
+    /// Folder with schema.cedarschema, roles.toml and guardrails/*.cedar [default: the built-in set]
+    #[arg(long, value_name = "DIR")]
+    pub policies: Option<PathBuf>,
+}
+
+pub fn run(args: Args, console: &Console) -> Result<(), Failure> {
+    let bundle = Bundle::load(args.policies.as_deref())
+        .map_err(|errors| Failure::new(Exit::Invalid, format!("{errors}\n\n{}", errors.render())))?;
+    let stdout = std::io::stdout().lock();
+    let bad = stream(&bundle, std::io::stdin().lock(), BufWriter::with_capacity(1 << 16, stdout), console.json)?;
+    match bad {
+        0 => Ok(()),
+        some => Err(Failure::new(Exit::Invalid, format!("{some} line(s) could not be decided"))),
+    }
+}
+
+/// Decides every line of `input`; gives the number of lines that could not be.
+fn stream(bundle: &Bundle, mut input: impl Read, mut output: impl Write, json: bool) -> std::io::Result<usize> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut memos: Vec<Memo> = (0..threads).map(|_| Memo::new(MEMO_ENTRIES)).collect();
+    let mut lines = Lines::default();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut bad = 0;
+    loop {
+        // What one read gives is answered before more is awaited: the other side may wait for each answer.
+        let length = match input.read(&mut chunk) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
+        lines.take(chunk.get(..length).unwrap_or_default(), length == 0);
+        for (text, failed) in batch(bundle, &lines.complete, &mut memos, json) {
+            output.write_all(text.as_bytes())?;
+            bad += failed;
+        }
+        output.flush()?;
+        lines.complete.clear();
+        if length == 0 {
+            return Ok(bad);
+        }
+    }
+}
+
+/// Cuts chunks into lines; `None` stands for a line that is too long to be kept.
+#[derive(Default)]
+struct Lines {
+    complete: Vec<Option<Vec<u8>>>,
+    pending: Vec<u8>,
+    overlong: bool,
+}
+
+impl Lines {
+    fn take(&mut self, chunk: &[u8], ended: bool) {
+        let mut pieces = chunk.split(|byte| *byte == b'\n').peekable();
+        while let Some(piece) = pieces.next() {
+            if self.pending.len() + piece.len() > MAX_LINE_BYTES {
+                self.overlong = true;
+                self.pending.clear();
+            } else if !self.overlong {
+                self.pending.extend_from_slice(piece);
+            }
+            if pieces.peek().is_some() || ended {
+                let line = std::mem::take(&mut self.pending);
+                if std::mem::take(&mut self.overlong) {
+                    self.complete.push(None);
+                } else if !line.trim_ascii().is_empty() {
+                    self.complete.push(Some(line));
+                }
+            }
+        }
+    }
+}
+
+/// The answers to these lines as text, in pieces that follow each other, and how many of each piece failed.
+fn batch(bundle: &Bundle, lines: &[Option<Vec<u8>>], memos: &mut [Memo], json: bool) -> Vec<(String, usize)> {
+    let answer_all = |lines: &[Option<Vec<u8>>], memo: &mut Memo| {
+        let mut text = String::with_capacity(lines.len() * 64);
+        let mut failed = 0;
+        for line in lines {
+            let answer = line.as_deref().map_or_else(
+                || Err(format!("the line is longer than {MAX_LINE_BYTES} bytes")),
+                |line| answer(bundle, memo, line),
+            );
+            failed += usize::from(answer.is_err());
+            write_answer(&mut text, &answer, json);
+        }
+        (text, failed)
+    };
+    let share = lines.len().div_ceil(memos.len().max(1));
+    if share < LINES_A_THREAD {
+        return memos.first_mut().map(|memo| answer_all(lines, memo)).into_iter().collect();
+    }
+    std::thread::scope(|scope| {
+        let parts = lines.chunks(share).zip(memos.iter_mut());
+        let running: Vec<_> = parts.map(|(part, memo)| (part, scope.spawn(move || answer_all(part, memo)))).collect();
+        running
+            .into_iter()
+            .map(|(part, thread)| {
+                // A panic is a fault of ours; its lines are told as failed, never left out.
+                thread.join().unwrap_or_else(|_| {
+                    let mut text = String::new();
+                    part.iter().for_each(|_| write_answer(&mut text, &Err("internal error".to_owned()), json));
+                    (text, part.len())
+                })
+            })
+            .collect()
+    })
+}
+
+/// A line's answer: allowed, or code and reason.
+type Answer = Result<Result<(), (ErrorCode, Option<Reason>)>, String>;
+
+fn write_answer(out: &mut String, answer: &Answer, json: bool) {
+    let reason = |reason: &Option<Reason>| reason.map(Reason::as_str);
+    // Writing to a string cannot fail.
+    let _ = match (answer, json) {
+        (Ok(Ok(())), true) => writeln!(out, r#"{{"allowed":true,"code":null,"reason":null}}"#),
+        (Ok(Err((code, why))), true) => match reason(why) {
+            Some(why) => writeln!(out, r#"{{"allowed":false,"code":"{code}","reason":"{why}"}}"#),
+            None => writeln!(out, r#"{{"allowed":false,"code":"{code}","reason":null}}"#),
+        },
+        (Err(error), true) => writeln!(out, "{}", serde_json::json!({"error": error})),
+        (Ok(Ok(())), false) => writeln!(out, "allow"),
+        (Ok(Err((code, why))), false) => writeln!(out, "deny {code} {}", reason(why).unwrap_or("-")),
+        (Err(error), false) => writeln!(out, "error {error}"),
+    };
+}
+
+fn answer(bundle: &Bundle, memo: &mut Memo, line: &[u8]) -> Answer {
+    let question: Question = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let permission = Permission::parse(&question.permission).ok_or_else(|| {
+        PermissionSet::from_name(&question.permission).map_or_else(
+            |unknown| unknown.to_string(),
+            |_| format!("`{}` is a group: ask for a single permission", question.permission),
+        )
+    })?;
+    let given = question.user;
+    let link = question.link.map(|link| link.facts(bundle)).transpose()?;
+    let nobody = PartnerId(uuid::Uuid::nil());
+    let (roles, permissions) = (given.roles.unwrap_or_default(), given.permissions.unwrap_or_default());
+    let user = UserFacts {
+        issuer: given.issuer.unwrap_or_default().into(),
+        sub: given.sub.unwrap_or_default().into(),
+        partner_id: given.partner_id.or(link.as_ref().map(|link| link.link.partner_id)).unwrap_or(nobody),
+        holds: bundle.roles().holds(roles.iter().map(|role| &**role), permissions.iter().map(|name| &**name)),
+        suspended: given.suspended.unwrap_or(false),
+    };
+    let facts = Facts {
+        user: &user,
+        link: link.as_ref(),
+        permission,
+        switch_context: question.proxied.unwrap_or(true),
+        now: question.now.unwrap_or_else(Millis::now),
+        ip: question.ip.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
+        mfa: question.mfa.unwrap_or(false),
+        method: question.method.as_deref().unwrap_or_default(),
+        route_class: question.route_class.as_deref().unwrap_or(match permission.kind() {
+            Kind::Read | Kind::Context => "read",
+            Kind::Write => "write",
+            Kind::Export => "export",
+        }),
+    };
+    Ok(match decide(bundle, Some(memo), &facts).verdict {
+        Ok(_) => Ok(()),
+        Err(Refusal::Denied(denial)) => Err((denial.code, denial.reason)),
+        Err(Refusal::Unavailable) => Err((ErrorCode::PolicyUnavailable, None)),
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question<'a> {
+    #[serde(default)]
+    user: User<'a>,
+    #[serde(borrow, default)]
+    link: Option<GivenLink<'a>>,
+    #[serde(borrow)]
+    permission: Cow<'a, str>,
+    now: Option<Millis>,
+    ip: Option<IpAddr>,
+    mfa: Option<bool>,
+    proxied: Option<bool>,
+    #[serde(borrow)]
+    method: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    route_class: Option<Cow<'a, str>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct User<'a> {
+    #[serde(borrow)]
+    roles: Option<Vec<Cow<'a, str>>>,
+    #[serde(borrow)]
+    permissions: Option<Vec<Cow<'a, str>>>,
+    suspended: Option<bool>,
+    #[serde(borrow)]
+    issuer: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    sub: Option<Cow<'a, str>>,
+    partner_id: Option<PartnerId>,
+}
+
+/// The names of the contract's section 5; those that no decision reads are taken and let go.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GivenLink<'a> {
+    id: Option<LinkId>,
+    partner_id: Option<PartnerId>,
+    managed_tenant_id: Option<TenantId>,
+    #[serde(borrow)]
+    access_role: Cow<'a, str>,
+    custom_permissions: Option<BTreeMap<String, bool>>,
+    start_date: Option<Millis>,
+    end_date: Option<Millis>,
+    is_active: Option<bool>,
+    approval: Option<Approval>,
+    #[serde(borrow)]
+    allowed_cidrs: Option<Vec<Cow<'a, str>>>,
+    require_mfa: Option<bool>,
+    parent_link_id: Option<LinkId>,
+    version: Option<LinkVersion>,
+    partner_active: Option<bool>,
+    suspended: Option<bool>,
+    #[serde(borrow)]
+    tenant_status: Option<Cow<'a, str>>,
+    parents: Option<Vec<GivenLink<'a>>>,
+    #[serde(rename = "partner_tenant_id")]
+    _partner_tenant_id: Option<IgnoredAny>,
+    #[serde(rename = "relationship_type")]
+    _relationship_type: Option<IgnoredAny>,
+    #[serde(rename = "notify_on_sla_breach")]
+    _notify_on_sla_breach: Option<IgnoredAny>,
+    #[serde(rename = "notify_on_billing_threshold")]
+    _notify_on_billing_threshold: Option<IgnoredAny>,
+    #[serde(rename = "billing_alert_threshold")]
+    _billing_alert_threshold: Option<IgnoredAny>,
+    #[serde(rename = "sla_response_hours")]
+    _sla_response_hours: Option<IgnoredAny>,
+    #[serde(rename = "sla_uptime_target")]
+    _sla_uptime_target: Option<IgnoredAny>,
+    #[serde(rename = "notes")]
+    _notes: Option<IgnoredAny>,
+    #[serde(rename = "metadata")]
+    _metadata: Option<IgnoredAny>,
+    #[serde(rename = "created_at")]
+    _created_at: Option<IgnoredAny>,
+    #[serde(rename = "updated_at")]
+    _updated_at: Option<IgnoredAny>,
+    #[serde(rename = "created_by")]
+    _created_by: Option<IgnoredAny>,
+    #[serde(rename = "updated_by")]
+    _updated_by: Option<IgnoredAny>,
+}
+
+impl GivenLink<'_> {
+    fn facts(mut self, bundle: &Bundle) -> Result<LinkFacts, String> {
+        let parents = self.parents.take().unwrap_or_default();
+        if self.parent_link_id.is_some() && parents.is_empty() {
+            return Err("the link names a parent: give it (and those above it) in `parents`".to_owned());
+        }
+        let mut ancestors = Vec::with_capacity(parents.len());
+        for mut parent in parents {
+            if parent.parents.take().is_some_and(|more| !more.is_empty()) {
+                return Err("a parent takes no `parents` of its own: list all of them in the link's".to_owned());
+            }
+            let (partner_active, suspended) = parent.flags();
+            ancestors.push(Ancestor { partner_active, suspended, link: parent.link(bundle)? });
+        }
+        let (partner_active, suspended) = self.flags();
+        let tenant_status = self.tenant_status.take().unwrap_or_default().into();
+        Ok(LinkFacts {
+            partner_active,
+            suspended,
+            tenant_status,
+            ancestors: ancestors.into(),
+            link: self.link(bundle)?,
+        })
+    }
+
+    fn flags(&self) -> (bool, bool) {
+        (self.partner_active.unwrap_or(true), self.suspended.unwrap_or(false))
+    }
+
+    fn link(self, bundle: &Bundle) -> Result<Link, String> {
+        let nil = uuid::Uuid::nil();
+        let role: LinkRole = self.access_role.parse().map_err(|error: UnknownRole| error.to_string())?;
+        let (mut granted, mut denied) = (PermissionSet::EMPTY, PermissionSet::EMPTY);
+        for (name, value) in self.custom_permissions.unwrap_or_default() {
+            let set = PermissionSet::from_name(&name).map_err(|error| error.to_string())?;
+            let into = if value { &mut granted } else { &mut denied };
+            *into = into.union(set);
+        }
+        if role != LinkRole::Delegate {
+            granted = granted.intersection(bundle.roles().link_role(role));
+        }
+        let tenant_id = match self.managed_tenant_id {
+            Some(id) => id,
+            None => TenantId::new("tenant").map_err(|error| error.to_string())?,
+        };
+        let cidrs = self.allowed_cidrs.unwrap_or_default();
+        Ok(Link {
+            id: self.id.unwrap_or(LinkId(nil)),
+            partner_id: self.partner_id.unwrap_or(PartnerId(nil)),
+            tenant_id,
+            role,
+            granted,
+            denied,
+            approval: self.approval.unwrap_or(Approval::Approved),
+            is_active: self.is_active.unwrap_or(true),
+            start: self.start_date.unwrap_or(Millis(i64::MIN)),
+            end: self.end_date,
+            allowed_cidrs: cidrs.iter().map(|text| network(text)).collect::<Result<_, _>>()?,
+            require_mfa: self.require_mfa.unwrap_or(false),
+            version: self.version.unwrap_or(LinkVersion(1)),
+        })
+    }
+}
+
+/// A network, or a single address.
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("`{text}` is no network: write an address and a prefix length, such as 192.0.2.0/24"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(input: &str) -> (Vec<serde_json::Value>, usize) {
+        let bundle = Bundle::load(None).unwrap();
+        let mut output = Vec::new();
+        let bad = stream(&bundle, input.as_bytes(), &mut output, true).unwrap();
+        let lines = String::from_utf8(output).unwrap();
+        (lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), bad)
+    }
+
+    #[test]
+    fn answers_in_order_and_goes_on_after_a_bad_line() {
+        let open = r#"{"user":{"permissions":["partner.*"]},"link":{"access_role":"auditor"},"permission":"partner.reports.export"}"#;
+        let input = [
+            open,
+            "",
+            "{",
+            &open.replace("auditor", "msp_support"),
+            &open.replace(r#""auditor""#, r#""auditor","end_date":"2020-01-01T00:00:00Z""#),
+            &open.replace(r#""auditor""#, r#""auditor","require_nfa":true"#),
+            &open.replace(r#"{"access_role":"auditor"}"#, "null"),
+            &open.replace("reports.export", "reports.exports"),
+            &open.replace("partner.reports.export", "partner.reports.*"),
+            &open.replace("auditor", "auditors"),
+            &open.replace(r#""auditor""#, r#""auditor","custom_permissions":{"report.sla":true}"#),
+            &open.replace(r#""auditor""#, r#""auditor","custom_permissions":{"partner.*":true},"notes":{"a":[1]}"#),
+            &open.replace(r#""auditor""#, r#""auditor","allowed_cidrs":["192.0.2.0/24"]"#),
+            &open.replace(r#""auditor""#, r#""auditor","parent_link_id":"019a0000-0000-7000-8000-000000000001""#),
+        ]
+        .join("\n");
+        let (answers, bad) = ask(&input);
+        let told: Vec<_> = answers
+            .iter()
+            .map(|answer| match answer.get("error") {
+                Some(_) => "error",
+                None => answer["reason"].as_str().or(answer["code"].as_str()).unwrap_or("allowed"),
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "allowed",
+                "error",
+                "permission",
+                "TENANT_LINK_EXPIRED",
+                "error",
+                "no_link",
+                "error",
+                "error",
+                "error",
+                "error",
+                "allowed",
+                "ip_not_allowed",
+                "error",
+            ]
+        );
+        assert_eq!(bad, 7);
+        assert_eq!(answers[3]["reason"], serde_json::Value::Null);
+        assert!(answers[6]["error"].as_str().unwrap().contains("partner.reports.export"), "{}", answers[6]);
+    }
+
+    #[test]
+    fn proxied_asks_for_the_switch_as_well() {
+        let line = r#"{"user":{"permissions":["partner.billing.*"]},"link":{"access_role":"msp_full"},"permission":"partner.billing.read"}"#;
+        let (answers, _) =
+            ask(&[line, &line.replace("\"permission\":", "\"proxied\":false,\"permission\":")].join("\n"));
+        assert_eq!(answers[0]["reason"], "permission");
+        assert_eq!(answers[1]["allowed"], true);
+    }
+
+    #[test]
+    fn many_lines_keep_their_order_over_threads() {
+        let allowed = r#"{"user":{"roles":["partner_msp_full"]},"link":{"access_role":"msp_full"},"permission":"partner.billing.read"}"#;
+        let lines: Vec<_> = (0..5_000).map(|at| if at % 7 == 0 { "nonsense" } else { allowed }).collect();
+        let (answers, bad) = ask(&lines.join("\n"));
+        assert_eq!(answers.len(), 5_000);
+        assert_eq!(bad, 5_000_usize.div_ceil(7));
+        assert!(answers.iter().enumerate().all(|(at, answer)| answer.get("error").is_some() == (at % 7 == 0)));
+    }
+
+    #[test]
+    fn a_line_without_end_is_an_error_and_the_next_is_answered() {
+        let input = format!("{}\n{{\"permission\":\"partner.billing.read\"}}\n", "x".repeat(3 << 20));
+        let (answers, bad) = ask(&input);
+        assert_eq!(bad, 1);
+        assert!(answers[0]["error"].as_str().unwrap().contains("longer"));
+        assert_eq!(answers[1]["reason"], "no_link");
+    }
+}

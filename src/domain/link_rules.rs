@@ -1,0 +1,535 @@
+//! Every rule of a link (contract, section 5) in one place, pure: what an operator wrote becomes terms or a refusal.
+//!
+//! API, command line and import all pass through here before the database sees anything; the database then holds the
+//! same rules again where it can, as constraints. Nothing here reads a clock or a table: the caller passes what the
+//! rules look at (`Surroundings`), read in the transaction that writes.
+
+use std::{collections::BTreeMap, fmt};
+
+use ipnet::IpNet;
+use rust_decimal::Decimal;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    Approval, ErrorCode, LinkId, LinkRole, Millis, PartnerId, PermissionSet, RelationshipType, RoleTable, TenantId,
+};
+
+/// Most parents above a delegated link.
+pub const MAX_PARENTS: usize = 3;
+/// Most overrides, and most address ranges, of one link.
+pub const MAX_ENTRIES: usize = 256;
+const MAX_NOTES_CHARS: usize = 10_000;
+const MAX_METADATA_BYTES: usize = 65_536;
+const MAX_SLA_HOURS: i64 = 8_784;
+
+/// What is wrong with one field, in words for the one who wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    pub field: String,
+    pub message: String,
+}
+
+/// A change that the rules do not allow. The message names what an operator may know; it is no answer to a partner.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Refusal {
+    pub code: ErrorCode,
+    pub message: String,
+    /// One entry a field; empty where no single field is at fault.
+    pub fields: Vec<FieldError>,
+}
+
+impl Refusal {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), fields: Vec::new() }
+    }
+
+    /// `VALIDATION_ERROR` about one field.
+    pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::fields(vec![FieldError { field: field.into(), message: message.into() }])
+    }
+
+    /// `VALIDATION_ERROR` about several fields.
+    pub fn fields(fields: Vec<FieldError>) -> Self {
+        Self { code: ErrorCode::ValidationError, message: "the link is not valid".to_owned(), fields }
+    }
+
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Conflict, message)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        for (at, error) in self.fields.iter().enumerate() {
+            write!(f, "{} `{}`: {}", if at == 0 { ":" } else { ";" }, error.field, error.message)?;
+        }
+        Ok(())
+    }
+}
+
+/// What an operator writes, unchecked. A field left out keeps its value (or takes its default in a new link);
+/// `null` clears a field that may be empty.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LinkInput {
+    pub partner_id: Option<String>,
+    pub managed_tenant_id: Option<String>,
+    pub access_role: Option<String>,
+    pub custom_permissions: Option<BTreeMap<String, bool>>,
+    pub relationship_type: Option<String>,
+    pub start_date: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub end_date: Option<Option<String>>,
+    pub is_active: Option<bool>,
+    pub notify_on_sla_breach: Option<bool>,
+    pub notify_on_billing_threshold: Option<bool>,
+    /// A number or its text.
+    #[serde(deserialize_with = "nullable")]
+    pub billing_alert_threshold: Option<Option<Value>>,
+    #[serde(deserialize_with = "nullable")]
+    pub sla_response_hours: Option<Option<i64>>,
+    #[serde(deserialize_with = "nullable")]
+    pub sla_uptime_target: Option<Option<Value>>,
+    #[serde(deserialize_with = "nullable")]
+    pub notes: Option<Option<String>>,
+    pub metadata: Option<Map<String, Value>>,
+    pub approval: Option<String>,
+    pub allowed_cidrs: Option<Vec<String>>,
+    pub require_mfa: Option<bool>,
+    #[serde(deserialize_with = "nullable")]
+    pub parent_link_id: Option<Option<String>>,
+}
+
+/// Tells `null` (clear) from absent (keep).
+fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(from).map(Some)
+}
+
+/// Everything that can be chosen about a link, parsed; not yet judged against its surroundings.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LinkTerms {
+    pub access_role: LinkRole,
+    pub custom_permissions: BTreeMap<String, bool>,
+    pub relationship_type: RelationshipType,
+    pub start_date: Millis,
+    /// `None`: ongoing.
+    pub end_date: Option<Millis>,
+    pub is_active: bool,
+    pub notify_on_sla_breach: bool,
+    pub notify_on_billing_threshold: bool,
+    pub billing_alert_threshold: Option<Decimal>,
+    pub sla_response_hours: Option<i64>,
+    pub sla_uptime_target: Option<Decimal>,
+    pub notes: Option<String>,
+    pub metadata: Map<String, Value>,
+    pub approval: Approval,
+    pub allowed_cidrs: Vec<IpNet>,
+    pub require_mfa: bool,
+    pub parent_link_id: Option<LinkId>,
+}
+
+impl LinkTerms {
+    /// The terms of a link of which only the role was said, from `now` on.
+    pub fn new(role: LinkRole, now: Millis) -> Self {
+        Self {
+            access_role: role,
+            custom_permissions: BTreeMap::new(),
+            relationship_type: match role {
+                LinkRole::EnterpriseHq => RelationshipType::EnterpriseSubsidiary,
+                LinkRole::Reseller => RelationshipType::ResellerChannel,
+                LinkRole::Auditor => RelationshipType::AuditOnly,
+                LinkRole::MspFull | LinkRole::MspBilling | LinkRole::MspSupport | LinkRole::Delegate => {
+                    RelationshipType::MspManaged
+                }
+            },
+            start_date: now,
+            end_date: None,
+            is_active: true,
+            notify_on_sla_breach: true,
+            notify_on_billing_threshold: true,
+            billing_alert_threshold: None,
+            sla_response_hours: None,
+            sla_uptime_target: None,
+            notes: None,
+            metadata: Map::new(),
+            approval: Approval::Approved,
+            allowed_cidrs: Vec::new(),
+            require_mfa: false,
+            parent_link_id: None,
+        }
+    }
+
+    /// Whether the window is over at `now`.
+    pub fn ended(&self, now: Millis) -> bool {
+        self.end_date.is_some_and(|end| end <= now)
+    }
+
+    /// The overrides as sets of leaves, (granted, denied). An unknown name denies everything: a denial that lost its
+    /// meaning must not open what it once closed.
+    pub fn overrides(&self) -> (PermissionSet, PermissionSet) {
+        expand_overrides(self.custom_permissions.iter().map(|(name, allow)| (name.as_str(), *allow)))
+    }
+
+    /// What role and overrides allow, parents and policies aside.
+    pub fn effective(&self, roles: &RoleTable) -> PermissionSet {
+        let (granted, denied) = self.overrides();
+        let role = roles.link_role(self.access_role);
+        let allowed = if self.access_role == LinkRole::Delegate { role.union(granted) } else { role };
+        allowed.without(denied)
+    }
+}
+
+/// See [`LinkTerms::overrides`].
+pub fn expand_overrides<'a>(overrides: impl IntoIterator<Item = (&'a str, bool)>) -> (PermissionSet, PermissionSet) {
+    let mut sets = (PermissionSet::EMPTY, PermissionSet::EMPTY);
+    for (name, allow) in overrides {
+        match (PermissionSet::from_name(name), allow) {
+            (Ok(set), true) => sets.0 = sets.0.union(set),
+            (Ok(set), false) => sets.1 = sets.1.union(set),
+            (Err(_), _) => sets.1 = PermissionSet::ALL,
+        }
+    }
+    sets
+}
+
+/// Collects every field's fault, so that all are told at once.
+#[derive(Default)]
+struct Faults(Vec<FieldError>);
+
+impl Faults {
+    fn add(&mut self, field: &str, message: impl fmt::Display) {
+        self.0.push(FieldError { field: field.to_owned(), message: message.to_string() });
+    }
+
+    /// Parses a field that was given; notes the fault and leaves the target alone where it does not parse.
+    fn set<T, E: fmt::Display>(&mut self, field: &str, target: &mut T, given: Option<Result<T, E>>) {
+        match given {
+            Some(Ok(value)) => *target = value,
+            Some(Err(error)) => self.add(field, error),
+            None => {}
+        }
+    }
+
+    fn into_result(self) -> Result<(), Refusal> {
+        if self.0.is_empty() { Ok(()) } else { Err(Refusal::fields(self.0)) }
+    }
+}
+
+impl LinkInput {
+    /// The terms of a new link.
+    pub fn new_terms(&self, now: Millis) -> Result<LinkTerms, Refusal> {
+        let role = match self.access_role.as_deref().map(str::parse::<LinkRole>) {
+            Some(Ok(role)) => role,
+            // A role that does not parse is told below, with all other faults.
+            Some(Err(_)) => LinkRole::Auditor,
+            None => return Err(Refusal::field("access_role", "is required")),
+        };
+        self.terms_over(LinkTerms::new(role, now))
+    }
+
+    /// `base` with every given field put in place of its own.
+    pub fn terms_over(&self, base: LinkTerms) -> Result<LinkTerms, Refusal> {
+        let mut terms = base;
+        let mut faults = Faults::default();
+        faults.set("access_role", &mut terms.access_role, self.access_role.as_deref().map(str::parse));
+        faults.set(
+            "relationship_type",
+            &mut terms.relationship_type,
+            self.relationship_type.as_deref().map(str::parse),
+        );
+        faults.set("approval", &mut terms.approval, self.approval.as_deref().map(str::parse));
+        faults.set("start_date", &mut terms.start_date, self.start_date.as_deref().map(time));
+        faults.set("end_date", &mut terms.end_date, maybe(&self.end_date, |text| time(text)));
+        faults.set("parent_link_id", &mut terms.parent_link_id, maybe(&self.parent_link_id, |text| link_id(text)));
+        faults.set(
+            "billing_alert_threshold",
+            &mut terms.billing_alert_threshold,
+            maybe(&self.billing_alert_threshold, |value| hundredths(value, "9999999999999.99")),
+        );
+        faults.set(
+            "sla_uptime_target",
+            &mut terms.sla_uptime_target,
+            maybe(&self.sla_uptime_target, |value| hundredths(value, "100.00")),
+        );
+        if let Some(hours) = self.sla_response_hours {
+            terms.sla_response_hours = hours;
+        }
+        if let Some(notes) = &self.notes {
+            terms.notes.clone_from(notes);
+        }
+        if let Some(metadata) = &self.metadata {
+            terms.metadata.clone_from(metadata);
+        }
+        if let Some(overrides) = &self.custom_permissions {
+            terms.custom_permissions.clone_from(overrides);
+        }
+        if let Some(cidrs) = &self.allowed_cidrs {
+            terms.allowed_cidrs = networks(cidrs, &mut faults);
+        }
+        for (given, target) in [
+            (self.is_active, &mut terms.is_active),
+            (self.notify_on_sla_breach, &mut terms.notify_on_sla_breach),
+            (self.notify_on_billing_threshold, &mut terms.notify_on_billing_threshold),
+            (self.require_mfa, &mut terms.require_mfa),
+        ] {
+            if let Some(given) = given {
+                *target = given;
+            }
+        }
+        check_alone(&terms, &mut faults);
+        faults.into_result().map(|()| terms)
+    }
+}
+
+/// Applies a parser inside "absent, cleared or given".
+fn maybe<T, U, E>(given: &Option<Option<T>>, parse: impl Fn(&T) -> Result<U, E>) -> Option<Result<Option<U>, E>> {
+    given.as_ref().map(|inner| inner.as_ref().map(parse).transpose())
+}
+
+/// Milliseconds, of a year that can be written down again.
+fn time(text: &str) -> Result<Millis, String> {
+    Millis::parse(text.trim()).map_err(|error| error.to_string())
+}
+
+fn link_id(text: &str) -> Result<LinkId, String> {
+    text.trim().parse().map_err(|_| format!("`{text}` is not the id of a link (a uuid)"))
+}
+
+/// A decimal of two places from zero to `most`, which must parse.
+fn hundredths(value: &Value, most: &str) -> Result<Decimal, String> {
+    let text = match value {
+        Value::String(text) => text.trim().to_owned(),
+        Value::Number(number) => number.to_string(),
+        _ => return Err("write a number".to_owned()),
+    };
+    let parsed = Decimal::from_str_exact(&text).map_err(|_| format!("`{text}` is not a decimal number"))?;
+    let most = Decimal::from_str_exact(most).unwrap_or_default();
+    let parsed = parsed.normalize();
+    if parsed.scale() > 2 {
+        return Err(format!("`{text}` has more than two decimal places"));
+    }
+    if parsed.is_sign_negative() && !parsed.is_zero() || parsed > most {
+        return Err(format!("`{text}` is out of range: 0 to {most}"));
+    }
+    let mut parsed = parsed.abs();
+    parsed.rescale(2);
+    Ok(parsed)
+}
+
+/// Ranges as they are compared: no host bits, no IPv4 in IPv6 clothes, none twice.
+fn networks(texts: &[String], faults: &mut Faults) -> Vec<IpNet> {
+    let mut nets = Vec::with_capacity(texts.len().min(MAX_ENTRIES));
+    for text in texts.iter().take(MAX_ENTRIES + 1) {
+        match network(text.trim()) {
+            Ok(net) if nets.contains(&net) => {}
+            Ok(net) => nets.push(net),
+            Err(message) => faults.add("allowed_cidrs", message),
+        }
+    }
+    if texts.len() > MAX_ENTRIES {
+        faults.add("allowed_cidrs", format_args!("at most {MAX_ENTRIES} ranges"));
+    }
+    nets
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let net: IpNet =
+        match text.parse() {
+            Ok(net) => net,
+            Err(_) => IpNet::from(text.parse::<std::net::IpAddr>().map_err(|_| {
+                format!("`{text}` is no address range: write 192.0.2.0/24, 2001:db8::/32 or one address")
+            })?),
+        };
+    if net.trunc() != net {
+        return Err(format!("`{net}` has host bits set: write `{}` or one address", net.trunc()));
+    }
+    if let IpNet::V6(v6) = net
+        && v6.network().to_ipv4_mapped().is_some()
+        && v6.prefix_len() >= 96
+    {
+        return Err(format!("`{net}` is IPv4 in IPv6 form: write the IPv4 range"));
+    }
+    Ok(net)
+}
+
+/// What can be said of the terms without looking around.
+fn check_alone(terms: &LinkTerms, faults: &mut Faults) {
+    for (field, at) in [("start_date", Some(terms.start_date)), ("end_date", terms.end_date)] {
+        if at.is_some_and(|at| at.timestamp().is_none()) {
+            faults.add(field, "is outside the years -9999 to 9999");
+        }
+    }
+    if terms.end_date.is_some_and(|end| end < terms.start_date) {
+        faults.add("end_date", format_args!("is before the start, {}", terms.start_date));
+    }
+    if terms.sla_response_hours.is_some_and(|hours| !(0..=MAX_SLA_HOURS).contains(&hours)) {
+        faults.add("sla_response_hours", format_args!("is out of range: 0 to {MAX_SLA_HOURS}"));
+    }
+    if let Some(notes) = &terms.notes {
+        if notes.chars().count() > MAX_NOTES_CHARS {
+            faults.add("notes", format_args!("at most {MAX_NOTES_CHARS} characters"));
+        }
+        if notes.contains('\0') {
+            faults.add("notes", "holds a NUL character");
+        }
+    }
+    let metadata = serde_json::to_string(&terms.metadata).unwrap_or_default();
+    if metadata.len() > MAX_METADATA_BYTES {
+        faults.add("metadata", format_args!("at most {MAX_METADATA_BYTES} bytes"));
+    }
+    // No database keeps it, and one of the two would refuse the row with a stranger message.
+    if metadata.contains("\\u0000") {
+        faults.add("metadata", "holds a NUL character");
+    }
+    if terms.custom_permissions.len() > MAX_ENTRIES {
+        faults.add("custom_permissions", format_args!("at most {MAX_ENTRIES} overrides"));
+    }
+    for name in terms.custom_permissions.keys().take(MAX_ENTRIES) {
+        if let Err(unknown) = PermissionSet::from_name(name) {
+            faults.add(&format!("custom_permissions.{name}"), unknown);
+        }
+    }
+    if terms.parent_link_id.is_some() && terms.access_role != LinkRole::Delegate {
+        faults.add("access_role", "a link delegated onward (`parent_link_id`) is always of role `delegate`");
+    }
+}
+
+/// The link that a new one is delegated from.
+#[derive(Clone, Debug)]
+pub struct ParentView {
+    pub partner_id: PartnerId,
+    pub tenant_id: TenantId,
+    /// Links from this one up to the one granted directly, itself included.
+    pub chain: Vec<LinkId>,
+    /// What it may hand on at most, its own parents included.
+    pub effective: PermissionSet,
+}
+
+/// What the rules look at beside the terms, read in the transaction that writes.
+#[derive(Clone, Debug)]
+pub struct Surroundings<'a> {
+    pub roles: &'a RoleTable,
+    /// The row's own id; `None` while it has none.
+    pub link_id: Option<LinkId>,
+    pub partner_id: PartnerId,
+    pub partner_home: &'a TenantId,
+    pub tenant_id: &'a TenantId,
+    /// The row that `parent_link_id` names; `None` where it names none or an unknown one.
+    pub parent: Option<&'a ParentView>,
+    /// Longest chain of links delegated onward from this one.
+    pub levels_below: usize,
+}
+
+/// Judges terms against their surroundings. Conflicts with other rows are the writer's to find.
+pub fn judge(terms: &LinkTerms, around: &Surroundings<'_>) -> Result<(), Refusal> {
+    let mut faults = Faults::default();
+    check_alone(terms, &mut faults);
+    if around.partner_home == around.tenant_id {
+        faults.add("managed_tenant_id", "the partner's own tenant is never a managed tenant");
+    }
+    match (terms.parent_link_id, around.parent) {
+        (Some(id), None) => faults.add("parent_link_id", format_args!("no link has the id `{id}`")),
+        (Some(_), Some(parent)) => check_parent(parent, around, &mut faults),
+        (None, _) => {}
+    }
+    faults.into_result()?;
+    escalations(terms, around)
+}
+
+fn check_parent(parent: &ParentView, around: &Surroundings<'_>, faults: &mut Faults) {
+    if &parent.tenant_id != around.tenant_id {
+        faults.add("parent_link_id", "the parent is a link to another tenant");
+    }
+    if parent.partner_id == around.partner_id {
+        faults.add("parent_link_id", "a link is delegated onward to another partner, not to the same");
+    }
+    if around.link_id.is_some_and(|own| parent.chain.contains(&own)) {
+        faults.add("parent_link_id", "the parent is itself delegated from this link");
+    } else if parent.chain.len() + around.levels_below > MAX_PARENTS {
+        faults.add("parent_link_id", format_args!("at most {MAX_PARENTS} links may stand above a delegated one"));
+    }
+}
+
+/// `true` only inside the role's own set; for `delegate` anything, or at most what its parent may do.
+fn escalations(terms: &LinkTerms, around: &Surroundings<'_>) -> Result<(), Refusal> {
+    let most = match (terms.access_role, around.parent) {
+        (LinkRole::Delegate, None) => PermissionSet::ALL,
+        (LinkRole::Delegate, Some(parent)) => parent.effective,
+        (role, _) => around.roles.link_role(role),
+    };
+    let fields: Vec<FieldError> = terms
+        .custom_permissions
+        .iter()
+        .filter(|(_, allow)| **allow)
+        .filter_map(|(name, _)| {
+            let beyond = PermissionSet::from_name(name).ok()?.without(most);
+            let first = beyond.iter().next()?;
+            Some(FieldError {
+                field: format!("custom_permissions.{name}"),
+                message: match around.parent {
+                    Some(_) => format!("goes beyond the parent link: it does not hold `{first}`"),
+                    None => format!("goes beyond role `{}`: it does not hold `{first}`", terms.access_role),
+                },
+            })
+        })
+        .collect();
+    if fields.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal {
+        code: ErrorCode::PermissionEscalation,
+        message: "an override grants more than the link may hold".to_owned(),
+        fields,
+    })
+}
+
+/// Whether `after` lets anyone do anything, at any time, from anywhere, that `before` did not.
+///
+/// In doubt it is yes: the answer then is only that somebody has to approve.
+pub fn widens(before: &LinkTerms, after: &LinkTerms, roles: &RoleTable) -> bool {
+    let same_role = before.access_role == after.access_role;
+    let (granted_before, denied_before) = before.overrides();
+    let (granted_after, denied_after) = after.overrides();
+    let end = |terms: &LinkTerms| terms.end_date.map_or(i64::MAX, |end| end.0);
+    let covered = |net: &IpNet| before.allowed_cidrs.iter().any(|old| old.contains(net));
+    !before.effective(roles).contains_all(after.effective(roles))
+        // The table of roles may grow: what is denied today but not in the role counts as well.
+        || (same_role && !denied_after.contains_all(denied_before))
+        || (same_role && after.access_role == LinkRole::Delegate && !granted_before.contains_all(granted_after))
+        || before.parent_link_id != after.parent_link_id
+        || after.start_date < before.start_date
+        || end(after) > end(before)
+        || (!before.allowed_cidrs.is_empty()
+            && (after.allowed_cidrs.is_empty() || !after.allowed_cidrs.iter().all(covered)))
+        || (before.require_mfa && !after.require_mfa)
+        || (!before.is_active && after.is_active)
+}
+
+/// The approval that a change ends with. `before` is `None` for a grant (a new row, or an old one granted again).
+///
+/// Where approval is required, whatever is new or wider waits for it, and nobody approves in the same breath.
+pub fn approval_after(
+    before: Option<&LinkTerms>,
+    after: &LinkTerms,
+    asked: Option<Approval>,
+    roles: &RoleTable,
+    required: bool,
+) -> Result<Approval, Refusal> {
+    let wider = before.is_none_or(|before| widens(before, after, roles));
+    match (required && wider, asked) {
+        (true, Some(Approval::Approved)) => Err(Refusal::field(
+            "approval",
+            "a new or widened link waits for approval: approve it in a change of its own",
+        )),
+        (true, Some(Approval::Rejected)) => Ok(Approval::Rejected),
+        (true, _) => Ok(Approval::Pending),
+        (false, Some(asked)) => Ok(asked),
+        (false, None) => Ok(before.map_or(Approval::Approved, |before| before.approval)),
+    }
+}
+
+#[cfg(test)]
+#[path = "link_rules_tests.rs"]
+mod tests;

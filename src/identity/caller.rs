@@ -1,0 +1,58 @@
+//! Who a verified token says is calling.
+//!
+//! Made only by the verifier. What the issuer is not trusted for is already left out here, so that nothing above can
+//! read it by accident. It says nothing on partners' links: those are looked up at the moment of the request.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::domain::{Millis, PartnerId, TenantId};
+
+/// How far an `iat` may lie in the future before it is no use for telling a token's age.
+const IAT_SKEW_MS: i64 = 60_000;
+
+/// One verified token, as the rest of the gateway sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The issuer's name in the configuration; for logs.
+    pub issuer_name: Arc<str>,
+    /// The token's `iss`; empty for the legacy issuer without one.
+    pub issuer: Arc<str>,
+    pub sub: Arc<str>,
+    pub username: Option<Arc<str>>,
+    pub email: Option<Arc<str>>,
+    pub session_id: Option<Arc<str>>,
+    pub jti: Option<Arc<str>>,
+    /// The token's own tenant. `None`: the caller has no home.
+    pub home_tenant: Option<TenantId>,
+    /// Empty unless the issuer is trusted for roles.
+    pub roles: Vec<Arc<str>>,
+    /// Empty unless the issuer is trusted for permissions.
+    pub permissions: Vec<Arc<str>>,
+    /// `None` unless the issuer is trusted for it.
+    pub partner_id: Option<PartnerId>,
+    /// False unless the issuer is trusted for it.
+    pub is_platform_admin: bool,
+    /// `amr` contains `mfa`, or `acr` is in the issuer's list.
+    pub mfa: bool,
+    pub issued_at: Option<Millis>,
+    /// The first instant at which the token is refused: `exp` plus the issuer's leeway.
+    pub expires_at: Millis,
+    /// Longest age by `iat` for cross-tenant requests; see `too_old`.
+    pub max_token_age: Option<Duration>,
+    /// SHA-256 of the whole token.
+    pub token_digest: [u8; 32],
+    /// SHA-256 over issuer, subject, username and email: everything that a signed token says of the user.
+    pub user_digest: [u8; 32],
+}
+
+impl Caller {
+    /// Whether the token is older than the issuer's `max_token_age`, which binds cross-tenant requests only.
+    ///
+    /// Where an age is demanded, a token that does not tell it (no `iat`, or one in the future) is too old.
+    pub fn too_old(&self, now: Millis) -> bool {
+        let Some(limit) = self.max_token_age else { return false };
+        let Some(issued) = self.issued_at else { return true };
+        let age = now.0.saturating_sub(issued.0);
+        age < -IAT_SKEW_MS || age > i64::try_from(limit.as_millis()).unwrap_or(i64::MAX)
+    }
+}

@@ -1,0 +1,344 @@
+//! One loaded policy set: valid as a whole, immutable, cut into slices.
+//!
+//! Loading reads everything, reports every problem at once, and gives a set only if there is none (invariant I6). Cedar
+//! tries every policy of a set, so the set is cut once by permission and link role: a slice leaves out the permits of
+//! other roles and what names other actions, and nothing else; hand-written policies are never left out by role.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use aws_lc_rs::digest;
+use cedar_policy::{ActionConstraint, Authorizer, Effect, Policy, PolicySet};
+
+use super::{
+    facts::{Question, Unfit},
+    generate::{GENERATOR, gate_id, generate, grant_id, role_id},
+    problem::{PolicyErrors, Problem},
+    reads::{self, Reads},
+    roles::{self, Roles},
+    schema::{self, Vocabulary},
+    source::{SourceFile, Sources},
+    written::{self, Written},
+};
+use crate::domain::{
+    Approval, Denial, Facts, Gate, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, PartnerId, Permission,
+    PermissionSet, RoleTable, TenantId, UserFacts,
+};
+
+/// Ids of the policies that determined an answer.
+pub(super) type PolicyIds = Arc<[Arc<str>]>;
+
+/// What Cedar said, in our terms; what the memo holds.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) verdict: Result<(), Denial>,
+    pub(super) policies: PolicyIds,
+}
+
+/// The policies that one question has to be put to.
+#[derive(Debug, Default)]
+pub(super) struct Slice {
+    pub(super) set: PolicySet,
+    /// The permits among them: asked alone where it matters whether the role grants it at all.
+    pub(super) permits: PolicySet,
+    /// What the hand-written ones read.
+    pub(super) reads: Reads,
+}
+
+/// One valid policy set.
+pub struct Bundle {
+    generation: u64,
+    version: String,
+    roles: RoleTable,
+    generated: String,
+    warnings: Vec<String>,
+    pub(super) words: Vocabulary,
+    pub(super) authorizer: Authorizer,
+    /// Everything, uncut.
+    pub(super) full: Slice,
+    /// By permission, then role.
+    slices: Vec<Slice>,
+    ids: HashMap<String, Arc<str>>,
+    native: Vec<(Gate, PolicyIds)>,
+}
+
+impl std::fmt::Debug for Bundle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bundle")
+            .field("generation", &self.generation)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Grows with every set that is loaded in this process, so that no two sets can share an entry of a memo.
+static GENERATIONS: AtomicU64 = AtomicU64::new(1);
+
+impl Bundle {
+    /// Loads and validates a folder, or (`None`) the set built into the binary.
+    pub fn load(dir: Option<&Path>) -> Result<Self, PolicyErrors> {
+        let sources = match dir {
+            Some(dir) => Sources::read(dir).map_err(PolicyErrors::new)?,
+            None => Sources::built_in(),
+        };
+        Self::assemble(sources).map_err(PolicyErrors::new)
+    }
+
+    /// Number of this load; the same inputs loaded twice have two.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// SHA-256 over all inputs and the generated text, in hex: the same inputs have the same version everywhere.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    pub fn roles(&self) -> &RoleTable {
+        &self.roles
+    }
+
+    /// The Cedar text made from the role table and the gates.
+    pub fn generated(&self) -> &str {
+        &self.generated
+    }
+
+    /// What is valid but worth a look: hand-written permits, policies that can never apply, files that are not read.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn assemble(sources: Sources) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut warnings = sources.warnings.clone();
+        let words = keep(schema::parse(&sources.schema), &mut problems);
+        let roles = keep(roles::parse(&sources.roles), &mut problems);
+        let files: Vec<_> =
+            sources.guardrails.iter().map(|source| (source, written::parse(source, &mut problems))).collect();
+        problems.extend(written::check_ids(&files));
+        let generated = roles.as_ref().map(generate);
+        let own = SourceFile {
+            name: "generated from roles.toml".to_owned(),
+            text: generated.as_deref().unwrap_or_default().into(),
+        };
+        let own_policies = written::parse(&own, &mut problems);
+        if let Some((words, more)) = &words {
+            warnings.extend(more.iter().cloned());
+            for (source, policies) in &files {
+                warnings.extend(
+                    keep(written::validate(&words.schema, source, policies), &mut problems).unwrap_or_default(),
+                );
+            }
+            // Its permits are no news; and an edited schema may not fit it.
+            let _ = keep(written::validate(&words.schema, &own, &own_policies), &mut problems);
+        }
+        let (Some((words, _)), Some(roles), Some(generated), true) = (words, roles, generated, problems.is_empty())
+        else {
+            return Err(problems);
+        };
+        fits(&words, &roles.table, &sources.schema)?;
+        let by_hand: Vec<_> = files.into_iter().flat_map(|(_, policies)| policies).collect();
+        let version = version(&sources, &generated);
+        Self::cut(words, roles, &own_policies, &by_hand, version, generated, warnings)
+            .map_err(|error| vec![Problem::of_file("policy set", error.to_string())])
+    }
+
+    fn cut(
+        words: Vocabulary,
+        roles: Roles,
+        own: &[Written],
+        by_hand: &[Written],
+        version: String,
+        generated: String,
+        warnings: Vec<String>,
+    ) -> Result<Self, Box<cedar_policy::PolicySetError>> {
+        let everything = || own.iter().chain(by_hand);
+        let full =
+            Slice::of(everything().map(|written| &written.policy), by_hand.iter().map(|written| &written.policy))?;
+        let mut slices = Vec::new();
+        for permission in Permission::all() {
+            for role in LinkRole::ALL {
+                let other_roles = |id: &str| {
+                    (LinkRole::ALL.into_iter().any(|other| other != role && id == role_id(other)))
+                        || (role != LinkRole::Delegate && id == grant_id())
+                };
+                let by_hand = by_hand.iter().map(|written| &written.policy);
+                let by_hand = by_hand.filter(|policy| names(&words, policy, permission));
+                let own = own.iter().filter(|written| !other_roles(&written.id)).map(|written| &written.policy);
+                let own = own.filter(|policy| names(&words, policy, permission));
+                slices.push(Slice::of(own.chain(by_hand.clone()), by_hand)?);
+            }
+        }
+        let ids: HashMap<String, Arc<str>> =
+            everything().map(|written| (written.id.clone(), Arc::from(written.id.as_str()))).collect();
+        let native = NATIVE.into_iter().filter_map(|gate| {
+            let id = gate_id(gate)?;
+            Some((gate, PolicyIds::from([ids.get(&id).cloned()?])))
+        });
+        Ok(Self {
+            generation: GENERATIONS.fetch_add(1, Ordering::Relaxed),
+            version,
+            roles: roles.table,
+            generated,
+            warnings,
+            words,
+            authorizer: Authorizer::new(),
+            full,
+            slices,
+            native: native.collect(),
+            ids,
+        })
+    }
+
+    pub(super) fn slice(&self, permission: Permission, role: LinkRole) -> Option<&Slice> {
+        self.slices.get(permission.index() * LinkRole::ALL.len() + role_index(role))
+    }
+
+    /// The id of a policy as it is told in answers.
+    pub(super) fn id(&self, id: &str) -> Arc<str> {
+        self.ids.get(id).cloned().unwrap_or_else(|| id.into())
+    }
+
+    /// The generated policy that states a gate which was found closed without asking Cedar.
+    pub(super) fn native(&self, gate: Gate) -> PolicyIds {
+        let known = self.native.iter().find(|(one, _)| *one == gate);
+        known.map_or_else(|| PolicyIds::from([]), |(_, ids)| ids.clone())
+    }
+}
+
+/// Gates that are tested before Cedar is asked.
+const NATIVE: [Gate; 9] = [
+    Gate::Link,
+    Gate::Suspension,
+    Gate::Partner,
+    Gate::Approval,
+    Gate::Active,
+    Gate::Started,
+    Gate::Ended,
+    Gate::Address,
+    Gate::Mfa,
+];
+
+fn role_index(role: LinkRole) -> usize {
+    LinkRole::ALL.into_iter().position(|one| one == role).unwrap_or(usize::MAX)
+}
+
+impl Slice {
+    fn of<'a>(
+        policies: impl Iterator<Item = &'a Policy> + Clone,
+        by_hand: impl Iterator<Item = &'a Policy>,
+    ) -> Result<Self, Box<cedar_policy::PolicySetError>> {
+        let permits = policies.clone().filter(|policy| policy.effect() == Effect::Permit);
+        Ok(Self {
+            permits: PolicySet::from_policies(permits.cloned()).map_err(Box::new)?,
+            set: PolicySet::from_policies(policies.cloned()).map_err(Box::new)?,
+            reads: by_hand.fold(Reads::NOTHING, |reads, policy| reads.and(reads::of(policy))),
+        })
+    }
+}
+
+/// Whether the policy's scope takes this action. Only the scope is looked at: it is what Cedar tests first, and it
+/// cannot fail, so a policy that is left out by it could neither match nor err.
+fn names(words: &Vocabulary, policy: &Policy, permission: Permission) -> bool {
+    let Some(action) = words.action(permission) else { return true };
+    let asked = action.uid();
+    let within = |group| asked == group || words.is_in(permission, &group);
+    match policy.action_constraint() {
+        ActionConstraint::Any => true,
+        ActionConstraint::In(groups) => groups.into_iter().any(within),
+        ActionConstraint::Eq(one) => asked == one,
+    }
+}
+
+fn keep<T>(result: Result<T, Vec<Problem>>, problems: &mut Vec<Problem>) -> Option<T> {
+    result.map_err(|more| problems.extend(more)).ok()
+}
+
+/// Puts sample facts into the terms of the schema: one that asks for more than linkgate knows would fail every request.
+fn fits(words: &Vocabulary, roles: &RoleTable, source: &SourceFile) -> Result<(), Vec<Problem>> {
+    let Some((user, link)) = sample() else { return Ok(()) };
+    for link in [Some(&link), None] {
+        for permission in Permission::all() {
+            let facts = Facts {
+                user: &user,
+                link,
+                permission,
+                switch_context: false,
+                now: Millis(0),
+                ip: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+                mfa: false,
+                method: "GET",
+                route_class: "read",
+            };
+            let schema = Some(&words.schema);
+            let fits = |error: &Unfit, at: &str, help: &str| {
+                let place = source.text.find(at).map_or(0..0, |start| start..start + at.len());
+                vec![Problem::at(source, place, error.to_string()).help(help)]
+            };
+            let question = Question::new(words, roles, &facts, schema)
+                .map_err(|error| fits(&error, "entity", "put the shipped entities back; only groups may be added"))?;
+            question.request(words, permission, schema).map_err(|error| {
+                fits(&error, "type RequestContext", "the context has the shipped attributes, no fewer and no more")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn sample() -> Option<(UserFacts, LinkFacts)> {
+    let nil = uuid::Uuid::nil();
+    let user = UserFacts {
+        issuer: "issuer".into(),
+        sub: "sub".into(),
+        partner_id: PartnerId(nil),
+        holds: PermissionSet::ALL,
+        suspended: false,
+    };
+    let link = Link {
+        id: LinkId(nil),
+        partner_id: PartnerId(nil),
+        tenant_id: TenantId::new("tenant").ok()?,
+        role: LinkRole::Delegate,
+        granted: PermissionSet::ALL,
+        denied: PermissionSet::ALL,
+        approval: Approval::Approved,
+        is_active: true,
+        start: Millis(0),
+        end: Some(Millis(1)),
+        allowed_cidrs: Box::default(),
+        require_mfa: true,
+        version: LinkVersion(1),
+    };
+    let link = LinkFacts {
+        link,
+        partner_active: true,
+        suspended: false,
+        tenant_status: "active".into(),
+        ancestors: Box::default(),
+    };
+    Some((user, link))
+}
+
+fn version(sources: &Sources, generated: &str) -> String {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    let mut add = |text: &str| {
+        hash.update(&(text.len() as u64).to_be_bytes());
+        hash.update(text.as_bytes());
+    };
+    add(&GENERATOR.to_string());
+    add(&sources.schema.text);
+    add(&sources.roles.text);
+    add(generated);
+    for file in &sources.guardrails {
+        // The file's own name without its folder: the same set has the same version wherever it is mounted.
+        add(file.name.rsplit(['/', '\\']).next().unwrap_or_default());
+        add(&file.text);
+    }
+    hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,162 @@
+//! Where a policy set comes from: a folder, or the set built into the binary.
+//!
+//! A missing part is an error, never "nothing": a guardrails folder that failed to mount must not open doors. Only
+//! `guardrails/*.cedar` is read, not deeper; what else lies there is reported as a warning. Hidden files are skipped,
+//! as editors and volume mounts leave them.
+
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::problem::Problem;
+
+/// Largest file that is read; a policy set of people's making is some kilobytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Most guardrail files. Cedar's cost grows with the number of policies.
+const MAX_GUARDRAIL_FILES: usize = 256;
+
+/// One file's text under the name that messages use.
+#[derive(Clone, Debug)]
+pub(super) struct SourceFile {
+    pub(super) name: String,
+    pub(super) text: Arc<str>,
+}
+
+/// All inputs of one policy set.
+#[derive(Clone, Debug)]
+pub(super) struct Sources {
+    pub(super) schema: SourceFile,
+    pub(super) roles: SourceFile,
+    /// Sorted by file name, so that the digest does not depend on the folder's order.
+    pub(super) guardrails: Vec<SourceFile>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Sources {
+    /// The shipped set.
+    pub(super) fn built_in() -> Self {
+        let file = |name: &str, text: &str| SourceFile { name: format!("built-in/{name}"), text: text.into() };
+        Self {
+            schema: file("schema.cedarschema", include_str!("../../policies/schema.cedarschema")),
+            roles: file("roles.toml", include_str!("../../policies/roles.toml")),
+            guardrails: vec![file(
+                "guardrails/examples.cedar",
+                include_str!("../../policies/guardrails/examples.cedar"),
+            )],
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Reads a folder; every file that cannot be read is a problem of its own.
+    pub(super) fn read(dir: &Path) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut warnings = Vec::new();
+        let schema = read_file(&dir.join("schema.cedarschema"), &mut problems);
+        let roles = read_file(&dir.join("roles.toml"), &mut problems);
+        let guardrails: Vec<_> = list_guardrails(&dir.join("guardrails"), &mut problems, &mut warnings)
+            .iter()
+            .filter_map(|path| read_file(path, &mut problems))
+            .collect();
+        match (schema, roles) {
+            (Some(schema), Some(roles)) if problems.is_empty() => Ok(Self { schema, roles, guardrails, warnings }),
+            _ => Err(problems),
+        }
+    }
+}
+
+fn list_guardrails(folder: &Path, problems: &mut Vec<Problem>, warnings: &mut Vec<String>) -> Vec<PathBuf> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => {
+            let problem = Problem::of_file(folder.display().to_string(), format!("cannot be listed: {error}"));
+            problems.push(problem.help("the folder must exist, even if it is empty: a lost mount must not open doors"));
+            return Vec::new();
+        }
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = match entry {
+            Ok(entry) => entry.path(),
+            Err(error) => {
+                problems.push(Problem::of_file(folder.display().to_string(), format!("cannot be listed: {error}")));
+                continue;
+            }
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        if path.extension().is_some_and(|extension| extension == "cedar") && !path.is_dir() {
+            found.push(path);
+        } else {
+            warnings.push(format!("{}: not read (only `*.cedar` files of this folder itself are)", path.display()));
+        }
+    }
+    if found.len() > MAX_GUARDRAIL_FILES {
+        let message = format!("holds {} policy files; at most {MAX_GUARDRAIL_FILES} are read", found.len());
+        problems.push(Problem::of_file(folder.display().to_string(), message).help("put several policies in one file"));
+        return Vec::new();
+    }
+    found.sort();
+    warnings.sort();
+    found
+}
+
+fn read_file(path: &Path, problems: &mut Vec<Problem>) -> Option<SourceFile> {
+    let name = path.display().to_string();
+    let mut text = String::new();
+    let read = fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text));
+    match read {
+        Ok(length) if length as u64 > MAX_FILE_BYTES => {
+            problems.push(Problem::of_file(name, format!("is larger than {MAX_FILE_BYTES} bytes")));
+            None
+        }
+        Ok(_) => Some(SourceFile { name, text: text.into() }),
+        Err(error) => {
+            problems.push(Problem::of_file(name, format!("cannot be read: {error}")));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_set_is_the_shipped_folder() {
+        let shipped = Sources::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/policies"))).unwrap();
+        let built_in = Sources::built_in();
+        assert_eq!(shipped.schema.text, built_in.schema.text);
+        assert_eq!(shipped.roles.text, built_in.roles.text);
+        let texts = |set: &Sources| set.guardrails.iter().map(|file| file.text.clone()).collect::<Vec<_>>();
+        assert_eq!(texts(&shipped), texts(&built_in), "list new guardrail files in `built_in`");
+        assert!(shipped.warnings.is_empty());
+    }
+
+    #[test]
+    fn a_missing_guardrails_folder_is_an_error_and_strange_files_a_warning() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = Sources::built_in();
+        fs::write(dir.path().join("schema.cedarschema"), &*set.schema.text).unwrap();
+        fs::write(dir.path().join("roles.toml"), &*set.roles.text).unwrap();
+        let problems = Sources::read(dir.path()).unwrap_err();
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].file.ends_with("guardrails"), "{problems:?}");
+
+        let folder = dir.path().join("guardrails");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("b.cedar"), "").unwrap();
+        fs::write(folder.join("a.cedar"), "").unwrap();
+        fs::write(folder.join(".a.cedar.swp"), "").unwrap();
+        fs::write(folder.join("c.cedar.off"), "").unwrap();
+        fs::create_dir(folder.join("deep")).unwrap();
+        let set = Sources::read(dir.path()).unwrap();
+        let names: Vec<_> = set.guardrails.iter().map(|file| file.name.rsplit('/').next().unwrap()).collect();
+        assert_eq!(names, ["a.cedar", "b.cedar"]);
+        assert_eq!(set.warnings.len(), 2, "{:?}", set.warnings);
+    }
+}

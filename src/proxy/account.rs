@@ -1,0 +1,231 @@
+//! The stage that opens the audit record, and the ledger that completes it exactly once (I3).
+
+use std::{rc::Rc, sync::Arc, time::Instant};
+
+use http::{HeaderValue, StatusCode};
+use uuid::Uuid;
+
+use super::{
+    body::{Ending, Finish},
+    fields::Checked,
+    flow::Trail,
+    metrics::log_request,
+    respond::Failure,
+    session::Who,
+    worker::Worker,
+};
+use crate::{
+    audit::{Completion, Decision, Durability, OpenRecord, Opening},
+    config::settings::Access,
+    domain::{DecisionId, ErrorCode},
+};
+
+pub const REQUEST_ID: &str = "x-request-id";
+pub const DECISION_ID: &str = "x-decision-id";
+
+/// A request that may be acted upon: decided, counted, recorded.
+#[derive(Debug)]
+pub struct Opened {
+    pub checked: Checked,
+    pub ledger: Ledger,
+}
+
+/// Opens the record where one is due: partner users, and whoever names a managed tenant.
+pub async fn open(worker: &Rc<Worker>, trail: &mut Trail, checked: Checked) -> Result<Opened, Failure> {
+    let mut record = None;
+    if is_recorded(trail) {
+        let id = DecisionId::generate();
+        let level = durability(trail);
+        let opened = write(worker, trail, id, Decision::Allow, None, level).await?;
+        trail.decision_id = Some(id);
+        record = Some(opened);
+    }
+    Ok(Opened { checked, ledger: Ledger::new(worker, trail, record) })
+}
+
+/// Records a refusal. What is refused before the caller is known is counted, not journalled.
+pub async fn refusal(worker: &Rc<Worker>, trail: &mut Trail, failure: &Failure) -> Result<(), Failure> {
+    if trail.decision_id.is_some() {
+        // The record was opened; its ledger has completed it.
+        return Ok(());
+    }
+    if !is_recorded(trail) {
+        log_request(worker, trail, failure.code.status(), 0, Some(failure.word()));
+        return Ok(());
+    }
+    let id = DecisionId::generate();
+    let record = write(worker, trail, id, Decision::Deny, Some(failure.word()), durability(trail)).await?;
+    trail.decision_id = Some(id);
+    record.complete(Completion {
+        status: Some(failure.code.status()),
+        duration_us: elapsed_us(trail.started),
+        ..Completion::default()
+    });
+    log_request(worker, trail, failure.code.status(), 0, Some(failure.word()));
+    Ok(())
+}
+
+fn is_recorded(trail: &Trail) -> bool {
+    let Some(session) = &trail.session else { return false };
+    match &session.who {
+        Who::Partner(_) | Who::Refused(_) => true,
+        Who::Plain => trail.cross,
+    }
+}
+
+/// Without a rule (a refusal before routing) the strictest class applies.
+fn durability(trail: &Trail) -> Durability {
+    trail.route.as_ref().map_or(Durability::Disk, |route| route.settings.durability)
+}
+
+async fn write(
+    worker: &Rc<Worker>,
+    trail: &Trail,
+    id: DecisionId,
+    decision: Decision,
+    reason: Option<&str>,
+    level: Durability,
+) -> Result<OpenRecord, Failure> {
+    let bundle = worker.gateway.policies.current();
+    let session = trail.session.as_ref();
+    let caller = session.map(|session| &session.caller);
+    let partner = session.and_then(|session| session.partner());
+    let target = trail.uri.path_and_query().map_or("", |target| target.as_str());
+    let opening = Opening {
+        user_id: caller.map(|caller| &*caller.sub),
+        username: caller.and_then(|caller| caller.username.as_deref()),
+        issuer: caller.map(|caller| &*caller.issuer),
+        session_id: caller.and_then(|caller| caller.session_id.as_deref()),
+        partner_id: partner.map(|partner| partner.facts.partner_id),
+        partner_name: partner.map(|partner| &*partner.portfolio.partner.name),
+        partner_tenant_id: partner.map(|partner| partner.portfolio.partner.home_tenant_id.as_str()),
+        action: trail.route.as_ref().map(|route| match route.settings.access {
+            Access::Permission(permission) => permission.name(),
+            Access::Home => "home",
+            Access::Public => "public",
+            Access::Deny => "deny",
+        }),
+        resource_type: trail.route.as_ref().and_then(|route| route.resource_type.as_deref()),
+        resource_id: trail.resource_id.as_deref(),
+        managed_tenant_id: trail.managed_tenant.as_ref().filter(|_| trail.cross).map(|tenant| tenant.as_str()),
+        link_id: trail.link.as_ref().map(|link| link.link.id),
+        link_version: trail.link.as_ref().map(|link| link.link.version),
+        decision,
+        reason,
+        policies: &trail.policies,
+        policy_version: bundle.version(),
+        trace_id: std::str::from_utf8(&trail.trace_id).ok(),
+        client_ip: Some(trail.client_ip),
+        user_agent: trail.user_agent.as_ref().and_then(|value| value.to_str().ok()),
+        mfa: caller.is_some_and(|caller| caller.mfa),
+        ..Opening::new(id, trail.now, trail.method.as_str(), target, trail.request_id.as_str())
+    };
+    worker.gateway.journal.admit(&opening, level).await.map_err(|error| {
+        worker.gateway.metrics.audit_refused.inc();
+        tracing::error!(request_id = %trail.request_id, %error, "the request is refused because it cannot be recorded");
+        Failure::new(ErrorCode::AuditUnavailable, "audit_unavailable")
+    })
+}
+
+fn elapsed_us(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// An id as a header value.
+pub fn id_header(id: Uuid) -> HeaderValue {
+    let mut space = Uuid::encode_buffer();
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut space)).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// What has to be settled when an exchange ends, however it ends. Dropped without an ending it counts as aborted.
+#[derive(Debug)]
+pub struct Ledger {
+    worker: Rc<Worker>,
+    record: Option<OpenRecord>,
+    trail: LedgerTrail,
+    pub status: Option<StatusCode>,
+    pub upstream: Option<Arc<str>>,
+    /// Kept until the end: the place among the requests under way, the watch over the stream, the connection.
+    pub place: Option<crate::upstream::InFlight>,
+    pub registration: Option<super::watch::Registration>,
+    pub lease: Option<(crate::upstream::Lease<super::body::RequestBody>, Rc<super::body::Progress>)>,
+    /// The word for an outcome that overturns or explains: an upstream's failure, a limit passed.
+    pub reason: Option<&'static str>,
+    settled: bool,
+}
+
+/// What the log line at the end needs of the trail.
+#[derive(Debug)]
+pub struct LedgerTrail {
+    pub started: Instant,
+    pub line: Option<super::metrics::LogLine>,
+}
+
+impl Ledger {
+    fn new(worker: &Rc<Worker>, trail: &Trail, record: Option<OpenRecord>) -> Self {
+        Self {
+            worker: Rc::clone(worker),
+            record,
+            trail: LedgerTrail { started: trail.started, line: super::metrics::LogLine::of(worker, trail) },
+            status: None,
+            upstream: None,
+            place: None,
+            registration: None,
+            lease: None,
+            reason: None,
+            settled: false,
+        }
+    }
+
+    /// Ends the exchange with a failure of the gateway's or the upstream's.
+    pub fn fail(mut self, failure: &Failure) {
+        self.status = StatusCode::from_u16(failure.code.status()).ok();
+        self.reason = Some(failure.word());
+        self.settle(Ending { bytes: 0, aborted: None });
+    }
+
+    fn settle(&mut self, ending: Ending) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        let duration_us = elapsed_us(self.trail.started);
+        let reason = ending.aborted.or(self.reason);
+        if let Some(record) = self.record.take() {
+            record.complete(Completion {
+                status: self.status.map(|status| status.as_u16()),
+                bytes: ending.bytes,
+                duration_us,
+                upstream: self.upstream.clone(),
+                aborted: ending.aborted.is_some(),
+                decision: None,
+                reason: reason.map(Into::into),
+                slices: Vec::new(),
+            });
+        }
+        if let Some(line) = self.trail.line.take() {
+            line.write(self.status.map_or(0, |status| status.as_u16()), ending.bytes, duration_us, reason);
+        }
+        self.worker.gateway.metrics.bytes_sent.inc_by(ending.bytes);
+        // Only a connection on which both messages are complete may carry another request.
+        if let Some((lease, progress)) = self.lease.take()
+            && ending.aborted.is_none()
+            && progress.ended.get()
+        {
+            lease.give_back();
+        }
+        self.registration = None;
+        self.place = None;
+    }
+}
+
+impl Finish for Ledger {
+    fn finish(mut self: Box<Self>, ending: Ending) {
+        self.settle(ending);
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.settle(Ending { bytes: 0, aborted: Some("client_disconnected") });
+    }
+}

@@ -1,0 +1,145 @@
+//! Life of a request: one function that reads like the list in the architecture page.
+//!
+//! Each stage consumes one type and gives the next. What is refused on the way is answered, rate-limited and audited by
+//! `refuse`, with whatever the trail holds by then.
+
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Instant};
+
+use http::{HeaderValue, Request, Response, header};
+use hyper::body::Incoming;
+
+use super::{
+    account, authorize, body::ResponseBody, fields, forward, identify, intake,
+    metrics::Measured,
+    quota,
+    respond::{self, Failure},
+    route::{self, Route},
+    session::Session,
+    tenant,
+    watch::ConnectionSwitch,
+    worker::Worker,
+};
+use crate::domain::{DecisionId, LinkFacts, Millis, RequestId, TenantId};
+
+/// The connection that a request came on.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub ip: IpAddr,
+    pub switch: Rc<ConnectionSwitch>,
+}
+
+/// What is known of a request so far, for its audit record, its log line and its answer's headers. It grants nothing:
+/// what a stage needs from an earlier one travels in the stage's own type.
+#[derive(Debug)]
+pub struct Trail {
+    pub started: Instant,
+    pub now: Millis,
+    pub request_id: RequestId,
+    pub trace_id: [u8; 32],
+    pub client_ip: IpAddr,
+    pub peer: Peer,
+    pub method: http::Method,
+    pub uri: http::Uri,
+    pub user_agent: Option<HeaderValue>,
+    /// An HTTP/1 upgrade was asked for: if it is not made, the connection closes.
+    pub upgrade_asked: bool,
+    pub route: Option<Arc<Route>>,
+    pub resource_id: Option<Box<str>>,
+    pub session: Option<Rc<Session>>,
+    pub managed_tenant: Option<TenantId>,
+    pub cross: bool,
+    pub link: Option<Arc<LinkFacts>>,
+    pub policies: Arc<[Arc<str>]>,
+    pub decision_id: Option<DecisionId>,
+    pub bucket: Option<crate::limit::Taken>,
+}
+
+/// Answers one request. Never fails: whatever goes wrong becomes a response here.
+pub async fn handle(worker: Rc<Worker>, peer: Peer, request: Request<Incoming>) -> Response<ResponseBody> {
+    let mut trail = intake::begin(&worker, peer, &request);
+    let measured = Measured::begin(&worker.gateway);
+    let outcome = serve(&worker, &mut trail, request).await;
+    let mut response = match outcome {
+        Ok(response) => response,
+        Err(failure) => refuse(&worker, &mut trail, &failure).await,
+    };
+    finish_head(&trail, &mut response);
+    measured.head(&worker, &trail, response.status());
+    response
+}
+
+async fn serve(
+    worker: &Rc<Worker>,
+    trail: &mut Trail,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Failure> {
+    intake::check(worker, &request)?;
+    if let Some(own) = forward::own_document(worker, &request) {
+        return Ok(own);
+    }
+    // The path first: an unknown route says nothing about who may call it.
+    let routed = route::find(worker, trail, request)?;
+    let (identified, named) = identify::caller(worker, trail, routed).await?;
+    let placed = tenant::place(trail, identified, named)?;
+    let authorized = authorize::decide(worker, trail, placed)?;
+    // After the decision: a refusal counts in the partner's refusal bucket, not in the tenant's.
+    let admitted = quota::admit(worker, trail, authorized)?;
+    // Before the record is opened: a refused body is a refusal, not an aborted act.
+    let checked = fields::check(trail, admitted).await?;
+    // Before the act: no upstream is called for what is not recorded (I3).
+    let opened = account::open(worker, trail, checked).await?;
+    forward::send(worker, trail, opened).await
+}
+
+/// Answers, records and counts a refusal.
+async fn refuse(worker: &Rc<Worker>, trail: &mut Trail, failure: &Failure) -> Response<ResponseBody> {
+    let failure = quota::refused(worker, trail, failure.clone());
+    let failure = match account::refusal(worker, trail, &failure).await {
+        Ok(()) => failure,
+        Err(unrecorded) => unrecorded,
+    };
+    worker.gateway.metrics.refused(&failure);
+    let named = trail.managed_tenant.as_ref().filter(|_| trail.cross).map(TenantId::as_str);
+    respond::failure(&failure, &trail.request_id, named)
+}
+
+/// Headers that every answer carries.
+fn finish_head(trail: &Trail, response: &mut Response<ResponseBody>) {
+    let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+    let keeps_cache = trail.route.as_ref().is_some_and(|route| route.settings.keep_cache_control);
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(trail.request_id.as_str()) {
+        headers.insert(account::REQUEST_ID, id);
+    }
+    match trail.decision_id {
+        Some(id) => {
+            headers.insert(account::DECISION_ID, account::id_header(id.0));
+        }
+        None => {
+            headers.remove(account::DECISION_ID);
+        }
+    }
+    if !keeps_cache || !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    }
+    if !headers.contains_key(header::VARY) {
+        headers.insert(header::VARY, HeaderValue::from_static("Authorization, X-Active-Tenant-Id"));
+    } else if !keeps_cache {
+        headers.append(header::VARY, HeaderValue::from_static("Authorization, X-Active-Tenant-Id"));
+    }
+    headers.remove(tenant::ACTIVE_TENANT);
+    headers.remove(forward::CROSS_TENANT);
+    if trail.cross
+        && let Some(tenant) = &trail.managed_tenant
+        && let Some(value) = super::session::text_header(tenant.as_str())
+    {
+        headers.insert(tenant::ACTIVE_TENANT, value);
+        headers.insert(forward::CROSS_TENANT, HeaderValue::from_static("true"));
+    }
+    if let Some(bucket) = &trail.bucket {
+        crate::limit::RateHeaders::set(bucket, headers);
+    }
+    if trail.upgrade_asked && !upgraded {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}

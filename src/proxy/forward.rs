@@ -1,0 +1,260 @@
+//! The act: a permitted request goes upstream and its answer comes back (I1, I2).
+//!
+//! The head that is sent is built anew: protected and hop-by-hop headers gone, ours set, framing left to hyper, the path
+//! byte for byte the one that was decided. Bodies stream both ways.
+
+use std::{future::poll_fn, rc::Rc, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use tokio::time::Instant;
+
+use super::{
+    account::{Ledger, Opened},
+    body::{Broken, Cut, Progress, RequestBody, ResponseBody, UpstreamStream},
+    flow::Trail,
+    headers,
+    outgoing::{self, Outgoing},
+    query,
+    respond::Failure,
+    tunnel,
+    watch::Watched,
+    worker::Worker,
+};
+use crate::{
+    domain::{Denial, ErrorCode, Gate},
+    upstream::{Lease, SendError, Upstream},
+};
+
+pub const CROSS_TENANT: &str = "x-cross-tenant-access";
+
+/// Where the gateway publishes the keys of its assertions.
+const JWKS_PATH: &str = "/.well-known/linkgate/jwks.json";
+
+/// Path and query as they are forwarded.
+#[derive(Debug)]
+pub struct Target(Uri);
+
+impl Target {
+    /// Drops the query parameters by which upstreams would take another tenant.
+    pub fn of(uri: &Uri) -> Result<Self, Failure> {
+        let unfit = || Failure::new(ErrorCode::BadRequest, "target");
+        let target = uri.path_and_query().ok_or_else(unfit)?;
+        let Some(asked) = target.query() else {
+            // Without a query the bytes of the path go on as they are.
+            return Ok(Self(Uri::from(target.clone())));
+        };
+        let text = match query::cleaned(asked) {
+            Some(kept) if kept.len() == asked.len() => return Ok(Self(Uri::from(target.clone()))),
+            Some(kept) => format!("{}?{kept}", target.path()),
+            None => target.path().to_owned(),
+        };
+        text.parse().map(Self).map_err(|_| unfit())
+    }
+
+    pub fn into_uri(self) -> Uri {
+        self.0
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.path()
+    }
+
+    pub fn query(&self) -> &str {
+        self.0.query().unwrap_or_default()
+    }
+}
+
+/// The gateway's own public documents.
+pub fn own_document(worker: &Worker, request: &Request<Incoming>) -> Option<Response<ResponseBody>> {
+    let keyring = worker.gateway.keyring.as_ref()?;
+    if request.uri().path() != JWKS_PATH || !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    let body = Bytes::copy_from_slice(keyring.jwks_json().as_bytes());
+    let mut response = Response::new(ResponseBody::Full(Some(body)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Some(response)
+}
+
+/// Forwards. The permit travels inside `opened` and is consumed: one permit, one request.
+pub async fn send(worker: &Rc<Worker>, trail: &mut Trail, opened: Opened) -> Result<Response<ResponseBody>, Failure> {
+    let Opened { checked, mut ledger } = opened;
+    let exchange = Exchange { cut: Rc::default(), progress: Rc::default() };
+    match attempt(worker, trail, checked, &mut ledger, &exchange).await {
+        Ok((response, client_upgrade, total)) => {
+            ledger.status = Some(response.status());
+            Ok(answer(trail, response, client_upgrade, ledger, exchange.cut, total))
+        }
+        Err(failure) => {
+            let failure = explained(failure, &exchange);
+            ledger.fail(&failure);
+            Err(failure)
+        }
+    }
+}
+
+/// The two switches of one exchange.
+#[derive(Debug)]
+pub struct Exchange {
+    pub cut: Rc<Cut>,
+    pub progress: Rc<Progress>,
+}
+
+type Answered = (Response<Incoming>, Option<OnUpgrade>, Option<Instant>);
+
+async fn attempt(
+    worker: &Rc<Worker>,
+    trail: &Trail,
+    checked: super::fields::Checked,
+    ledger: &mut Ledger,
+    exchange: &Exchange,
+) -> Result<Answered, Failure> {
+    let routed = &checked.admitted.0.placed.identified.routed;
+    let route = Arc::clone(&routed.route);
+    let upstream = route.upstream.as_ref().ok_or_else(|| Failure::new(ErrorCode::InternalError, "no_upstream"))?;
+    ledger.upstream = Some(Arc::clone(&upstream.name));
+    ledger.place =
+        Some(upstream.enter().ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "upstream_full"))?);
+    let outgoing = outgoing::build(worker, trail, checked, upstream, exchange)?;
+    ledger.registration = watch(trail, exchange).map(|watched| worker.streams.register(watched));
+    let total = route.settings.total_timeout.map(|total| Instant::from_std(trail.started) + total);
+    let patience = route.settings.response_timeout.unwrap_or(upstream.settings.response_timeout);
+    let Outgoing { request, client_upgrade, tenant } = outgoing;
+    let (response, lease) = wait(worker, upstream, tenant.as_ref(), request, exchange, patience, total).await?;
+    ledger.lease = Some((lease, Rc::clone(&exchange.progress)));
+    Ok((response, client_upgrade, total))
+}
+
+/// Cross-tenant exchanges are watched from here to their last byte.
+fn watch(trail: &Trail, exchange: &Exchange) -> Option<Rc<Watched>> {
+    let (session, tenant, route) = (trail.session.as_ref()?, trail.managed_tenant.as_ref()?, trail.route.as_ref()?);
+    trail.cross.then(|| {
+        Rc::new(Watched::new(
+            Rc::clone(&exchange.cut),
+            Rc::clone(session),
+            tenant.clone(),
+            Arc::clone(route),
+            trail.client_ip,
+            trail.method.clone(),
+            Rc::clone(&trail.peer.switch),
+        ))
+    })
+}
+
+/// Sends and waits for the answer's head: until the stream is cut, the total time is over, or nothing moves for
+/// `patience` (an upload that goes on is not cut short by it).
+async fn wait(
+    worker: &Rc<Worker>,
+    upstream: &Upstream,
+    tenant: Option<&crate::domain::TenantId>,
+    request: Request<RequestBody>,
+    exchange: &Exchange,
+    patience: Duration,
+    total: Option<Instant>,
+) -> Result<(Response<Incoming>, Lease<RequestBody>), Failure> {
+    let origin = upstream
+        .origin(tenant)
+        .ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "no_address_for_tenant"))?;
+    let retry = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
+    let sending = worker.pool.send(origin, &upstream.settings, request, retry);
+    let cut = poll_fn(|cx| exchange.cut.poll_cut(cx));
+    tokio::pin!(sending, cut);
+    let mut moved = exchange.progress.bytes.get();
+    let timer = tokio::time::sleep_until(bounded(Instant::now() + patience, total));
+    tokio::pin!(timer);
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut sending => return answer.map_err(|error| unsent(&error)),
+            why = &mut cut => return Err(cut_short(why)),
+            () = &mut timer => {
+                let now = Instant::now();
+                let uploading = !exchange.progress.ended.get() && exchange.progress.bytes.get() > moved;
+                if !uploading || total.is_some_and(|total| total <= now) {
+                    return Err(Failure::new(ErrorCode::UpstreamTimeout, "response_timeout"));
+                }
+                moved = exchange.progress.bytes.get();
+                timer.as_mut().reset(bounded(now + patience, total));
+            }
+        }
+    }
+}
+
+fn bounded(at: Instant, total: Option<Instant>) -> Instant {
+    total.map_or(at, |total| total.min(at))
+}
+
+fn unsent(error: &SendError) -> Failure {
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    tracing::warn!(%error, source, "an upstream call failed");
+    match error {
+        SendError::Connect { .. } | SendError::ConnectTimeout(_) => {
+            Failure::new(ErrorCode::UpstreamUnavailable, "connect_failed")
+        }
+        SendError::Exchange(_) => Failure::new(ErrorCode::UpstreamError, "upstream_broke_off"),
+    }
+}
+
+/// A stream that was cut before its answer began ends like a request that is made now.
+fn cut_short(why: &'static str) -> Failure {
+    let mut failure = match why {
+        "links_stale" => Failure::new(ErrorCode::LinksStale, why),
+        "link_expired" => Failure::from(Denial::from(Gate::Ended)),
+        _ => Failure::from(Denial::from(Gate::Active)),
+    };
+    failure.detail = why;
+    failure
+}
+
+/// Where the request's body was the cause, that is what is told.
+fn explained(failure: Failure, exchange: &Exchange) -> Failure {
+    match exchange.progress.broken.get() {
+        Some(Broken::TooLarge) => Failure::new(ErrorCode::PayloadTooLarge, "body_bytes"),
+        Some(Broken::Idle) => {
+            Failure::new(ErrorCode::BadRequest, "body_timeout").saying("the request body took too long")
+        }
+        Some(Broken::Cut(why)) => cut_short(why),
+        Some(Broken::Client) => Failure::new(ErrorCode::BadRequest, "client_disconnected"),
+        Some(Broken::Upstream | Broken::Deadline) | None => failure,
+    }
+}
+
+fn answer(
+    trail: &Trail,
+    response: Response<Incoming>,
+    client_upgrade: Option<OnUpgrade>,
+    ledger: Ledger,
+    cut: Rc<Cut>,
+    total: Option<Instant>,
+) -> Response<ResponseBody> {
+    let upgrading = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if upgrading {
+        return tunnel::begin(trail, response, client_upgrade, ledger, cut, total);
+    }
+    let (mut parts, body) = response.into_parts();
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+    headers::clean_response(&mut parts.headers);
+    let stream = UpstreamStream::new(body, cut, total, Box::new(ledger));
+    Response::from_parts(parts, ResponseBody::Stream(Box::new(stream)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_goes_on_byte_for_byte_and_tenant_parameters_do_not() {
+        for (asked, expected) in [
+            ("/a/%C3%BC?x=%20", "/a/%C3%BC?x=%20"),
+            ("/a?tenant_id=b", "/a"),
+            ("/a?x=1&PARTNER_ID=b&y", "/a?x=1&y"),
+            ("/a?", "/a?"),
+        ] {
+            let target = Target::of(&asked.parse().unwrap()).unwrap();
+            assert_eq!(target.into_uri().to_string(), expected);
+        }
+    }
+}

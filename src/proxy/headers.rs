@@ -1,0 +1,259 @@
+//! Protected headers: removed from every client request, then set by the gateway (I2). Never "if absent".
+//!
+//! The comparison is done on the lower-cased name with `_` read as `-`, because servers behind CGI-like interfaces
+//! cannot tell the two apart. What a `Connection` header nominates is removed too, but the gateway's own headers are set
+//! after all removals, so nominating them removes nothing.
+
+use std::collections::HashSet;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{self, AsHeaderName},
+};
+use smallvec::SmallVec;
+
+/// What the gateway sets, and what tells upstreams of another method, path, tenant or identity.
+const PROTECTED: &[&str] = &[
+    "x-tenant-id",
+    "x-active-tenant-id",
+    "x-cross-tenant-access",
+    "x-user-id",
+    "x-partner-id",
+    "x-partner-tenant-id",
+    "x-partner-role",
+    "x-link-id",
+    "x-decision-id",
+    "x-request-id",
+    "traceparent",
+    "tracestate",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-linkgate-assertion",
+    "x-target-tenant-id",
+    "x-superuser-mode",
+    "x-roles",
+    "x-permissions",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-original-uri",
+    "x-rewrite-url",
+    "x-override-url",
+    "x-http-destinationurl",
+    "x-proxy-url",
+    "base-url",
+    "x-envoy-original-path",
+    "x-forwarded-uri",
+    "x-forwarded-path",
+    "x-forwarded-prefix",
+    "x-forwarded-user",
+    "x-forwarded-client-cert",
+    "x-forwarded-port",
+    "x-forwarded-server",
+    "x-forwarded-method",
+    "x-forwarded-ssl",
+    "x-forwarded-scheme",
+    "x-forwarded-email",
+    "x-forwarded-groups",
+    "x-sendfile",
+    "x-accel-redirect",
+    "x-waf-bypass-url",
+    "x-real-ip",
+    "forwarded",
+    "true-client-ip",
+    "x-remote-user",
+    "remote-user",
+    "x-client-cert",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-tenant-slug",
+];
+
+/// Hop-by-hop fields (RFC 9110, section 7.6.1) and what belongs to this connection alone.
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+    "http2-settings",
+];
+
+/// Spelled with `_` or `-`, these frame the message or carry a credential: a look-alike is refused, not repaired.
+const NO_LOOKALIKE: &[&str] = &["transfer-encoding", "content-length", "host", "authorization", "cookie", "connection", "upgrade", "te", "trailer", "expect"];
+
+/// The names that never pass from a client, compiled once.
+#[derive(Debug)]
+pub struct StripList {
+    names: HashSet<String, ahash::RandomState>,
+}
+
+impl StripList {
+    /// The contract's list and what the configuration adds (any case, `-` or `_`).
+    pub fn new(extra: &[String]) -> Self {
+        let names = PROTECTED
+            .iter()
+            .chain(HOP_BY_HOP)
+            .map(|name| (*name).to_owned())
+            .chain(extra.iter().map(|name| name.to_ascii_lowercase().replace('_', "-")))
+            .collect();
+        Self { names }
+    }
+
+    /// Whether a field of this name (lower case, as `HeaderName` has it) is removed.
+    pub fn holds(&self, name: &str) -> bool {
+        if name.contains('_') { self.names.contains(&name.replace('_', "-")) } else { self.names.contains(name) }
+    }
+
+    /// Removes all protected and hop-by-hop fields and those that `Connection` nominates.
+    pub fn clean(&self, headers: &mut HeaderMap) {
+        let nominated = nominated(headers);
+        let doomed: SmallVec<[HeaderName; 12]> =
+            headers.keys().filter(|name| self.holds(name.as_str())).cloned().collect();
+        for name in doomed {
+            headers.remove(name);
+        }
+        for name in nominated {
+            headers.remove(name);
+        }
+    }
+}
+
+/// A field whose name only looks like one that frames the message or carries a credential.
+pub fn lookalike(headers: &HeaderMap) -> Option<&HeaderName> {
+    headers.keys().find(|name| {
+        let name = name.as_str();
+        name.contains('_') && NO_LOOKALIKE.contains(&name.replace('_', "-").as_str())
+    })
+}
+
+/// Removes hop-by-hop fields and what `Connection` nominates from an upstream's response.
+pub fn clean_response(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        for name in nominated(headers) {
+            headers.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(*name);
+    }
+}
+
+/// The end-to-end fields that `Connection` lists; framing stays ours whatever it says.
+fn nominated(headers: &HeaderMap) -> SmallVec<[HeaderName; 2]> {
+    let mut found = SmallVec::new();
+    for value in headers.get_all(header::CONNECTION) {
+        for token in value.as_bytes().split(|byte| *byte == b',') {
+            if let Ok(name) = HeaderName::from_bytes(token.trim_ascii()) {
+                found.push(name);
+            }
+        }
+    }
+    found
+}
+
+/// Removes credentials beside the verified one: `X-API-Key` in both spellings and the named cookies.
+pub fn drop_second_credentials(headers: &mut HeaderMap, session_cookies: &[String]) {
+    for name in ["x-api-key", "x_api_key", "x_api-key", "x-api_key"] {
+        headers.remove(name);
+    }
+    if !headers.contains_key(header::COOKIE) {
+        return;
+    }
+    let mut kept: Vec<u8> = Vec::new();
+    for value in headers.get_all(header::COOKIE) {
+        for pair in value.as_bytes().split(|byte| *byte == b';') {
+            let pair = pair.trim_ascii();
+            let name = pair.split(|byte| *byte == b'=').next().unwrap_or(pair).trim_ascii();
+            let is_session = session_cookies.iter().any(|cookie| cookie.as_bytes().eq_ignore_ascii_case(name));
+            if !is_session && !pair.is_empty() {
+                if !kept.is_empty() {
+                    kept.extend_from_slice(b"; ");
+                }
+                kept.extend_from_slice(pair);
+            }
+        }
+    }
+    headers.remove(header::COOKIE);
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(kept))
+        && !value.is_empty()
+    {
+        headers.insert(header::COOKIE, value);
+    }
+}
+
+/// The only value of a field, or why there is none.
+pub fn single<N: AsHeaderName>(headers: &HeaderMap, name: N) -> Single<'_> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Single::Absent,
+        (Some(value), None) => Single::One(value),
+        (Some(_), Some(_)) => Single::Repeated,
+    }
+}
+
+/// How often a field stands in a request.
+#[derive(Debug)]
+pub enum Single<'a> {
+    Absent,
+    One(&'a HeaderValue),
+    Repeated,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn every_protected_name_goes_in_every_spelling() {
+        let list = StripList::new(&["X_Extra-Name".into()]);
+        for name in PROTECTED.iter().chain(HOP_BY_HOP).chain(&["x-extra-name"]) {
+            for spelled in [(*name).to_owned(), name.to_uppercase(), name.replace('-', "_"), name.replacen('-', "_", 1)] {
+                let mut headers = map(&[(&spelled, "evil"), (&spelled, "twice"), ("accept", "x")]);
+                list.clean(&mut headers);
+                assert_eq!(headers.len(), 1, "{spelled}");
+            }
+        }
+    }
+
+    #[test]
+    fn nominated_fields_go_and_others_stay() {
+        let mut headers = map(&[("connection", "close, X-Hop , ,bad name"), ("x-hop", "1"), ("x-stay", "1")]);
+        StripList::new(&[]).clean(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-stay"]);
+    }
+
+    #[test]
+    fn session_cookies_go_and_others_stay() {
+        let cookies = ["access_token".to_owned(), "refresh_token".to_owned()];
+        let mut headers = map(&[("cookie", "a=1; access_token=x; b=2"), ("cookie", " Refresh_Token=y"), ("x-api-key", "k")]);
+        drop_second_credentials(&mut headers, &cookies);
+        assert_eq!(headers.get("cookie").unwrap(), "a=1; b=2");
+        assert_eq!(headers.len(), 1);
+        let mut headers = map(&[("cookie", "access_token=x")]);
+        drop_second_credentials(&mut headers, &cookies);
+        assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn lookalikes_of_framing_and_credentials_are_found() {
+        for name in ["transfer_encoding", "Content_Length", "authorization"] {
+            let headers = map(&[(name, "x")]);
+            assert_eq!(lookalike(&headers).is_some(), name.contains('_'), "{name}");
+        }
+    }
+}

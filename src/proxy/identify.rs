@@ -1,0 +1,110 @@
+//! The stage that finds out who is calling (contract, section 2).
+//!
+//! No credential, a good one and a bad one are three answers. A bad bearer token never falls through to another
+//! credential.
+
+use std::{rc::Rc, sync::Arc};
+
+use http::HeaderMap;
+
+use super::{
+    flow::Trail,
+    respond::Failure,
+    route::Routed,
+    session::{self, Session},
+    tenant::{self, Named},
+    worker::Worker,
+};
+use crate::{
+    config::settings::Access,
+    domain::{ErrorCode, Millis},
+    identity::{self, Caller, Presented, Source},
+    store::Reading,
+};
+
+/// A request with its caller; `None` only on public routes.
+#[derive(Debug)]
+pub struct Identified {
+    pub routed: Routed,
+    pub session: Option<Rc<Session>>,
+    /// Where the token stood, to send it on in a home request.
+    pub source: Option<Source>,
+}
+
+/// Verifies the token and looks its bearer up. The tenant header is read in between, so that a malformed one is
+/// told before anything about the account is.
+pub async fn caller(worker: &Worker, trail: &mut Trail, routed: Routed) -> Result<(Identified, Named), Failure> {
+    if routed.route.settings.access == Access::Public {
+        return Ok((Identified { routed, session: None, source: None }, Named::Nothing));
+    }
+    let settings = &worker.gateway.settings;
+    let (token, source) = match identity::bearer(&routed.parts.headers, settings.identity.cookie.as_deref()) {
+        Presented::Token(token, source) => (token, source),
+        Presented::None => return Err(Failure::new(ErrorCode::Unauthorized, "no_credential")),
+        Presented::Bad => return Err(Failure::new(ErrorCode::Unauthorized, "bad_credential")),
+    };
+    // A browser sends a cookie by itself, whoever's page asks; for a WebSocket even with GET.
+    let unsafe_act = !routed.parts.method.is_safe() || trail.upgrade_asked;
+    let authority = routed.parts.uri.authority().map(http::uri::Authority::as_str);
+    if source == Source::Cookie && unsafe_act && !identity::same_origin(&routed.parts.headers, authority) {
+        return Err(Failure::new(ErrorCode::Unauthorized, "cross_origin_cookie")
+            .saying("a cookie is not accepted from another origin"));
+    }
+    let now = trail.now;
+    if let Some(session) = worker.known_session(token, now) {
+        let named = tenant::named(&routed.parts.headers)?;
+        trail.session = Some(Rc::clone(&session));
+        return Ok((Identified { routed, session: Some(session), source: Some(source) }, named));
+    }
+    let keys = worker.gateway.verifier.generation();
+    let caller = match worker.verified_caller(token, keys, now) {
+        Some(caller) => caller,
+        None => verify(worker, token, now).await?,
+    };
+    let named = tenant::named(&routed.parts.headers)?;
+    let reading = if stays_home(&caller, &named) { Reading::HomeOnly } else { Reading::Fresh };
+    let session = session::resolve(worker, caller, keys, reading).await.map_err(|session::Unresolved| {
+        Failure::new(ErrorCode::LinksStale, "account_unknown")
+    })?;
+    worker.keep_session(token, &session);
+    trail.session = Some(Rc::clone(&session));
+    Ok((Identified { routed, session: Some(session), source: Some(source) }, named))
+}
+
+fn stays_home(caller: &Caller, named: &Named) -> bool {
+    match named {
+        Named::Nothing => true,
+        Named::Tenant(tenant) => caller.home_tenant.as_ref() == Some(tenant),
+        Named::Impossible => false,
+    }
+}
+
+/// Verifies; an unknown key is fetched for once, at the verifier's bounded rate.
+async fn verify(worker: &Worker, token: &str, now: Millis) -> Result<Arc<Caller>, Failure> {
+    let verifier = &worker.gateway.verifier;
+    let refused = |error: &identity::AuthError| {
+        tracing::debug!(%error, "token refused");
+        Failure::new(ErrorCode::Unauthorized, error.label())
+    };
+    match verifier.verify(token, now) {
+        Ok(caller) => Ok(caller),
+        Err(error) => {
+            let again = Arc::clone(verifier);
+            let asked = error.clone();
+            // The fetch belongs to the service runtime: sockets belong to the runtime that opened them.
+            let fetched = worker.gateway.service.spawn(async move { again.refetch(&asked).await }).await;
+            if !matches!(fetched, Ok(true)) {
+                return Err(refused(&error));
+            }
+            verifier.verify(token, now).map_err(|error| refused(&error))
+        }
+    }
+}
+
+/// The token as it stands in the request, for sending it on as `Authorization` where it came as a cookie.
+pub fn presented_token<'h>(headers: &'h HeaderMap, cookie: Option<&str>) -> Option<&'h str> {
+    match identity::bearer(headers, cookie) {
+        Presented::Token(token, _) => Some(token),
+        Presented::None | Presented::Bad => None,
+    }
+}

@@ -1,0 +1,169 @@
+//! The first stage: what a request must be before anything is looked up. Bounds, exact framing, an unambiguous path.
+
+use std::{net::IpAddr, rc::Rc, time::Instant};
+
+use http::{HeaderMap, Request, Uri, Version, header};
+use hyper::body::Incoming;
+use uuid::Uuid;
+
+use super::{
+    flow::{Peer, Trail},
+    headers::{Single, lookalike, single},
+    path,
+    respond::Failure,
+    worker::Worker,
+};
+use crate::domain::{ErrorCode, Millis, RequestId};
+
+/// Begins the trail: request id, client address, the moment that all stages decide by.
+pub fn begin(worker: &Rc<Worker>, peer: Peer, request: &Request<Incoming>) -> Trail {
+    let headers = request.headers();
+    let request_id = match single(headers, super::account::REQUEST_ID) {
+        Single::One(value) => value.to_str().ok().and_then(RequestId::from_client),
+        Single::Absent | Single::Repeated => None,
+    };
+    let mut trace_id = [b'0'; 32];
+    Uuid::new_v4().simple().encode_lower(&mut trace_id);
+    Trail {
+        started: Instant::now(),
+        now: Millis::now(),
+        request_id: request_id.unwrap_or_else(RequestId::generate),
+        trace_id,
+        client_ip: client_address(worker, peer.ip, headers),
+        peer,
+        method: request.method().clone(),
+        uri: request.uri().clone(),
+        user_agent: headers.get(header::USER_AGENT).cloned(),
+        upgrade_asked: request.version() <= Version::HTTP_11 && headers.contains_key(header::UPGRADE),
+        route: None,
+        resource_id: None,
+        session: None,
+        managed_tenant: None,
+        cross: false,
+        link: None,
+        policies: worker.gateway.no_policies.clone(),
+        decision_id: None,
+        bucket: None,
+    }
+}
+
+/// Refuses what is not exact. What hyper's parsers guarantee is not tested again.
+pub fn check(worker: &Worker, request: &Request<Incoming>) -> Result<(), Failure> {
+    let limits = &worker.gateway.settings.listen;
+    let headers = request.headers();
+    let uri = request.uri();
+    if let Some(why) = (worker.stand_in)(uri.path(), uri.query()) {
+        let code = if why.starts_with("ambiguous") { ErrorCode::AmbiguousPath } else { ErrorCode::BadRequest };
+        return Err(Failure::new(code, "inexact_request").saying(format!("the request is not exact HTTP: {why}")));
+    }
+    let bad = |detail, message: &str| Err(Failure::new(ErrorCode::BadRequest, detail).saying(message));
+    if headers.len() > limits.max_header_count {
+        return bad("header_count", "too many header fields");
+    }
+    if request.version() == Version::HTTP_2 && header_bytes(headers) > limits.max_header_bytes {
+        return bad("header_bytes", "header section too large");
+    }
+    if uri.path_and_query().is_none_or(|target| target.as_str().len() > limits.max_uri_bytes) {
+        return bad("uri_bytes", "the request target is missing or too long");
+    }
+    if let Err(ambiguous) = path::check(uri.path()) {
+        return Err(Failure::new(ErrorCode::AmbiguousPath, "path").saying(ambiguous.to_string()));
+    }
+    if lookalike(headers).is_some() {
+        return bad("lookalike_header", "a header field is spelled so that it could be taken for another one");
+    }
+    check_host(uri, headers, request.version())
+}
+
+/// One host, and the same one wherever it is named.
+fn check_host(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<(), Failure> {
+    let bad = |message: &str| Err(Failure::new(ErrorCode::BadRequest, "host").saying(message));
+    let host = match single(headers, header::HOST) {
+        Single::Repeated => return bad("the host is named more than once"),
+        Single::One(value) => Some(value.as_bytes()),
+        Single::Absent => None,
+    };
+    if host.is_none() && uri.authority().is_none() && version > Version::HTTP_10 {
+        return bad("the request names no host");
+    }
+    if let (Some(host), Some(authority)) = (host, uri.authority())
+        && !host.eq_ignore_ascii_case(authority.as_str().as_bytes())
+    {
+        return bad("the request names two different hosts");
+    }
+    Ok(())
+}
+
+fn header_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+}
+
+/// The peer's address or, behind trusted proxies, the rightmost untrusted entry of `X-Forwarded-For`.
+fn client_address(worker: &Worker, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    let peer = peer.to_canonical();
+    let trusted = |ip: &IpAddr| worker.gateway.settings.listen.trusted_proxies.iter().any(|net| net.contains(ip));
+    if worker.gateway.settings.listen.trusted_proxies.is_empty() || !trusted(&peer) {
+        return peer;
+    }
+    let mut last = peer;
+    for value in headers.get_all("x-forwarded-for").iter().rev() {
+        for entry in value.as_bytes().rsplit(|byte| *byte == b',') {
+            let parsed = std::str::from_utf8(entry).ok().and_then(|text| address(text.trim()));
+            // An entry that is no address cannot be walked past: whoever wrote it is the one we know last.
+            let Some(ip) = parsed else { return last };
+            last = ip;
+            if !trusted(&ip) {
+                return ip;
+            }
+        }
+    }
+    last
+}
+
+/// `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]`, `[::1]:5`.
+fn address(text: &str) -> Option<IpAddr> {
+    text.parse::<IpAddr>()
+        .or_else(|_| text.parse::<std::net::SocketAddr>().map(|address| address.ip()))
+        .ok()
+        .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())
+        .map(|ip: IpAddr| ip.to_canonical())
+}
+
+/// Whether this peer's `X-Forwarded-*` are believed.
+pub fn trusts(worker: &Worker, peer: IpAddr) -> bool {
+    let peer = peer.to_canonical();
+    worker.gateway.settings.listen.trusted_proxies.iter().any(|net| net.contains(&peer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_in_every_usual_spelling() {
+        for (text, expected) in [
+            ("1.2.3.4", "1.2.3.4"),
+            ("1.2.3.4:80", "1.2.3.4"),
+            ("::ffff:1.2.3.4", "1.2.3.4"),
+            ("[2001:db8::1]:80", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+        ] {
+            assert_eq!(address(text), Some(expected.parse().unwrap()), "{text}");
+        }
+        assert_eq!(address("unknown"), None);
+    }
+
+    #[test]
+    fn one_host_is_named_once() {
+        let uri: Uri = "http://a/x".parse().unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, "A".parse().unwrap());
+        assert!(check_host(&uri, &headers, Version::HTTP_11).is_ok());
+        headers.insert(header::HOST, "b".parse().unwrap());
+        assert!(check_host(&uri, &headers, Version::HTTP_11).is_err());
+        headers.append(header::HOST, "b".parse().unwrap());
+        assert!(check_host(&"/x".parse().unwrap(), &headers, Version::HTTP_11).is_err());
+        assert!(check_host(&"/x".parse().unwrap(), &HeaderMap::new(), Version::HTTP_11).is_err());
+        assert!(check_host(&"/x".parse().unwrap(), &HeaderMap::new(), Version::HTTP_10).is_ok());
+    }
+}

@@ -1,0 +1,36 @@
+//! Floor 3: a request's way from its head to its answer. `flow` is the list of stages; the others follow in its order.
+
+pub mod flow;
+
+pub mod intake;
+pub mod path;
+
+pub mod route;
+
+pub mod identify;
+pub mod session;
+
+pub mod tenant;
+
+pub mod authorize;
+
+pub mod quota;
+
+pub mod fields;
+
+pub mod account;
+
+pub mod credential;
+pub mod forward;
+pub mod headers;
+pub mod outgoing;
+pub mod query;
+
+pub mod body;
+pub mod tunnel;
+pub mod watch;
+
+pub mod respond;
+
+pub mod metrics;
+pub mod worker;

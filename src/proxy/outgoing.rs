@@ -1,0 +1,234 @@
+//! The request as the upstream gets it: cleaned, then dressed in the gateway's own headers (I2).
+
+use std::{rc::Rc, sync::Arc};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header, request::Parts};
+use http_body::Body;
+use hyper::upgrade::OnUpgrade;
+
+use super::{
+    account::{self, id_header},
+    authorize::Authorized,
+    body::{ClientStream, RequestBody},
+    credential,
+    fields::Checked,
+    flow::Trail,
+    forward::{Exchange, Target},
+    headers::{Single, single},
+    intake,
+    respond::Failure,
+    tenant::Scope,
+    worker::Worker,
+};
+use crate::{
+    domain::{ErrorCode, TenantId},
+    policy::{Permit, PermitKind},
+    upstream::Upstream,
+};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TARGET_TENANT: HeaderName = HeaderName::from_static("x-target-tenant-id");
+
+/// A request ready to be sent.
+#[derive(Debug)]
+pub struct Outgoing {
+    pub request: Request<RequestBody>,
+    /// The client's side of a WebSocket, if the upstream agrees.
+    pub client_upgrade: Option<OnUpgrade>,
+    /// Whose address the upstream has.
+    pub tenant: Option<TenantId>,
+}
+
+/// Builds the request. Consumes the permit that comes with it.
+pub fn build(
+    worker: &Worker,
+    trail: &Trail,
+    checked: Checked,
+    upstream: &Upstream,
+    exchange: &Exchange,
+) -> Result<Outgoing, Failure> {
+    let Checked { admitted, read } = checked;
+    let mut authorized = admitted.0;
+    let tenant = effective_tenant(&authorized)?;
+    let target = Target::of(&trail.uri)?;
+    let origin = upstream
+        .origin(tenant.as_ref())
+        .ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "no_address_for_tenant"))?;
+    let host = HeaderValue::from_str(&origin.authority)
+        .map_err(|_| Failure::new(ErrorCode::InternalError, "upstream_address"))?;
+
+    let parts = &mut authorized.placed.identified.routed.parts;
+    let client_upgrade = if is_websocket(parts) { parts.extensions.remove::<OnUpgrade>() } else { None };
+    let version = parts.version;
+    let mut headers = std::mem::take(&mut parts.headers);
+    let forwarded = Forwarded::read(worker, trail, &headers);
+    let target_tenant = kept_target_tenant(worker, &authorized, &headers);
+
+    worker.gateway.strip.clean(&mut headers);
+    headers.remove(header::CONTENT_LENGTH);
+    if version == Version::HTTP_2 {
+        join_cookies(&mut headers);
+    }
+    credential::set(worker, trail, &authorized, upstream, &target, &mut headers)?;
+    forwarded.set(&mut headers);
+    headers.insert(header::HOST, host);
+    set_tracing(trail, &mut headers);
+    if let Some(value) = target_tenant {
+        headers.insert(TARGET_TENANT, value);
+    }
+    if client_upgrade.is_some() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+
+    let Authorized { placed, permit, .. } = authorized;
+    let routed = placed.identified.routed;
+    let limit = routed.route.settings.max_body_bytes;
+    let body = body(worker, routed.body, read, limit, exchange);
+    let request = permitted(permit, routed.parts.method, target, headers, body)?;
+    Ok(Outgoing { request, client_upgrade, tenant })
+}
+
+/// The last step takes the permit by value: there is no other way to make an upstream request.
+fn permitted(
+    _permit: Permit,
+    method: Method,
+    target: Target,
+    headers: HeaderMap,
+    body: RequestBody,
+) -> Result<Request<RequestBody>, Failure> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = target.into_uri();
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// The tenant that upstream is told. A permit of another kind than the scope is a fault of ours, and refused.
+fn effective_tenant(authorized: &Authorized) -> Result<Option<TenantId>, Failure> {
+    match (&authorized.placed.scope, authorized.permit.kind(), &authorized.link) {
+        (Scope::Public, PermitKind::Public, None) => Ok(None),
+        (Scope::Home(_, tenant), PermitKind::Home, None) => Ok(tenant.clone()),
+        (Scope::Cross(_, Some(tenant)), PermitKind::CrossTenant, Some(link)) if link.link.tenant_id == *tenant => {
+            Ok(Some(tenant.clone()))
+        }
+        _ => Err(Failure::new(ErrorCode::InternalError, "permit_mismatch")),
+    }
+}
+
+fn body(
+    worker: &Worker,
+    inner: hyper::body::Incoming,
+    read: Option<bytes::Bytes>,
+    limit: u64,
+    exchange: &Exchange,
+) -> RequestBody {
+    if let Some(bytes) = read {
+        exchange.progress.ended.set(true);
+        return RequestBody::Full(Some(bytes).filter(|bytes| !bytes.is_empty()));
+    }
+    if inner.is_end_stream() {
+        exchange.progress.ended.set(true);
+        return RequestBody::Empty;
+    }
+    RequestBody::Stream(Box::new(ClientStream {
+        inner,
+        left: limit,
+        idle: worker.gateway.settings.listen.body_idle_timeout,
+        timer: None,
+        strip: Arc::clone(&worker.gateway.strip),
+        progress: Rc::clone(&exchange.progress),
+        cut: Rc::clone(&exchange.cut),
+    }))
+}
+
+/// Only WebSocket, only HTTP/1.1 GET; any other upgrade is answered as the plain request that it is.
+fn is_websocket(parts: &Parts) -> bool {
+    let websocket = matches!(single(&parts.headers, header::UPGRADE), Single::One(value) if value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    websocket && parts.method == Method::GET && parts.version == Version::HTTP_11
+}
+
+/// HTTP/2 may split the cookie header; HTTP/1 knows one line only (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let joined = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+        headers.insert(header::COOKIE, value);
+    }
+}
+
+fn set_tracing(trail: &Trail, headers: &mut HeaderMap) {
+    if let Ok(id) = HeaderValue::from_str(trail.request_id.as_str()) {
+        headers.insert(account::REQUEST_ID, id);
+    }
+    if let Some(id) = trail.decision_id {
+        headers.insert(account::DECISION_ID, id_header(id.0));
+    }
+    // Version, trace id, a parent id of our own (the first half of the trace id is as random as any), sampled.
+    let mut value = [0u8; 55];
+    let pieces: [&[u8]; 5] =
+        [b"00-", &trail.trace_id, b"-", trail.trace_id.get(16..).unwrap_or_default(), b"-01"];
+    for (to, from) in value.iter_mut().zip(pieces.into_iter().flatten()) {
+        *to = *from;
+    }
+    if let Ok(value) = HeaderValue::from_bytes(&value) {
+        headers.insert(TRACEPARENT, value);
+    }
+}
+
+/// `X-Target-Tenant-ID` of a verified platform admin, where the configuration lets it pass. Home requests only: in
+/// another tenant the link decides, and no header may name a third one.
+fn kept_target_tenant(worker: &Worker, authorized: &Authorized, headers: &HeaderMap) -> Option<HeaderValue> {
+    if !worker.gateway.settings.headers.platform_admin_target {
+        return None;
+    }
+    match (&authorized.placed.scope, single(headers, TARGET_TENANT)) {
+        (Scope::Home(session, _), Single::One(value)) if session.caller.is_platform_admin => Some(value.clone()),
+        _ => None,
+    }
+}
+
+/// `X-Forwarded-*`: a client's are kept only from a trusted proxy.
+struct Forwarded {
+    chain: Option<HeaderValue>,
+    proto: Option<HeaderValue>,
+    host: Option<HeaderValue>,
+}
+
+impl Forwarded {
+    fn read(worker: &Worker, trail: &Trail, headers: &HeaderMap) -> Self {
+        let peer = trail.peer.ip.to_canonical().to_string();
+        let trusted = intake::trusts(worker, trail.peer.ip);
+        let believed = |name: &HeaderName| if trusted { headers.get(name).cloned() } else { None };
+        let before: Vec<u8> = if trusted {
+            headers.get_all(&FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b", "[..])
+        } else {
+            Vec::new()
+        };
+        let chain = if before.is_empty() { peer.into_bytes() } else { [&before, &b", "[..], peer.as_bytes()].concat() };
+        let own_host = || {
+            let authority = trail.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+            headers.get(header::HOST).cloned().or(authority)
+        };
+        Self {
+            chain: HeaderValue::from_bytes(&chain).ok(),
+            proto: believed(&FORWARDED_PROTO)
+                .or_else(|| HeaderValue::from_str(&worker.gateway.settings.listen.public_scheme).ok()),
+            host: believed(&FORWARDED_HOST).or_else(own_host),
+        }
+    }
+
+    fn set(self, headers: &mut HeaderMap) {
+        let pairs = [(FORWARDED_FOR, self.chain), (FORWARDED_PROTO, self.proto), (FORWARDED_HOST, self.host)];
+        for (name, value) in pairs {
+            if let Some(value) = value {
+                headers.insert(name, value);
+            }
+        }
+    }
+}

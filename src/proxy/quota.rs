@@ -1,0 +1,67 @@
+//! The stage that counts (contract, section 9). The decision comes first.
+
+use std::rc::Rc;
+
+use super::{authorize::Authorized, flow::Trail, respond::Failure, tenant::Scope, worker::Worker};
+use crate::{
+    domain::ErrorCode,
+    limit::{Moment, Taken},
+};
+
+/// A request that was decided and counted.
+#[derive(Debug)]
+pub struct Admitted(pub Authorized);
+
+/// Counts an allowed request: per (partner, tenant) where it names one, per user at home where configured.
+pub fn admit(worker: &Rc<Worker>, trail: &mut Trail, authorized: Authorized) -> Result<Admitted, Failure> {
+    let limits = &worker.gateway.limits;
+    let now = moment(trail);
+    let taken = match &authorized.placed.scope {
+        Scope::Public => None,
+        Scope::Home(session, _) => limits.home(&session.caller.issuer, &session.caller.sub, now),
+        Scope::Cross(..) => authorized.link.as_ref().and_then(|link| {
+            limits.tenant(link.link.partner_id, &link.link.tenant_id, link.link.id, now)
+        }),
+    };
+    if let Some(taken) = taken {
+        trail.bucket = Some(taken);
+        if !taken.allowed {
+            return Err(exceeded(&taken));
+        }
+    }
+    Ok(Admitted(authorized))
+}
+
+/// Counts a refusal; when the bucket is empty, 429 takes the place of the refusal.
+pub fn refused(worker: &Rc<Worker>, trail: &mut Trail, failure: Failure) -> Failure {
+    let limits = &worker.gateway.limits;
+    let now = moment(trail);
+    let taken = match failure.code {
+        ErrorCode::Unauthorized => limits.unauthenticated(trail.client_ip, now),
+        ErrorCode::Forbidden | ErrorCode::TenantAccessDenied | ErrorCode::TenantLinkExpired => {
+            let partner = trail.session.as_ref().and_then(|session| session.partner());
+            match partner {
+                Some(partner) => limits.refusal(partner.facts.partner_id, now),
+                None => limits.unauthenticated(trail.client_ip, now),
+            }
+        }
+        _ => None,
+    };
+    match taken {
+        Some(taken) => {
+            trail.bucket = Some(taken);
+            if taken.allowed { failure } else { exceeded(&taken) }
+        }
+        None => failure,
+    }
+}
+
+fn moment(trail: &Trail) -> Moment {
+    Moment { at: trail.started, wall: trail.now }
+}
+
+fn exceeded(taken: &Taken) -> Failure {
+    let mut failure = Failure::new(ErrorCode::RateLimitExceeded, "rate_limit");
+    failure.retry_after = Some(taken.retry_after_seconds);
+    failure
+}

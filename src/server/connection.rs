@@ -1,0 +1,146 @@
+//! One client connection: which protocol it speaks, its limits, its end.
+//!
+//! The first bytes must come within the header timeout: hyper's own timer begins only once it reads, and the choice
+//! between HTTP/1 and HTTP/2 comes before.
+
+use std::{convert::Infallible, future::Future, net::SocketAddr, pin::pin, rc::Rc, time::Duration};
+
+use http::Request;
+use hyper::{body::Incoming, rt::Executor, server::conn::http1, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    sync::watch,
+};
+
+use super::{
+    guard::{Guarded, HeadLimits},
+    prefixed::Prefixed,
+};
+use crate::{
+    config::settings::ListenSettings,
+    proxy::{
+        flow::{self, Peer},
+        watch::ConnectionSwitch,
+        worker::Worker,
+    },
+};
+
+/// How HTTP/2 clients begin.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// An HTTP/2 connection that answers no ping for this long is gone.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Streams reset by the client and not yet accepted, before the connection ends (rapid reset, CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 32;
+/// Streams that we had to reset for the client's errors, before the connection ends (CVE-2025-8671).
+const MAX_ERROR_RESETS: usize = 128;
+
+/// Serves one connection to its end.
+pub async fn serve<T>(worker: Rc<Worker>, mut io: T, address: SocketAddr, mut draining: watch::Receiver<bool>)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let settings = worker.gateway.settings.listen.clone();
+    let Ok(Ok(first)) = tokio::time::timeout(settings.header_timeout, first_bytes(&mut io)).await else {
+        return;
+    };
+    let switch = Rc::new(ConnectionSwitch::default());
+    let peer = Peer { ip: address.ip(), switch: Rc::clone(&switch) };
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = flow::handle(Rc::clone(&worker), peer.clone(), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let ended = if first == PREFACE {
+        let connection = http2_builder(&settings).serve_connection(TokioIo::new(Prefixed::new(first, io)), service);
+        let mut connection = pin!(connection);
+        until_ended(connection.as_mut(), |it| it.graceful_shutdown(), &switch, &mut draining).await
+    } else {
+        let limits = HeadLimits { bytes: settings.max_header_bytes, count: settings.max_header_count };
+        let connection =
+            http1_builder(&settings).serve_connection(Guarded::new(io, first, limits), service).with_upgrades();
+        let mut connection = pin!(connection);
+        until_ended(connection.as_mut(), |it| it.graceful_shutdown(), &switch, &mut draining).await
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, peer = %address, "client connection ended");
+    }
+}
+
+/// Drives the connection; on drain it finishes what is open, on a kill it goes at once.
+async fn until_ended<C>(
+    mut connection: std::pin::Pin<&mut C>,
+    drain: impl Fn(std::pin::Pin<&mut C>),
+    switch: &ConnectionSwitch,
+    draining: &mut watch::Receiver<bool>,
+) -> Result<(), hyper::Error>
+where
+    C: Future<Output = Result<(), hyper::Error>>,
+{
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = switch.killed() => return Ok(()),
+        _ = draining.wait_for(|draining| *draining) => drain(connection.as_mut()),
+    }
+    tokio::select! {
+        ended = connection => ended,
+        () = switch.killed() => Ok(()),
+    }
+}
+
+/// Reads until the protocol is known.
+async fn first_bytes<T: AsyncRead + Unpin>(io: &mut T) -> std::io::Result<Vec<u8>> {
+    let mut first = Vec::new();
+    let mut space = [0u8; PREFACE.len()];
+    loop {
+        let wanted = PREFACE.len() - first.len();
+        let Some(room) = space.get_mut(..wanted) else { return Ok(first) };
+        let count = io.read(room).await?;
+        if count == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        first.extend_from_slice(room.get(..count).unwrap_or_default());
+        if first.len() == PREFACE.len() || !PREFACE.starts_with(&first) {
+            return Ok(first);
+        }
+    }
+}
+
+fn http1_builder(settings: &ListenSettings) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        // Without a timer the header timeout does nothing at all.
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_timeout)
+        // The guard refuses first and with a body; these are the second fence.
+        .max_headers(settings.max_header_count + 2)
+        .max_buf_size((settings.max_header_bytes + 1024).max(64 * 1024));
+    builder
+}
+
+fn http2_builder(settings: &ListenSettings) -> http2::Builder<LocalExecutor> {
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(settings.max_concurrent_streams)
+        .max_header_list_size(u32::try_from(settings.max_header_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// Streams of one connection run on the worker's own thread.
+#[derive(Clone, Copy, Debug)]
+struct LocalExecutor;
+
+impl<F: Future + 'static> Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}

@@ -1,0 +1,149 @@
+//! The health listener: liveness, readiness, metrics, build. No secret and no tenant is shown here.
+
+use std::{convert::Infallible, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::{Encoder, Registry, TextEncoder};
+use serde::Serialize;
+use tokio::{net::TcpListener, sync::Semaphore};
+
+/// Scrapers and probes at once; above it connections wait.
+const MAX_CONNECTIONS: usize = 64;
+const HEADER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// One thing without which no request can be served.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    pub ok: bool,
+    /// What is wrong and what to do; empty when all is well.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// Answers whether the gateway can serve, at this moment.
+pub type Readiness = Arc<dyn Fn() -> Vec<Check> + Send + Sync>;
+
+/// Called before metrics are written, to set gauges that are only looked at.
+pub type Refresh = Arc<dyn Fn() + Send + Sync>;
+
+/// What the health listener shows.
+#[derive(Clone)]
+pub struct Health {
+    pub readiness: Readiness,
+    pub refresh: Refresh,
+    pub registry: Registry,
+}
+
+impl std::fmt::Debug for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Health").finish_non_exhaustive()
+    }
+}
+
+/// Serves until dropped.
+pub async fn serve(listener: TcpListener, health: Health) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection on the health listener failed");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let health = health.clone();
+        tokio::spawn(async move {
+            let service = service_fn(|request: Request<Incoming>| {
+                let answer = answer(&health, &request);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "health connection ended");
+            }
+            drop(place);
+        });
+    }
+}
+
+fn answer(health: &Health, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+    }
+    match request.uri().path() {
+        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => ready(health),
+        "/metrics" => metrics(health),
+        "/version" => json(StatusCode::OK, &Build::this()),
+        _ => text(StatusCode::NOT_FOUND, "try /healthz, /readyz, /metrics or /version\n"),
+    }
+}
+
+fn ready(health: &Health) -> Response<Full<Bytes>> {
+    let checks = (health.readiness)();
+    let ok = checks.iter().all(|check| check.ok);
+    let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json(status, &serde_json::json!({"ready": ok, "checks": checks}))
+}
+
+fn metrics(health: &Health) -> Response<Full<Bytes>> {
+    (health.refresh)();
+    let mut out = Vec::new();
+    let encoder = TextEncoder::new();
+    match encoder.encode(&health.registry.gather(), &mut out) {
+        Ok(()) => body(StatusCode::OK, encoder.format_type(), out.into()),
+        Err(error) => {
+            tracing::error!(%error, "metrics could not be written");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be written\n")
+        }
+    }
+}
+
+/// Which build this is.
+#[derive(Debug, Serialize)]
+pub struct Build {
+    pub name: &'static str,
+    pub version: &'static str,
+    pub features: Vec<&'static str>,
+}
+
+impl Build {
+    pub fn this() -> Self {
+        let mut features = Vec::new();
+        if cfg!(feature = "demo") {
+            features.push("demo");
+        }
+        if cfg!(feature = "mimalloc") {
+            features.push("mimalloc");
+        }
+        Self { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), features }
+    }
+}
+
+fn text(status: StatusCode, content: &'static str) -> Response<Full<Bytes>> {
+    body(status, "text/plain; charset=utf-8", Bytes::from_static(content.as_bytes()))
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+    body(status, "application/json", serde_json::to_vec(value).unwrap_or_default().into())
+}
+
+fn body(status: StatusCode, kind: &str, content: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(content));
+    *response.status_mut() = status;
+    if let Ok(kind) = HeaderValue::from_str(kind) {
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    }
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,13 @@
+//! Floor 4: listeners and workers: from sockets to requests.
+//!
+//! `workers` accepts and spreads, `connection` serves one client, `framing` and `guard` let only exact HTTP/1 through.
+//! `health` is a listener of its own. TLS will wrap the socket that `connection` is given.
+
+pub mod workers;
+
+pub mod connection;
+pub mod framing;
+pub mod guard;
+pub mod prefixed;
+
+pub mod health;

@@ -1,0 +1,192 @@
+//! Worker threads and the acceptor that feeds them.
+//!
+//! One acceptor hands each connection to the worker with the fewest open ones. With SO_REUSEPORT the kernel would spread
+//! by hash, and a few long-lived connections could crowd one core while another idles.
+
+use std::{
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+    task::LocalSet,
+};
+
+use super::{connection, guard};
+use crate::proxy::{
+    watch as streams,
+    worker::{Gateway, Worker},
+};
+
+/// Connections accepted and not yet taken over by their worker.
+const HANDOVER_QUEUE: usize = 1024;
+
+/// How often idle upstream connections are looked through.
+const POOL_SWEEP: Duration = Duration::from_secs(5);
+
+type Handed = (std::net::TcpStream, SocketAddr);
+
+/// One worker as the acceptor sees it.
+#[derive(Debug)]
+struct Seat {
+    queue: mpsc::Sender<Handed>,
+    open: Arc<AtomicUsize>,
+}
+
+/// All workers of a listener.
+#[derive(Debug)]
+pub struct Workers {
+    seats: Vec<Seat>,
+    threads: Vec<thread::JoinHandle<()>>,
+    draining: watch::Sender<bool>,
+}
+
+/// Starts the threads. A worker whose thread cannot start ends the start.
+pub fn start(gateway: &Arc<Gateway>) -> io::Result<Workers> {
+    let configured = gateway.settings.listen.workers;
+    let count = if configured == 0 { thread::available_parallelism()?.get() } else { configured };
+    let (draining, _) = watch::channel(false);
+    let mut workers = Workers { seats: Vec::new(), threads: Vec::new(), draining };
+    for index in 0..count {
+        let (queue, intake) = mpsc::channel(HANDOVER_QUEUE);
+        let open = Arc::new(AtomicUsize::new(0));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (gateway, drain, seat_open) = (Arc::clone(gateway), workers.draining.subscribe(), Arc::clone(&open));
+        let body = move || LocalSet::new().block_on(&runtime, run(gateway, intake, drain, seat_open));
+        workers.threads.push(thread::Builder::new().name(format!("worker-{index}")).spawn(body)?);
+        workers.seats.push(Seat { queue, open });
+    }
+    Ok(workers)
+}
+
+impl Workers {
+    fn open(&self) -> usize {
+        self.seats.iter().map(|seat| seat.open.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Accepts until told to drain. Runs on the service runtime.
+    pub async fn accept(&self, gateway: &Gateway, listener: TcpListener) {
+        let mut draining = self.draining.subscribe();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = draining.wait_for(|draining| *draining) => return,
+            };
+            match accepted {
+                Ok((stream, address)) => self.hand_over(gateway, stream, address),
+                Err(error) => {
+                    // Out of file descriptors, most likely: wait for some to come back instead of spinning.
+                    tracing::warn!(%error, "accepting a connection failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    fn hand_over(&self, gateway: &Gateway, stream: TcpStream, address: SocketAddr) {
+        if self.open() >= gateway.settings.listen.max_connections {
+            gateway.metrics.connections_refused.inc();
+            return;
+        }
+        let Some(seat) = self.seats.iter().min_by_key(|seat| seat.open.load(Ordering::Relaxed)) else { return };
+        let Ok(stream) = stream.into_std() else { return };
+        seat.open.fetch_add(1, Ordering::Relaxed);
+        if seat.queue.try_send((stream, address)).is_err() {
+            seat.open.fetch_sub(1, Ordering::Relaxed);
+            gateway.metrics.connections_refused.inc();
+        }
+    }
+
+    /// Lets open requests finish until the deadline. Returns how many connections were still open then.
+    pub async fn drain(&self, timeout: Duration) -> usize {
+        self.draining.send_replace(true);
+        let deadline = tokio::time::Instant::now() + timeout;
+        while self.open() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.open()
+    }
+
+    /// Ends the threads; connections still open are closed.
+    pub fn stop(self) {
+        drop(self.seats);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker ended by a panic");
+            }
+        }
+    }
+
+    pub fn draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Whether every worker still runs.
+    pub fn alive(&self) -> bool {
+        self.threads.iter().all(|thread| !thread.is_finished())
+    }
+}
+
+/// Counts an open connection down, however it ends.
+struct Open(Arc<AtomicUsize>, prometheus::IntGauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.1.dec();
+    }
+}
+
+async fn run(
+    gateway: Arc<Gateway>,
+    mut intake: mpsc::Receiver<Handed>,
+    draining: watch::Receiver<bool>,
+    open: Arc<AtomicUsize>,
+) {
+    let worker = Worker::new(gateway, guard::refusal_of);
+    tokio::task::spawn_local(sweep_streams(Rc::clone(&worker)));
+    tokio::task::spawn_local(sweep_pool(Rc::clone(&worker)));
+    while let Some((stream, address)) = intake.recv().await {
+        let connections = worker.gateway.metrics.connections.clone();
+        connections.inc();
+        let counted = Open(Arc::clone(&open), connections);
+        let stream = match stream.set_nodelay(true).and_then(|()| TcpStream::from_std(stream)) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "a connection could not be taken over");
+                continue;
+            }
+        };
+        let (worker, draining) = (Rc::clone(&worker), draining.clone());
+        tokio::task::spawn_local(async move {
+            connection::serve(worker, stream, address, draining).await;
+            drop(counted);
+        });
+    }
+}
+
+async fn sweep_streams(worker: Rc<Worker>) {
+    loop {
+        tokio::time::sleep(streams::SWEEP_INTERVAL).await;
+        if !worker.streams.is_empty() {
+            streams::sweep(&worker).await;
+        }
+    }
+}
+
+async fn sweep_pool(worker: Rc<Worker>) {
+    let longest = worker.gateway.upstreams.iter().map(|upstream| upstream.settings.pool_idle_timeout).max();
+    loop {
+        tokio::time::sleep(POOL_SWEEP).await;
+        worker.pool.sweep(longest.unwrap_or(POOL_SWEEP));
+    }
+}

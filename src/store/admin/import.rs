@@ -1,0 +1,157 @@
+//! Importing rows: a refused row is told and the others go on.
+//!
+//! Rows are written in batches, each batch one transaction with one change number and each row a savepoint in it: a
+//! hundred thousand rows then cost hundreds of commits, a refused row leaves nothing behind, and an import that is
+//! interrupted has written whole rows only.
+
+use super::{
+    Actor, Admin, Change, Session,
+    parties::{PartnerInput, TenantInput, UserInput},
+};
+use crate::{
+    domain::{
+        ErrorCode,
+        link_rules::{FieldError, LinkInput, Refusal},
+    },
+    store::StoreError,
+};
+
+/// Rows of one transaction; other writers wait as long.
+const BATCH: usize = 200;
+/// Refused rows that are told one by one; all are counted.
+const MOST_TOLD: usize = 10_000;
+
+/// One row, of whichever kind.
+#[derive(Clone, Debug)]
+pub enum ImportInput {
+    Tenant(TenantInput),
+    Partner(PartnerInput),
+    User(UserInput),
+    Link(Box<LinkInput>),
+}
+
+/// A row with its place in the file. A row that could not even be read is refused with the rest.
+#[derive(Clone, Debug)]
+pub struct ImportRow {
+    pub line: u64,
+    pub input: Result<ImportInput, Refusal>,
+}
+
+/// Why a row was not imported.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct RefusedRow {
+    pub line: u64,
+    pub code: &'static str,
+    /// The field at fault, where it is one.
+    pub field: Option<String>,
+    pub reason: String,
+}
+
+/// How an import ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ImportReport {
+    pub imported: u64,
+    /// Rows refused, those included that `refused` has no room for.
+    pub refused_rows: u64,
+    /// One entry a field.
+    pub refused: Vec<RefusedRow>,
+}
+
+impl ImportReport {
+    fn refuse(&mut self, line: u64, error: &StoreError) {
+        self.refused_rows += 1;
+        let mut tell = |code: ErrorCode, field: Option<String>, reason: String| {
+            if self.refused.len() < MOST_TOLD {
+                self.refused.push(RefusedRow { line, code: code.as_str(), field, reason });
+            }
+        };
+        match error {
+            StoreError::Refused(refusal) if !refusal.fields.is_empty() => {
+                for FieldError { field, message } in &refusal.fields {
+                    tell(refusal.code, Some(field.clone()), message.clone());
+                }
+            }
+            StoreError::NotFound { what, .. } => {
+                let field = match *what {
+                    "tenant" => Some("tenant".to_owned()),
+                    "partner" => Some("partner_id".to_owned()),
+                    _ => None,
+                };
+                tell(error.code(), field, error.to_string());
+            }
+            _ => tell(error.code(), None, error.to_string()),
+        }
+    }
+}
+
+impl Admin {
+    /// Imports all rows; `progress` is told how many were read. Fails only where the database does.
+    pub async fn import(
+        &self,
+        actor: &Actor,
+        rows: impl IntoIterator<Item = ImportRow>,
+        mut progress: impl FnMut(u64),
+        mut changed: impl FnMut(&Change),
+    ) -> Result<ImportReport, StoreError> {
+        let mut report = ImportReport::default();
+        let mut read = 0;
+        let mut rows = rows.into_iter();
+        loop {
+            let batch: Vec<ImportRow> = rows.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                return Ok(report);
+            }
+            read += batch.len() as u64;
+            if let Some(change) = self.import_batch(actor, batch, &mut report).await? {
+                changed(&change);
+            }
+            progress(read);
+        }
+    }
+
+    async fn import_batch(
+        &self,
+        actor: &Actor,
+        batch: Vec<ImportRow>,
+        report: &mut ImportReport,
+    ) -> Result<Option<Change>, StoreError> {
+        let mut session = self.session(actor).await?;
+        let mut imported = 0;
+        for row in batch {
+            let written = match row.input {
+                Ok(input) => session.import_row(&input).await,
+                Err(refusal) => Err(refusal.into()),
+            };
+            match written {
+                Ok(()) => imported += 1,
+                Err(error) if error.concerns_the_input() => report.refuse(row.line, &error),
+                Err(error) => return Err(error),
+            }
+        }
+        if imported == 0 {
+            return Ok(None);
+        }
+        let written = session.commit(()).await?;
+        report.imported += imported;
+        Ok(Some(written.change))
+    }
+}
+
+impl Session<'_> {
+    async fn import_row(&mut self, input: &ImportInput) -> Result<(), StoreError> {
+        let touched = self.touched.len();
+        self.tx.conn().batch("SAVEPOINT import_row").await?;
+        let written = match input {
+            ImportInput::Tenant(input) => self.create_tenant(input).await.map(drop),
+            ImportInput::Partner(input) => self.create_partner(input).await.map(drop),
+            ImportInput::User(input) => self.create_user(input).await.map(drop),
+            ImportInput::Link(input) => self.grant(input).await.map(drop),
+        };
+        if written.is_err() {
+            self.touched.truncate(touched);
+            self.tx.conn().batch("ROLLBACK TO SAVEPOINT import_row").await?;
+        }
+        self.tx.conn().batch("RELEASE SAVEPOINT import_row").await?;
+        written
+    }
+}

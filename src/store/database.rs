@@ -1,0 +1,204 @@
+//! Opening a database, bringing its schema up, and the transactions that everything else runs in.
+//!
+//! Invariants: a reading transaction is one snapshot; a writing one on SQLite takes the write lock at its begin, so no
+//! change is computed from rows that another writer is changing; every wait here is bounded, so that a database that
+//! hangs shows as unavailable instead of holding callers. Opening makes no connection: that is the first use's task.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use sqlx::{
+    ConnectOptions, Connection, PgPool, SqliteConnection, SqlitePool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{StoreError, migrations, sql::Tx};
+use crate::config::settings::DatabaseSettings;
+
+/// Longest wait for a free connection, and for making one.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for another writer on SQLite.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Readers of the SQLite file at once; portfolio loads are short.
+const SQLITE_READERS: u32 = 4;
+
+/// A handle on the configured database; cheap to clone.
+#[derive(Clone)]
+pub struct Database {
+    pub(crate) backend: Arc<Backend>,
+}
+
+pub(crate) enum Backend {
+    Sqlite(SqliteFiles),
+    Postgres { pool: PgPool, options: PgConnectOptions },
+}
+
+pub(crate) struct SqliteFiles {
+    pub(crate) path: PathBuf,
+    options: SqliteConnectOptions,
+    writer: SqlitePool,
+    readers: SqlitePool,
+    /// Pooled connections made before this may be of a file that is no longer there.
+    renewed: Arc<Mutex<Instant>>,
+}
+
+impl fmt::Debug for Database {
+    /// Never the address: it may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match *self.backend {
+            Backend::Sqlite(_) => "Database(sqlite)",
+            Backend::Postgres { .. } => "Database(postgres)",
+        })
+    }
+}
+
+impl Database {
+    /// Prepares a handle; must be called on the runtime whose tasks will own the connections.
+    pub async fn open(settings: &DatabaseSettings) -> Result<Self, StoreError> {
+        let backend = match settings {
+            DatabaseSettings::Sqlite { path } => Backend::Sqlite(SqliteFiles::new(path)?),
+            DatabaseSettings::Postgres { url, max_connections } => {
+                let url =
+                    std::str::from_utf8(url.expose()).map_err(|_| StoreError::Address("it is not UTF-8".to_owned()))?;
+                let options = PgConnectOptions::from_str(url.trim())
+                    .map_err(|_| StoreError::Address("write postgres://user@host:port/database".to_owned()))?
+                    .application_name("linkgate")
+                    // A server that accepts and then hangs must not hold a request longer than this.
+                    .options([
+                        ("statement_timeout", "10000"),
+                        ("lock_timeout", "5000"),
+                        ("idle_in_transaction_session_timeout", "30000"),
+                    ])
+                    .disable_statement_logging();
+                let pool = PgPoolOptions::new()
+                    .max_connections((*max_connections).max(1))
+                    .acquire_timeout(ACQUIRE_TIMEOUT)
+                    .connect_lazy_with(options.clone());
+                Backend::Postgres { pool, options }
+            }
+        };
+        Ok(Self { backend: Arc::new(backend) })
+    }
+
+    /// Applies the migrations that are missing; does nothing where all are there.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        match &*self.backend {
+            Backend::Sqlite(files) => {
+                let mut conn = files.connect().await?;
+                let applied = migrations::apply(&migrations::sqlite(), &mut conn).await;
+                conn.close().await?;
+                applied
+            }
+            Backend::Postgres { options, .. } => {
+                // Building an index over a big table may take longer than any request may.
+                let options = options.clone().options([("statement_timeout", "0"), ("lock_timeout", "60000")]);
+                let mut conn = options.connect().await?;
+                let applied = migrations::apply(&migrations::postgres(), &mut conn).await;
+                conn.close().await?;
+                applied
+            }
+        }
+    }
+
+    /// Fails unless exactly this binary's migrations are applied. Changes nothing.
+    pub async fn check_migrated(&self) -> Result<(), StoreError> {
+        match &*self.backend {
+            Backend::Sqlite(files) => {
+                if !files.path.exists() {
+                    return Err(StoreError::NotMigrated(format!("there is no file {}", files.path.display())));
+                }
+                migrations::check(&migrations::sqlite(), &mut *files.readers.acquire().await?).await
+            }
+            Backend::Postgres { pool, .. } => {
+                migrations::check(&migrations::postgres(), &mut *pool.acquire().await?).await
+            }
+        }
+    }
+
+    pub fn is_postgres(&self) -> bool {
+        matches!(*self.backend, Backend::Postgres { .. })
+    }
+
+    /// Closes all connections; later use fails.
+    pub async fn close(&self) {
+        match &*self.backend {
+            Backend::Sqlite(files) => {
+                files.readers.close().await;
+                files.writer.close().await;
+            }
+            Backend::Postgres { pool, .. } => pool.close().await,
+        }
+    }
+
+    /// One snapshot, read only.
+    pub(crate) async fn begin_read(&self) -> Result<Tx, StoreError> {
+        Ok(match &*self.backend {
+            Backend::Sqlite(files) => Tx::Sqlite(files.readers.begin().await?),
+            Backend::Postgres { pool, .. } => {
+                Tx::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?)
+            }
+        })
+    }
+
+    /// A writing transaction. On Postgres writers are put in line by the change counter, which each raises first.
+    pub(crate) async fn begin_write(&self) -> Result<Tx, StoreError> {
+        Ok(match &*self.backend {
+            Backend::Sqlite(files) => Tx::Sqlite(files.writer.begin_with("BEGIN IMMEDIATE").await?),
+            Backend::Postgres { pool, .. } => {
+                Tx::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE").await?)
+            }
+        })
+    }
+}
+
+impl SqliteFiles {
+    fn new(path: &Path) -> Result<Self, StoreError> {
+        if path.as_os_str().is_empty() || path.as_os_str() == ":memory:" {
+            return Err(StoreError::Address("an SQLite database needs the path of a file".to_owned()));
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .disable_statement_logging();
+        let renewed = Arc::new(Mutex::new(Instant::now()));
+        let pool = |connections| {
+            let renewed = Arc::clone(&renewed);
+            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).before_acquire(
+                move |_, meta| {
+                    let since = renewed.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+                    let keep = meta.age <= since;
+                    Box::pin(async move { Ok(keep) })
+                },
+            )
+        };
+        // One writer: in the process they wait in line here, which is fairer and cheaper than on SQLite's lock.
+        let writer = pool(1).acquire_timeout(BUSY_TIMEOUT * 2).connect_lazy_with(options.clone());
+        let readers = pool(SQLITE_READERS).connect_lazy_with(options.clone().pragma("query_only", "ON"));
+        Ok(Self { path: path.to_owned(), options, writer, readers, renewed })
+    }
+
+    /// Pooled connections made so far are not used again: the file may have been replaced under them.
+    pub(crate) fn renew_pools(&self) {
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// A connection of its own to a file that must be there: a feed never makes a database.
+    pub(crate) async fn connect_existing(&self) -> Result<SqliteConnection, StoreError> {
+        Ok(self.options.clone().create_if_missing(false).pragma("query_only", "ON").connect().await?)
+    }
+
+    /// A connection of its own, outside the pools.
+    pub(crate) async fn connect(&self) -> Result<SqliteConnection, StoreError> {
+        Ok(self.options.connect().await?)
+    }
+}

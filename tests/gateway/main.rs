@@ -1,0 +1,17 @@
+//! The gateway over real sockets: a recording upstream behind it, raw bytes in front of it.
+//!
+//! Each test starts a gateway of its own in this process. `rig` builds it, `upstream` records what arrives behind it,
+//! `client` speaks exact and inexact HTTP to it.
+
+mod client;
+mod rig;
+mod upstream;
+
+mod body;
+mod errors;
+mod flow;
+mod framing;
+mod http2;
+mod links;
+mod spoofing;
+mod streams;

@@ -168,7 +168,7 @@ impl RemoteKeys {
 
     /// Fetches at start, at each refresh and when asked to; drops keys past their age.
     pub(super) async fn maintain(&self, generation: &Generation) {
-        let _running = Maintained::enter(&self.gate);
+        let _running = Maintained::enter(self);
         let mut failures: u32 = 0;
         loop {
             failures = if self.fetch_once(generation).await { 0 } else { failures.saturating_add(1) };
@@ -281,21 +281,19 @@ impl Drop for Waiter<'_> {
     }
 }
 
-/// Marks the gate while `maintain` runs, even if its task is cancelled.
-struct Maintained<'a>(&'a Mutex<Gate>);
+/// Marks the gate while `maintain` runs. When its task is dropped, nobody is left waiting for it.
+struct Maintained<'a>(&'a RemoteKeys);
 
 impl<'a> Maintained<'a> {
-    fn enter(gate: &'a Mutex<Gate>) -> Self {
-        gate.lock().unwrap_or_else(PoisonError::into_inner).maintained = true;
-        Self(gate)
+    fn enter(keys: &'a RemoteKeys) -> Self {
+        keys.gate.lock().unwrap_or_else(PoisonError::into_inner).maintained = true;
+        Self(keys)
     }
 }
 
 impl Drop for Maintained<'_> {
     fn drop(&mut self) {
-        let mut gate = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        gate.maintained = false;
-        gate.running = false;
-        gate.wanted = false;
+        *self.0.gate.lock().unwrap_or_else(PoisonError::into_inner) = Gate::default();
+        self.0.ended.send_modify(|count| *count = count.wrapping_add(1));
     }
 }

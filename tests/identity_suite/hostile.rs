@@ -2,7 +2,6 @@
 //! too would prove nothing.
 
 use aws_lc_rs::{
-    encoding::AsDer,
     rsa::{KeyPair as RsaKeyPair, KeySize},
     signature::{self, KeyPair as _},
 };
@@ -14,6 +13,7 @@ use linkgate::{
         settings::{IssuerSettings, Trusts},
     },
 };
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -210,7 +210,6 @@ fn rsa_keys_take_the_algorithms_that_issuer_and_key_agree_on() {
         jwk.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         jwk
     };
-    assert!(!AsDer::<aws_lc_rs::encoding::PublicKeyX509Der>::as_der(public).unwrap().as_ref().is_empty());
     let sign = |alg: &str, kid: &str| {
         let encoding: &'static dyn signature::RsaEncoding = match alg {
             "RS256" => &signature::RSA_PKCS1_SHA256,
@@ -425,6 +424,43 @@ fn no_changed_byte_of_a_token_passes() {
         bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
         let changed = String::from_utf8(bytes).unwrap();
         assert!(verify(&world.verifier, &changed).is_err(), "byte {at}");
+    }
+}
+
+proptest! {
+    /// Whatever comes, the answer is an answer.
+    #[test]
+    fn no_text_makes_the_verifier_panic(text in "[ -~]{0,80}", dots in "[A-Za-z0-9_-]{0,40}\\.[A-Za-z0-9_-]{0,40}\\.[A-Za-z0-9_-]{0,9}") {
+        let verifier = verifier(vec![legacy()]);
+        prop_assert!(verify(&verifier, &text).is_err());
+        prop_assert!(verify(&verifier, &dots).is_err());
+    }
+
+    /// Any JSON value in any claim that is read: refused, or taken for what it says.
+    #[test]
+    fn no_claim_makes_the_verifier_panic(at in 0usize..18, text in ".{0,12}", number in any::<f64>(), kind in 0u8..8) {
+        let names = [
+            "exp", "nbf", "iat", "sub", "aud", "iss", "type", "jti", "username", "email", "tenant_id", "roles",
+            "permissions", "session_id", "is_platform_admin", "partner_id", "amr", "acr",
+        ];
+        let value = match kind {
+            0 => json!(text),
+            1 => json!(number),
+            2 => json!(number as i64),
+            3 => json!([text]),
+            4 => json!({ text: number }),
+            5 => json!(null),
+            6 => json!(kind == 6),
+            _ => json!([[number]]),
+        };
+        let mut all = json!({"sub": "u", "exp": NOW_S + 60});
+        all[names[at]] = value.clone();
+        let verifier = verifier(vec![legacy()]);
+        if let Ok(caller) = verify(&verifier, &mint_hs256(SECRET, all.as_object().unwrap()).unwrap()) {
+            prop_assert!(caller.expires_at > NOW && !caller.sub.is_empty());
+            prop_assert!(names[at] != "iss", "a token with an `iss` is not for the legacy issuer");
+            prop_assert!(names[at] != "sub" || value == json!(&*caller.sub));
+        }
     }
 }
 

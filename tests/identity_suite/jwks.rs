@@ -378,3 +378,35 @@ async fn a_dead_server_is_asked_less_and_less() {
     verifier.reload().unwrap();
     until("ready at the operator's wish", || verifier.ready()).await;
 }
+
+#[tokio::test]
+async fn nobody_waits_for_a_maintainer_that_was_dropped() {
+    let key = Key::es256("k1");
+    let server = Server::start(key.dev.jwks()).await;
+    let verifier = remote(&server, &NEVER);
+    let maintainer = tokio::spawn(verifier.clone().maintain());
+    until("ready", || verifier.ready()).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    server.set(|answer| answer.delay = Duration::from_secs(4));
+    let kid = AuthError::UnknownKid { issuer: "main".into() };
+    let waiting = tokio::spawn({
+        let (verifier, kid) = (verifier.clone(), kid.clone());
+        async move { verifier.refetch(&kid).await }
+    });
+    let hits = server.hits();
+    until("the fetch", || server.hits() > hits).await;
+    let start = Instant::now();
+    maintainer.abort();
+    waiting.await.unwrap();
+    assert!(!verifier.refetch(&kid).await, "and nobody asks it any more");
+    assert!(start.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn shared_parts_cross_threads() {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<Verifier>();
+    shared::<linkgate::identity::Keyring>();
+    shared::<linkgate::identity::Caller>();
+    shared::<linkgate::limit::Limits>();
+}

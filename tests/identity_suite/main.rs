@@ -13,6 +13,7 @@
 
 mod cache;
 mod hostile;
+mod https;
 mod jwks;
 mod signing;
 mod support;

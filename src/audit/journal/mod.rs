@@ -36,6 +36,7 @@ use super::{
     medium::{Medium, OsMedium},
     record::{ChangeRecord, Completion, Opening},
     settings::{AuditSettings, Durability},
+    traits::OutboxRow,
 };
 use crate::domain::DecisionId;
 
@@ -195,14 +196,17 @@ impl Journal {
 
     /// Appends a change and waits until it is on stable storage (as far as the file system has any).
     pub async fn append_change(&self, change: &ChangeRecord) -> Result<Written, AuditUnavailable> {
-        let commit = self.shared.change(change, None)?;
+        let commit = self.shared.change(change)?;
         self.shared.committed(commit).await
     }
 
-    /// The same for a row of the outbox. A row that is in the chain already is not appended again.
-    pub async fn append_outbox(&self, row: i64, change: &ChangeRecord) -> Result<Written, AuditUnavailable> {
-        let commit = self.shared.change(change, Some(row))?;
-        self.shared.committed(commit).await
+    /// The same for rows of the outbox, in their order. A row that is in the chain already is not appended again, so
+    /// after an error the same rows may be given again.
+    pub async fn append_outbox(&self, rows: &[OutboxRow]) -> Result<Written, AuditUnavailable> {
+        for row in rows {
+            self.shared.outbox(row)?;
+        }
+        self.settle().await
     }
 
     /// Writes what is buffered, waits until it is on stable storage, and says how far that goes.
@@ -304,23 +308,23 @@ impl Shared {
         })
     }
 
-    fn change(&self, change: &ChangeRecord, row: Option<i64>) -> Result<Commit, AuditUnavailable> {
+    fn change(&self, change: &ChangeRecord) -> Result<Commit, AuditUnavailable> {
         let mut text = Vec::new();
-        let unplaced = encode::change(&mut text, change, row).map_err(|_| AuditUnavailable::Encode)?;
+        let unplaced = encode::change(&mut text, change, None).map_err(|_| AuditUnavailable::Encode)?;
         let mut writer = self.lock();
-        let known = row.is_some_and(|row| writer.outbox.contains(&row));
-        let seq = if known {
-            // Appended before a crash, or before a wait that was too long: it must only be on stable storage.
-            writer.next_seq.saturating_sub(1)
-        } else {
-            let body = Body { line_type: LineType::Change, text: &text, unplaced };
-            let seq = writer.add([body], 0, false)?;
-            if let Some(row) = row {
-                writer.chained(row);
-            }
-            seq
-        };
+        let seq = writer.add([Body { line_type: LineType::Change, text: &text, unplaced }], 0, false)?;
         Ok(self.enlist(&mut writer, seq))
+    }
+
+    fn outbox(&self, row: &OutboxRow) -> Result<(), AuditUnavailable> {
+        let mut text = Vec::new();
+        let unplaced = encode::change(&mut text, &row.change, Some(row.seq)).map_err(|_| AuditUnavailable::Encode)?;
+        let mut writer = self.lock();
+        if !writer.outbox.contains(&row.seq) {
+            writer.add([Body { line_type: LineType::Change, text: &text, unplaced }], 0, false)?;
+            writer.chained(row.seq);
+        }
+        Ok(())
     }
 
     fn wait_for_all(&self) -> Commit {

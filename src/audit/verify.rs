@@ -1,0 +1,218 @@
+//! `linkgate audit verify`: walks the chain and finds what was altered, removed, inserted, moved or cut off.
+//!
+//! Streams with constant memory (one line, and the records open at that point), takes no lock, and may run beside a
+//! server: an incomplete last line of the last segment is then being written. A tail that was cut off at a line's end
+//! leaves a perfect chain; only the head that the database saw, or a checkpoint kept elsewhere, shows it.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use super::{
+    chain::{ChainHead, ChainId},
+    check::{Checker, Fault},
+    journal::{JournalError, io_error},
+    line::Line,
+    reader::{Lines, Step, chain_file, segment_path, segments},
+};
+
+/// Findings kept; further ones are counted.
+const FINDINGS_KEPT: usize = 1000;
+
+/// What to verify.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VerifyOptions {
+    /// Begin at this segment and believe its header; `None`: from the first record on.
+    pub from_segment: Option<u64>,
+    /// The head that the database saw last, read *before* the walk begins.
+    pub stored_head: Option<ChainHead>,
+}
+
+/// What is wrong, beside the faults of single lines.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error(transparent)]
+    Line(#[from] Fault),
+    #[error("cut off: its last line is incomplete, though a later segment follows")]
+    TornLine,
+    #[error("removed: the segment is missing")]
+    SegmentMissing,
+    #[error("removed: earlier segments are missing; if they were archived, verify with `--from-segment {0}`")]
+    StartMissing(u64),
+    #[error("cut off: the database has seen record {stored}, the journal ends at {found}")]
+    CutOff { stored: u64, found: u64 },
+    #[error("altered: the database has seen this record with hash {0}")]
+    Diverged(super::chain::Hash),
+}
+
+/// One thing that is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub file: PathBuf,
+    /// Counted from 1; 0 where no line can be named.
+    pub line: u64,
+    pub seq: Option<u64>,
+    #[serde(serialize_with = "as_text")]
+    pub what: Problem,
+}
+
+fn as_text<S: serde::Serializer>(what: &Problem, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(what)
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)?;
+        if let Some(seq) = self.seq {
+            write!(f, ": record {seq}")?;
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+/// Outcome of a walk.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verification {
+    pub chain_id: ChainId,
+    pub segments: u64,
+    pub lines: u64,
+    /// The last line.
+    pub head: ChainHead,
+    /// Records opened and not completed at the end.
+    pub open_records: usize,
+    /// The last line was being written.
+    pub being_written: bool,
+    /// The database's head was compared.
+    pub compared: bool,
+    pub findings: Vec<Finding>,
+    /// Findings beyond those listed.
+    pub more_findings: u64,
+}
+
+impl Verification {
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+struct Walk<'a> {
+    dir: &'a Path,
+    checker: Checker,
+    stored: Option<ChainHead>,
+    result: Verification,
+}
+
+/// Verifies the journal in `dir`. An error means that it could not be read; what is wrong with it is in the result.
+pub fn verify(dir: &Path, options: VerifyOptions) -> Result<Verification, JournalError> {
+    let chain_id = chain_file(dir)
+        .and_then(|found| found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no chain.json")))
+        .map_err(io_error("read the audit journal in", dir))?
+        .chain_id;
+    let start = options.from_segment.unwrap_or(1);
+    let checker = if start == 1 { Checker::from_genesis(chain_id) } else { Checker::from_any(chain_id) };
+    let result = Verification {
+        chain_id,
+        segments: 0,
+        lines: 0,
+        head: checker.head(),
+        open_records: 0,
+        being_written: false,
+        compared: false,
+        findings: Vec::new(),
+        more_findings: 0,
+    };
+    let mut walk = Walk { dir, checker, stored: options.stored_head, result };
+    let mut next = start;
+    while let Some(number) = following(dir, next)? {
+        if number > next {
+            walk.gap(next, number, start);
+        }
+        walk.segment(number)?;
+        next = number + 1;
+    }
+    walk.finish(next.saturating_sub(1));
+    Ok(walk.result)
+}
+
+/// The first segment from `number` on.
+fn following(dir: &Path, number: u64) -> Result<Option<u64>, JournalError> {
+    let numbers = segments(dir).map_err(io_error("list", dir))?;
+    Ok(numbers.into_iter().find(|found| *found >= number))
+}
+
+impl Walk<'_> {
+    fn gap(&mut self, expected: u64, found: u64, start: u64) {
+        let whole_start = expected == start;
+        let what = if whole_start { Problem::StartMissing(found) } else { Problem::SegmentMissing };
+        self.finding(expected, 0, None, what);
+        if whole_start {
+            // The rest is still worth a look: its first header is believed.
+            self.checker = Checker::from_any(self.result.chain_id);
+        }
+    }
+
+    fn segment(&mut self, number: u64) -> Result<(), JournalError> {
+        let path = segment_path(self.dir, number);
+        let mut lines = match Lines::open(&path, 0) {
+            Ok(lines) => lines,
+            // A segment that was begun and withdrawn between listing and opening.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(io_error("read", &path)(error)),
+        };
+        self.result.segments += 1;
+        loop {
+            let mut step = lines.step().map_err(io_error("read", &path))?;
+            if step != Step::Line {
+                let sealed = following(self.dir, number + 1)?.is_some();
+                // What was written between the end that was seen and the next segment is there now.
+                step = lines.step().map_err(io_error("read", &path))?;
+                if step != Step::Line {
+                    match (step, sealed) {
+                        (Step::Incomplete, true) => {
+                            self.finding(number, lines.number() + 1, None, Problem::TornLine);
+                        }
+                        (Step::Incomplete, false) => self.result.being_written = true,
+                        _ => {}
+                    }
+                    return Ok(());
+                }
+            }
+            self.result.lines += 1;
+            let (seq, faults) = self.checker.line(lines.bytes(), number, lines.number() == 1);
+            for fault in faults {
+                self.finding(number, lines.number(), seq, fault.into());
+            }
+            self.compare(number, &lines, seq);
+        }
+    }
+
+    /// The database's head, when the walk comes by.
+    fn compare(&mut self, number: u64, lines: &Lines, seq: Option<u64>) {
+        let Some(stored) = self.stored.filter(|stored| Some(stored.seq) == seq) else { return };
+        self.result.compared = true;
+        if Line::parse(lines.bytes()).is_ok_and(|line| line.hash != stored.hash) {
+            self.finding(number, lines.number(), seq, Problem::Diverged(stored.hash));
+        }
+    }
+
+    fn finish(&mut self, last_segment: u64) {
+        self.result.head = self.checker.head();
+        self.result.open_records = self.checker.open.len();
+        let found = self.result.head.seq;
+        if let Some(stored) = self.stored.filter(|stored| stored.seq > found) {
+            self.result.compared = true;
+            self.finding(last_segment.max(1), 0, None, Problem::CutOff { stored: stored.seq, found });
+        }
+    }
+
+    fn finding(&mut self, segment: u64, line: u64, seq: Option<u64>, what: Problem) {
+        if self.result.findings.len() >= FINDINGS_KEPT {
+            self.result.more_findings += 1;
+            return;
+        }
+        self.result.findings.push(Finding { file: segment_path(self.dir, segment), line, seq, what });
+    }
+}

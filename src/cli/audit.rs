@@ -1,0 +1,311 @@
+//! `linkgate audit`: query the index, verify the chain, export the journal.
+//!
+//! `verify` and `export` read the journal itself, take no lock, and may run beside a server. `query` asks the database's
+//! index and reads the journal where there is none.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::outcome::{Console, Exit, Failure};
+use crate::{
+    audit::{
+        AuditSettings, ChainHeads, Decision, JournalError, Kind, Record, RecordFilter, RecordSource,
+        reader::chain_file,
+        scan::{self, ScanError},
+        verify::{VerifyOptions, verify},
+    },
+    domain::{Millis, PartnerId},
+};
+
+/// Query, verify and export the audit record.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    #[command(subcommand)]
+    command: AuditCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Show records, newest first.
+    Query(QueryArgs),
+    /// Check the chain of hashes; exit code 6 if a record was altered, removed, inserted or cut off.
+    Verify(VerifyArgs),
+    /// Print one JSON line a record, opening and completion joined, straight from the journal.
+    Export(ExportArgs),
+}
+
+#[derive(Debug, Args)]
+struct QueryArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Most records to show.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: u32,
+    /// Records to skip.
+    #[arg(long, default_value_t = 0)]
+    offset: u32,
+    /// Read the journal instead of the database's index.
+    #[arg(long)]
+    journal: bool,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// Begin at this segment and believe its header (earlier ones were archived).
+    #[arg(long, value_name = "NUMBER")]
+    from_segment: Option<u64>,
+    /// Do not compare with the head that the database has seen: a tail that was cut off is then not found.
+    #[arg(long)]
+    without_database: bool,
+}
+
+#[derive(Debug, Args)]
+struct ExportArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Most records to print.
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Begin at this segment.
+    #[arg(long, value_name = "NUMBER")]
+    from_segment: Option<u64>,
+    /// Write to this file, which must not exist, instead of standard output.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Args)]
+struct FilterArgs {
+    /// Partner id.
+    #[arg(long, value_name = "UUID")]
+    partner: Option<PartnerId>,
+    /// Managed tenant id; slices of consolidated requests included.
+    #[arg(long, value_name = "ID")]
+    tenant: Option<String>,
+    /// User id (the token's `sub`).
+    #[arg(long, value_name = "ID")]
+    user: Option<String>,
+    /// Permission, or name of a change such as `link.revoke`.
+    #[arg(long, value_name = "NAME")]
+    action: Option<String>,
+    #[arg(long)]
+    decision: Option<DecisionWord>,
+    #[arg(long)]
+    kind: Option<KindWord>,
+    /// From this time on: RFC 3339, or a date.
+    #[arg(long, value_name = "TIME", value_parser = Millis::parse)]
+    from: Option<Millis>,
+    /// Before this time.
+    #[arg(long, value_name = "TIME", value_parser = Millis::parse)]
+    to: Option<Millis>,
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DecisionWord {
+    Allow,
+    Deny,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum KindWord {
+    Access,
+    Link,
+    Policy,
+    Config,
+    Admin,
+}
+
+impl FilterArgs {
+    fn filter(self) -> RecordFilter {
+        RecordFilter {
+            id: None,
+            request_id: self.request_id,
+            partner_id: self.partner,
+            managed_tenant_id: self.tenant,
+            user_id: self.user,
+            action: self.action,
+            decision: self.decision.map(|word| match word {
+                DecisionWord::Allow => Decision::Allow,
+                DecisionWord::Deny => Decision::Deny,
+            }),
+            kind: self.kind.map(|word| match word {
+                KindWord::Access => Kind::Access,
+                KindWord::Link => Kind::Link,
+                KindWord::Policy => Kind::Policy,
+                KindWord::Config => Kind::Config,
+                KindWord::Admin => Kind::Admin,
+            }),
+            from: self.from,
+            to: self.to,
+            limit: None,
+            offset: 0,
+        }
+    }
+}
+
+/// Runs the command. `source` is `None` where no database is configured or reachable.
+pub async fn run<S: RecordSource + ChainHeads>(
+    args: AuditArgs,
+    audit: &AuditSettings,
+    source: Option<&S>,
+    console: &Console,
+) -> Result<(), Failure> {
+    match args.command {
+        AuditCommand::Query(args) => query(args, audit, source, console).await,
+        AuditCommand::Verify(args) => verify_journal(args, audit, source, console).await,
+        AuditCommand::Export(args) => export(args, audit),
+    }
+}
+
+async fn query<S: RecordSource>(
+    args: QueryArgs,
+    audit: &AuditSettings,
+    source: Option<&S>,
+    console: &Console,
+) -> Result<(), Failure> {
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let offset = usize::try_from(args.offset).unwrap_or(usize::MAX);
+    let filter = RecordFilter { limit: Some(limit), offset, ..args.filter.filter() };
+    let records = match source.filter(|_| !args.journal) {
+        Some(source) => source.query(&filter).await.map_err(|error| Failure::new(Exit::Database, error))?,
+        None => scan::newest(&audit.dir, &filter, limit).map_err(unreadable)?,
+    };
+    let header = ["time", "id", "decision", "reason", "status", "user", "action", "tenant", "what"];
+    console.list(&records, &header, row)
+}
+
+/// What a table shows of a record; `explain` shows all of it.
+fn row(record: &Record) -> Vec<String> {
+    let text = |value: &Option<String>| value.as_deref().map(plain).unwrap_or_default();
+    let status = match (record.status, record.aborted) {
+        (Some(status), Some(true)) => format!("{status} (aborted)"),
+        (Some(status), _) => status.to_string(),
+        (None, Some(true)) => "aborted".to_owned(),
+        (None, None) if record.kind == Kind::Access => "open".to_owned(),
+        (None, _) => String::new(),
+    };
+    let tenant = match (&record.managed_tenant_id, record.slices.len()) {
+        (None, slices @ 1..) => format!("{slices} tenants"),
+        (tenant, _) => text(tenant),
+    };
+    let what = match (&record.method, &record.path) {
+        (Some(method), Some(path)) => format!("{} {}", plain(method), plain(path)),
+        _ => [&record.resource_type, &record.resource_id].map(text).join(" "),
+    };
+    vec![
+        record.time.to_string(),
+        record.id.to_string(),
+        record.decision.as_str().to_owned(),
+        text(&record.reason),
+        status,
+        record.username.as_ref().or(record.user_id.as_ref()).map(|name| plain(name)).unwrap_or_default(),
+        text(&record.action),
+        tenant,
+        what,
+    ]
+}
+
+/// Text from a request as a terminal may show it: control characters would let a client write on the operator's screen.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+async fn verify_journal<S: ChainHeads>(
+    args: VerifyArgs,
+    audit: &AuditSettings,
+    source: Option<&S>,
+    console: &Console,
+) -> Result<(), Failure> {
+    let chain = chain_file(&audit.dir)
+        .map_err(|error| Failure::failed(format_args!("cannot read `{}`: {error}", audit.dir.display())))?
+        .ok_or_else(|| {
+            Failure::new(Exit::NotFound, format_args!("there is no audit journal in `{}`", audit.dir.display()))
+        })?;
+    // The head is read before the walk: a running server only moves on from it.
+    let stored = match source.filter(|_| !args.without_database) {
+        Some(source) => Some(source.head(chain.chain_id).await),
+        None => None,
+    };
+    let head = stored.as_ref().and_then(|result| result.as_ref().ok()).copied().flatten();
+    let options = VerifyOptions { from_segment: args.from_segment, stored_head: head };
+    let result = verify(&audit.dir, options).map_err(|error| unreadable(error.into()))?;
+    let mut text = format!(
+        "{} lines in {} segments, last record {} {}",
+        result.lines, result.segments, result.head.seq, result.head.hash
+    );
+    if result.open_records > 0 {
+        text.push_str(&format!("\n{} records are open", result.open_records));
+    }
+    if result.being_written {
+        text.push_str("\nthe last line is being written");
+    }
+    if !result.compared {
+        text.push_str("\nnot compared with a head stored elsewhere: a tail that was cut off would not be found");
+    }
+    for finding in &result.findings {
+        text.push_str(&format!("\n{finding}"));
+    }
+    if result.more_findings > 0 {
+        text.push_str(&format!("\nand {} more findings", result.more_findings));
+    }
+    console.show(&result, text)?;
+    if !result.is_sound() {
+        let count = u64::try_from(result.findings.len()).unwrap_or(u64::MAX) + result.more_findings;
+        return Err(Failure::new(
+            Exit::Verification,
+            format_args!("the audit journal is not as it was written: {count} findings"),
+        ));
+    }
+    if let Some(Err(error)) = stored {
+        let text = format_args!("the chain is whole, but it was not compared with the database: {error}");
+        return Err(Failure::new(Exit::Database, text));
+    }
+    Ok(())
+}
+
+fn export(args: ExportArgs, audit: &AuditSettings) -> Result<(), Failure> {
+    let filter = RecordFilter { limit: args.limit, ..args.filter.filter() };
+    let (mut file, mut stdout);
+    let out: &mut dyn Write = match &args.output {
+        Some(path) => {
+            let created = std::fs::File::create_new(path)
+                .map_err(|error| Failure::failed(format_args!("cannot create `{}`: {error}", path.display())))?;
+            file = io::BufWriter::new(created);
+            &mut file
+        }
+        None => {
+            stdout = io::BufWriter::new(io::stdout().lock());
+            &mut stdout
+        }
+    };
+    let exported = scan::export(&audit.dir, args.from_segment, &filter, |record| {
+        serde_json::to_writer(&mut *out, &record)?;
+        out.write_all(b"\n")
+    });
+    let flushed = out.flush();
+    match exported {
+        // A reader such as `head` that has enough is no failure.
+        Err(ScanError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(unreadable(error)),
+        Ok(_) => flushed.map_err(Failure::from),
+    }
+}
+
+/// A journal that was tampered with is a finding, not a failure to read.
+pub(super) fn unreadable(error: ScanError) -> Failure {
+    let exit = match &error {
+        ScanError::Journal(JournalError::Broken { .. }) => Exit::Verification,
+        _ => Exit::Failed,
+    };
+    let cause = match &error {
+        ScanError::Journal(JournalError::Io { source, .. }) | ScanError::Output(source) => format!(": {source}"),
+        ScanError::Journal(_) => String::new(),
+    };
+    Failure::new(exit, format_args!("{error}{cause}"))
+}

@@ -14,7 +14,7 @@ use super::{
     memo::{Memo, Probe},
     reads::Reads,
 };
-use crate::domain::{Denial, Facts, Gate, LinkFacts};
+use crate::domain::{Denial, Facts, Gate, LinkFacts, Permission};
 
 /// Proof that a request may be forwarded. Made by `decide`, and by the two named constructors for requests that links
 /// do not judge; nothing outside this room can make one otherwise.
@@ -88,10 +88,7 @@ pub fn decide(bundle: &Bundle, memo: Option<&mut Memo>, facts: &Facts<'_>) -> Ou
         Err(gate) => return Outcome::denied(bundle, gate),
     };
     let Some(memo) = memo else { return ask(bundle, facts, link).into_outcome(bundle) };
-    let role = link.link.role;
-    let reads = asked(facts)
-        .iter()
-        .try_fold(Reads::NOTHING, |reads, permission| Some(reads.and(bundle.slice(permission, role)?.reads)));
+    let reads = reads(bundle, facts, link);
     let probe = reads.and_then(|reads| Probe::new(bundle.generation(), bundle.roles(), reads, facts, link));
     let Some(probe) = probe else { return ask(bundle, facts, link).into_outcome(bundle) };
     if let Some(answer) = memo.get(&probe) {
@@ -102,6 +99,16 @@ pub fn decide(bundle: &Bundle, memo: Option<&mut Memo>, facts: &Facts<'_>) -> Ou
         memo.put(&probe, answer.clone());
     }
     asked.into_outcome(bundle)
+}
+
+/// What the hand-written policies that apply to the question can read.
+fn reads(bundle: &Bundle, facts: &Facts<'_>, link: &LinkFacts) -> Option<Reads> {
+    let role = link.link.role;
+    let route = bundle.slice(facts.permission, role)?.reads;
+    if !facts.switch_context {
+        return Some(route);
+    }
+    Some(route.and(bundle.slice(Permission::SWITCH_CONTEXT, role)?.reads))
 }
 
 /// What Cedar alone says, over the whole set, without native gates, slices or memo: for tests and proofs.

@@ -1,4 +1,5 @@
 //! What a person reads when the configuration is wrong: all of it at once, each with line, field and what to do.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may stop")]
 
 use std::path::Path;
 

@@ -106,7 +106,7 @@ pub(super) fn duration_text(duration: Duration) -> String {
     let millis = duration.as_millis();
     match [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")]
         .into_iter()
-        .find(|(unit, _)| millis % unit == 0)
+        .find(|(unit, _)| millis.is_multiple_of(*unit))
     {
         Some(_) if millis == 0 => "0s".to_owned(),
         Some((unit, name)) => format!("{}{name}", millis / unit),

@@ -238,6 +238,13 @@ impl Rig {
         request.bearer(&self.token()).send(self.public)
     }
 
+    /// Moves the database file away, as a failed volume would.
+    pub fn take_database_away(&self) -> Away {
+        let path = self.dir.path().join("linkgate.db");
+        std::fs::rename(&path, path.with_extension("away")).unwrap();
+        Away(path)
+    }
+
     pub fn health(&self, path: &str) -> Answer {
         Request::get(path).send(self.health)
     }
@@ -245,6 +252,15 @@ impl Rig {
     /// Joined audit records, oldest first, by the exported journal.
     pub fn records(&self) -> Vec<Value> {
         super::flow::exported(&self.journal_dir())
+    }
+}
+
+/// A database that was taken away.
+pub struct Away(PathBuf);
+
+impl Away {
+    pub fn bring_back(self) {
+        std::fs::rename(self.0.with_extension("away"), &self.0).unwrap();
     }
 }
 

@@ -157,10 +157,13 @@ fn memory_is_bounded_and_a_flood_of_addresses_forgives_no_partner() {
         store.take(key, one, clock.at(Duration::ZERO));
     }
     for at in 0..50_000u32 {
-        let ip = IpAddr::from(at.to_be_bytes());
-        store.take(&BucketKey::address(ip), one, clock.at(Duration::ZERO));
+        // Later and emptier than the partners' buckets: by age alone those would go first.
+        let later = clock.at(Duration::from_secs(1));
         let home = BucketKey::Home("i".into(), at.to_string().into());
-        store.take(&home, one, clock.at(Duration::ZERO));
+        for key in [BucketKey::address(IpAddr::from(at.to_be_bytes())), home] {
+            store.take(&key, one, later);
+            store.take(&key, one, later);
+        }
     }
     assert!(store.len() <= 6400, "{}", store.len());
     assert!(store.len() > 2000, "the bound is used: {}", store.len());

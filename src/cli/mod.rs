@@ -2,7 +2,14 @@
 
 pub mod audit;
 pub mod explain;
+pub mod import;
+pub mod link;
+pub mod migrate;
 pub mod outcome;
+pub mod partner;
+pub mod store_context;
+pub mod tenant;
+pub mod user;
 
 use std::process::ExitCode;
 

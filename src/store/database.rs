@@ -107,7 +107,8 @@ impl Database {
             }
             Backend::Postgres { options, .. } => {
                 // Building an index over a big table may take longer than any request may.
-                let options = PgConnectOptions::clone(options).options([("statement_timeout", "0"), ("lock_timeout", "60000")]);
+                let options =
+                    PgConnectOptions::clone(options).options([("statement_timeout", "0"), ("lock_timeout", "60000")]);
                 let mut conn = options.connect().await?;
                 let applied = migrations::apply(&migrations::postgres(), &mut conn).await;
                 conn.close().await?;

@@ -3,8 +3,15 @@
 pub mod audit;
 pub mod decide;
 pub mod explain;
+pub mod import;
+pub mod link;
+pub mod migrate;
 pub mod outcome;
+pub mod partner;
+pub mod store_context;
+pub mod tenant;
 pub mod token;
+pub mod user;
 
 use std::process::ExitCode;
 

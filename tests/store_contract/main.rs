@@ -1,0 +1,62 @@
+//! The store's contract: one suite, run on SQLite and on Postgres.
+//!
+//! Every test is written once over a [`fixture::Fixture`] and listed in `on_both!`. The Postgres half needs a server:
+//! `tests/run` starts one and names it in `LINKGATE_TEST_POSTGRES`; without it those tests fail rather than skip.
+
+mod fixture;
+
+mod delegation;
+mod faults;
+mod freshness;
+mod import;
+mod links;
+mod schema;
+mod size;
+mod suspensions;
+
+/// Makes a test of each database out of one function over a fixture.
+macro_rules! on_both {
+    ($($module:ident :: $name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[test] fn $name() { crate::fixture::run(crate::fixture::Kind::Sqlite, crate::$module::$name); })+
+        }
+        mod postgres {
+            $(#[test] fn $name() { crate::fixture::run(crate::fixture::Kind::Postgres, crate::$module::$name); })+
+        }
+    };
+}
+
+on_both! {
+    schema::an_unmigrated_database_is_told_and_migrating_twice_is_harmless,
+    schema::a_newer_database_is_told,
+    schema::rows_of_links_and_history_are_never_deleted,
+    schema::the_database_upholds_the_rules_itself,
+    links::a_link_keeps_every_field,
+    links::every_rule_refuses_at_the_way_in,
+    links::a_change_is_history_audit_and_version_at_once,
+    links::a_revoked_or_ended_pair_is_granted_again_in_the_same_row,
+    links::an_update_needs_the_version_it_was_read_at,
+    links::a_refused_change_leaves_nothing_behind,
+    links::an_ended_full_role_makes_room,
+    links::only_one_of_many_writers_gets_the_full_role,
+    links::approval_falls_back_where_something_widens,
+    links::revoke_all_revokes_everything_of_one_partner,
+    links::partners_tenants_and_users_keep_their_fields,
+    delegation::a_delegated_link_is_bounded_by_its_parents,
+    delegation::a_change_of_a_parent_raises_all_below_at_once,
+    delegation::a_broken_chain_stays_closed,
+    import::a_refused_row_does_not_stop_the_others,
+    suspensions::the_overlay_covers_and_lifts_without_touching_rows,
+    suspensions::subjects_are_known_everywhere_within_the_bound,
+    freshness::a_portfolio_holds_all_links_of_one_partner,
+    freshness::unknown_partners_and_members_are_remembered_until_they_are_known,
+    freshness::a_change_by_another_process_is_seen_within_a_second,
+    freshness::a_noticed_change_is_in_force_at_once,
+    freshness::a_load_overtaken_by_a_change_is_never_answered,
+    freshness::a_load_published_before_its_change_is_seen_dies_with_it,
+    freshness::loads_of_one_partner_are_one_load,
+    freshness::a_pruned_change_log_reloads_everything,
+    freshness::a_counter_that_went_back_reloads_everything,
+    faults::a_database_that_is_away_shows_as_stale_and_comes_back,
+    size::a_thousand_links_and_a_hundred_thousand,
+}

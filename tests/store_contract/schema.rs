@@ -1,0 +1,85 @@
+//! What the database itself holds up.
+
+use std::sync::Arc;
+
+use linkgate::{
+    config::settings::DatabaseSettings,
+    store::{Database, StoreError},
+};
+
+use crate::fixture::{Fixture, Kind, link};
+
+pub async fn an_unmigrated_database_is_told_and_migrating_twice_is_harmless(f: Arc<Fixture>) {
+    f.db.check_migrated().await.unwrap();
+    f.db.migrate().await.unwrap();
+    let undo = match f.kind {
+        Kind::Sqlite => "DELETE FROM _sqlx_migrations WHERE version = 1",
+        Kind::Postgres => "DELETE FROM _sqlx_migrations WHERE version = 1",
+    };
+    f.raw(undo).await.unwrap();
+    let error = f.db.check_migrated().await.unwrap_err();
+    assert!(matches!(error, StoreError::NotMigrated(_)), "{error}");
+    assert!(error.to_string().contains("linkgate migrate"), "{error}");
+    if f.kind == Kind::Sqlite {
+        let nowhere = DatabaseSettings::Sqlite { path: f.dir.path().join("none.db") };
+        let error = Database::open(&nowhere).await.unwrap().check_migrated().await.unwrap_err();
+        assert!(matches!(error, StoreError::NotMigrated(_)), "{error}");
+        assert!(!f.dir.path().join("none.db").exists(), "checking makes no file");
+    }
+}
+
+pub async fn a_newer_database_is_told(f: Arc<Fixture>) {
+    let row = match f.kind {
+        Kind::Sqlite => "INSERT INTO _sqlx_migrations VALUES (999, 'later', '2030-01-01', 1, x'00', 1)",
+        Kind::Postgres => "INSERT INTO _sqlx_migrations VALUES (999, 'later', now(), true, '\\x00', 1)",
+    };
+    f.raw(row).await.unwrap();
+    assert!(matches!(f.db.check_migrated().await, Err(StoreError::Newer(999))));
+    assert!(matches!(f.db.migrate().await, Err(StoreError::Newer(999))));
+}
+
+pub async fn rows_of_links_and_history_are_never_deleted(f: Arc<Fixture>) {
+    let (partner, tenant) = (f.partner("p").await, f.tenant("t").await);
+    f.granted(partner, &tenant, "auditor").await;
+    for sql in [
+        "DELETE FROM partner_tenant_links",
+        "DELETE FROM link_history",
+        "UPDATE link_history SET changed_by = 'nobody'",
+        "UPDATE partner_tenant_links SET access_role = 'msp_full'",
+    ] {
+        assert!(f.raw(sql).await.is_err(), "{sql}");
+    }
+    assert_eq!(f.count("SELECT count(*) FROM partner_tenant_links WHERE access_role = 'auditor'").await, 1);
+    assert_eq!(f.count("SELECT count(*) FROM link_history WHERE changed_by = 'cli:tester'").await, 1);
+}
+
+/// Past the store, with a shell: what the constraints still refuse, and how the store would tell it.
+pub async fn the_database_upholds_the_rules_itself(f: Arc<Fixture>) {
+    let (one, other) = (f.partner("one").await, f.partner("other").await);
+    let tenant = f.tenant("t").await;
+    f.granted(one, &tenant, "msp_full").await;
+    f.grant(&link(other, &tenant, "auditor")).await.unwrap();
+    let cases = [
+        ("access_role = 'enterprise_hq'", "CONFLICT", "active link of a full role"),
+        ("end_date = start_date - 1", "VALIDATION_ERROR", "before the start"),
+        ("managed_tenant_id = partner_tenant_id", "VALIDATION_ERROR", "own tenant"),
+        ("parent_link_id = (SELECT min(CAST(id AS TEXT)) FROM partner_tenant_links)", "VALIDATION_ERROR", "delegate"),
+        ("access_role = 'superuser'", "VALIDATION_ERROR", "out of range"),
+        ("approval = 'maybe'", "VALIDATION_ERROR", "out of range"),
+        ("sla_uptime_target = 10001", "VALIDATION_ERROR", "out of range"),
+        ("managed_tenant_id = 'nowhere'", "VALIDATION_ERROR", "does not exist"),
+    ];
+    for (set, code, message) in cases {
+        let set = if f.kind == Kind::Postgres {
+            set.replace("min(CAST(id AS TEXT))", "CAST(min(CAST(id AS TEXT)) AS UUID)")
+        } else {
+            set.to_owned()
+        };
+        let on = if f.kind == Kind::Sqlite { "PRAGMA foreign_keys = ON; " } else { "" };
+        let sql =
+            format!("{on}UPDATE partner_tenant_links SET version = version + 1, {set} WHERE access_role = 'auditor'");
+        let error = StoreError::from(f.raw(sql).await.expect_err(&set));
+        assert_eq!(error.code().as_str(), code, "{set}: {error:?}");
+        assert!(error.to_string().contains(message), "{set}: {error}");
+    }
+}

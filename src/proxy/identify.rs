@@ -63,9 +63,9 @@ pub async fn caller(worker: &Worker, trail: &mut Trail, routed: Routed) -> Resul
     };
     let named = tenant::named(&routed.parts.headers)?;
     let reading = if stays_home(&caller, &named) { Reading::HomeOnly } else { Reading::Fresh };
-    let session = session::resolve(worker, caller, keys, reading).await.map_err(|session::Unresolved| {
-        Failure::new(ErrorCode::LinksStale, "account_unknown")
-    })?;
+    let session = session::resolve(worker, caller, keys, reading)
+        .await
+        .map_err(|session::Unresolved| Failure::new(ErrorCode::LinksStale, "account_unknown"))?;
     worker.keep_session(token, &session);
     trail.session = Some(Rc::clone(&session));
     Ok((Identified { routed, session: Some(session), source: Some(source) }, named))

@@ -35,6 +35,9 @@ use crate::{
 /// Threads of the service runtime: database, key fetching, journal helpers, watchers.
 const SERVICE_THREADS: usize = 2;
 
+/// How long the start waits for the change feed; after it the gateway serves what needs no links, and is not ready.
+const FIRST_READING: Duration = Duration::from_secs(5);
+
 /// Why the gateway does not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -177,6 +180,10 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
     tracing::info!(?recovery, "audit journal open");
     background::check_head(&journal, database).await?;
     let directory = Directory::start(database, &config.links);
+    let patience = tokio::time::Instant::now() + FIRST_READING;
+    while !directory.is_fresh() && tokio::time::Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     Ok(Gateway {
         routes,
         upstreams,

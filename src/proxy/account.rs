@@ -180,7 +180,8 @@ impl Ledger {
     /// Ends the exchange with a failure of the gateway's or the upstream's.
     pub fn fail(mut self, failure: &Failure) {
         self.status = StatusCode::from_u16(failure.code.status()).ok();
-        self.reason = Some(failure.word());
+        // The finer word: why a stream was cut says more than the code that the client got.
+        self.reason = Some(if failure.detail.is_empty() { failure.word() } else { failure.detail });
         self.settle(Ending { bytes: 0, aborted: None });
     }
 

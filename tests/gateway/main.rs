@@ -3,6 +3,8 @@
 //! Each test starts a gateway of its own in this process. `rig` builds it, `upstream` records what arrives behind it,
 //! `client` speaks exact and inexact HTTP to it.
 
+#![expect(unreachable_pub, reason = "one test program; its modules share freely")]
+
 mod client;
 mod rig;
 mod upstream;

@@ -56,6 +56,7 @@ pub struct Setup {
     pub routes: String,
     pub identity: String,
     pub issuer: String,
+    pub trusts: &'static str,
     pub limits: String,
     pub audit: String,
     pub guardrails: Vec<(&'static str, String)>,
@@ -70,6 +71,7 @@ impl Default for Setup {
             routes: String::new(),
             identity: String::new(),
             issuer: String::new(),
+            trusts: r#""roles", "permissions""#,
             limits: "tenant = 0\nrefusal = 0\nunauthenticated = 0\n".into(),
             audit: "writes = \"os\"\nreads = \"os\"\n".into(),
             guardrails: Vec::new(),
@@ -236,6 +238,13 @@ impl Rig {
         request.bearer(&self.token()).send(self.public)
     }
 
+    /// Moves the database file away, as a failed volume would.
+    pub fn take_database_away(&self) -> Away {
+        let path = self.dir.path().join("linkgate.db");
+        std::fs::rename(&path, path.with_extension("away")).unwrap();
+        Away(path)
+    }
+
     pub fn health(&self, path: &str) -> Answer {
         Request::get(path).send(self.health)
     }
@@ -246,12 +255,21 @@ impl Rig {
     }
 }
 
+/// A database that was taken away.
+pub struct Away(PathBuf);
+
+impl Away {
+    pub fn bring_back(self) {
+        std::fs::rename(self.0.with_extension("away"), &self.0).unwrap();
+    }
+}
+
 pub fn actor() -> Actor {
     Actor::new("test")
 }
 
 fn configuration(setup: &Setup, upstream: &Upstream) -> String {
-    let Setup { extra, listen, routes, identity, issuer, limits, audit, upstream: up, guardrails } = setup;
+    let Setup { extra, listen, routes, identity, issuer, trusts, limits, audit, upstream: up, guardrails } = setup;
     let policy = if guardrails.is_empty() { "" } else { "dir = \"policies\"\n" };
     let address = upstream.address;
     format!(
@@ -268,7 +286,7 @@ issuer = "{ISSUER}"
 audiences = ["gateway"]
 algorithms = ["ES256"]
 jwks_file = "jwks.json"
-trusts = ["roles", "permissions"]
+trusts = [{trusts}]
 {issuer}
 [signing]
 issuer = "https://gateway.test"

@@ -110,6 +110,10 @@ impl Upstream {
                     false
                 }
                 ["t", "reset"] => false,
+                ["impatient", _] => {
+                    thread::sleep(Duration::from_secs(1));
+                    self.plain(&mut writer, b"late")
+                }
                 ["t", "close-after"] => {
                     self.plain(&mut writer, b"once");
                     false

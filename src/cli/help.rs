@@ -28,9 +28,9 @@ const EXIT_CODES: &[(Exit, &str)] = &[
 
 const EXAMPLES: &str = "\
 Examples:
-  linkgate demo                                  a gateway with partners, tenants and services to try
-  linkgate config print-default > linkgate.toml  a commented configuration to begin with
-  linkgate check                                 is it valid, and are the policies?
+  linkgate demo                                  try it: partners, tenants, services, requests
+  linkgate config print-default > linkgate.toml  begin with a commented configuration
+  linkgate check                                 every error of configuration and policies at once
   linkgate serve --config /etc/linkgate.toml     run";
 
 /// Puts the groups, the examples and the exit codes into the help of `command`.

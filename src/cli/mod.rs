@@ -121,3 +121,28 @@ fn print_default() -> Result<(), Failure> {
     use std::io::Write;
     Ok(std::io::stdout().lock().write_all(crate::config::default_toml().as_bytes())?)
 }
+
+/// Stands in until the store has an index.
+enum NoIndex {}
+
+impl crate::audit::RecordSource for NoIndex {
+    async fn query(
+        &self,
+        _: &crate::audit::RecordFilter,
+    ) -> Result<Vec<crate::audit::Record>, crate::audit::IndexUnavailable> {
+        match *self {}
+    }
+}
+
+impl crate::audit::ChainHeads for NoIndex {
+    async fn head(
+        &self,
+        _: crate::audit::ChainId,
+    ) -> Result<Option<crate::audit::ChainHead>, crate::audit::IndexUnavailable> {
+        match *self {}
+    }
+}
+
+async fn source(_: &Context, _: &crate::config::Config) -> Option<NoIndex> {
+    None
+}

@@ -1,4 +1,68 @@
-//! linkgate: a policy-engine sidecar and reverse proxy. (Architecture page: written with the whole.)
+//! linkgate: a policy-engine sidecar and reverse proxy. Partner organisations reach exactly the tenants that they are
+//! linked to, through one door that a security team can read, prove and audit.
+//!
+//! # Life of a request
+//!
+//! ```text
+//! accept -> exact framing, limits, request id        server::{workers, connection, guard}, proxy::intake
+//!        -> route (method + path -> permission)      proxy::route          no rule: refused
+//!        -> identify (token -> user, partner)        proxy::identify, proxy::session
+//!        -> tenant (which one is meant)              proxy::tenant
+//!        -> decide (link gates, then Cedar)          proxy::authorize      => Permit | Denial
+//!        -> rate limit                               proxy::quota
+//!        -> refused body fields                      proxy::fields
+//!        -> audit open (durable as the class asks)   proxy::account
+//!        -> forward, watch, cut                      proxy::{forward, outgoing, body, tunnel, watch}
+//!        -> audit complete (ledger; drop = aborted)  proxy::account
+//!        -> respond (the one place for errors)       proxy::respond
+//! ```
+//!
+//! `proxy::flow` reads like that list; each stage consumes a type and gives the next. What is refused on the way is
+//! audited and rate-limited too.
+//!
+//! # Rooms and floors
+//!
+//! A file imports only from lower floors or its own room; `tests/layering.rs` holds this table against the sources.
+//!
+//! | floor | rooms |
+//! | --- | --- |
+//! | 0 | [`domain`]: ids, permissions, roles, links, gates, errors: no runtime, socket or engine |
+//! | 1 | [`identity`] token to caller, signing · [`policy`] Cedar · [`audit`] journal and chain · [`upstream`] pools · [`limit`] quotas |
+//! | 2 | [`store`] SQLite and Postgres, change feed, audit index · [`config`] file to valid configuration, route table |
+//! | 3 | [`proxy`]: the stages |
+//! | 4 | [`server`]: listeners, workers, health |
+//! | 5 | [`app`]: composition root, reload, shutdown |
+//! | 6 | [`cli`]: one file a command |
+//!
+//! `sample` (feature `demo`) stands beside the floors: small upstreams that behave like the real services.
+//!
+//! # Decisions worth knowing
+//!
+//! - **Links are data, role rules are policies.** Cedar's cost is linear in the number of policies, so a link is the
+//!   resource entity of one small set that is the same for everyone.
+//! - **The memo holds Cedar's own answers**, keyed by the facts that the policies can read, never a second implementation.
+//!   The gates that hand-written policy must not open are also tested natively, to the millisecond, on every call.
+//! - **Workers, not a shared pool of threads**: a thread, a current-thread runtime, upstream connections and hot caches
+//!   each. Database, journal keeper, key fetching and watchers live on one service runtime.
+//! - **Sessions are resolved under an epoch** that is read before the rows are, so a change that comes between makes
+//!   them old at once, never young. The same rule (`as_of` read in the same snapshot) guards the link cache.
+//! - **HTTP/1 is made exact before hyper sees it** (`server::framing`): what two parsers could read differently is
+//!   refused, and answered in order with our own error body.
+//! - **The record comes before the act.** The journal on local disk is the durable truth; the database's index follows.
+//!
+//! # Invariants
+//!
+//! | | promise | held by | tests |
+//! | --- | --- | --- | --- |
+//! | I1 | no request reaches a tenant without a live link of the caller's own partner | `policy::decide`, `proxy::outgoing` | `policy_property`, `gateway::flow` |
+//! | I2 | no client value of a protected header reaches an upstream | `proxy::headers`, `proxy::outgoing`, `proxy::body` | `gateway::spoofing` |
+//! | I3 | every answer has exactly one record, and no act precedes its record | `proxy::account`, `audit::journal` | `crash` |
+//! | I4 | after a revocation nothing is allowed beyond the bound | `store::feed`, `proxy::worker`, `proxy::watch` | `gateway::links`, `gateway::streams` |
+//! | I5 | a decision equals Cedar's for the same facts | `policy::memo` | `policy_property` |
+//! | I6 | a bad set never replaces a good one | `policy::handle`, `app::reload` | `policy_bundle`, `gateway::reload` |
+//! | I8 | memory is bounded by configuration | caches, `server::guard`, `upstream::table` | `gateway::body`, `policy_decide` |
+//!
+//! I7 belongs to the consolidated API.
 
 pub mod domain;
 

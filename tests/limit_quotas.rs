@@ -157,10 +157,13 @@ fn memory_is_bounded_and_a_flood_of_addresses_forgives_no_partner() {
         store.take(key, one, clock.at(Duration::ZERO));
     }
     for at in 0..50_000u32 {
-        let ip = IpAddr::from(at.to_be_bytes());
-        store.take(&BucketKey::address(ip), one, clock.at(Duration::ZERO));
+        // Later and emptier than the partners' buckets: by age alone those would go first.
+        let later = clock.at(Duration::from_secs(1));
         let home = BucketKey::Home("i".into(), at.to_string().into());
-        store.take(&home, one, clock.at(Duration::ZERO));
+        for key in [BucketKey::address(IpAddr::from(at.to_be_bytes())), home] {
+            store.take(&key, one, later);
+            store.take(&key, one, later);
+        }
     }
     assert!(store.len() <= 6400, "{}", store.len());
     assert!(store.len() > 2000, "the bound is used: {}", store.len());
@@ -171,18 +174,22 @@ fn memory_is_bounded_and_a_flood_of_addresses_forgives_no_partner() {
 
 #[test]
 fn buckets_that_are_full_again_go_first() {
-    // One key a shard and kind.
+    // Eight keys a shard and kind.
     let store = LocalQuotas::new(64 * 8);
     let clock = Clock::start();
     let slow = quota(1, 3600);
-    let victim = BucketKey::Export(partner(0));
-    assert!(store.take(&victim, slow, clock.at(Duration::ZERO)).allowed);
-    // Idle ones come and go by the thousand, the one in use stays.
+    let in_use: Vec<BucketKey> = (0..20).map(|at| BucketKey::Export(partner(at))).collect();
+    for key in &in_use {
+        assert!(store.take(key, slow, clock.at(Duration::ZERO)).allowed);
+    }
+    // Idle ones come and go by the thousand, those in use stay.
     for at in 1..5000u64 {
         let now = clock.at(Duration::from_millis(at * 100));
         store.take(&BucketKey::Listing(partner(u128::from(at))), quota(1000, 1), now);
     }
-    assert!(!store.peek(&victim, slow, clock.at(Duration::from_secs(500))).allowed);
+    for key in &in_use {
+        assert!(!store.peek(key, slow, clock.at(Duration::from_secs(500))).allowed, "{key:?}");
+    }
 }
 
 #[test]

@@ -59,6 +59,10 @@ pub enum AppError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Routes(#[from] InvalidRoutes),
+    #[error("the database cannot say how far it has seen the audit journal")]
+    Head(#[source] crate::audit::IndexUnavailable),
+    #[error("the database did not say in time how far it has seen the audit journal")]
+    HeadTimeout,
     #[error("metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
     #[error("the policy folder cannot be watched")]
@@ -111,7 +115,7 @@ async fn serve(config: Config, started: impl FnOnce(Listening)) -> Result<(), Ap
         health: health_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
     if let Some(listener) = health_listener {
-        let health = observe(&gateway, &workers, registry)?;
+        let health = observe(&gateway, &workers, background.trouble(), registry)?;
         tokio::spawn(health::serve(listener, health));
     }
     let accepting = {
@@ -208,7 +212,12 @@ fn registry() -> Result<Registry, AppError> {
 }
 
 /// Readiness and the gauges that are set when somebody looks.
-fn observe(gateway: &Arc<Gateway>, workers: &Arc<Workers>, registry: Registry) -> Result<Health, AppError> {
+fn observe(
+    gateway: &Arc<Gateway>,
+    workers: &Arc<Workers>,
+    altered: background::Trouble,
+    registry: Registry,
+) -> Result<Health, AppError> {
     let gauge = |name: &str, help: &str| -> Result<IntGauge, AppError> {
         let gauge = IntGauge::new(name, help)?;
         registry.register(Box::new(gauge.clone()))?;
@@ -247,6 +256,7 @@ fn observe(gateway: &Arc<Gateway>, workers: &Arc<Workers>, registry: Registry) -
             ),
             check("keys", missing.is_empty(), &format!("no usable keys for: {}", missing.join(", "))),
             check("audit", trouble.is_empty(), &trouble),
+            check("audit_chain", altered.message().is_empty(), &altered.message()),
             check("workers", alive, "a worker thread has ended: restart linkgate"),
             check("listener", open, "the gateway is stopping"),
         ]

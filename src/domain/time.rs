@@ -30,12 +30,23 @@ impl Millis {
         if let Ok(at) = text.parse::<Timestamp>() {
             return Ok(Self::from_timestamp(at));
         }
+        if is_end_of_time(text) {
+            return Ok(Self::from_timestamp(Timestamp::MAX));
+        }
         text.parse::<jiff::civil::Date>()
             .ok()
             .and_then(|day| day.to_zoned(jiff::tz::TimeZone::UTC).ok())
             .map(|at| Self::from_timestamp(at.timestamp()))
             .ok_or_else(|| InvalidTime(text.to_owned()))
     }
+}
+
+/// The last day of 9999, a usual spelling of "for ever", lies behind what the calendar library holds in UTC.
+fn is_end_of_time(text: &str) -> bool {
+    jiff::fmt::temporal::Pieces::parse(text).is_ok_and(|pieces| {
+        let day = pieces.date();
+        day.year() == 9999 && day.month() == 12 && day.day() >= 30 && pieces.time().is_some() && pieces.offset().is_some()
+    })
 }
 
 impl fmt::Display for Millis {
@@ -76,5 +87,6 @@ mod tests {
         assert_eq!(Millis::parse("1969-12-31T23:59:59.9999Z").unwrap(), Millis(-1));
         assert_eq!(Millis::parse("2026-02-01").unwrap().to_string(), "2026-02-01T00:00:00.000Z");
         assert!(Millis::parse("yesterday").is_err());
+        assert!(Millis::parse("9999-12-31T23:59:59Z").unwrap() > Millis::parse("9999-12-29T00:00:00Z").unwrap());
     }
 }

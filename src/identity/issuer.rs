@@ -68,6 +68,11 @@ impl Issuer {
                 return Err(wrong("HS256 goes with a secret, never with a key set"));
             }
             KeySource::JwksFile(path) => Keys::File(FileKeys::load(name.clone(), path.clone(), algorithms.clone())?),
+            KeySource::JwksUrl { refresh, max_age, .. } if max_age < refresh => {
+                return Err(wrong(
+                    "`max_age` is shorter than `refresh`: its keys would be too old before each refresh",
+                ));
+            }
             KeySource::JwksUrl { url, refresh, min_refetch, max_age } => Keys::Remote(Arc::new(RemoteKeys::new(
                 name.clone(),
                 url,

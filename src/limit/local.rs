@@ -4,8 +4,8 @@
 //! on by the emission interval `per_seconds / requests`; a request is allowed while the TAT is no further away than
 //! `requests` intervals. So a burst of `requests` passes, and over any period no more than the rate and one burst.
 //!
-//! Memory is bounded: a shard that is full first lets go of buckets that are full again (they say nothing), then of
-//! the one nearest to it. Open-ended keys (addresses, home users) live in maps of their own, so that a flood of them
+//! Memory is bounded: a shard that is full lets go of buckets that are full again (they say nothing), then of those
+//! nearest to it. Open-ended keys (addresses, home users) live in maps of their own, so that a flood of them
 //! cannot make a partner's bucket forget.
 
 use std::{
@@ -121,7 +121,7 @@ impl QuotaStore for LocalQuotas {
             return pace.taken(allowed, *tat, at, now.wall.0);
         }
         if buckets.len() >= self.keys_per_shard {
-            make_room(&mut buckets, at);
+            make_room(&mut buckets);
         }
         let tat = at.saturating_add(pace.interval);
         buckets.insert(key.clone(), tat);
@@ -139,21 +139,15 @@ impl QuotaStore for LocalQuotas {
     }
 }
 
-/// Frees an eighth of a full shard, so that the scan is paid once for many new keys. Full buckets go first: they say
-/// no more than a missing one. Then those that are full soonest.
-fn make_room(buckets: &mut HashMap<BucketKey, u64, ahash::RandomState>, now: u64) {
-    let wanted = buckets.len() / 8 + 1;
-    let before = buckets.len();
-    buckets.retain(|_, tat| *tat > now);
-    let mut missing = wanted.saturating_sub(before - buckets.len());
-    if missing == 0 {
-        return;
-    }
+/// Frees an eighth of a full shard, so that the scan is paid once for many new keys: the buckets that are full soonest.
+/// Those that are full already come first among them; they say no more than a missing one.
+fn make_room(buckets: &mut HashMap<BucketKey, u64, ahash::RandomState>) {
+    let mut missing = buckets.len() / 8 + 1;
     let mut tats: Vec<u64> = buckets.values().copied().collect();
-    let last = missing.min(tats.len()).saturating_sub(1);
     if tats.is_empty() {
         return;
     }
+    let last = missing.min(tats.len()) - 1;
     let (_, soonest, _) = tats.select_nth_unstable(last);
     let soonest = *soonest;
     buckets.retain(|_, tat| {

@@ -28,6 +28,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Readers of the SQLite file at once; portfolio loads are short.
 const SQLITE_READERS: u32 = 4;
 
+/// The audit index of an SQLite store, beside its main file.
+const AUDIT_FILE: &str = "audit-index.db";
+
 /// A handle on the configured database; cheap to clone.
 #[derive(Clone)]
 pub struct Database {
@@ -35,8 +38,8 @@ pub struct Database {
 }
 
 pub(crate) enum Backend {
-    Sqlite(SqliteFiles),
-    Postgres { pool: PgPool, options: PgConnectOptions },
+    Sqlite(Box<SqliteFiles>),
+    Postgres { pool: PgPool, options: Box<PgConnectOptions> },
 }
 
 pub(crate) struct SqliteFiles {
@@ -44,6 +47,8 @@ pub(crate) struct SqliteFiles {
     options: SqliteConnectOptions,
     writer: SqlitePool,
     readers: SqlitePool,
+    audit_options: SqliteConnectOptions,
+    audit: SqlitePool,
     /// Pooled connections made before this may be of a file that is no longer there.
     renewed: Arc<Mutex<Instant>>,
 }
@@ -62,7 +67,7 @@ impl Database {
     /// Prepares a handle; must be called on the runtime whose tasks will own the connections.
     pub async fn open(settings: &DatabaseSettings) -> Result<Self, StoreError> {
         let backend = match settings {
-            DatabaseSettings::Sqlite { path } => Backend::Sqlite(SqliteFiles::new(path)?),
+            DatabaseSettings::Sqlite { path } => Backend::Sqlite(Box::new(SqliteFiles::new(path)?)),
             DatabaseSettings::Postgres { url, max_connections } => {
                 let url =
                     std::str::from_utf8(url.expose()).map_err(|_| StoreError::Address("it is not UTF-8".to_owned()))?;
@@ -80,7 +85,7 @@ impl Database {
                     .max_connections((*max_connections).max(1))
                     .acquire_timeout(ACQUIRE_TIMEOUT)
                     .connect_lazy_with(options.clone());
-                Backend::Postgres { pool, options }
+                Backend::Postgres { pool, options: Box::new(options) }
             }
         };
         Ok(Self { backend: Arc::new(backend) })
@@ -90,14 +95,20 @@ impl Database {
     pub async fn migrate(&self) -> Result<(), StoreError> {
         match &*self.backend {
             Backend::Sqlite(files) => {
-                let mut conn = files.connect().await?;
-                let applied = migrations::apply(&migrations::sqlite(), &mut conn).await;
-                conn.close().await?;
-                applied
+                for (options, migrator) in
+                    [(&files.options, migrations::sqlite()), (&files.audit_options, migrations::sqlite_audit())]
+                {
+                    let mut conn = options.connect().await?;
+                    let applied = migrations::apply(&migrator, &mut conn).await;
+                    conn.close().await?;
+                    applied?;
+                }
+                Ok(())
             }
             Backend::Postgres { options, .. } => {
                 // Building an index over a big table may take longer than any request may.
-                let options = options.clone().options([("statement_timeout", "0"), ("lock_timeout", "60000")]);
+                let options =
+                    PgConnectOptions::clone(options).options([("statement_timeout", "0"), ("lock_timeout", "60000")]);
                 let mut conn = options.connect().await?;
                 let applied = migrations::apply(&migrations::postgres(), &mut conn).await;
                 conn.close().await?;
@@ -113,7 +124,8 @@ impl Database {
                 if !files.path.exists() {
                     return Err(StoreError::NotMigrated(format!("there is no file {}", files.path.display())));
                 }
-                migrations::check(&migrations::sqlite(), &mut *files.readers.acquire().await?).await
+                migrations::check(&migrations::sqlite(), &mut *files.readers.acquire().await?).await?;
+                migrations::check(&migrations::sqlite_audit(), &mut *files.audit.acquire().await?).await
             }
             Backend::Postgres { pool, .. } => {
                 migrations::check(&migrations::postgres(), &mut *pool.acquire().await?).await
@@ -131,6 +143,7 @@ impl Database {
             Backend::Sqlite(files) => {
                 files.readers.close().await;
                 files.writer.close().await;
+                files.audit.close().await;
             }
             Backend::Postgres { pool, .. } => pool.close().await,
         }
@@ -154,6 +167,23 @@ impl Database {
                 Tx::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE").await?)
             }
         })
+    }
+}
+
+impl Database {
+    /// One snapshot of the audit index.
+    pub(crate) async fn begin_audit_read(&self) -> Result<Tx, StoreError> {
+        match &*self.backend {
+            Backend::Sqlite(files) => Ok(Tx::Sqlite(files.audit.begin().await?)),
+            Backend::Postgres { .. } => self.begin_read().await,
+        }
+    }
+
+    pub(crate) async fn begin_audit_write(&self) -> Result<Tx, StoreError> {
+        match &*self.backend {
+            Backend::Sqlite(files) => Ok(Tx::Sqlite(files.audit.begin_with("BEGIN IMMEDIATE").await?)),
+            Backend::Postgres { .. } => self.begin_write().await,
+        }
     }
 }
 
@@ -184,7 +214,11 @@ impl SqliteFiles {
         // One writer: in the process they wait in line here, which is fairer and cheaper than on SQLite's lock.
         let writer = pool(1).acquire_timeout(BUSY_TIMEOUT * 2).connect_lazy_with(options.clone());
         let readers = pool(SQLITE_READERS).connect_lazy_with(options.clone().pragma("query_only", "ON"));
-        Ok(Self { path: path.to_owned(), options, writer, readers, renewed })
+        // An index of the journal: what a crash takes from it is indexed again.
+        let audit_options =
+            options.clone().filename(path.with_file_name(AUDIT_FILE)).synchronous(SqliteSynchronous::Normal);
+        let audit = pool(SQLITE_READERS).connect_lazy_with(audit_options.clone());
+        Ok(Self { path: path.to_owned(), options, writer, readers, audit_options, audit, renewed })
     }
 
     /// Pooled connections made so far are not used again: the file may have been replaced under them.
@@ -195,10 +229,5 @@ impl SqliteFiles {
     /// A connection of its own to a file that must be there: a feed never makes a database.
     pub(crate) async fn connect_existing(&self) -> Result<SqliteConnection, StoreError> {
         Ok(self.options.clone().create_if_missing(false).pragma("query_only", "ON").connect().await?)
-    }
-
-    /// A connection of its own, outside the pools.
-    pub(crate) async fn connect(&self) -> Result<SqliteConnection, StoreError> {
-        Ok(self.options.connect().await?)
     }
 }

@@ -13,7 +13,12 @@ use sqlx::{
 use super::StoreError;
 
 const SQLITE: &[(i64, &str, &str)] = &[(1, "store", include_str!("../../migrations/sqlite/0001_store.sql"))];
-const POSTGRES: &[(i64, &str, &str)] = &[(1, "store", include_str!("../../migrations/postgres/0001_store.sql"))];
+const SQLITE_AUDIT: &[(i64, &str, &str)] =
+    &[(1, "audit index", include_str!("../../migrations/sqlite/0001_audit_index.sql"))];
+const POSTGRES: &[(i64, &str, &str)] = &[
+    (1, "store", include_str!("../../migrations/postgres/0001_store.sql")),
+    (2, "audit index", include_str!("../../migrations/postgres/0002_audit_index.sql")),
+];
 
 fn migrator(files: &[(i64, &'static str, &'static str)]) -> Migrator {
     Migrator::with_migrations(
@@ -28,6 +33,11 @@ fn migrator(files: &[(i64, &'static str, &'static str)]) -> Migrator {
 
 pub(crate) fn sqlite() -> Migrator {
     migrator(SQLITE)
+}
+
+/// Of the file that holds the audit index.
+pub(crate) fn sqlite_audit() -> Migrator {
+    migrator(SQLITE_AUDIT)
 }
 
 pub(crate) fn postgres() -> Migrator {

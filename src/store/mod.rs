@@ -18,6 +18,8 @@ mod records;
 
 pub mod admin;
 
+mod audit_index;
+
 mod changes;
 mod directory;
 mod feed;
@@ -27,6 +29,7 @@ mod portfolio;
 pub mod bulk;
 
 pub use admin::{Actor, Admin, Change, Touch, Written};
+pub use audit_index::AuditStore;
 pub use database::Database;
 pub use directory::{Directory, LinksUnavailable, LoadHook, Reading};
 pub use error::StoreError;

@@ -9,26 +9,30 @@ use super::{
     rig::{HOME1, HOME2, P1, Rig, Setup},
 };
 
-/// Reads the journal's segments and joins openings with completions, in order of opening.
-pub fn exported(dir: &Path) -> Vec<Value> {
+/// All lines of the journal's segments.
+pub fn lines(dir: &Path) -> Vec<Value> {
     let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|ending| ending == "jsonl"));
     files.sort();
+    let texts = files.iter().map(|file| std::fs::read_to_string(file).unwrap());
+    // The last line may be half written just now.
+    texts.flat_map(|text| text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect::<Vec<_>>()).collect()
+}
+
+/// Joins openings with completions, in order of opening.
+pub fn exported(dir: &Path) -> Vec<Value> {
     let mut order = Vec::new();
     let mut records: BTreeMap<String, Value> = BTreeMap::new();
-    for file in files {
-        for line in std::fs::read_to_string(file).unwrap().lines() {
-            let line: Value = serde_json::from_str(line).unwrap();
-            let mut fields = line["pub"].as_object().unwrap().clone();
-            fields.extend(line["priv"].as_object().unwrap().clone());
-            let Some(id) = fields.get("id").and_then(Value::as_str).map(str::to_owned) else { continue };
-            if line["type"] == "open" {
-                order.push(id.clone());
-            }
-            let record = records.entry(id).or_insert_with(|| json!({"lines": 0}));
-            record["lines"] = json!(record["lines"].as_u64().unwrap() + 1);
-            record.as_object_mut().unwrap().extend(fields);
+    for line in lines(dir) {
+        let mut fields = line["pub"].as_object().unwrap().clone();
+        fields.extend(line["priv"].as_object().unwrap().clone());
+        let Some(id) = fields.get("id").and_then(Value::as_str).map(str::to_owned) else { continue };
+        if line["type"] == "open" {
+            order.push(id.clone());
         }
+        let record = records.entry(id).or_insert_with(|| json!({"lines": 0}));
+        record["lines"] = json!(record["lines"].as_u64().unwrap() + 1);
+        record.as_object_mut().unwrap().extend(fields);
     }
     order.into_iter().map(|id| records[&id].clone()).collect()
 }

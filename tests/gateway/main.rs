@@ -15,5 +15,6 @@ mod flow;
 mod framing;
 mod http2;
 mod links;
+mod reload;
 mod spoofing;
 mod streams;

@@ -249,6 +249,11 @@ impl Rig {
         Request::get(path).send(self.health)
     }
 
+    /// All lines of the journal.
+    pub fn lines(&self) -> Vec<Value> {
+        super::flow::lines(&self.journal_dir())
+    }
+
     /// Joined audit records, oldest first, by the exported journal.
     pub fn records(&self) -> Vec<Value> {
         super::flow::exported(&self.journal_dir())

@@ -743,6 +743,13 @@ fn settings_that_would_open_a_door_are_refused() {
     assert!(refused(&|one| one.issuer = Some(OWN_ISS.into())).contains("own"));
     assert!(refused(&|one| one.keys = legacy().keys).contains("HS256"));
     assert!(refused(&|one| one.keys = folder.jwks("x.json", "{}")).contains("key set"));
+    let remote = linkgate::identity::settings::KeySource::JwksUrl {
+        url: "http://127.0.0.1:1/".into(),
+        refresh: std::time::Duration::from_secs(2),
+        min_refetch: std::time::Duration::from_secs(1),
+        max_age: std::time::Duration::from_secs(1),
+    };
+    assert!(refused(&|one| one.keys = remote.clone()).contains("max_age"));
     let mut short = legacy();
     short.keys = linkgate::identity::settings::KeySource::Hs256(linkgate::domain::Secret::new(&b"short"[..]));
     assert!(build(vec![short]).expect("refused").contains("32 bytes"));

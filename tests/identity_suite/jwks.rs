@@ -185,7 +185,7 @@ async fn the_last_good_keys_live_through_an_outage_up_to_their_age() {
     let intervals = Intervals {
         refresh: Duration::from_millis(100),
         min_refetch: Duration::from_millis(50),
-        max_age: Duration::from_millis(900),
+        max_age: Duration::from_secs(3),
     };
     let verifier = started(&server, &intervals).await;
     let token = key.token(&claims());
@@ -208,6 +208,27 @@ async fn the_last_good_keys_live_through_an_outage_up_to_their_age() {
     server.set(|answer| answer.status = StatusCode::OK);
     until("recovery", || verifier.ready()).await;
     assert!(verify(&verifier, &token).is_ok());
+}
+
+#[tokio::test]
+async fn keys_age_between_two_fetches_and_without_a_maintainer_too() {
+    let key = Key::es256("k1");
+    let age = Duration::from_millis(1500);
+    let server = Server::start(key.dev.jwks()).await;
+    let verifier = remote(&server, &Intervals { refresh: age, min_refetch: LONG, max_age: age });
+    let start = Instant::now();
+    tokio::spawn(verifier.clone().maintain());
+    let orphan = remote(&server, &Intervals { refresh: age, min_refetch: LONG, max_age: age });
+    let maintainer = tokio::spawn(orphan.clone().maintain());
+    until("ready", || verifier.ready() && orphan.ready()).await;
+    maintainer.abort();
+    server.set(|answer| answer.status = StatusCode::BAD_GATEWAY);
+    let generation = verifier.generation();
+    // The next fetch is due a second after the failed one, well after the keys' age.
+    until("the generation", || verifier.generation() != generation).await;
+    assert!(start.elapsed() >= age && start.elapsed() < age + Duration::from_millis(700), "{:?}", start.elapsed());
+    until("the orphan's keys", || !orphan.ready()).await;
+    assert_eq!(verify(&orphan, &key.token(&claims())).unwrap_err().label(), "keys_unavailable");
 }
 
 #[tokio::test]
@@ -236,14 +257,18 @@ async fn a_document_without_usable_keys_never_replaces_a_good_one() {
     let generation = verifier.generation();
     let token = key.token(&claims());
     let kid = AuthError::UnknownKid { issuer: "main".into() };
-    let jwk: serde_json::Value = serde_json::from_str(&key.dev.jwk()).unwrap();
+    // Another key than the good one, so that a document that was taken would show.
+    let rogue = Key::es256("k2");
+    let rogue_token = rogue.token(&claims());
+    let jwk: serde_json::Value = serde_json::from_str(&rogue.dev.jwk()).unwrap();
     let one = |change: &dyn Fn(&mut serde_json::Value)| {
         let mut jwk = jwk.clone();
         change(&mut jwk);
         serde_json::json!({"keys": [jwk]}).to_string()
     };
-    let huge = format!("{}{}", key.dev.jwks(), " ".repeat(256 * 1024));
-    let many = format!(r#"{{"keys":[{}]}}"#, vec![key.dev.jwk(); 65].join(","));
+    let padded = |to: usize| format!("{}{}", rogue.dev.jwks(), " ".repeat(to - rogue.dev.jwks().len()));
+    let huge = padded(256 * 1024 + 1);
+    let many = format!(r#"{{"keys":[{}]}}"#, vec![rogue.dev.jwk(); 65].join(","));
     let documents = [
         String::new(),
         "<html>".into(),
@@ -252,7 +277,7 @@ async fn a_document_without_usable_keys_never_replaces_a_good_one() {
         r#"{"keys":[]}"#.into(),
         r#"{"keys":{}}"#.into(),
         r#"{"keys":[{"kty":"oct","kid":"k1","k":"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTEyMzQ"}]}"#.into(),
-        format!(r#"{{"keys":[],"keys":[{}]}}"#, key.dev.jwk()),
+        format!(r#"{{"keys":[],"keys":[{}]}}"#, rogue.dev.jwk()),
         one(&|jwk| jwk["use"] = "enc".into()),
         one(&|jwk| jwk["key_ops"] = serde_json::json!(["sign"])),
         one(&|jwk| jwk["alg"] = "ES384".into()),
@@ -272,12 +297,18 @@ async fn a_document_without_usable_keys_never_replaces_a_good_one() {
         assert_eq!(server.hits(), hits + 1);
         assert_eq!(verifier.generation(), generation, "{document:.200}");
         assert!(verify(&verifier, &token).is_ok(), "{document:.200}");
+        assert!(verify(&verifier, &rogue_token).is_err(), "{document:.200}");
     }
-    // One bad key beside a good one does no harm.
-    let new = Key::es256("k2");
-    server.set(|answer| answer.body = format!(r#"{{"keys":[{{"kty":"x"}},1,{}],"extra":1}}"#, new.dev.jwk()));
-    assert!(verifier.refetch(&kid).await);
-    assert!(verify(&verifier, &new.token(&claims())).is_ok());
+    // Bad keys beside a good one do no harm, nor does a document at the bound of size or of keys.
+    let mixed = format!(r#"{{"keys":[{{"kty":"x"}},1,{}],"extra":1}}"#, rogue.dev.jwk());
+    for good in [mixed, padded(256 * 1024), format!(r#"{{"keys":[{}]}}"#, vec![rogue.dev.jwk(); 64].join(","))] {
+        server.set(|answer| answer.body = good.clone());
+        assert!(verifier.refetch(&kid).await);
+        assert!(verify(&verifier, &rogue_token).is_ok(), "{good:.200}");
+        server.set(|answer| answer.body = key.dev.jwks());
+        assert!(verifier.refetch(&kid).await);
+        assert!(verify(&verifier, &rogue_token).is_err());
+    }
 }
 
 #[tokio::test]

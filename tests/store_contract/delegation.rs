@@ -25,7 +25,7 @@ async fn delegate(
     .await
 }
 
-pub async fn a_delegated_link_is_bounded_by_its_parents(f: Arc<Fixture>) {
+pub(crate) async fn a_delegated_link_is_bounded_by_its_parents(f: Arc<Fixture>) {
     let tenant = f.tenant("t").await;
     let mut partners = Vec::new();
     for n in 0..5 {
@@ -66,7 +66,7 @@ pub async fn a_delegated_link_is_bounded_by_its_parents(f: Arc<Fixture>) {
     });
 }
 
-pub async fn a_change_of_a_parent_raises_all_below_at_once(f: Arc<Fixture>) {
+pub(crate) async fn a_change_of_a_parent_raises_all_below_at_once(f: Arc<Fixture>) {
     let tenant = f.tenant("t").await;
     let (a, b, c) = (f.partner("a").await, f.partner("b").await, f.partner("c").await);
     let root = f.granted(a, &tenant, "msp_support").await;
@@ -96,7 +96,7 @@ pub async fn a_change_of_a_parent_raises_all_below_at_once(f: Arc<Fixture>) {
 }
 
 /// A ring, or a chain deeper than the rules allow, can only be written by hand: it opens nothing.
-pub async fn a_broken_chain_stays_closed(f: Arc<Fixture>) {
+pub(crate) async fn a_broken_chain_stays_closed(f: Arc<Fixture>) {
     let tenant = f.tenant("t").await;
     let (a, b) = (f.partner("a").await, f.partner("b").await);
     let top = f.granted(a, &tenant, "delegate").await;

@@ -72,7 +72,7 @@ fn would_block(from: &tokio::net::tcp::OwnedReadHalf, buffer: &mut [u8]) -> bool
     matches!(from.try_read(buffer), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
-pub async fn a_database_that_is_away_shows_as_stale_and_comes_back(f: Arc<Fixture>) {
+pub(crate) async fn a_database_that_is_away_shows_as_stale_and_comes_back(f: Arc<Fixture>) {
     let (partner, tenant) = (f.partner("p").await, f.tenant("t").await);
     f.user("i", "u", partner).await;
     let link = f.granted(partner, &tenant, "auditor").await;

@@ -20,20 +20,20 @@ use linkgate::{
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Sqlite,
     Postgres,
 }
 
 /// One test's database.
-pub struct Fixture {
-    pub kind: Kind,
-    pub settings: DatabaseSettings,
+pub(crate) struct Fixture {
+    pub(crate) kind: Kind,
+    pub(crate) settings: DatabaseSettings,
     /// The handle of "this process"; `another` makes those of others.
-    pub db: Database,
-    pub dir: tempfile::TempDir,
-    pub admin: Admin,
-    pub actor: Actor,
+    pub(crate) db: Database,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) admin: Admin,
+    pub(crate) actor: Actor,
 }
 
 /// The URL of the test server.
@@ -47,7 +47,7 @@ fn server() -> String {
 }
 
 /// Runs one test on one database.
-pub fn run<F: Future<Output = ()>>(kind: Kind, test: impl FnOnce(Arc<Fixture>) -> F) {
+pub(crate) fn run<F: Future<Output = ()>>(kind: Kind, test: impl FnOnce(Arc<Fixture>) -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let dir = tempfile::tempdir().unwrap();
@@ -83,11 +83,11 @@ async fn create_database() -> (String, String) {
 
 impl Fixture {
     /// A handle as another process would have it.
-    pub async fn another(&self) -> Database {
+    pub(crate) async fn another(&self) -> Database {
         Database::open(&self.settings).await.unwrap()
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         match &self.settings {
             DatabaseSettings::Postgres { url, .. } => String::from_utf8(url.expose().to_vec()).unwrap(),
             DatabaseSettings::Sqlite { path } => format!("sqlite://{}", path.display()),
@@ -95,7 +95,7 @@ impl Fixture {
     }
 
     /// Statements past the store, as somebody with a shell would run them.
-    pub async fn raw(&self, sql: impl Into<String>) -> Result<u64, sqlx::Error> {
+    pub(crate) async fn raw(&self, sql: impl Into<String>) -> Result<u64, sqlx::Error> {
         let sql = AssertSqlSafe(sql.into());
         match self.kind {
             Kind::Sqlite => {
@@ -113,7 +113,7 @@ impl Fixture {
         }
     }
 
-    pub async fn count(&self, sql: &str) -> i64 {
+    pub(crate) async fn count(&self, sql: &str) -> i64 {
         let sql = AssertSqlSafe(sql.to_owned());
         match self.kind {
             Kind::Sqlite => {
@@ -127,13 +127,13 @@ impl Fixture {
         }
     }
 
-    pub async fn tenant(&self, id: &str) -> TenantId {
+    pub(crate) async fn tenant(&self, id: &str) -> TenantId {
         let input = TenantInput { tenant_id: Some(id.to_owned()), ..TenantInput::default() };
         self.admin.create_tenant(&self.actor, &input).await.unwrap().value.tenant_id
     }
 
     /// A partner with a home tenant `home-<name>`.
-    pub async fn partner(&self, name: &str) -> PartnerId {
+    pub(crate) async fn partner(&self, name: &str) -> PartnerId {
         let home = self.tenant(&format!("home-{name}")).await;
         let input = PartnerInput {
             name: Some(name.to_owned()),
@@ -143,7 +143,7 @@ impl Fixture {
         self.admin.create_partner(&self.actor, &input).await.unwrap().value.partner_id
     }
 
-    pub async fn user(&self, issuer: &str, sub: &str, partner: PartnerId) -> linkgate::store::UserRecord {
+    pub(crate) async fn user(&self, issuer: &str, sub: &str, partner: PartnerId) -> linkgate::store::UserRecord {
         let input = UserInput {
             issuer: Some(issuer.to_owned()),
             sub: Some(sub.to_owned()),
@@ -153,31 +153,31 @@ impl Fixture {
         self.admin.create_user(&self.actor, &input).await.unwrap().value
     }
 
-    pub async fn grant(&self, input: &LinkInput) -> Result<Written<LinkRecord>, StoreError> {
+    pub(crate) async fn grant(&self, input: &LinkInput) -> Result<Written<LinkRecord>, StoreError> {
         self.admin.create_link(&self.actor, input).await
     }
 
-    pub async fn granted(&self, partner: PartnerId, tenant: &TenantId, role: &str) -> LinkRecord {
+    pub(crate) async fn granted(&self, partner: PartnerId, tenant: &TenantId, role: &str) -> LinkRecord {
         self.grant(&link(partner, tenant, role)).await.unwrap().value
     }
 
-    pub async fn revoke(&self, link: LinkId) -> Written<LinkRecord> {
+    pub(crate) async fn revoke(&self, link: LinkId) -> Written<LinkRecord> {
         self.admin.revoke_link(&self.actor, link, None).await.unwrap()
     }
 
-    pub fn directory(&self) -> Arc<Directory> {
+    pub(crate) fn directory(&self) -> Arc<Directory> {
         Directory::start(&self.db, &link_settings())
     }
 
     /// A directory that has polled once.
-    pub async fn fresh_directory(&self) -> Arc<Directory> {
+    pub(crate) async fn fresh_directory(&self) -> Arc<Directory> {
         let directory = self.directory();
         eventually("the directory is fresh", || directory.is_fresh()).await;
         directory
     }
 }
 
-pub fn link_settings() -> LinkSettings {
+pub(crate) fn link_settings() -> LinkSettings {
     LinkSettings {
         max_staleness: Duration::from_secs(1),
         heartbeat: Duration::from_millis(250),
@@ -187,7 +187,7 @@ pub fn link_settings() -> LinkSettings {
 }
 
 /// What an operator writes for the simplest link.
-pub fn link(partner: PartnerId, tenant: &TenantId, role: &str) -> LinkInput {
+pub(crate) fn link(partner: PartnerId, tenant: &TenantId, role: &str) -> LinkInput {
     LinkInput {
         partner_id: Some(partner.to_string()),
         managed_tenant_id: Some(tenant.to_string()),
@@ -197,12 +197,12 @@ pub fn link(partner: PartnerId, tenant: &TenantId, role: &str) -> LinkInput {
 }
 
 /// A change of some fields, as JSON.
-pub fn change(fields: serde_json::Value) -> LinkInput {
+pub(crate) fn change(fields: serde_json::Value) -> LinkInput {
     serde_json::from_value(fields).unwrap()
 }
 
 /// The roles of the contract, as far as these tests tell them apart.
-pub fn roles() -> Arc<RoleTable> {
+pub(crate) fn roles() -> Arc<RoleTable> {
     let set = |names: &[&str]| {
         names.iter().fold(PermissionSet::of(linkgate::domain::Permission::SWITCH_CONTEXT), |set, name| {
             set.union(PermissionSet::from_name(name).unwrap())
@@ -223,7 +223,7 @@ pub fn roles() -> Arc<RoleTable> {
 }
 
 /// Waits until something becomes true; fails after ten seconds.
-pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
@@ -232,7 +232,7 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// The refusal that was expected, as (code, fields or message).
-pub fn refused<T: std::fmt::Debug>(result: Result<T, StoreError>) -> (&'static str, String) {
+pub(crate) fn refused<T: std::fmt::Debug>(result: Result<T, StoreError>) -> (&'static str, String) {
     let error = result.expect_err("was not refused");
     (error.code().as_str(), error.to_string())
 }

@@ -24,7 +24,7 @@ fn gate(portfolio: &linkgate::domain::Portfolio, tenant: &str) -> Option<Gate> {
     portfolio.link(tenant).expect("a link").closed_gate(Millis::now())
 }
 
-pub async fn a_portfolio_holds_all_links_of_one_partner(f: Arc<Fixture>) {
+pub(crate) async fn a_portfolio_holds_all_links_of_one_partner(f: Arc<Fixture>) {
     let (partner, other) = (f.partner("p").await, f.partner("q").await);
     for n in 0..3 {
         let tenant = f.tenant(&format!("t{n}")).await;
@@ -51,7 +51,7 @@ pub async fn a_portfolio_holds_all_links_of_one_partner(f: Arc<Fixture>) {
     assert_eq!(gate(&portfolio, "t1"), Some(Gate::Partner));
 }
 
-pub async fn unknown_partners_and_members_are_remembered_until_they_are_known(f: Arc<Fixture>) {
+pub(crate) async fn unknown_partners_and_members_are_remembered_until_they_are_known(f: Arc<Fixture>) {
     let loads = Arc::new(AtomicUsize::new(0));
     let directory = Directory::start_with(&f.db, &link_settings(), Some(counting(&loads)));
     eventually("fresh", || directory.is_fresh()).await;
@@ -89,7 +89,7 @@ pub async fn unknown_partners_and_members_are_remembered_until_they_are_known(f:
     assert!(!directory.member("i", "u", Reading::Fresh).await.unwrap().unwrap().active);
 }
 
-pub async fn a_change_by_another_process_is_seen_within_a_second(f: Arc<Fixture>) {
+pub(crate) async fn a_change_by_another_process_is_seen_within_a_second(f: Arc<Fixture>) {
     let (partner, tenant) = (f.partner("p").await, f.tenant("t").await);
     let link = f.granted(partner, &tenant, "auditor").await;
     let directory = f.fresh_directory().await;
@@ -115,7 +115,7 @@ pub async fn a_change_by_another_process_is_seen_within_a_second(f: Arc<Fixture>
     }
 }
 
-pub async fn a_noticed_change_is_in_force_at_once(f: Arc<Fixture>) {
+pub(crate) async fn a_noticed_change_is_in_force_at_once(f: Arc<Fixture>) {
     let (partner, tenant) = (f.partner("p").await, f.tenant("t").await);
     let directory = f.fresh_directory().await;
     for _ in 0..20 {
@@ -172,7 +172,7 @@ impl Stop {
 }
 
 /// read (old) | change, seen | publish: the load is thrown away and read again.
-pub async fn a_load_overtaken_by_a_change_is_never_answered(f: Arc<Fixture>) {
+pub(crate) async fn a_load_overtaken_by_a_change_is_never_answered(f: Arc<Fixture>) {
     for noticed in [true, false] {
         let name = format!("p{noticed}");
         let (partner, tenant) = (f.partner(&name).await, f.tenant(&format!("t{noticed}")).await);
@@ -203,7 +203,7 @@ pub async fn a_load_overtaken_by_a_change_is_never_answered(f: Arc<Fixture>) {
 }
 
 /// read (old) | change | publish | change seen: what was published dies with the notice.
-pub async fn a_load_published_before_its_change_is_seen_dies_with_it(f: Arc<Fixture>) {
+pub(crate) async fn a_load_published_before_its_change_is_seen_dies_with_it(f: Arc<Fixture>) {
     let (partner, tenant) = (f.partner("p").await, f.tenant("t").await);
     let link = f.granted(partner, &tenant, "auditor").await;
     let stop = Stop::new();
@@ -227,7 +227,7 @@ pub async fn a_load_published_before_its_change_is_seen_dies_with_it(f: Arc<Fixt
     assert!(answer.as_of <= after.as_of);
 }
 
-pub async fn loads_of_one_partner_are_one_load(f: Arc<Fixture>) {
+pub(crate) async fn loads_of_one_partner_are_one_load(f: Arc<Fixture>) {
     let (partner, tenant) = (f.partner("p").await, f.tenant("t").await);
     f.granted(partner, &tenant, "auditor").await;
     let stop = Stop::new();
@@ -257,7 +257,7 @@ pub async fn loads_of_one_partner_are_one_load(f: Arc<Fixture>) {
 }
 
 /// A writer whose log rows are gone before the feed read them: the numbers do not join up.
-pub async fn a_pruned_change_log_reloads_everything(f: Arc<Fixture>) {
+pub(crate) async fn a_pruned_change_log_reloads_everything(f: Arc<Fixture>) {
     let (partner, tenant) = (f.partner("p").await, f.tenant("t").await);
     f.granted(partner, &tenant, "auditor").await;
     let directory = f.fresh_directory().await;
@@ -278,7 +278,7 @@ pub async fn a_pruned_change_log_reloads_everything(f: Arc<Fixture>) {
 }
 
 /// Another database behind the same address, such as a restored backup: its numbers say nothing about the old ones.
-pub async fn a_counter_that_went_back_reloads_everything(f: Arc<Fixture>) {
+pub(crate) async fn a_counter_that_went_back_reloads_everything(f: Arc<Fixture>) {
     let (partner, tenant) = (f.partner("p").await, f.tenant("t").await);
     f.granted(partner, &tenant, "auditor").await;
     let directory = f.fresh_directory().await;

@@ -9,7 +9,7 @@ use linkgate::{
 
 use crate::fixture::{Fixture, link};
 
-pub async fn a_refused_row_does_not_stop_the_others(f: Arc<Fixture>) {
+pub(crate) async fn a_refused_row_does_not_stop_the_others(f: Arc<Fixture>) {
     let partner = f.partner("p").await;
     let mut rows = Vec::new();
     for n in 0..500_u64 {

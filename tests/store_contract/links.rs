@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::fixture::{Fixture, change, link, refused, roles};
 
-pub async fn a_link_keeps_every_field(f: Arc<Fixture>) {
+pub(crate) async fn a_link_keeps_every_field(f: Arc<Fixture>) {
     let (partner, tenant) = (f.partner("p").await, f.tenant("Tenant Ünïq 1").await);
     let input = LinkInput {
         partner_id: Some(partner.to_string()),
@@ -66,7 +66,7 @@ pub async fn a_link_keeps_every_field(f: Arc<Fixture>) {
     }
 }
 
-pub async fn every_rule_refuses_at_the_way_in(f: Arc<Fixture>) {
+pub(crate) async fn every_rule_refuses_at_the_way_in(f: Arc<Fixture>) {
     let partner = f.partner("p").await;
     let tenant = f.tenant("t").await;
     let home = linkgate::domain::TenantId::new("home-p").unwrap();
@@ -139,7 +139,7 @@ pub async fn every_rule_refuses_at_the_way_in(f: Arc<Fixture>) {
     f.grant(&LinkInput { partner_id: Some(other.to_string()), ..inside }).await.unwrap();
 }
 
-pub async fn a_change_is_history_audit_and_version_at_once(f: Arc<Fixture>) {
+pub(crate) async fn a_change_is_history_audit_and_version_at_once(f: Arc<Fixture>) {
     let (partner, tenant) = (f.partner("p").await, f.tenant("t").await);
     let granted = f.grant(&link(partner, &tenant, "auditor")).await.unwrap();
     let id = granted.value.id;
@@ -172,7 +172,7 @@ pub async fn a_change_is_history_audit_and_version_at_once(f: Arc<Fixture>) {
     assert_eq!(f.count("SELECT seq FROM change_counter").await, before);
 }
 
-pub async fn a_revoked_or_ended_pair_is_granted_again_in_the_same_row(f: Arc<Fixture>) {
+pub(crate) async fn a_revoked_or_ended_pair_is_granted_again_in_the_same_row(f: Arc<Fixture>) {
     let (partner, tenant) = (f.partner("p").await, f.tenant("t").await);
     let first = f.granted(partner, &tenant, "auditor").await;
     f.revoke(first.id).await;
@@ -191,7 +191,7 @@ pub async fn a_revoked_or_ended_pair_is_granted_again_in_the_same_row(f: Arc<Fix
     assert_eq!(last.change, "reactivated");
 }
 
-pub async fn an_update_needs_the_version_it_was_read_at(f: Arc<Fixture>) {
+pub(crate) async fn an_update_needs_the_version_it_was_read_at(f: Arc<Fixture>) {
     let (partner, tenant) = (f.partner("p").await, f.tenant("t").await);
     let made = f.granted(partner, &tenant, "auditor").await;
     let notes = |text: &str| change(json!({ "notes": text }));
@@ -205,7 +205,7 @@ pub async fn an_update_needs_the_version_it_was_read_at(f: Arc<Fixture>) {
     assert_eq!(refused(f.admin.update_link(&f.actor, made.id, None, &elsewhere).await).0, "VALIDATION_ERROR");
 }
 
-pub async fn a_refused_change_leaves_nothing_behind(f: Arc<Fixture>) {
+pub(crate) async fn a_refused_change_leaves_nothing_behind(f: Arc<Fixture>) {
     let (partner, tenant) = (f.partner("p").await, f.tenant("t").await);
     let made = f.granted(partner, &tenant, "auditor").await;
     let state = "SELECT (SELECT seq FROM change_counter) * 1000000 + (SELECT count(*) FROM link_history) * 10000 \
@@ -217,7 +217,7 @@ pub async fn a_refused_change_leaves_nothing_behind(f: Arc<Fixture>) {
     assert_eq!(f.count(state).await, before);
 }
 
-pub async fn an_ended_full_role_makes_room(f: Arc<Fixture>) {
+pub(crate) async fn an_ended_full_role_makes_room(f: Arc<Fixture>) {
     let (one, other, tenant) = (f.partner("one").await, f.partner("other").await, f.tenant("t").await);
     let first = f.granted(one, &tenant, "msp_full").await;
     let (code, message) = refused(f.grant(&link(other, &tenant, "enterprise_hq")).await);
@@ -240,7 +240,7 @@ pub async fn an_ended_full_role_makes_room(f: Arc<Fixture>) {
     assert_eq!(f.count(&format!("SELECT count(*) FROM link_history WHERE seq = {seq}")).await, 2, "one transaction");
 }
 
-pub async fn only_one_of_many_writers_gets_the_full_role(f: Arc<Fixture>) {
+pub(crate) async fn only_one_of_many_writers_gets_the_full_role(f: Arc<Fixture>) {
     const WRITERS: usize = 8;
     for round in 0..3 {
         let tenant = f.tenant(&format!("contested-{round}")).await;
@@ -277,7 +277,7 @@ pub async fn only_one_of_many_writers_gets_the_full_role(f: Arc<Fixture>) {
     }
 }
 
-pub async fn approval_falls_back_where_something_widens(f: Arc<Fixture>) {
+pub(crate) async fn approval_falls_back_where_something_widens(f: Arc<Fixture>) {
     let strict = Admin::new(&f.db, roles(), true);
     let (partner, tenant) = (f.partner("p").await, f.tenant("t").await);
     let base = LinkInput {
@@ -322,7 +322,7 @@ pub async fn approval_falls_back_where_something_widens(f: Arc<Fixture>) {
     assert_eq!(strict.create_link(&f.actor, &base).await.unwrap().value.terms.approval, Approval::Pending);
 }
 
-pub async fn revoke_all_revokes_everything_of_one_partner(f: Arc<Fixture>) {
+pub(crate) async fn revoke_all_revokes_everything_of_one_partner(f: Arc<Fixture>) {
     let (one, other) = (f.partner("one").await, f.partner("other").await);
     for n in 0..5 {
         let tenant = f.tenant(&format!("t{n}")).await;
@@ -341,7 +341,7 @@ pub async fn revoke_all_revokes_everything_of_one_partner(f: Arc<Fixture>) {
     assert!(matches!(f.admin.revoke_all(&f.actor, nobody).await, Err(StoreError::NotFound { what: "partner", .. })));
 }
 
-pub async fn partners_tenants_and_users_keep_their_fields(f: Arc<Fixture>) {
+pub(crate) async fn partners_tenants_and_users_keep_their_fields(f: Arc<Fixture>) {
     let input: TenantInput = serde_json::from_value(json!({
         "tenant_id": "acme", "name": "ACME", "slug": "acme", "domain": "acme.example", "status": "trial"
     }))

@@ -3,8 +3,17 @@
 //! Every test is written once over a [`fixture::Fixture`] and listed in `on_both!`. The Postgres half needs a server:
 //! `tests/run` starts one and names it in `LINKGATE_TEST_POSTGRES`; without it those tests fail rather than skip.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed, which is what it is for"
+)]
+
 mod fixture;
 
+mod audit;
 mod delegation;
 mod faults;
 mod freshness;
@@ -57,6 +66,11 @@ on_both! {
     freshness::loads_of_one_partner_are_one_load,
     freshness::a_pruned_change_log_reloads_everything,
     freshness::a_counter_that_went_back_reloads_everything,
+    audit::a_batch_is_stored_once_with_its_position,
+    audit::only_one_of_two_indexers_advances_a_chain,
+    audit::a_completion_of_an_earlier_batch_is_joined,
+    audit::every_filter_finds_what_it_should,
+    audit::each_change_is_chained_by_one_server,
     faults::a_database_that_is_away_shows_as_stale_and_comes_back,
     size::a_thousand_links_and_a_hundred_thousand,
 }

@@ -9,7 +9,7 @@ use linkgate::{
 
 use crate::fixture::{Fixture, Kind, link};
 
-pub async fn an_unmigrated_database_is_told_and_migrating_twice_is_harmless(f: Arc<Fixture>) {
+pub(crate) async fn an_unmigrated_database_is_told_and_migrating_twice_is_harmless(f: Arc<Fixture>) {
     f.db.check_migrated().await.unwrap();
     f.db.migrate().await.unwrap();
     let undo = match f.kind {
@@ -28,7 +28,7 @@ pub async fn an_unmigrated_database_is_told_and_migrating_twice_is_harmless(f: A
     }
 }
 
-pub async fn a_newer_database_is_told(f: Arc<Fixture>) {
+pub(crate) async fn a_newer_database_is_told(f: Arc<Fixture>) {
     let row = match f.kind {
         Kind::Sqlite => "INSERT INTO _sqlx_migrations VALUES (999, 'later', '2030-01-01', 1, x'00', 1)",
         Kind::Postgres => "INSERT INTO _sqlx_migrations VALUES (999, 'later', now(), true, '\\x00', 1)",
@@ -38,7 +38,7 @@ pub async fn a_newer_database_is_told(f: Arc<Fixture>) {
     assert!(matches!(f.db.migrate().await, Err(StoreError::Newer(999))));
 }
 
-pub async fn rows_of_links_and_history_are_never_deleted(f: Arc<Fixture>) {
+pub(crate) async fn rows_of_links_and_history_are_never_deleted(f: Arc<Fixture>) {
     let (partner, tenant) = (f.partner("p").await, f.tenant("t").await);
     f.granted(partner, &tenant, "auditor").await;
     for sql in [
@@ -54,7 +54,7 @@ pub async fn rows_of_links_and_history_are_never_deleted(f: Arc<Fixture>) {
 }
 
 /// Past the store, with a shell: what the constraints still refuse, and how the store would tell it.
-pub async fn the_database_upholds_the_rules_itself(f: Arc<Fixture>) {
+pub(crate) async fn the_database_upholds_the_rules_itself(f: Arc<Fixture>) {
     let (one, other) = (f.partner("one").await, f.partner("other").await);
     let tenant = f.tenant("t").await;
     f.granted(one, &tenant, "msp_full").await;

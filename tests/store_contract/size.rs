@@ -9,7 +9,7 @@ use linkgate::store::{
 
 use crate::fixture::Fixture;
 
-pub async fn a_thousand_links_and_a_hundred_thousand(f: Arc<Fixture>) {
+pub(crate) async fn a_thousand_links_and_a_hundred_thousand(f: Arc<Fixture>) {
     // 1 partner of 100,000 links and 99 more would be ten million: the second fill's partners are apart.
     let began = Instant::now();
     fill(&f.db, &Fill { partners: 2, links_per_partner: 50_000, tenants: 50_000, issuer: "i".into() }).await.unwrap();

@@ -16,7 +16,7 @@ fn what(scope: SuspensionScope, subject: &str) -> SuspensionInput {
     SuspensionInput { scope, issuer: None, subject: subject.to_owned(), reason: "incident 7".into() }
 }
 
-pub async fn the_overlay_covers_and_lifts_without_touching_rows(f: Arc<Fixture>) {
+pub(crate) async fn the_overlay_covers_and_lifts_without_touching_rows(f: Arc<Fixture>) {
     let (partner, other) = (f.partner("p").await, f.partner("q").await);
     let (t, u) = (f.tenant("t").await, f.tenant("u").await);
     let link = f.granted(partner, &t, "auditor").await;
@@ -51,7 +51,7 @@ pub async fn the_overlay_covers_and_lifts_without_touching_rows(f: Arc<Fixture>)
     }
 }
 
-pub async fn subjects_are_known_everywhere_within_the_bound(f: Arc<Fixture>) {
+pub(crate) async fn subjects_are_known_everywhere_within_the_bound(f: Arc<Fixture>) {
     let directory = f.directory();
     assert!(directory.suspended_subject("i", "u", None, None), "before the first poll nobody is let in");
     eventually("the directory is fresh", || directory.is_fresh()).await;

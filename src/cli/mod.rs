@@ -1,21 +1,148 @@
 //! Floor 6: the command line. One file a command; this one names them and maps the outcome to an exit code.
+//!
+//! A command is a struct of arguments and a `run`; `help` groups them, `context` gives them the configuration, a
+//! runtime and the database, `outcome` prints and ends. To add one: its file, a line in [`Command`], a line in
+//! `dispatch`, its name in `help::GROUPS`.
+
+pub mod context;
+mod help;
+pub mod outcome;
+
+pub mod serve;
+
+#[cfg(feature = "demo")]
+pub mod demo;
+
+pub mod check;
+pub mod completions;
+pub mod config;
+
+pub mod decide;
 
 pub mod audit;
-pub mod decide;
 pub mod explain;
-pub mod import;
-pub mod link;
-pub mod migrate;
-pub mod outcome;
-pub mod partner;
-pub mod store_context;
-pub mod tenant;
 pub mod token;
-pub mod user;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use context::Context;
+use outcome::{Console, Failure};
+
+/// Lets partner organisations reach exactly the tenants they are linked to.
+#[derive(Debug, Parser)]
+#[command(name = "linkgate", version, arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    /// Configuration file [default: linkgate.toml in this folder, if there is one]
+    #[arg(long, global = true, env = "LINKGATE_CONFIG", value_name = "FILE", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Print JSON, errors too
+    #[arg(long, global = true)]
+    json: bool,
+    /// Do not ask before a destructive act
+    #[arg(long, short, global = true)]
+    yes: bool,
+    /// Print the default configuration (as `config print-default`)
+    #[arg(long, exclusive = true)]
+    print_default: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::ServeArgs),
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
+    Check(check::CheckArgs),
+    Config(config::ConfigArgs),
+    Completions(completions::CompletionsArgs),
+    Decide(decide::Args),
+    Explain(explain::ExplainArgs),
+    Audit(audit::AuditArgs),
+    Token(token::TokenArgs),
+}
+
+/// The whole command line, for parsing and for completion scripts.
+fn command() -> clap::Command {
+    help::arrange(Cli::command())
+}
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = match command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing more can be done where standard error is closed.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
+        }
+    };
+    let console = Console { json: cli.json, yes: cli.yes };
+    let context = Context { named: cli.config, console };
+    let done = match cli.command {
+        Some(command) => dispatch(command, &context),
+        None => print_default(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(context.console.json),
+    }
+}
+
+fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
+    let console = &context.console;
+    match command {
+        Command::Serve(args) => serve::run(&args, context),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => demo::run(&args, context),
+        Command::Check(args) => check::run(&args, context),
+        Command::Config(args) => config::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Decide(args) => decide::run(args, console),
+        Command::Explain(args) => {
+            let config = context.config()?;
+            context.block_on(async {
+                explain::run(args, &config.audit, source(context, &config).await.as_ref(), console).await
+            })
+        }
+        Command::Audit(args) => {
+            let config = context.config()?;
+            context.block_on(async {
+                audit::run(args, &config.audit, source(context, &config).await.as_ref(), console).await
+            })
+        }
+        Command::Token(args) => token::run(&args, &context.config()?.identity, console),
+    }
+}
+
+fn print_default() -> Result<(), Failure> {
+    use std::io::Write;
+    Ok(std::io::stdout().lock().write_all(crate::config::default_toml().as_bytes())?)
+}
+
+/// Stands in until the store has an index.
+enum NoIndex {}
+
+impl crate::audit::RecordSource for NoIndex {
+    async fn query(
+        &self,
+        _: &crate::audit::RecordFilter,
+    ) -> Result<Vec<crate::audit::Record>, crate::audit::IndexUnavailable> {
+        match *self {}
+    }
+}
+
+impl crate::audit::ChainHeads for NoIndex {
+    async fn head(
+        &self,
+        _: crate::audit::ChainId,
+    ) -> Result<Option<crate::audit::ChainHead>, crate::audit::IndexUnavailable> {
+        match *self {}
+    }
+}
+
+async fn source(_: &Context, _: &crate::config::Config) -> Option<NoIndex> {
+    None
 }

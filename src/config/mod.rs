@@ -34,6 +34,8 @@ pub use route_table::{Found, Params, RouteConflict, RouteTable};
 pub use settings::Config;
 pub use shape::OVERRIDE_PREFIX;
 
+use crate::policy::settings::PolicySettings;
+
 /// Variables of linkgate that are no overrides of the configuration, with what they mean.
 pub const OTHER_VARIABLES: [(&str, &str); 1] = [("LINKGATE_CONFIG", "path of the configuration file")];
 
@@ -42,20 +44,7 @@ pub const OTHER_VARIABLES: [(&str, &str); 1] = [("LINKGATE_CONFIG", "path of the
 /// Relative paths in the configuration start from the folder of the file, or from the current folder without a file.
 /// All errors are told at once.
 pub fn load(path: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Config, ConfigErrors> {
-    let Some(path) = path else { return load_text("", None, Path::new("."), env) };
-    let name: Arc<str> = path.display().to_string().into();
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        let message = format!("the configuration file cannot be read: {error}");
-        ConfigErrors::new(vec![ConfigError {
-            origin: Origin::Line(0),
-            field: FieldPath::default(),
-            message,
-            file: Some(Arc::clone(&name)),
-        }])
-    })?;
-    // `parent` of a bare file name is the empty path, which means the current folder.
-    let base = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-    load_text(&text, Some(&name), &base, env)
+    check(path, env).config
 }
 
 /// As [`load`], from text; `name` stands in errors, `base` is where relative paths start.
@@ -65,11 +54,66 @@ pub fn load_text(
     base: &Path,
     env: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Config, ConfigErrors> {
+    check_text(text, name, base, env).config
+}
+
+/// A configuration, or its errors and what could be read all the same.
+#[derive(Debug)]
+pub struct Checked {
+    pub config: Result<Config, ConfigErrors>,
+    /// Known even where other sections are wrong, so that `linkgate check` can look at the policies in the same run.
+    pub policy: Option<PolicySettings>,
+}
+
+/// As [`load`], for a look at what is wrong.
+pub fn check(path: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Checked {
+    let Some(path) = path else { return check_text("", None, Path::new("."), env) };
+    let name: Arc<str> = path.display().to_string().into();
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            // `parent` of a bare file name is the empty path, which means the current folder.
+            let base = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+            check_text(&text, Some(&name), &base, env)
+        }
+        Err(error) => {
+            let message = format!("the configuration file cannot be read: {error}");
+            let error = ConfigError {
+                origin: Origin::Line(0),
+                field: FieldPath::default(),
+                message,
+                file: Some(Arc::clone(&name)),
+            };
+            Checked { config: Err(ConfigErrors::new(vec![error])), policy: None }
+        }
+    }
+}
+
+fn check_text(text: &str, name: Option<&str>, base: &Path, env: impl IntoIterator<Item = (String, String)>) -> Checked {
     let file: Option<Arc<str>> = name.map(Into::into);
     let environment: HashMap<String, String> = env.into_iter().collect();
-    let schema = schema();
+    let (resolved, mut errors) = read(text, file.as_ref(), base, &environment);
+    let policy = resolved.as_ref().map(|config| config.policy.clone());
+    let config = match resolved {
+        Some(config) if errors.is_empty() => Ok(config),
+        _ => {
+            for error in &mut errors {
+                error.file.clone_from(&file);
+            }
+            Err(ConfigErrors::new(errors))
+        }
+    };
+    Checked { config, policy }
+}
 
-    let (mut tree, mut errors) = tree::parse(text, file.as_ref());
+/// The stages, one after the other. What is resolved counts only where there is no error.
+fn read(
+    text: &str,
+    file: Option<&Arc<str>>,
+    base: &Path,
+    environment: &HashMap<String, String>,
+) -> (Option<Config>, Vec<ConfigError>) {
+    let schema = schema();
+    let (mut tree, mut errors) = tree::parse(text, file);
     let syntax_is_good = errors.is_empty();
     let mut shape = shape::Shape::new(&schema);
     let mut overrides: Vec<_> = environment.iter().filter(|(name, _)| name.starts_with(OVERRIDE_PREFIX)).collect();
@@ -86,31 +130,24 @@ pub fn load_text(
     // would be guessing.
     let first_hole = errors.iter().filter_map(ConfigError::line).min().unwrap_or(usize::MAX);
     errors.extend(shape.errors.drain(..).filter(|error| error.line().is_none_or(|line| line < first_hole)));
-
-    let mut resolved = None;
-    if syntax_is_good {
-        match serde_json::from_value::<raw::RawConfig>(tree.to_json()) {
-            Ok(raw) => {
-                let (config, more) = resolve::resolve(&raw, &tree, &reported, &environment, base);
-                errors.extend(more);
-                resolved = Some(config);
-            }
-            // Not the error's own text: it would show values, and one of them might be a secret.
-            Err(_) => errors.push(ConfigError {
+    if !syntax_is_good {
+        return (None, errors);
+    }
+    match serde_json::from_value::<raw::RawConfig>(tree.to_json()) {
+        Ok(raw) => {
+            let (config, more) = resolve::resolve(&raw, &tree, &reported, environment, base);
+            errors.extend(more);
+            (Some(config), errors)
+        }
+        // Not the error's own text: it would show values, and one of them might be a secret.
+        Err(_) => {
+            errors.push(ConfigError {
                 origin: Origin::Line(0),
                 field: FieldPath::default(),
                 message: "passes its own schema but cannot be read: this is a fault of linkgate".to_owned(),
                 file: None,
-            }),
-        }
-    }
-    match resolved {
-        Some(config) if errors.is_empty() => Ok(config),
-        _ => {
-            for error in &mut errors {
-                error.file.clone_from(&file);
-            }
-            Err(ConfigErrors::new(errors))
+            });
+            (None, errors)
         }
     }
 }

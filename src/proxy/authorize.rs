@@ -111,8 +111,17 @@ pub fn still_allowed(worker: &Worker, session: &Session, watched: &Watched, now:
     }
     let partner = session.partner().ok_or("not_a_partner")?;
     let link = partner.portfolio.link(watched.tenant.as_str());
-    let outcome =
-        ask(worker, session, partner, link.map(|link| &**link), &watched.route, permission, &watched.method, watched.ip, now);
+    let outcome = ask(
+        worker,
+        session,
+        partner,
+        link.map(|link| &**link),
+        &watched.route,
+        permission,
+        &watched.method,
+        watched.ip,
+        now,
+    );
     match outcome.verdict {
         Ok(_) => Ok(()),
         Err(Refusal::Denied(denial)) if denial == Denial::from(Gate::Ended) => Err("link_expired"),

@@ -1,8 +1,8 @@
 //! Bodies on their way through: counted, bounded, cut where their link ends, never buffered.
 
 use std::{
-    future::Future,
     cell::{Cell, RefCell},
+    future::Future,
     pin::Pin,
     rc::Rc,
     sync::Arc,

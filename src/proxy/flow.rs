@@ -9,7 +9,9 @@ use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 
 use super::{
-    account, authorize, body::ResponseBody, fields, forward, identify, intake,
+    account, authorize,
+    body::ResponseBody,
+    fields, forward, identify, intake,
     metrics::Measured,
     quota,
     respond::{self, Failure},

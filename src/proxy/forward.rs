@@ -115,8 +115,7 @@ async fn attempt(
     let route = Arc::clone(&routed.route);
     let upstream = route.upstream.as_ref().ok_or_else(|| Failure::new(ErrorCode::InternalError, "no_upstream"))?;
     ledger.upstream = Some(Arc::clone(&upstream.name));
-    ledger.place =
-        Some(upstream.enter().ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "upstream_full"))?);
+    ledger.place = Some(upstream.enter().ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "upstream_full"))?);
     let outgoing = outgoing::build(worker, trail, checked, upstream, exchange)?;
     ledger.registration = watch(trail, exchange).map(|watched| worker.streams.register(watched));
     let total = route.settings.total_timeout.map(|total| Instant::from_std(trail.started) + total);
@@ -154,10 +153,10 @@ async fn wait(
     patience: Duration,
     total: Option<Instant>,
 ) -> Result<(Response<Incoming>, Lease<RequestBody>), Failure> {
-    let origin = upstream
-        .origin(tenant)
-        .ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "no_address_for_tenant"))?;
-    let retry = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
+    let origin =
+        upstream.origin(tenant).ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "no_address_for_tenant"))?;
+    let retry =
+        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
     let sending = worker.pool.send(origin, &upstream.settings, request, retry);
     let cut = poll_fn(|cx| exchange.cut.poll_cut(cx));
     tokio::pin!(sending, cut);

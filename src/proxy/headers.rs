@@ -86,7 +86,18 @@ const HOP_BY_HOP: &[&str] = &[
 ];
 
 /// Spelled with `_` or `-`, these frame the message or carry a credential: a look-alike is refused, not repaired.
-const NO_LOOKALIKE: &[&str] = &["transfer-encoding", "content-length", "host", "authorization", "cookie", "connection", "upgrade", "te", "trailer", "expect"];
+const NO_LOOKALIKE: &[&str] = &[
+    "transfer-encoding",
+    "content-length",
+    "host",
+    "authorization",
+    "cookie",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+    "expect",
+];
 
 /// The names that never pass from a client, compiled once.
 #[derive(Debug)]
@@ -222,7 +233,8 @@ mod tests {
     fn every_protected_name_goes_in_every_spelling() {
         let list = StripList::new(&["X_Extra-Name".into()]);
         for name in PROTECTED.iter().chain(HOP_BY_HOP).chain(&["x-extra-name"]) {
-            for spelled in [(*name).to_owned(), name.to_uppercase(), name.replace('-', "_"), name.replacen('-', "_", 1)] {
+            for spelled in [(*name).to_owned(), name.to_uppercase(), name.replace('-', "_"), name.replacen('-', "_", 1)]
+            {
                 let mut headers = map(&[(&spelled, "evil"), (&spelled, "twice"), ("accept", "x")]);
                 list.clean(&mut headers);
                 assert_eq!(headers.len(), 1, "{spelled}");
@@ -240,7 +252,8 @@ mod tests {
     #[test]
     fn session_cookies_go_and_others_stay() {
         let cookies = ["access_token".to_owned(), "refresh_token".to_owned()];
-        let mut headers = map(&[("cookie", "a=1; access_token=x; b=2"), ("cookie", " Refresh_Token=y"), ("x-api-key", "k")]);
+        let mut headers =
+            map(&[("cookie", "a=1; access_token=x; b=2"), ("cookie", " Refresh_Token=y"), ("x-api-key", "k")]);
         drop_second_credentials(&mut headers, &cookies);
         assert_eq!(headers.get("cookie").unwrap(), "a=1; b=2");
         assert_eq!(headers.len(), 1);

@@ -39,7 +39,9 @@ impl Metrics {
         )?;
         let seconds = HistogramVec::new(
             HistogramOpts::new("linkgate_response_head_seconds", "Time to the head of the answer, by route pattern")
-                .buckets(vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
+                .buckets(vec![
+                    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+                ]),
             &["route"],
         )?;
         let refusals = IntCounterVec::new(
@@ -53,7 +55,8 @@ impl Metrics {
         let connections_refused = counter("linkgate_connections_refused_total", "Connections closed at the limit")?;
         let streams_cut = counter("linkgate_streams_cut_total", "Open streams cut because their link ended")?;
         let policy_errors = counter("linkgate_policy_errors_total", "Decisions refused because a policy failed")?;
-        let audit_refused = counter("linkgate_audit_refused_total", "Requests refused because they could not be recorded")?;
+        let audit_refused =
+            counter("linkgate_audit_refused_total", "Requests refused because they could not be recorded")?;
         let bytes_sent = counter("linkgate_response_body_bytes_total", "Response body bytes sent to clients")?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
@@ -135,7 +138,9 @@ pub struct LogLine {
 impl LogLine {
     /// `None` where request lines are switched off.
     pub fn of(worker: &Worker, trail: &Trail) -> Option<Self> {
-        if !worker.gateway.settings.log.requests || !tracing::enabled!(target: "linkgate::request", tracing::Level::INFO) {
+        if !worker.gateway.settings.log.requests
+            || !tracing::enabled!(target: "linkgate::request", tracing::Level::INFO)
+        {
             return None;
         }
         Some(Self {

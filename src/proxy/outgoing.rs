@@ -171,8 +171,7 @@ fn set_tracing(trail: &Trail, headers: &mut HeaderMap) {
     }
     // Version, trace id, a parent id of our own (the first half of the trace id is as random as any), sampled.
     let mut value = [0u8; 55];
-    let pieces: [&[u8]; 5] =
-        [b"00-", &trail.trace_id, b"-", trail.trace_id.get(16..).unwrap_or_default(), b"-01"];
+    let pieces: [&[u8]; 5] = [b"00-", &trail.trace_id, b"-", trail.trace_id.get(16..).unwrap_or_default(), b"-01"];
     for (to, from) in value.iter_mut().zip(pieces.into_iter().flatten()) {
         *to = *from;
     }

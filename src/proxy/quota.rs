@@ -19,9 +19,10 @@ pub fn admit(worker: &Rc<Worker>, trail: &mut Trail, authorized: Authorized) -> 
     let taken = match &authorized.placed.scope {
         Scope::Public => None,
         Scope::Home(session, _) => limits.home(&session.caller.issuer, &session.caller.sub, now),
-        Scope::Cross(..) => authorized.link.as_ref().and_then(|link| {
-            limits.tenant(link.link.partner_id, &link.link.tenant_id, link.link.id, now)
-        }),
+        Scope::Cross(..) => authorized
+            .link
+            .as_ref()
+            .and_then(|link| limits.tenant(link.link.partner_id, &link.link.tenant_id, link.link.id, now)),
     };
     if let Some(taken) = taken {
         trail.bucket = Some(taken);

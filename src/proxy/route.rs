@@ -52,9 +52,10 @@ impl Routes {
             .iter()
             .enumerate()
             .map(|(index, rule)| {
-                let upstream = rule.upstream.as_ref().and_then(|name| {
-                    upstreams.iter().find(|upstream| upstream.settings.name == *name).map(Arc::clone)
-                });
+                let upstream = rule
+                    .upstream
+                    .as_ref()
+                    .and_then(|name| upstreams.iter().find(|upstream| upstream.settings.name == *name).map(Arc::clone));
                 if upstream.is_none() && rule.access != Access::Deny {
                     missing.push(format!("line {}: `{}` names no known upstream", rule.line, rule.path));
                 }

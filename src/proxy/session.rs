@@ -68,7 +68,12 @@ impl Remembered for Rc<Session> {
 pub struct Unresolved;
 
 /// Looks the bearer up. A home request may go on with what was known last.
-pub async fn resolve(worker: &Worker, caller: Arc<Caller>, keys: u64, reading: Reading) -> Result<Rc<Session>, Unresolved> {
+pub async fn resolve(
+    worker: &Worker,
+    caller: Arc<Caller>,
+    keys: u64,
+    reading: Reading,
+) -> Result<Rc<Session>, Unresolved> {
     let gateway = &worker.gateway;
     let directory = &gateway.directory;
     let epoch = directory.epoch();

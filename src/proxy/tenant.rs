@@ -135,7 +135,9 @@ mod tests {
     #[test]
     fn any_other_value_names_a_tenant_or_none_at_all() {
         assert!(matches!(named(&HeaderMap::new()), Ok(Named::Nothing)));
-        assert!(matches!(named(&header(&["tenant-ü".as_bytes()])), Ok(Named::Tenant(tenant)) if tenant.as_str() == "tenant-ü"));
+        assert!(
+            matches!(named(&header(&["tenant-ü".as_bytes()])), Ok(Named::Tenant(tenant)) if tenant.as_str() == "tenant-ü")
+        );
         assert!(matches!(named(&header(&["x".repeat(256).as_bytes()])), Ok(Named::Impossible)));
     }
 }

@@ -43,16 +43,7 @@ impl Watched {
         method: http::Method,
         connection: Rc<ConnectionSwitch>,
     ) -> Self {
-        Self {
-            cut,
-            session: RefCell::new(session),
-            tenant,
-            route,
-            ip,
-            method,
-            connection,
-            overdue: Cell::new(0),
-        }
+        Self { cut, session: RefCell::new(session), tenant, route, ip, method, connection, overdue: Cell::new(0) }
     }
 }
 

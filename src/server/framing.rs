@@ -210,7 +210,9 @@ impl Chunks {
     }
 
     fn step(&self, byte: u8) -> Result<ChunkState, Inexact> {
-        use ChunkState::{Data, DataCr, DataLf, Done, EndLf, Extension, Size, SizeLf, Trailer, TrailerLf, TrailerStart};
+        use ChunkState::{
+            Data, DataCr, DataLf, Done, EndLf, Extension, Size, SizeLf, Trailer, TrailerLf, TrailerStart,
+        };
         const BAD: Inexact = Inexact("malformed chunk framing");
         Ok(match (self.state, byte) {
             (Size { value, digits: 1.. }, b'\r') | (Extension { value }, b'\r') => SizeLf { value },
@@ -310,8 +312,20 @@ mod tests {
     #[test]
     fn inexact_chunks_are_refused() {
         for bad in [
-            "\r\n", "5\nhello\r\n", "5\r\nhelloX", "5\r\nhello\n0\r\n\r\n", "g\r\n", "0x5\r\n", " 5\r\n", "5 \r\n", "-1\r\n",
-            "00000000000000005\r\n", "0\r\n\n", "0\r\n x\r\n", "5;a\n\r\n", "0\r\nx: \u{1}\r\n\r\n",
+            "\r\n",
+            "5\nhello\r\n",
+            "5\r\nhelloX",
+            "5\r\nhello\n0\r\n\r\n",
+            "g\r\n",
+            "0x5\r\n",
+            " 5\r\n",
+            "5 \r\n",
+            "-1\r\n",
+            "00000000000000005\r\n",
+            "0\r\n\n",
+            "0\r\n x\r\n",
+            "5;a\n\r\n",
+            "0\r\nx: \u{1}\r\n\r\n",
         ] {
             assert!(chunked(bad).is_err(), "{bad:?}");
         }

@@ -114,8 +114,7 @@ where
             };
             match sender.try_send_request(request).await {
                 Ok(response) => {
-                    let lease =
-                        Lease { sender, pool: self.clone(), origin: origin.clone(), keep: settings.pool_idle };
+                    let lease = Lease { sender, pool: self.clone(), origin: origin.clone(), keep: settings.pool_idle };
                     return Ok((response, lease));
                 }
                 Err(mut refused) => match refused.take_message() {

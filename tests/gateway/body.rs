@@ -33,7 +33,8 @@ fn refused_fields_are_found_in_every_spelling() {
     let good = r#"{"subject":"x","metadata":{"other":"tenant_id"}}"#;
     assert_eq!(post(good).status, 200);
     assert_eq!(rig.upstream.last().body, good.as_bytes());
-    let packed = rig.ask(Request::new("POST", "/api/tickets").tenant("t-full").header("Content-Encoding", "gzip").json("{}"));
+    let packed =
+        rig.ask(Request::new("POST", "/api/tickets").tenant("t-full").header("Content-Encoding", "gzip").json("{}"));
     assert_eq!(packed.error(), "BAD_REQUEST");
     let large = format!(r#"{{"subject":"{}"}}"#, "x".repeat(1024 * 1024));
     assert_eq!(post(&large).error(), "PAYLOAD_TOO_LARGE");
@@ -134,7 +135,8 @@ fn two_gib_go_up_and_down_with_flat_memory() {
 fn a_client_that_leaves_cancels_the_upstream_call() {
     let rig = Rig::start();
     let mut connection = Connection::open(rig.public);
-    connection.write(&Request::get("/t/sse").bearer(&rig.token()).tenant("t-full").header("X-Request-ID", "gone").bytes());
+    connection
+        .write(&Request::get("/t/sse").bearer(&rig.token()).tenant("t-full").header("X-Request-ID", "gone").bytes());
     assert_eq!(connection.head().status, 200);
     drop(connection);
     let started = Instant::now();

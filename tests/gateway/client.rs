@@ -51,7 +51,12 @@ pub struct Request {
 
 impl Request {
     pub fn new(method: &str, target: &str) -> Self {
-        Self { method: method.into(), target: target.into(), headers: vec![("Host".into(), "gateway.test".into())], body: None }
+        Self {
+            method: method.into(),
+            target: target.into(),
+            headers: vec![("Host".into(), "gateway.test".into())],
+            body: None,
+        }
     }
 
     pub fn get(target: &str) -> Self {
@@ -153,7 +158,12 @@ impl Connection {
         while answer.status == 100 {
             answer = self.head();
         }
-        if answer.status == 0 || answer.status == 101 || method == "HEAD" || answer.status == 204 || answer.status == 304 {
+        if answer.status == 0
+            || answer.status == 101
+            || method == "HEAD"
+            || answer.status == 204
+            || answer.status == 304
+        {
             return answer;
         }
         if answer.header("transfer-encoding") == "chunked" {

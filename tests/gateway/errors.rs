@@ -74,18 +74,27 @@ fn every_code_of_the_proxy_is_reachable_and_has_its_envelope() {
     // LINKS_STALE and AUDIT_UNAVAILABLE have tests of their own (`links`, `crash`); the rest belongs to the partner API.
     let elsewhere = ["LINKS_STALE", "AUDIT_UNAVAILABLE"];
     let partner_api = [
-        "TENANT_NOT_FOUND", "INVOICE_NOT_FOUND", "TICKET_NOT_FOUND", "EXPORT_NOT_FOUND", "TENANT_CONTEXT_REQUIRED", "CONFLICT",
-        "VALIDATION_ERROR", "PERMISSION_ESCALATION", "INTERNAL_ERROR",
+        "TENANT_NOT_FOUND",
+        "INVOICE_NOT_FOUND",
+        "TICKET_NOT_FOUND",
+        "EXPORT_NOT_FOUND",
+        "TENANT_CONTEXT_REQUIRED",
+        "CONFLICT",
+        "VALIDATION_ERROR",
+        "PERMISSION_ESCALATION",
+        "INTERNAL_ERROR",
     ];
     for code in ErrorCode::ALL {
-        let known = seen.contains(code.as_str()) || elsewhere.contains(&code.as_str()) || partner_api.contains(&code.as_str());
+        let known =
+            seen.contains(code.as_str()) || elsewhere.contains(&code.as_str()) || partner_api.contains(&code.as_str());
         assert!(known, "{code} is reached by no test");
     }
 }
 
 #[test]
 fn a_refusal_bucket_that_is_empty_turns_403_into_429_and_nothing_else() {
-    let rig = Rig::with(Setup { limits: "refusal = \"5/min\"\nunauthenticated = \"5/min\"\n".into(), ..Setup::default() });
+    let rig =
+        Rig::with(Setup { limits: "refusal = \"5/min\"\nunauthenticated = \"5/min\"\n".into(), ..Setup::default() });
     let refused = || rig.ask(Request::get("/api/invoices").tenant("t-unlinked")).status;
     assert_eq!((0..5).map(|_| refused()).collect::<Vec<_>>(), [403; 5]);
     assert_eq!(refused(), 429);
@@ -157,7 +166,10 @@ fn health_readiness_and_metrics_tell_no_paths_and_no_tenants() {
     rig.ask(Request::get("/api/tickets/secret-path-77").tenant("t-full"));
     rig.ask(Request::get("/api/invoices").tenant("t-unlinked"));
     let metrics = rig.health("/metrics").text();
-    assert!(metrics.contains(r#"linkgate_requests_total{class="2xx",route="/api/tickets/{ticket_id}"} 1"#), "{metrics}");
+    assert!(
+        metrics.contains(r#"linkgate_requests_total{class="2xx",route="/api/tickets/{ticket_id}"} 1"#),
+        "{metrics}"
+    );
     assert!(metrics.contains(r#"linkgate_refusals_total{code="TENANT_ACCESS_DENIED",reason="no_link"} 1"#));
     for secret in ["secret-path-77", "t-full", "t-unlinked", HOME1, "user-1"] {
         assert!(!metrics.contains(secret), "{secret} stands in the metrics");

@@ -52,7 +52,8 @@ fn record_of(rig: &Rig, request_id: &str) -> Value {
 #[test]
 fn an_allowed_cross_tenant_request_reaches_the_tenant_and_is_recorded() {
     let rig = Rig::start();
-    let answer = rig.ask(Request::get("/api/invoices?limit=5&tenant_id=evil").tenant("t-full").header("X-Request-ID", "rq-1"));
+    let answer =
+        rig.ask(Request::get("/api/invoices?limit=5&tenant_id=evil").tenant("t-full").header("X-Request-ID", "rq-1"));
     assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
     assert_eq!(answer.header("x-request-id"), "rq-1");
     assert_eq!(answer.header("x-active-tenant-id"), "t-full");
@@ -182,7 +183,8 @@ fn every_gate_tells_its_own_reason() {
     }
     let mfa = rig.token_with("user-1", HOME1, json!({"roles": ["partner_msp_full"], "amr": ["pwd", "mfa"]}));
     assert_eq!(Request::get("/api/invoices").bearer(&mfa).tenant("t-mfa").send(rig.public).status, 200);
-    let auditor = rig.token_with("user-1", HOME1, json!({"permissions": ["partner.reports.*", "partner.billing.invoices.read"]}));
+    let auditor =
+        rig.token_with("user-1", HOME1, json!({"permissions": ["partner.reports.*", "partner.billing.invoices.read"]}));
     let answer = Request::get("/api/invoices").bearer(&auditor).tenant("t-full").send(rig.public);
     assert_eq!(answer.error(), "FORBIDDEN/permission", "without switch_context no tenant can be named");
 }
@@ -236,12 +238,18 @@ fn accounts_and_tokens_that_contradict_each_other_are_refused() {
 #[test]
 fn a_trusted_partner_claim_must_agree_with_the_row() {
     let rig = Rig::with(Setup { trusts: r#""roles", "permissions", "partner_id""#, ..Setup::default() });
-    let of = |sub: &str, partner: &str| rig.token_with(sub, HOME1, json!({"partner_id": partner, "roles": ["partner_msp_full"]}));
+    let of = |sub: &str, partner: &str| {
+        rig.token_with(sub, HOME1, json!({"partner_id": partner, "roles": ["partner_msp_full"]}))
+    };
     let ask = |token: String| Request::get("/api/invoices").bearer(&token).tenant("t-full").send(rig.public);
     assert_eq!(ask(of("user-1", P1)).status, 200);
     assert_eq!(ask(of("nobody-knows", P1)).status, 200, "the claim alone names the partner");
     assert_eq!(ask(of("user-1", super::rig::P2)).error(), "FORBIDDEN/identity_conflict");
-    assert_eq!(ask(of("nobody-knows", super::rig::P2)).error(), "FORBIDDEN/identity_conflict", "home is another partner's");
+    assert_eq!(
+        ask(of("nobody-knows", super::rig::P2)).error(),
+        "FORBIDDEN/identity_conflict",
+        "home is another partner's"
+    );
     assert_eq!(ask(of("nobody-knows", "99999999-9999-4999-8999-999999999999")).error(), "FORBIDDEN/identity_conflict");
 }
 

@@ -20,13 +20,43 @@ fn inexact_requests_are_refused_in_our_own_words_and_reach_no_upstream() {
     let auth = format!("Authorization: Bearer {token}\r\nX-Active-Tenant-Id: t-full\r\n");
     let bad = "BAD_REQUEST";
     let rows: &[(&str, String, &str)] = &[
-        ("TE identity, chunked", format!("POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Transfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n"), bad),
-        ("TE twice", format!("POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), bad),
-        ("TE beside CL", format!("POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), bad),
-        ("CL beside TE", format!("POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"), bad),
-        ("Transfer_Encoding beside CL", format!("POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Content-Length: 2\r\nTransfer_Encoding: chunked\r\n\r\nhi"), bad),
+        (
+            "TE identity, chunked",
+            format!("POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Transfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n"),
+            bad,
+        ),
+        (
+            "TE twice",
+            format!(
+                "POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            ),
+            bad,
+        ),
+        (
+            "TE beside CL",
+            format!(
+                "POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            ),
+            bad,
+        ),
+        (
+            "CL beside TE",
+            format!(
+                "POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"
+            ),
+            bad,
+        ),
+        (
+            "Transfer_Encoding beside CL",
+            format!("POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Content-Length: 2\r\nTransfer_Encoding: chunked\r\n\r\nhi"),
+            bad,
+        ),
         ("Content_Length", format!("POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Content_Length: 2\r\n\r\n"), bad),
-        ("CL twice", format!("POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Content-Length: 2\r\nContent-Length: 2\r\n\r\nhi"), bad),
+        (
+            "CL twice",
+            format!("POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Content-Length: 2\r\nContent-Length: 2\r\n\r\nhi"),
+            bad,
+        ),
         ("CL signed", format!("POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Content-Length: +2\r\n\r\nhi"), bad),
         ("lone LF", format!("GET /t/a HTTP/1.1\nHost: a\n{}\n", auth.replace("\r\n", "\n")), bad),
         ("lone LF before a field", format!("GET /t/a HTTP/1.1\r\nHost: a\nX: y\r\n{auth}\r\n"), bad),
@@ -68,7 +98,8 @@ fn a_second_request_hidden_in_a_body_stays_in_the_body() {
     let hidden = "GET /t/smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut connection = Connection::open(rig.public);
     let length = hidden.len();
-    connection.write(format!("POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Content-Length: {length}\r\n\r\n{hidden}").as_bytes());
+    connection
+        .write(format!("POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Content-Length: {length}\r\n\r\n{hidden}").as_bytes());
     assert_eq!(connection.answer().status, 200);
     assert_eq!(rig.upstream.count(), 1);
     assert_eq!(rig.upstream.last().body, hidden.as_bytes());
@@ -94,9 +125,17 @@ fn what_is_inexact_behind_a_good_request_is_answered_behind_it() {
 fn inexact_chunks_end_the_exchange_and_cancel_the_upstream_call() {
     let rig = Rig::start();
     let auth = format!("Authorization: Bearer {}\r\nX-Active-Tenant-Id: t-full\r\n", rig.token());
-    for body in ["2\nhi\r\n0\r\n\r\n", "0x2\r\nhi\r\n0\r\n\r\n", "2\r\nhi!\r\n0\r\n\r\n", "2;\nx\r\nhi\r\n0\r\n\r\n", "-2\r\nhi\r\n0\r\n\r\n"] {
+    for body in [
+        "2\nhi\r\n0\r\n\r\n",
+        "0x2\r\nhi\r\n0\r\n\r\n",
+        "2\r\nhi!\r\n0\r\n\r\n",
+        "2;\nx\r\nhi\r\n0\r\n\r\n",
+        "-2\r\nhi\r\n0\r\n\r\n",
+    ] {
         let mut connection = Connection::open(rig.public);
-        connection.write(format!("POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Transfer-Encoding: chunked\r\n\r\n{body}").as_bytes());
+        connection.write(
+            format!("POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Transfer-Encoding: chunked\r\n\r\n{body}").as_bytes(),
+        );
         let answer = connection.answer();
         assert!(matches!(answer.status, 0 | 400), "{body:?}: {}", answer.status);
     }
@@ -105,7 +144,10 @@ fn inexact_chunks_end_the_exchange_and_cancel_the_upstream_call() {
 
 #[test]
 fn heads_are_bounded_in_bytes_and_in_number() {
-    let rig = Rig::with(Setup { listen: "max_header_size = \"8KiB\"\nmax_header_count = 20\nmax_uri_size = \"1KiB\"\n".into(), ..Setup::default() });
+    let rig = Rig::with(Setup {
+        listen: "max_header_size = \"8KiB\"\nmax_header_count = 20\nmax_uri_size = \"1KiB\"\n".into(),
+        ..Setup::default()
+    });
     let many = (0..30).fold(Request::get("/t/a"), |request, at| request.header(&format!("x-{at}"), "1"));
     assert_eq!(rig.ask(many).error(), "BAD_REQUEST");
     assert_eq!(rig.ask(Request::get("/t/a").header("x-long", &"x".repeat(9000))).error(), "BAD_REQUEST");
@@ -122,7 +164,9 @@ fn connections_that_drip_or_say_nothing_are_closed() {
         let mut connection = Connection::open(rig.public);
         connection.write(first.as_bytes());
         let mut dripped = 0;
-        while connection.try_write(if first.is_empty() { b"" } else { b"x" }).is_ok() && started.elapsed() < Duration::from_secs(5) {
+        while connection.try_write(if first.is_empty() { b"" } else { b"x" }).is_ok()
+            && started.elapsed() < Duration::from_secs(5)
+        {
             std::thread::sleep(Duration::from_millis(100));
             dripped += 1;
             connection.stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
@@ -156,6 +200,7 @@ fn http_1_0_is_answered_and_closed() {
     let auth = format!("Authorization: Bearer {}\r\nX-Active-Tenant-Id: t-full\r\n", rig.token());
     let answer = raw(&rig, format!("GET /t/a HTTP/1.0\r\n{auth}\r\n").as_bytes());
     assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
-    let refused = raw(&rig, format!("POST /t/a HTTP/1.0\r\n{auth}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n").as_bytes());
+    let refused =
+        raw(&rig, format!("POST /t/a HTTP/1.0\r\n{auth}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n").as_bytes());
     assert_eq!(refused.error(), "BAD_REQUEST");
 }

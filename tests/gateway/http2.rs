@@ -38,7 +38,8 @@ fn requests_are_multiplexed_and_judged_like_any_other() {
     let rig = Rig::start();
     rig.block_on(async {
         let mut sender = connect(&rig).await;
-        let many: Vec<_> = (0..20).map(|at| sender.send_request(request(&rig, &format!("/t/{at}")).body(empty()).unwrap())).collect();
+        let many: Vec<_> =
+            (0..20).map(|at| sender.send_request(request(&rig, &format!("/t/{at}")).body(empty()).unwrap())).collect();
         for answer in futures_util::future::join_all(many).await {
             assert_eq!(answer.unwrap().status(), StatusCode::OK);
         }
@@ -173,7 +174,11 @@ fn pseudo_header_tricks_are_refused() {
     refused(&rig, &[(":method", "GET"), (":scheme", "http"), (":authority", "a")], "no :path");
     refused(&rig, &[(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "")], "an empty :path");
     refused(&rig, &[(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "*")], "an asterisk");
-    refused(&rig, &[(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/public/../closed")], "a dot segment");
+    refused(
+        &rig,
+        &[(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/public/../closed")],
+        "a dot segment",
+    );
     refused(&rig, &[(":method", "CONNECT"), (":authority", "a:1")], "CONNECT");
     refused(&rig, &with(&[("content-length", "5")]), "a length without a body");
 }
@@ -207,7 +212,11 @@ fn rapid_reset_and_continuation_floods_end_the_connection() {
         [frame(HEADERS, END_STREAM | END_HEADERS, id, &block(PLAIN)), frame(RST_STREAM, 0, id, &[0, 0, 0, 8])].concat()
     });
     floods(&rig, "continuation", 100_000, |at| {
-        if at == 0 { frame(HEADERS, END_STREAM, 1, &block(PLAIN)) } else { frame(CONTINUATION, 0, 1, &block(&[("x", "y")])) }
+        if at == 0 {
+            frame(HEADERS, END_STREAM, 1, &block(PLAIN))
+        } else {
+            frame(CONTINUATION, 0, 1, &block(&[("x", "y")]))
+        }
     });
     floods(&rig, "data on an idle stream", 1_000_000, |_| frame(DATA, 0, 1, b"x"));
 }

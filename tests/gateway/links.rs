@@ -17,7 +17,10 @@ fn a_change_by_another_process_is_in_force_within_a_second() {
     let changes: [(LinkInput, &str); 4] = [
         (LinkInput { require_mfa: Some(true), ..LinkInput::default() }, "FORBIDDEN/mfa_required"),
         (LinkInput { require_mfa: Some(false), access_role: Some("msp_support".into()), ..LinkInput::default() }, ""),
-        (LinkInput { custom_permissions: Some([("billing.read".to_owned(), false)].into()), ..LinkInput::default() }, "FORBIDDEN/override"),
+        (
+            LinkInput { custom_permissions: Some([("billing.read".to_owned(), false)].into()), ..LinkInput::default() },
+            "FORBIDDEN/override",
+        ),
         (LinkInput { approval: Some("rejected".into()), ..LinkInput::default() }, "TENANT_ACCESS_DENIED/link_pending"),
     ];
     for (input, expected) in changes {
@@ -53,7 +56,11 @@ fn after_a_revocation_nothing_is_allowed() {
             connection.write(&request);
             let answer = connection.answer();
             match answer.status {
-                200 => assert!(!refused && revoked.elapsed() < Duration::from_secs(1), "allowed after {:?}", revoked.elapsed()),
+                200 => assert!(
+                    !refused && revoked.elapsed() < Duration::from_secs(1),
+                    "allowed after {:?}",
+                    revoked.elapsed()
+                ),
                 403 => {
                     refused = true;
                     if revoked.elapsed() > Duration::from_millis(400) {

@@ -332,16 +332,27 @@ fn policies(dir: &std::path::Path, guardrails: &[(&str, String)]) {
 }
 
 /// Two partners, their homes and users, and one link of partner 1 for each state.
-async fn seed(
-    settings: &DatabaseSettings,
-    roles: &Arc<RoleTable>,
-) -> (Database, BTreeMap<&'static str, LinkId>) {
+async fn seed(settings: &DatabaseSettings, roles: &Arc<RoleTable>) -> (Database, BTreeMap<&'static str, LinkId>) {
     let database = Database::open(settings).await.unwrap();
     database.migrate().await.unwrap();
     let admin = Admin::new(&database, Arc::clone(roles), false);
     let tenants = [
-        HOME1, HOME2, "t-full", "t-billing", "t-support", "t-auditor", "t-expired", "t-revoked", "t-future", "t-pending",
-        "t-override", "t-mfa", "t-cidr", "t-other", "t-unlinked", "t-space é",
+        HOME1,
+        HOME2,
+        "t-full",
+        "t-billing",
+        "t-support",
+        "t-auditor",
+        "t-expired",
+        "t-revoked",
+        "t-future",
+        "t-pending",
+        "t-override",
+        "t-mfa",
+        "t-cidr",
+        "t-other",
+        "t-unlinked",
+        "t-space é",
     ];
     for tenant in tenants {
         let input = TenantInput { tenant_id: Some(tenant.into()), name: Some(tenant.into()), ..TenantInput::default() };

@@ -7,13 +7,49 @@ use super::{
 
 /// The contract's list, section 6, written out again so that a name lost from the code is found.
 const PROTECTED: &[&str] = &[
-    "X-Tenant-ID", "X-Active-Tenant-Id", "X-Cross-Tenant-Access", "X-User-Id", "X-Partner-Id", "X-Partner-Tenant-Id",
-    "X-Partner-Role", "X-Link-Id", "X-Decision-Id", "X-Request-ID", "traceparent", "X-Forwarded-For", "X-Forwarded-Proto",
-    "X-Forwarded-Host", "X-Linkgate-Assertion", "X-Target-Tenant-ID", "X-Superuser-Mode", "X-Roles", "X-Permissions",
-    "X-HTTP-Method", "X-HTTP-Method-Override", "X-Method-Override", "X-Original-URL", "X-Original-URI", "X-Rewrite-URL",
-    "X-Override-URL", "X-HTTP-DestinationURL", "X-Proxy-URL", "Base-Url", "X-Envoy-Original-Path", "X-Forwarded-URI",
-    "X-Forwarded-Path", "X-Forwarded-Prefix", "X-Forwarded-User", "X-Forwarded-Client-Cert", "X-Sendfile",
-    "X-Accel-Redirect", "X-WAF-Bypass-URL", "X-Real-IP", "Forwarded", "True-Client-IP", "X-Remote-User", "X-Client-Cert",
+    "X-Tenant-ID",
+    "X-Active-Tenant-Id",
+    "X-Cross-Tenant-Access",
+    "X-User-Id",
+    "X-Partner-Id",
+    "X-Partner-Tenant-Id",
+    "X-Partner-Role",
+    "X-Link-Id",
+    "X-Decision-Id",
+    "X-Request-ID",
+    "traceparent",
+    "X-Forwarded-For",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Host",
+    "X-Linkgate-Assertion",
+    "X-Target-Tenant-ID",
+    "X-Superuser-Mode",
+    "X-Roles",
+    "X-Permissions",
+    "X-HTTP-Method",
+    "X-HTTP-Method-Override",
+    "X-Method-Override",
+    "X-Original-URL",
+    "X-Original-URI",
+    "X-Rewrite-URL",
+    "X-Override-URL",
+    "X-HTTP-DestinationURL",
+    "X-Proxy-URL",
+    "Base-Url",
+    "X-Envoy-Original-Path",
+    "X-Forwarded-URI",
+    "X-Forwarded-Path",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-User",
+    "X-Forwarded-Client-Cert",
+    "X-Sendfile",
+    "X-Accel-Redirect",
+    "X-WAF-Bypass-URL",
+    "X-Real-IP",
+    "Forwarded",
+    "True-Client-IP",
+    "X-Remote-User",
+    "X-Client-Cert",
 ];
 
 const EVIL: &str = "evil!value";
@@ -65,7 +101,9 @@ fn no_spelling_of_a_protected_header_passes() {
 fn nominating_a_header_in_connection_removes_none_of_ours() {
     let rig = Rig::start();
     let nominated = PROTECTED.join(", ");
-    for name in PROTECTED.iter().copied().chain([nominated.as_str(), "Authorization", "Host", "Content-Length", "x-tenant_id"]) {
+    for name in
+        PROTECTED.iter().copied().chain([nominated.as_str(), "Authorization", "Host", "Content-Length", "x-tenant_id"])
+    {
         let answer = rig.ask(Request::get("/t/a").tenant("t-full").header("Connection", name));
         assert_eq!(answer.status, 200, "{name}");
         let seen = rig.upstream.last();
@@ -75,7 +113,9 @@ fn nominating_a_header_in_connection_removes_none_of_ours() {
         assert!(!seen.one("x-linkgate-assertion").is_empty() && !seen.one("host").is_empty(), "{name}");
         assert!(seen.all("connection").is_empty(), "{name}");
     }
-    rig.ask(Request::get("/t/a").tenant("t-full").header("Connection", "x-hop").header("x-hop", "1").header("x-stays", "1"));
+    rig.ask(
+        Request::get("/t/a").tenant("t-full").header("Connection", "x-hop").header("x-hop", "1").header("x-stays", "1"),
+    );
     let seen = rig.upstream.last();
     assert!(seen.all("x-hop").is_empty());
     assert_eq!(seen.one("x-stays"), "1");
@@ -90,7 +130,9 @@ fn trailers_carry_no_protected_header() {
          Trailer: x-tenant-id, x_user_id, x-sum\r\nTransfer-Encoding: chunked\r\n\r\n",
         rig.token()
     );
-    connection.write(format!("{head}2\r\nhi\r\n0\r\nx-tenant-id: {EVIL}\r\nx_user_id: {EVIL}\r\nx-sum: 7\r\n\r\n").as_bytes());
+    connection.write(
+        format!("{head}2\r\nhi\r\n0\r\nx-tenant-id: {EVIL}\r\nx_user_id: {EVIL}\r\nx-sum: 7\r\n\r\n").as_bytes(),
+    );
     assert_eq!(connection.answer().status, 200);
     let seen = rig.upstream.last();
     assert_eq!(seen.trailers, [("x-sum".to_owned(), "7".to_owned())]);
@@ -100,7 +142,13 @@ fn trailers_carry_no_protected_header() {
 fn second_credentials_and_session_cookies_stay_behind() {
     let rig = Rig::start();
     let cookies = "a=1; access_token=stolen; Refresh_Token=stolen; b=2";
-    let answer = rig.ask(Request::get("/t/a").tenant("t-full").header("X-API-Key", "stolen").header("x_api_key", "stolen").header("Cookie", cookies));
+    let answer = rig.ask(
+        Request::get("/t/a")
+            .tenant("t-full")
+            .header("X-API-Key", "stolen")
+            .header("x_api_key", "stolen")
+            .header("Cookie", cookies),
+    );
     assert_eq!(answer.status, 200);
     let seen = rig.upstream.last();
     assert_eq!(seen.one("cookie"), "a=1; b=2");
@@ -125,11 +173,17 @@ fn a_repeated_or_malformed_credential_is_401_and_never_falls_through() {
         ("joined", vec![("Authorization", "Bearer a, Bearer b")], 401),
     ];
     for (what, headers, status) in rows {
-        let request = headers.iter().fold(Request::get("/api/invoices").tenant("t-full"), |request, (name, value)| request.header(name, value));
+        let request = headers
+            .iter()
+            .fold(Request::get("/api/invoices").tenant("t-full"), |request, (name, value)| request.header(name, value));
         let answer = request.send(rig.public);
         assert_eq!(answer.status, status, "{what}: {}", answer.text());
         if status == 401 {
-            assert_eq!((answer.error().as_str(), answer.header("www-authenticate")), ("UNAUTHORIZED", "Bearer"), "{what}");
+            assert_eq!(
+                (answer.error().as_str(), answer.header("www-authenticate")),
+                ("UNAUTHORIZED", "Bearer"),
+                "{what}"
+            );
         }
     }
     // A cookie goes on as a bearer token at home, and unsafe methods need a page of our own origin.
@@ -137,14 +191,22 @@ fn a_repeated_or_malformed_credential_is_401_and_never_falls_through() {
     assert_eq!(home.status, 200);
     assert_eq!(rig.upstream.last().one("authorization"), bearer);
     assert_eq!(rig.upstream.last().one("cookie"), "x=1");
-    let post = |site: &str| Request::new("POST", "/api/invoices").header("Cookie", &cookie).header("Sec-Fetch-Site", site).send(rig.public).status;
+    let post = |site: &str| {
+        Request::new("POST", "/api/invoices")
+            .header("Cookie", &cookie)
+            .header("Sec-Fetch-Site", site)
+            .send(rig.public)
+            .status
+    };
     assert_eq!((post("cross-site"), post("same-origin")), (401, 200));
 }
 
 #[test]
 fn forwarded_headers_are_believed_only_from_trusted_proxies() {
     let untrusting = Rig::start();
-    let sent = || Request::get("/t/a").tenant("t-cidr").header("X-Forwarded-For", "10.1.2.3").header("X-Forwarded-Proto", "https");
+    let sent = || {
+        Request::get("/t/a").tenant("t-cidr").header("X-Forwarded-For", "10.1.2.3").header("X-Forwarded-Proto", "https")
+    };
     assert_eq!(untrusting.ask(sent()).error(), "FORBIDDEN/ip_not_allowed");
     let trusting = Rig::with(Setup { listen: "trusted_proxies = [\"127.0.0.0/8\"]\n".into(), ..Setup::default() });
     assert_eq!(trusting.ask(sent()).status, 200);
@@ -152,7 +214,8 @@ fn forwarded_headers_are_believed_only_from_trusted_proxies() {
     assert_eq!(seen.one("x-forwarded-for"), "10.1.2.3, 127.0.0.1");
     assert_eq!(seen.one("x-forwarded-proto"), "https");
     // The rightmost untrusted entry counts, not what the client wrote to its left.
-    let chain = |value: &str| trusting.ask(Request::get("/t/a").tenant("t-cidr").header("X-Forwarded-For", value)).status;
+    let chain =
+        |value: &str| trusting.ask(Request::get("/t/a").tenant("t-cidr").header("X-Forwarded-For", value)).status;
     assert_eq!(chain("10.1.2.3, 8.8.8.8"), 403);
     assert_eq!(chain("8.8.8.8, 10.1.2.3, 127.0.0.9"), 200);
     assert_eq!(chain("10.1.2.3, garbage"), 403);

@@ -80,7 +80,13 @@ fn a_link_that_expires_cuts_its_streams() {
 #[test]
 fn a_websocket_carries_bytes_both_ways_and_is_cut() {
     let rig = Rig::start();
-    let ask = || Request::get("/t/ws").tenant("t-full").header("Connection", "keep-alive, Upgrade").header("Upgrade", "websocket").header("Sec-WebSocket-Key", "abc");
+    let ask = || {
+        Request::get("/t/ws")
+            .tenant("t-full")
+            .header("Connection", "keep-alive, Upgrade")
+            .header("Upgrade", "websocket")
+            .header("Sec-WebSocket-Key", "abc")
+    };
     let mut connection = open(&rig, ask(), "ws");
     let head = connection.head();
     assert_eq!((head.status, head.header("upgrade"), head.header("sec-websocket-accept")), (101, "websocket", "x"));
@@ -106,12 +112,18 @@ fn another_upgrade_is_answered_as_the_plain_request_it_is() {
     let rig = Rig::start();
     let mut connection = open(
         &rig,
-        Request::get("/t/a").tenant("t-full").header("Connection", "Upgrade, HTTP2-Settings").header("Upgrade", "h2c").header("HTTP2-Settings", "AAA"),
+        Request::get("/t/a")
+            .tenant("t-full")
+            .header("Connection", "Upgrade, HTTP2-Settings")
+            .header("Upgrade", "h2c")
+            .header("HTTP2-Settings", "AAA"),
         "h2c",
     );
     assert_eq!(connection.answer().status, 200);
     let seen = rig.upstream.last();
-    assert!(seen.all("upgrade").is_empty() && seen.all("http2-settings").is_empty() && seen.all("connection").is_empty());
+    assert!(
+        seen.all("upgrade").is_empty() && seen.all("http2-settings").is_empty() && seen.all("connection").is_empty()
+    );
 }
 
 /// A client that reads nothing leaves the body unpolled; its connection goes all the same.

@@ -162,7 +162,9 @@ impl Upstream {
     }
 
     fn events(&self, writer: &mut TcpStream) -> bool {
-        if !self.write(writer, b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n") {
+        if !self
+            .write(writer, b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        {
             return false;
         }
         loop {

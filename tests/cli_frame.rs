@@ -1,0 +1,148 @@
+//! The frame of the command line: help, exit codes, `check`, `config`, `completions`.
+
+mod cli_support;
+
+use cli_support::{linkgate, run};
+use serde_json::Value;
+
+#[test]
+fn the_help_is_a_page_to_read() {
+    let shown = run(&mut linkgate(&["--help"]));
+    assert_eq!((shown.code, shown.err.as_str()), (0, ""));
+    insta::assert_snapshot!(shown.out);
+}
+
+#[test]
+fn every_command_is_in_exactly_one_group_of_the_help_and_has_a_help_of_its_own() {
+    let script = run(&mut linkgate(&["completions", "bash"])).out;
+    // The list that bash completes at the top level.
+    let line = script.lines().find(|line| line.trim_start().starts_with("opts=\"-y")).unwrap();
+    let names: Vec<&str> = line
+        .split(['"', ' '])
+        .filter(|word| word.chars().all(|c| c.is_ascii_lowercase()) && !word.is_empty())
+        .collect();
+    assert!(names.len() >= 9, "{names:?}");
+    let help = run(&mut linkgate(&["--help"])).out;
+    for name in names {
+        let rows = help
+            .lines()
+            .filter(|row| row.trim_start().split(' ').next() == Some(name) && row.starts_with("  "))
+            .count();
+        assert_eq!(rows, 1, "{name}");
+        let own = run(&mut linkgate(&[name, "--help"]));
+        assert_eq!(own.code, 0, "{name}");
+        assert!(own.out.contains("Usage: linkgate ") && own.out.contains("--config"), "{name}: {}", own.out);
+    }
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2_and_nothing_at_all_shows_the_help() {
+    let wrong = run(&mut linkgate(&["serv"]));
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.err.contains("serve"), "{}", wrong.err);
+    assert_eq!(run(&mut linkgate(&["check", "--nonsense"])).code, 2);
+    let nothing = run(&mut linkgate(&[]));
+    assert_eq!(nothing.code, 2);
+    assert!(nothing.err.contains("Usage: linkgate"));
+}
+
+#[test]
+fn the_default_configuration_can_be_printed_and_checked() {
+    let printed = run(&mut linkgate(&["config", "print-default"]));
+    assert_eq!(printed.code, 0);
+    assert_eq!(run(&mut linkgate(&["--print-default"])).out, printed.out);
+    let dir = tempfile::tempdir().unwrap();
+    // Found without being named.
+    std::fs::write(dir.path().join("linkgate.toml"), printed.out).unwrap();
+    // Where the tests run there may be no stable storage.
+    let mut check = linkgate(&["check"]);
+    check.current_dir(dir.path()).env("LINKGATE__AUDIT__WRITES", "os");
+    let checked = run(&mut check);
+    assert_eq!((checked.code, checked.err.as_str()), (0, ""), "{}", checked.out);
+    assert!(checked.out.contains("linkgate.toml: valid (1 issuer, 1 upstream, 3 routes)"), "{}", checked.out);
+    assert!(checked.out.contains("policies: valid (version "), "{}", checked.out);
+}
+
+#[test]
+fn the_json_schema_is_json_and_describes_every_key() {
+    let printed = run(&mut linkgate(&["config", "json-schema"]));
+    let schema: Value = serde_json::from_str(&printed.out).unwrap();
+    assert_eq!(schema["properties"]["listen"]["$ref"], "#/$defs/RawListen");
+    for (name, definition) in schema["$defs"].as_object().unwrap() {
+        for (key, property) in definition["properties"].as_object().into_iter().flatten() {
+            assert!(property["description"].is_string(), "{name}.{key}");
+        }
+    }
+}
+
+#[test]
+fn check_tells_every_error_of_configuration_and_policies_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let policies = dir.path().join("policies");
+    std::fs::create_dir_all(policies.join("guardrails")).unwrap();
+    let own = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
+    for name in ["schema.cedarschema", "roles.toml"] {
+        std::fs::copy(own.join(name), policies.join(name)).unwrap();
+    }
+    std::fs::write(
+        policies.join("guardrails/bad.cedar"),
+        "forbid (principal, action, resource) when { contxt.mfa };\n",
+    )
+    .unwrap();
+    let path = dir.path().join("c.toml");
+    std::fs::write(&path, "[listen]\nadress = 1\n\n[policy]\ndir = \"policies\"\n\n[log]\nformat = \"yaml\"\n")
+        .unwrap();
+    let path = path.to_str().unwrap();
+
+    let checked = run(&mut linkgate(&["check", "--config", path]));
+    assert_eq!(checked.code, 3);
+    for part in [
+        "c.toml:2: listen.adress: unknown key; did you mean `address`?",
+        "c.toml:8: log.format:",
+        "issuers: at least one",
+        "bad.cedar",
+        "contxt",
+    ] {
+        assert!(checked.out.contains(part), "{part}\n{}", checked.out);
+    }
+
+    let checked = run(linkgate(&["check", "--json"]).env("LINKGATE_CONFIG", path));
+    assert_eq!(checked.code, 3);
+    let report: Value = serde_json::from_str(&checked.out).unwrap();
+    assert_eq!(
+        (&report["valid"], &report["errors"][1]["line"], &report["errors"][1]["field"]),
+        (&Value::Bool(false), &Value::from(2), &Value::from("listen.adress"))
+    );
+    let error: Value = serde_json::from_str(&checked.err).unwrap();
+    assert_eq!(error["error"]["exit"], 3);
+}
+
+#[test]
+fn a_command_that_needs_a_configuration_says_how_to_get_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = run(linkgate(&["serve"]).current_dir(dir.path()));
+    assert_eq!(served.code, 3);
+    assert!(served.err.contains("at least one issuer is needed"), "{}", served.err);
+    assert!(served.err.contains("linkgate config print-default > linkgate.toml"), "{}", served.err);
+}
+
+#[test]
+fn serve_that_cannot_listen_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    std::fs::write(dir.path().join("linkgate.toml"), run(&mut linkgate(&["config", "print-default"])).out).unwrap();
+    let mut serve = linkgate(&["serve"]);
+    serve.current_dir(dir.path()).env("LINKGATE__LISTEN__ADDRESS", taken.local_addr().unwrap().to_string());
+    let served = run(serve.env("LINKGATE__AUDIT__WRITES", "os"));
+    assert_eq!(served.code, 1);
+    assert!(served.err.contains("cannot listen on `127.0.0.1:"), "{}", served.err);
+}
+
+#[test]
+fn completion_scripts_name_the_commands() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let printed = run(&mut linkgate(&["completions", shell]));
+        assert_eq!(printed.code, 0, "{shell}");
+        assert!(printed.out.contains("print-default") && printed.out.contains("serve"), "{shell}");
+    }
+}

@@ -9,6 +9,7 @@ pub mod settings;
 pub mod chain;
 pub mod check;
 pub mod encode;
+pub mod entry;
 pub mod indexer;
 pub mod joined;
 pub mod journal;

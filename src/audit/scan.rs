@@ -12,9 +12,10 @@ use std::{
 
 use super::{
     chain::ChainId,
+    entry::Entry,
     joined::{Record, RecordFilter},
     journal::{JournalError, io_error},
-    line::{Entry, Line},
+    line::Line,
     reader::{Lines, Step, chain_file, extent, segment_path, segments},
 };
 use crate::domain::DecisionId;

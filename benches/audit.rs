@@ -31,6 +31,7 @@ fn main() -> Result<(), Failed> {
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench-audit"), PathBuf::from);
     let records: u64 = if full { 400_000 } else { 200 };
     println!("folder {}, {records} records a run", dir.display());
+    input(records)?;
     for (name, level, threads) in [
         ("memory, 1 thread", Durability::Memory, 1),
         ("os, 1 thread", Durability::Os, 1),
@@ -125,6 +126,18 @@ fn cpu() -> Result<(f64, f64), Failed> {
     let seconds =
         |at: usize| -> Result<f64, Failed> { Ok(fields.get(at).ok_or("short stat")?.parse::<f64>()? / 100.0) };
     Ok((seconds(11)?, seconds(12)?))
+}
+
+/// What the caller of the journal pays for: an id, the time, a filled-in opening and completion.
+fn input(records: u64) -> Result<(), Failed> {
+    let sample = Sample::new();
+    let (user, _) = cpu()?;
+    for _ in 0..records {
+        std::hint::black_box((sample.opening(), sample.completion()));
+    }
+    let each = (cpu()?.0 - user) * 1e6 / records as f64;
+    println!("input alone        {each:5.2} µs user CPU a record (contained in the figures below)");
+    Ok(())
 }
 
 fn per_record(dir: &Path, name: &str, level: Durability, threads: u64, records: u64) -> Result<(), Failed> {

@@ -18,9 +18,10 @@ use std::{
 use super::{
     chain::{ChainHead, ChainId, Hash},
     check::Fault,
+    entry::Entry,
     joined::{Completed, Record},
     journal::{AuditUnavailable, Journal, JournalError, Written, io_error},
-    line::{Entry, Line},
+    line::Line,
     reader::{Lines, Step, segment_path, segments},
     traits::{IndexBatch, IndexPosition, IndexSink, IndexUnavailable},
 };

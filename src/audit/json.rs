@@ -136,7 +136,7 @@ pub(super) fn string(out: &mut Vec<u8>, text: &str) {
 /// The inside of a JSON string. Bytes that need no escaping are copied in runs.
 pub(super) fn pieces(out: &mut Vec<u8>, text: &str) {
     let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7f)) {
+    while let Some(at) = first_special(rest) {
         let (plain, special) = rest.split_at(at);
         out.extend_from_slice(plain);
         let Some((byte, after)) = special.split_first() else { return };
@@ -153,6 +153,18 @@ pub(super) fn pieces(out: &mut Vec<u8>, text: &str) {
         rest = after;
     }
     out.extend_from_slice(rest);
+}
+
+/// Place of the first byte that must be escaped. Sixteen bytes are tested at once, without a branch for each.
+fn first_special(bytes: &[u8]) -> Option<usize> {
+    const STEP: usize = 16;
+    let special = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\') | (*byte == 0x7f);
+    let plain = bytes
+        .chunks_exact(STEP)
+        .take_while(|chunk| !chunk.iter().fold(false, |found, byte| found | special(byte)))
+        .count()
+        * STEP;
+    bytes.get(plain..)?.iter().position(special).map(|at| plain + at)
 }
 
 pub(super) fn decimal(out: &mut Vec<u8>, mut value: u64) {
@@ -241,6 +253,10 @@ mod tests {
         let mut out = Vec::new();
         let mut object = Object::new(&mut out);
         object.text("nasty", &nasty);
+        // A special byte at every place of the steps in which plain text is copied.
+        for at in 0..40 {
+            object.text(&format!("at{at}"), &format!("{}\n{}", "x".repeat(at), "y".repeat(40 - at)));
+        }
         object.number("max", u64::MAX);
         object.number("zero", 0);
         object.signed("min", i64::MIN);
@@ -249,7 +265,11 @@ mod tests {
         object.texts("list", ["a", "\n"].into_iter());
         object.flag("yes", true);
         object.end();
-        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let mut value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        for at in 0..40 {
+            let text = value.as_object_mut().unwrap().shift_remove(&format!("at{at}")).unwrap();
+            assert_eq!(text, format!("{}\n{}", "x".repeat(at), "y".repeat(40 - at)));
+        }
         assert_eq!(
             value,
             serde_json::json!({"nasty": nasty, "max": u64::MAX, "zero": 0, "min": i64::MIN, "v4": "10.0.200.1",

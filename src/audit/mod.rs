@@ -1,14 +1,15 @@
 //! Floor 1: the audit record, its journal and its chain.
 //!
-//! Reading order: `record` (what is said), `chain` (what binds it), `line` and `encode` (how it is written),
-//! `journal` (when and how durably), `verify` (what is found when someone touched it), `scan`, `indexer` and `outbox`
-//! (what stands around it). The database is behind `traits`.
+//! Reading order: `record` (what is said), `chain` (what binds it), `encode`, `line` and `entry` (how it is written and
+//! read), `journal` (when and how durably), `check` and `verify` (what is found when someone touched it), `scan`,
+//! `indexer` and `outbox` (what stands around it), `view` (what a tenant can check). The database is behind `traits`.
 
 pub mod settings;
 
 pub mod chain;
 pub mod check;
 pub mod encode;
+pub mod entry;
 pub mod indexer;
 pub mod joined;
 pub mod journal;

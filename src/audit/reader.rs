@@ -57,6 +57,19 @@ pub fn segments(dir: &Path) -> io::Result<Vec<u64>> {
     Ok(found)
 }
 
+/// The last segment and its length: where a walk that began now may end, however fast a server writes on.
+pub fn extent(dir: &Path) -> io::Result<Option<(u64, u64)>> {
+    // A segment that was begun and withdrawn between listing and looking holds nothing.
+    for number in segments(dir)?.into_iter().rev() {
+        match std::fs::metadata(segment_path(dir, number)) {
+            Ok(found) => return Ok(Some((number, found.len()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
 /// What stands next in a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {

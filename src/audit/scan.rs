@@ -12,10 +12,11 @@ use std::{
 
 use super::{
     chain::ChainId,
+    entry::Entry,
     joined::{Record, RecordFilter},
     journal::{JournalError, io_error},
-    line::{Entry, Line},
-    reader::{Lines, Step, chain_file, segment_path, segments},
+    line::Line,
+    reader::{Lines, Step, chain_file, extent, segment_path, segments},
 };
 use crate::domain::DecisionId;
 
@@ -64,13 +65,15 @@ pub fn export(
         left: filter.limit.unwrap_or(usize::MAX),
         seen: Exported::default(),
     };
-    let mut next = from_segment.unwrap_or(0);
-    while let Some(number) = segments(dir).map_err(io_error("list", dir))?.into_iter().find(|number| *number >= next) {
+    // As far as the journal goes now: beside a busy server a walk to the end might never end.
+    let end = extent(dir).map_err(io_error("list", dir))?.unwrap_or_default();
+    for number in segments(dir).map_err(io_error("list", dir))? {
         if join.left == 0 {
             return Ok(join.seen);
         }
-        walk(dir, number, chain_id, &mut join)?;
-        next = number + 1;
+        if number >= from_segment.unwrap_or(0) && number <= end.0 {
+            walk(dir, number, end, chain_id, &mut join)?;
+        }
     }
     let mut rest: Vec<Record> = join.open.drain().map(|(_, record)| record).collect();
     rest.sort_unstable_by_key(|record| record.opening.seq);
@@ -108,6 +111,7 @@ fn chain_of(dir: &Path) -> Result<ChainId, JournalError> {
 fn walk<F: FnMut(Record) -> io::Result<()>>(
     dir: &Path,
     number: u64,
+    end: (u64, u64),
     chain_id: ChainId,
     join: &mut Join<'_, F>,
 ) -> Result<(), ScanError> {
@@ -117,7 +121,10 @@ fn walk<F: FnMut(Record) -> io::Result<()>>(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(io_error("read", &path)(error).into()),
     };
-    while join.left > 0 && lines.step().map_err(io_error("read", &path))? == Step::Line {
+    while join.left > 0
+        && (number, lines.next_offset()) < end
+        && lines.step().map_err(io_error("read", &path))? == Step::Line
+    {
         let entry = checked_entry(lines.bytes(), chain_id).map_err(|fault| JournalError::Broken {
             file: path.clone(),
             line: lines.number(),

@@ -1,7 +1,8 @@
 //! `linkgate audit verify`: walks the chain and finds what was altered, removed, inserted, moved or cut off.
 //!
 //! Streams with constant memory (one line, and the records open at that point), takes no lock, and may run beside a
-//! server: an incomplete last line of the last segment is then being written. A tail that was cut off at a line's end
+//! server: an incomplete last line of the last segment is then being written. It goes as far as the journal went when the
+//! walk began. A tail that was cut off at a line's end
 //! leaves a perfect chain; only the head that the database saw, or a checkpoint kept elsewhere, shows it.
 
 use std::{
@@ -16,7 +17,7 @@ use super::{
     check::{Checker, Fault},
     journal::{JournalError, io_error},
     line::Line,
-    reader::{Lines, Step, chain_file, segment_path, segments},
+    reader::{Lines, Step, chain_file, extent, segment_path, segments},
 };
 
 /// Findings kept; further ones are counted.
@@ -100,6 +101,8 @@ impl Verification {
 
 struct Walk<'a> {
     dir: &'a Path,
+    /// Last segment and its length when the walk began.
+    end: (u64, u64),
     checker: Checker,
     stored: Option<ChainHead>,
     result: Verification,
@@ -124,9 +127,10 @@ pub fn verify(dir: &Path, options: VerifyOptions) -> Result<Verification, Journa
         findings: Vec::new(),
         more_findings: 0,
     };
-    let mut walk = Walk { dir, checker, stored: options.stored_head, result };
+    let end = extent(dir).map_err(io_error("list", dir))?.unwrap_or_default();
+    let mut walk = Walk { dir, end, checker, stored: options.stored_head, result };
     let mut next = start;
-    while let Some(number) = following(dir, next)? {
+    while let Some(number) = following(dir, next)?.filter(|number| *number <= end.0) {
         if number > next {
             walk.gap(next, number, start);
         }
@@ -164,6 +168,9 @@ impl Walk<'_> {
         };
         self.result.segments += 1;
         loop {
+            if (number, lines.next_offset()) >= self.end {
+                return Ok(());
+            }
             let mut step = lines.step().map_err(io_error("read", &path))?;
             if step != Step::Line {
                 let sealed = following(self.dir, number + 1)?.is_some();

@@ -75,6 +75,7 @@ pub(super) fn open(settings: AuditSettings, medium: Arc<dyn Medium>) -> Result<(
         None => begin(dir, chain_id, medium.as_ref())?,
     };
     // What a start has to say is owed like any completion: a full disk delays it and refuses openings meanwhile.
+    let _ = writer.set_aside(0);
     writer.settle();
     if writer.trouble.is_none() {
         writer.file.sync().map_err(io_error("sync", dir))?;

@@ -1,0 +1,128 @@
+//! The commands over a journal and an index.
+
+use std::path::Path;
+
+use clap::Parser;
+use linkgate::{
+    audit::{ChainHead, ChainHeads, ChainId, Durability, IndexUnavailable, Record, RecordFilter, RecordSource, scan},
+    cli::{
+        audit::{self, AuditArgs},
+        explain::{self, ExplainArgs},
+        outcome::{Console, Exit, Failure},
+    },
+    domain::DecisionId,
+};
+
+use crate::support::*;
+
+#[derive(Parser)]
+enum Command {
+    Audit(AuditArgs),
+    Explain(ExplainArgs),
+}
+
+/// An index that knows a head, or is away.
+struct Index {
+    head: Option<ChainHead>,
+    away: bool,
+}
+
+impl RecordSource for Index {
+    async fn query(&self, _: &RecordFilter) -> Result<Vec<Record>, IndexUnavailable> {
+        if self.away { Err(IndexUnavailable::new("away")) } else { Ok(Vec::new()) }
+    }
+}
+
+impl ChainHeads for Index {
+    async fn head(&self, _: ChainId) -> Result<Option<ChainHead>, IndexUnavailable> {
+        if self.away { Err(IndexUnavailable::new("away")) } else { Ok(self.head) }
+    }
+}
+
+async fn run(dir: &Path, index: Option<&Index>, words: &[&str]) -> Result<(), Failure> {
+    let console = Console { json: true, yes: false };
+    match Command::try_parse_from([&["linkgate"], words].concat()).unwrap() {
+        Command::Audit(args) => audit::run(args, &settings(dir), index, &console).await,
+        Command::Explain(args) => explain::run(args, &settings(dir), index, &console).await,
+    }
+}
+
+fn exit(result: Result<(), Failure>) -> Option<Exit> {
+    result.err().map(|failure| failure.exit)
+}
+
+#[tokio::test]
+async fn verify_has_an_exit_code_for_what_it_finds() {
+    let dir = folder();
+    assert_eq!(exit(run(dir.path(), None, &["audit", "verify"]).await), Some(Exit::NotFound));
+    let journal = open(dir.path());
+    write(&journal, 3).await;
+    let head = journal.settle().await.unwrap().head;
+    let index = Index { head: Some(head), away: false };
+    assert_eq!(exit(run(dir.path(), Some(&index), &["audit", "verify"]).await), None, "beside a server");
+    assert_eq!(exit(run(dir.path(), None, &["audit", "verify"]).await), None);
+    let away = Index { head: None, away: true };
+    assert_eq!(exit(run(dir.path(), Some(&away), &["audit", "verify"]).await), Some(Exit::Database));
+    assert_eq!(exit(run(dir.path(), Some(&away), &["audit", "verify", "--without-database"]).await), None);
+    drop(journal);
+    let path = last_segment(dir.path());
+    let all = lines(&path);
+    write_lines(&path, &all[..all.len() - 1]);
+    assert_eq!(exit(run(dir.path(), Some(&index), &["audit", "verify"]).await), Some(Exit::Verification));
+    let mut altered = all.clone();
+    altered[2] = altered[2].replace("200", "201");
+    write_lines(&path, &altered);
+    assert_eq!(exit(run(dir.path(), None, &["audit", "verify"]).await), Some(Exit::Verification));
+    assert_eq!(exit(run(dir.path(), None, &["audit", "export"]).await), Some(Exit::Verification));
+}
+
+#[tokio::test]
+async fn export_filters_and_writes_one_line_a_record() {
+    let dir = folder();
+    let journal = open(dir.path());
+    let ids = write(&journal, 5).await;
+    let denied = DecisionId::generate();
+    let other = linkgate::audit::Opening {
+        decision: linkgate::audit::Decision::Deny,
+        managed_tenant_id: Some("t-9"),
+        ..opening(denied)
+    };
+    journal.record(&other, &done(403), Durability::Os).await.unwrap();
+    journal.settle().await.unwrap();
+    let export = async |words: &[&str]| {
+        let file = dir.path().join("out.jsonl");
+        let path = file.to_str().unwrap();
+        let words = [&["audit", "export", "--output", path], words].concat();
+        assert_eq!(exit(run(dir.path(), None, &words).await), None);
+        let found: Vec<Record> = lines(&file).iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        std::fs::remove_file(file).unwrap();
+        found.into_iter().map(|record| record.id).collect::<Vec<_>>()
+    };
+    assert_eq!(export(&[]).await.len(), 6);
+    assert_eq!(export(&["--decision", "deny"]).await, [denied]);
+    assert_eq!(export(&["--tenant", "t-9", "--user", "u-1", "--action", "partner.billing.read"]).await, [denied]);
+    assert_eq!(export(&["--tenant", "t-1", "--limit", "2"]).await, ids[..2]);
+    assert!(export(&["--kind", "link"]).await.is_empty());
+    assert!(export(&["--to", "2020-01-01"]).await.is_empty());
+    assert_eq!(export(&["--from", "2020-01-01", "--request-id", "req_1"]).await.len(), 6);
+    assert!(export(&["--partner", "00000000-0000-0000-0000-000000000001"]).await.is_empty());
+    let newest = scan::newest(dir.path(), &RecordFilter { offset: 1, ..RecordFilter::default() }, 2).unwrap();
+    assert_eq!(newest.iter().map(|record| record.id).collect::<Vec<_>>(), [ids[4], ids[3]]);
+}
+
+#[tokio::test]
+async fn explain_finds_by_either_id_and_falls_back_to_the_journal() {
+    let dir = folder();
+    let journal = open(dir.path());
+    let id = write(&journal, 1).await[0].to_string();
+    journal.settle().await.unwrap();
+    for index in [None, Some(&Index { head: None, away: false }), Some(&Index { head: None, away: true })] {
+        assert_eq!(exit(run(dir.path(), index, &["explain", &id]).await), None);
+        assert_eq!(exit(run(dir.path(), index, &["explain", "req_1"]).await), None);
+        assert_eq!(exit(run(dir.path(), index, &["explain", "req_2"]).await), Some(Exit::NotFound));
+    }
+    assert_eq!(exit(run(dir.path(), None, &["audit", "query", "--limit", "5"]).await), None);
+    let away = Index { head: None, away: true };
+    assert_eq!(exit(run(dir.path(), Some(&away), &["audit", "query"]).await), Some(Exit::Database));
+    assert_eq!(exit(run(dir.path(), Some(&away), &["audit", "query", "--journal"]).await), None);
+}

@@ -1,0 +1,127 @@
+//! Changes of the command line reach the chain exactly once, wherever the process ends.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use linkgate::audit::{
+    ChainId, ChangeRecord, IndexUnavailable, Journal, Kind, OutboxRow, OutboxSource,
+    outbox::{CLAIM_MAX, OutboxRelay},
+    reader::segments,
+};
+
+use crate::support::*;
+
+/// Rows with the chain that claimed them; marked rows are gone.
+#[derive(Default)]
+struct Outbox {
+    rows: Mutex<BTreeMap<i64, (ChangeRecord, Option<ChainId>)>>,
+    mark_fails: AtomicBool,
+}
+
+impl Outbox {
+    fn add(&self, seqs: std::ops::Range<i64>) {
+        let mut rows = self.rows.lock().unwrap();
+        rows.extend(seqs.map(|seq| (seq, (ChangeRecord::new(Kind::Link, format!("row.{seq}")), None))));
+    }
+}
+
+impl OutboxSource for Outbox {
+    async fn claim(&self, chain: ChainId, limit: usize) -> Result<Vec<OutboxRow>, IndexUnavailable> {
+        let mut rows = self.rows.lock().unwrap();
+        let mut given = Vec::new();
+        // First what this chain claimed before, then new rows.
+        for fresh in [false, true] {
+            for (seq, (change, claimed)) in rows.iter_mut() {
+                let fits = if fresh { claimed.is_none() } else { *claimed == Some(chain) };
+                if fits && given.len() < limit {
+                    *claimed = Some(chain);
+                    given.push(OutboxRow { seq: *seq, change: change.clone() });
+                }
+            }
+        }
+        given.sort_by_key(|row| row.seq);
+        Ok(given)
+    }
+
+    async fn mark_chained(&self, _: ChainId, seqs: &[i64]) -> Result<(), IndexUnavailable> {
+        if self.mark_fails.load(SeqCst) {
+            return Err(IndexUnavailable::new("away"));
+        }
+        self.rows.lock().unwrap().retain(|seq, _| !seqs.contains(seq));
+        Ok(())
+    }
+}
+
+fn relay(journal: &Journal, outbox: &Arc<Outbox>) -> OutboxRelay<Outbox> {
+    OutboxRelay::new(journal.clone(), Arc::clone(outbox), Duration::from_millis(5))
+}
+
+/// Names of the changes in the chain, in its order.
+fn chained(journal: &Journal) -> Vec<String> {
+    let mut all: Vec<_> = records(journal.dir()).into_values().filter(|record| record.kind == Kind::Link).collect();
+    all.sort_by_key(|record| record.opening.seq);
+    all.into_iter().map(|record| record.action.unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_crash_between_append_and_mark_doubles_nothing() {
+    let (dir, outbox) = (folder(), Arc::new(Outbox::default()));
+    outbox.add(1..301);
+    // A row committed late, with a number below those that were chained already, must not be taken for one of them.
+    outbox.rows.lock().unwrap().remove(&7);
+    let mut small = settings(dir.path());
+    (small.segment_bytes, small.flush_interval) = (30_000, Duration::from_millis(1));
+    for round in 0..8 {
+        let journal = Journal::open(small.clone()).unwrap().0;
+        let relay = relay(&journal, &outbox);
+        outbox.mark_fails.store(true, SeqCst);
+        let appended = relay.relay().await;
+        assert!(appended.is_err() || outbox.rows.lock().unwrap().is_empty());
+        // The same process tries again, or a new one does.
+        if round % 2 == 0 {
+            assert!(relay.relay().await.is_err() || outbox.rows.lock().unwrap().is_empty());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop((relay, journal));
+        let journal = Journal::open(small.clone()).unwrap().0;
+        outbox.mark_fails.store(false, SeqCst);
+        let relay = self::relay(&journal, &outbox);
+        let marked = relay.relay().await.unwrap();
+        assert!(marked <= CLAIM_MAX);
+        if round == 3 {
+            outbox.add(7..8);
+        }
+        drop((relay, journal));
+    }
+    let journal = Journal::open(small).unwrap().0;
+    let mut expected: Vec<String> = (1..301).filter(|seq| *seq != 7).map(|seq| format!("row.{seq}")).collect();
+    expected.push("row.7".to_owned());
+    assert_eq!(chained(&journal), expected);
+    assert!(segments(dir.path()).unwrap().len() > 2, "across segments");
+    drop(journal);
+    sound(dir.path());
+}
+
+#[tokio::test]
+async fn two_servers_share_the_rows() {
+    let (one, two, outbox) = (folder(), folder(), Arc::new(Outbox::default()));
+    let (first, second) = (open(one.path()), open(two.path()));
+    let running = [&first, &second].map(|journal| tokio::spawn(relay(journal, &outbox).run()));
+    for start in 0..10 {
+        outbox.add(start * 50..start * 50 + 50);
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    eventually("all chained", || outbox.rows.lock().unwrap().is_empty()).await;
+    running.iter().for_each(|task| task.abort());
+    let mut all = [chained(&first), chained(&second)].concat();
+    all.sort();
+    let mut expected: Vec<String> = (0..500).map(|seq| format!("row.{seq}")).collect();
+    expected.sort();
+    assert_eq!(all, expected);
+}

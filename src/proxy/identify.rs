@@ -50,25 +50,41 @@ pub async fn caller(worker: &Worker, trail: &mut Trail, routed: Routed) -> Resul
         return Err(Failure::new(ErrorCode::Unauthorized, "cross_origin_cookie")
             .saying("a cookie is not accepted from another origin"));
     }
-    let now = trail.now;
-    if let Some(session) = worker.known_session(token, now) {
-        let named = tenant::named(&routed.parts.headers)?;
-        trail.session = Some(Rc::clone(&session));
-        return Ok((Identified { routed, session: Some(session), source: Some(source) }, named));
-    }
-    let keys = worker.gateway.verifier.generation();
-    let caller = match worker.verified_caller(token, keys, now) {
-        Some(caller) => caller,
-        None => verify(worker, token, now).await?,
-    };
+    let session = known(worker, trail, &routed.parts.headers, token).await?;
+    // Told before anything about the account is, but recorded as the account's.
     let named = tenant::named(&routed.parts.headers)?;
-    let reading = if stays_home(&caller, &named) { Reading::HomeOnly } else { Reading::Fresh };
-    let session = session::resolve(worker, caller, keys, reading)
-        .await
-        .map_err(|session::Unresolved| Failure::new(ErrorCode::LinksStale, "account_unknown"))?;
-    worker.keep_session(token, &session);
-    trail.session = Some(Rc::clone(&session));
     Ok((Identified { routed, session: Some(session), source: Some(source) }, named))
+}
+
+/// The bearer of a good token, from memory or looked up. Left on the trail, so that whatever is refused from here on is
+/// recorded as theirs.
+async fn known(worker: &Worker, trail: &mut Trail, headers: &HeaderMap, token: &str) -> Result<Rc<Session>, Failure> {
+    let now = trail.now;
+    let session = match worker.known_session(token, now) {
+        Some(session) => session,
+        None => {
+            let keys = worker.gateway.verifier.generation();
+            let caller = match worker.verified_caller(token, keys, now) {
+                Some(caller) => caller,
+                None => verify(worker, token, now).await?,
+            };
+            let named = tenant::named(headers);
+            let home = named.as_ref().is_ok_and(|named| stays_home(&caller, named));
+            let reading = if home { Reading::HomeOnly } else { Reading::Fresh };
+            let resolved = session::resolve(worker, caller, keys, reading).await;
+            let session = match (resolved, named) {
+                (Ok(session), _) => session,
+                (Err(session::Unresolved), Err(conflict)) => return Err(conflict),
+                (Err(session::Unresolved), Ok(_)) => {
+                    return Err(Failure::new(ErrorCode::LinksStale, "account_unknown"));
+                }
+            };
+            worker.keep_session(token, &session);
+            session
+        }
+    };
+    trail.session = Some(Rc::clone(&session));
+    Ok(session)
 }
 
 fn stays_home(caller: &Caller, named: &Named) -> bool {

@@ -259,6 +259,8 @@ fn the_tenant_header_must_be_one_plain_value() {
     for bad in ["", " ", "t-full,t-auditor", "t-full,", ","] {
         assert_eq!(rig.ask(Request::get("/api/invoices").tenant(bad)).error(), "TENANT_CONTEXT_CONFLICT", "{bad:?}");
     }
+    rig.ask(Request::get("/api/invoices").tenant("a,b").header("X-Request-ID", "conflict"));
+    assert_eq!(record_of(&rig, "conflict")["reason"], "active_tenant_header");
     let twice = rig.ask(Request::get("/api/invoices").tenant("t-full").tenant("t-full"));
     assert_eq!(twice.error(), "TENANT_CONTEXT_CONFLICT");
     let long = rig.ask(Request::get("/api/invoices").tenant(&"x".repeat(300)));

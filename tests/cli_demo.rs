@@ -158,6 +158,42 @@ fn its_configuration_is_valid_by_itself_and_serves() {
 }
 
 #[test]
+fn the_commands_work_beside_the_running_gateway() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("kept");
+    let (_running, document) = start(&["--dir", folder.to_str().unwrap()]);
+    let config = document["config_path"].as_str().unwrap();
+    let command = |arguments: &[&str]| {
+        let mut all = vec!["--json", "--config", config];
+        all.extend_from_slice(arguments);
+        run(&mut linkgate(&all))
+    };
+    let listed = command(&["link", "list", "--limit", "100"]);
+    let links: Value = serde_json::from_str(&listed.out).unwrap();
+    assert_eq!(links.as_array().unwrap().len(), document["links"].as_array().unwrap().len(), "{}", listed.err);
+
+    let request = &document["requests"][0];
+    let headers: Vec<(String, String)> = ["Authorization", "X-Active-Tenant-Id"]
+        .map(|name| (name.to_owned(), request["headers"][name].as_str().unwrap().to_owned()))
+        .into();
+    let ask = || send(host(&document["public_url"]), "GET", request["path"].as_str().unwrap(), &headers, "");
+    assert_eq!(ask().0, 200);
+    let link = document["links"].as_array().unwrap().iter().find(|link| link["tenant_id"] == headers[1].1.as_str());
+    let link = link.unwrap()["link_id"].as_str().unwrap();
+    assert_eq!(command(&["link", "revoke", link]).code, 8, "without a terminal and --yes the answer is no");
+    assert_eq!(command(&["link", "revoke", link, "--yes"]).code, 0);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let (status, answer) = ask();
+    assert_eq!(status, 403, "{answer}");
+
+    let records: Value = serde_json::from_str(&command(&["audit", "query", "--journal"]).out).unwrap();
+    let denied = records.as_array().unwrap().iter().find(|record| record["reason"] == "link_inactive").unwrap();
+    let explained = command(&["explain", denied["id"].as_str().unwrap()]);
+    assert!(explained.code == 0 && explained.out.contains("link_inactive"), "{}", explained.err);
+    assert_eq!(command(&["audit", "verify"]).code, 0);
+}
+
+#[test]
 fn the_plain_form_prints_a_curl_line_with_the_answer_for_each_request() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("kept");

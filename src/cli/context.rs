@@ -2,10 +2,15 @@
 
 use std::path::PathBuf;
 
-use super::outcome::{Console, Exit, Failure};
+use super::{
+    outcome::{Console, Exit, Failure},
+    store_context::{StoreContext, runtime},
+};
 use crate::{
+    audit::AuditSettings,
     config::{self, Config},
-    store::{Database, StoreError},
+    policy::Bundle,
+    store::{AuditStore, Database, StoreError},
 };
 
 /// Read where neither `--config` nor `LINKGATE_CONFIG` names a file.
@@ -38,28 +43,47 @@ impl Context {
         })
     }
 
-    /// Runs a future to its end, for commands that ask the database.
-    pub fn block_on<T>(&self, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+    /// For commands that change or list what the database holds: the role table in force judges overrides.
+    pub(super) fn store(&self, work: impl FnOnce(&StoreContext<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+        let config = self.config()?;
+        let bundle = Bundle::load(config.policy.dir.as_deref())
+            .map_err(|errors| Failure::new(Exit::Invalid, format!("{errors}\n\n{}", errors.render())))?;
+        work(&StoreContext {
+            database: &config.database,
+            require_approval: config.links.require_approval,
+            roles: bundle.roles(),
+            console: &self.console,
+        })
     }
 
-    /// The database, migrated; to be called inside `block_on`.
-    pub async fn database(&self, config: &Config) -> Result<Database, Failure> {
-        let database = Database::open(&config.database).await.map_err(database_failure)?;
-        database.check_migrated().await.map_err(database_failure)?;
-        Ok(database)
+    /// For commands that ask the audit record: the index where the database answers, else the journal alone.
+    pub(super) fn audit<F>(&self, work: F) -> Result<(), Failure>
+    where
+        F: AsyncFnOnce(&AuditSettings, Option<&AuditStore>) -> Result<(), Failure>,
+    {
+        let config = self.config()?;
+        runtime()?.block_on(async {
+            let database = match open(&config).await {
+                Ok(database) => Some(database),
+                Err(error) => {
+                    eprintln!("warning: {error}; the journal alone is asked");
+                    None
+                }
+            };
+            let index = database.as_ref().map(AuditStore::new);
+            let done = work(&config.audit, index.as_ref()).await;
+            if let Some(database) = database {
+                database.close().await;
+            }
+            done
+        })
     }
 }
 
-/// The store's errors as exit codes.
-pub fn database_failure(error: StoreError) -> Failure {
-    let exit = match &error {
-        StoreError::NotFound { .. } => Exit::NotFound,
-        StoreError::Refused(refusal) if refusal.code == crate::domain::ErrorCode::Conflict => Exit::Conflict,
-        StoreError::Refused(_) => Exit::Invalid,
-        _ => Exit::Database,
-    };
-    Failure::new(exit, chain(&error))
+async fn open(config: &Config) -> Result<Database, StoreError> {
+    let database = Database::open(&config.database).await?;
+    database.check_migrated().await?;
+    Ok(database)
 }
 
 /// An error with all its causes: `Display` alone never includes them.

@@ -16,6 +16,15 @@ pub mod demo;
 pub mod check;
 pub mod completions;
 pub mod config;
+pub mod migrate;
+
+pub mod store_context;
+
+pub mod import;
+pub mod link;
+pub mod partner;
+pub mod tenant;
+pub mod user;
 
 pub mod decide;
 
@@ -57,7 +66,13 @@ enum Command {
     Demo(demo::DemoArgs),
     Check(check::CheckArgs),
     Config(config::ConfigArgs),
+    Migrate(migrate::MigrateArgs),
     Completions(completions::CompletionsArgs),
+    Tenant(tenant::TenantArgs),
+    Partner(partner::PartnerArgs),
+    User(user::UserArgs),
+    Link(link::LinkArgs),
+    Import(import::ImportArgs),
     Decide(decide::Args),
     Explain(explain::ExplainArgs),
     Audit(audit::AuditArgs),
@@ -100,19 +115,15 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Check(args) => check::run(&args, context),
         Command::Config(args) => config::run(&args),
         Command::Completions(args) => completions::run(&args),
+        Command::Migrate(args) => migrate::run(&args, &context.config()?.database, console),
+        Command::Tenant(args) => context.store(|store| tenant::run(args, store)),
+        Command::Partner(args) => context.store(|store| partner::run(args, store)),
+        Command::User(args) => context.store(|store| user::run(args, store)),
+        Command::Link(args) => context.store(|store| link::run(args, store)),
+        Command::Import(args) => context.store(|store| import::run(args, store)),
         Command::Decide(args) => decide::run(args, console),
-        Command::Explain(args) => {
-            let config = context.config()?;
-            context.block_on(async {
-                explain::run(args, &config.audit, source(context, &config).await.as_ref(), console).await
-            })
-        }
-        Command::Audit(args) => {
-            let config = context.config()?;
-            context.block_on(async {
-                audit::run(args, &config.audit, source(context, &config).await.as_ref(), console).await
-            })
-        }
+        Command::Explain(args) => context.audit(async |audit, index| explain::run(args, audit, index, console).await),
+        Command::Audit(args) => context.audit(async |audit, index| audit::run(args, audit, index, console).await),
         Command::Token(args) => token::run(&args, &context.config()?.identity, console),
     }
 }
@@ -122,27 +133,10 @@ fn print_default() -> Result<(), Failure> {
     Ok(std::io::stdout().lock().write_all(crate::config::default_toml().as_bytes())?)
 }
 
-/// Stands in until the store has an index.
-enum NoIndex {}
-
-impl crate::audit::RecordSource for NoIndex {
-    async fn query(
-        &self,
-        _: &crate::audit::RecordFilter,
-    ) -> Result<Vec<crate::audit::Record>, crate::audit::IndexUnavailable> {
-        match *self {}
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
     }
-}
-
-impl crate::audit::ChainHeads for NoIndex {
-    async fn head(
-        &self,
-        _: crate::audit::ChainId,
-    ) -> Result<Option<crate::audit::ChainHead>, crate::audit::IndexUnavailable> {
-        match *self {}
-    }
-}
-
-async fn source(_: &Context, _: &crate::config::Config) -> Option<NoIndex> {
-    None
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::world::{ISSUER, Link, State, World};
 use crate::{
-    cli::{context::database_failure, outcome::Failure},
+    cli::outcome::Failure,
     config::Config,
     domain::{LinkId, Millis, RoleTable, link_rules::LinkInput},
     store::{
@@ -17,8 +17,8 @@ const MONTH_MS: i64 = 30 * 86_400_000;
 
 /// Creates everything; the ids of the links stand in the order of `world.links`.
 pub(super) async fn fill(config: &Config, roles: &RoleTable, world: &World) -> Result<Vec<LinkId>, Failure> {
-    let database = Database::open(&config.database).await.map_err(database_failure)?;
-    database.migrate().await.map_err(database_failure)?;
+    let database = Database::open(&config.database).await?;
+    database.migrate().await?;
     let admin = Admin::new(&database, Arc::new(roles.clone()), config.links.require_approval);
     let actor = Actor::new("cli:demo");
 
@@ -28,7 +28,7 @@ pub(super) async fn fill(config: &Config, roles: &RoleTable, world: &World) -> R
             name: Some(tenant.name.clone()),
             ..TenantInput::default()
         };
-        admin.create_tenant(&actor, &input).await.map_err(database_failure)?;
+        admin.create_tenant(&actor, &input).await?;
     }
     for partner in &world.partners {
         let input = PartnerInput {
@@ -37,7 +37,7 @@ pub(super) async fn fill(config: &Config, roles: &RoleTable, world: &World) -> R
             home_tenant_id: Some(partner.home.clone()),
             ..PartnerInput::default()
         };
-        admin.create_partner(&actor, &input).await.map_err(database_failure)?;
+        admin.create_partner(&actor, &input).await?;
     }
     for user in &world.users {
         let Some(partner) = user.partner.and_then(|at| world.partners.get(at)) else { continue };
@@ -48,14 +48,14 @@ pub(super) async fn fill(config: &Config, roles: &RoleTable, world: &World) -> R
             username: Some(user.name.to_owned()),
             ..UserInput::default()
         };
-        admin.create_user(&actor, &input).await.map_err(database_failure)?;
+        admin.create_user(&actor, &input).await?;
     }
     let now = Millis::now();
     let mut ids = Vec::with_capacity(world.links.len());
     for link in &world.links {
-        let created = admin.create_link(&actor, &input(world, link, now)).await.map_err(database_failure)?.value;
+        let created = admin.create_link(&actor, &input(world, link, now)).await?.value;
         if link.state == State::Revoked {
-            admin.revoke_link(&actor, created.id, None).await.map_err(database_failure)?;
+            admin.revoke_link(&actor, created.id, None).await?;
         }
         ids.push(created.id);
     }

@@ -215,8 +215,12 @@ impl SqliteFiles {
         let writer = pool(1).acquire_timeout(BUSY_TIMEOUT * 2).connect_lazy_with(options.clone());
         let readers = pool(SQLITE_READERS).connect_lazy_with(options.clone().pragma("query_only", "ON"));
         // An index of the journal: what a crash takes from it is indexed again.
-        let audit_options =
-            options.clone().filename(path.with_file_name(AUDIT_FILE)).synchronous(SqliteSynchronous::Normal);
+        let audit_options = options
+            .clone()
+            .filename(path.with_file_name(AUDIT_FILE))
+            .synchronous(SqliteSynchronous::Normal)
+            // Appends only: fewer checkpoints write fewer pages twice.
+            .pragma("wal_autocheckpoint", "4000");
         let audit = pool(SQLITE_READERS).connect_lazy_with(audit_options.clone());
         Ok(Self { path: path.to_owned(), options, writer, readers, audit_options, audit, renewed })
     }

@@ -98,10 +98,12 @@ impl Database {
                 for (options, migrator) in
                     [(&files.options, migrations::sqlite()), (&files.audit_options, migrations::sqlite_audit())]
                 {
-                    let mut conn = options.connect().await?;
-                    let applied = migrations::apply(&migrator, &mut conn).await;
+                    // Under the write lock as a whole: SQLite has no lock for migrators, and two may start at once.
+                    let mut conn = options.clone().create_if_missing(true).connect().await?;
+                    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+                    migrations::apply(&migrator, &mut *tx).await?;
+                    tx.commit().await?;
                     conn.close().await?;
-                    applied?;
                 }
                 Ok(())
             }
@@ -194,7 +196,8 @@ impl SqliteFiles {
         }
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(true)
+            // Only a migration makes a database: one that was moved away must not come back empty.
+            .create_if_missing(false)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
@@ -230,8 +233,8 @@ impl SqliteFiles {
         *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// A connection of its own to a file that must be there: a feed never makes a database.
-    pub(crate) async fn connect_existing(&self) -> Result<SqliteConnection, StoreError> {
-        Ok(self.options.clone().create_if_missing(false).pragma("query_only", "ON").connect().await?)
+    /// A connection of its own, outside the pools, that only reads.
+    pub(crate) async fn connect_reader(&self) -> Result<SqliteConnection, StoreError> {
+        Ok(self.options.clone().pragma("query_only", "ON").connect().await?)
     }
 }

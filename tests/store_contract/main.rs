@@ -37,6 +37,7 @@ macro_rules! on_both {
 
 on_both! {
     schema::an_unmigrated_database_is_told_and_migrating_twice_is_harmless,
+    schema::many_may_migrate_at_once,
     schema::a_newer_database_is_told,
     schema::rows_of_links_and_history_are_never_deleted,
     schema::the_database_upholds_the_rules_itself,

@@ -1,4 +1,7 @@
 -- The audit index, in a file of its own: an index of the journal, which is the truth. Migrations are append-only.
+--
+-- Every write here is an append. Indexes over random keys (a request id, a user) would cost more than all else that a
+-- request costs, so records lie in lots instead, each with a Bloom filter of what its records can be asked by.
 
 -- How far each journal is indexed; written in one transaction with the records, which makes it exactly once.
 CREATE TABLE audit_chains (
@@ -6,12 +9,26 @@ CREATE TABLE audit_chains (
     segment        INTEGER NOT NULL,
     segment_offset INTEGER NOT NULL,
     head_seq       INTEGER NOT NULL,
-    head_hash      TEXT    NOT NULL CHECK (length(head_hash) = 64)
+    head_hash      TEXT    NOT NULL CHECK (length(head_hash) = 64),
+    -- The lot that is being filled.
+    open_lot       INTEGER
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE audit_lots (
+    lot        INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    chain_id   TEXT    NOT NULL,
+    records    INTEGER NOT NULL,
+    first_time INTEGER NOT NULL,
+    last_time  INTEGER NOT NULL,
+    terms      BLOB    NOT NULL
+) STRICT;
+CREATE INDEX audit_lots_by_time ON audit_lots (last_time);
 
 -- The columns are what is asked for; the record itself is `body`.
 CREATE TABLE audit_records (
+    -- lot * 65536 + place in it.
     n                 INTEGER NOT NULL PRIMARY KEY,
+    -- A UUIDv7, so that its index grows at its end.
     id                TEXT    NOT NULL CHECK (length(id) = 36),
     time              INTEGER NOT NULL,
     kind              TEXT    NOT NULL,
@@ -21,20 +38,8 @@ CREATE TABLE audit_records (
     action            TEXT,
     decision          TEXT    NOT NULL,
     request_id        TEXT,
+    -- The tenants of a consolidated request stand in `body`.
+    has_slices        INTEGER NOT NULL CHECK (has_slices IN (0, 1)),
     body              TEXT    NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX audit_by_id ON audit_records (id);
-CREATE INDEX audit_by_time ON audit_records (time);
-CREATE INDEX audit_by_partner ON audit_records (partner_id, time) WHERE partner_id IS NOT NULL;
-CREATE INDEX audit_by_tenant ON audit_records (managed_tenant_id, time) WHERE managed_tenant_id IS NOT NULL;
-CREATE INDEX audit_by_user ON audit_records (user_id, time) WHERE user_id IS NOT NULL;
-CREATE INDEX audit_by_request ON audit_records (request_id) WHERE request_id IS NOT NULL;
-CREATE INDEX audit_denials ON audit_records (time) WHERE decision = 'deny';
-CREATE INDEX audit_changes ON audit_records (time) WHERE kind <> 'access';
-
--- The tenants of consolidated requests.
-CREATE TABLE audit_slices (
-    managed_tenant_id TEXT    NOT NULL,
-    record_n          INTEGER NOT NULL REFERENCES audit_records (n),
-    PRIMARY KEY (managed_tenant_id, record_n)
-) STRICT, WITHOUT ROWID;

@@ -8,6 +8,7 @@ pub mod facts;
 pub mod gate;
 pub mod ids;
 pub mod link;
+mod link_input;
 pub mod link_rules;
 pub mod permission;
 pub mod role;

@@ -1,41 +1,44 @@
-//! The audit index and the outbox: what the audit room asks of a database.
+//! The audit index: what the audit room asks of a database, filled.
 //!
 //! The journal is the truth, this is an index of it. A batch is stored together with the position it reaches, and only
 //! if the stored position is the one that the batch starts from: so every record is here exactly once, whatever fails
-//! in between. A row is the record as JSON beside the few columns that it can be asked by. On SQLite the index is a
-//! file of its own with a relaxed commit: what a crash takes away, position included, is indexed again.
+//! in between. A row is the record as JSON beside the few columns that it can be asked by; rows lie in lots
+//! (`audit_lots`), which is what `audit_query` finds them by. On SQLite the index is a file of its own with a relaxed
+//! commit: what a crash takes away, position included, is indexed again.
 
 use super::{
     Database, StoreError,
+    audit_lots::{LOT_RECORDS, STRIDE, Terms},
     sql::{Row, Tx, Value, composed},
 };
-use crate::{
-    audit::{
-        ChainHead, ChainHeads, ChainId, Completed, Decision, IndexBatch, IndexPosition, IndexSink, IndexUnavailable,
-        OutboxRow, OutboxSource, Record, RecordFilter, RecordSource,
-    },
-    domain::Millis,
+use crate::audit::{
+    ChainHead, ChainHeads, ChainId, Completed, IndexBatch, IndexPosition, IndexSink, IndexUnavailable, Record,
 };
 
-/// Most records of one answer, whatever is asked for.
-const MOST_RECORDS: usize = 10_000;
 /// Rows of one insert; a statement is prepared for each of these sizes only.
 const CHUNKS: [usize; 3] = [64, 8, 1];
-const COLUMNS: usize = 10;
+const COLUMNS: usize = 12;
 
 /// The audit side of the store; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct AuditStore {
-    db: Database,
+    pub(super) db: Database,
 }
 
 impl AuditStore {
     pub fn new(db: &Database) -> Self {
         Self { db: db.clone() }
     }
+
+    /// The chains that the index knows.
+    pub async fn chains(&self) -> Result<Vec<ChainId>, StoreError> {
+        let sql = "SELECT chain_id FROM audit_chains ORDER BY chain_id";
+        let rows = self.db.begin_audit_read().await?.rows(sql, &[]).await?;
+        rows.iter().map(|row| Ok(ChainId(row.id(0)?))).collect()
+    }
 }
 
-fn unavailable(error: impl Into<StoreError>) -> IndexUnavailable {
+pub(super) fn unavailable(error: impl Into<StoreError>) -> IndexUnavailable {
     IndexUnavailable::new(error.into())
 }
 
@@ -55,7 +58,7 @@ impl IndexSink for AuditStore {
         if !advance(&mut tx, &batch).await.map_err(unavailable)? {
             return Err(IndexUnavailable::new(Misplaced(batch.chain_id)));
         }
-        insert(&mut tx, &batch.records).await.map_err(unavailable)?;
+        insert(&mut tx, batch.chain_id, &batch.records).await.map_err(unavailable)?;
         for completed in batch.completions {
             complete(&mut tx, completed).await.map_err(unavailable)?;
         }
@@ -111,9 +114,90 @@ fn body(record: &Record) -> Result<String, StoreError> {
         .map_err(|error| StoreError::Damaged { table: "audit_records", what: error.to_string() })
 }
 
-fn read(row: &Row) -> Result<Record, StoreError> {
+pub(super) fn read(row: &Row) -> Result<Record, StoreError> {
     serde_json::from_str(row.str("body")?)
         .map_err(|error| StoreError::Damaged { table: "audit_records", what: error.to_string() })
+}
+
+/// A lot that is being filled.
+struct Lot {
+    lot: i64,
+    records: usize,
+    first_time: i64,
+    last_time: i64,
+    terms: Terms,
+}
+
+impl Lot {
+    async fn open(tx: &mut Tx, chain: ChainId) -> Result<Option<Self>, StoreError> {
+        let sql = "SELECT l.lot, l.records, l.first_time, l.last_time, l.terms FROM audit_chains c \
+             JOIN audit_lots l ON l.lot = c.open_lot WHERE c.chain_id = $1";
+        let Some(row) = tx.row(sql, &[chain.0.into()]).await? else { return Ok(None) };
+        let records = usize::try_from(row.int(1)?).unwrap_or(usize::MAX);
+        let terms = Terms::stored(row.bytes(4)?);
+        let lot = Self { lot: row.int(0)?, records, first_time: row.int(2)?, last_time: row.int(3)?, terms };
+        Ok((records < LOT_RECORDS).then_some(lot))
+    }
+
+    async fn begin(tx: &mut Tx, chain: ChainId) -> Result<Self, StoreError> {
+        let terms = Terms::new();
+        let sql = "INSERT INTO audit_lots (chain_id, records, first_time, last_time, terms) \
+             VALUES ($1, 0, 0, 0, $2) RETURNING lot";
+        let row = tx.row(sql, &[chain.0.into(), Value::Bytes(terms.bytes())]).await?;
+        let lot = row.ok_or(sqlx::Error::RowNotFound)?.int(0)?;
+        let sql = "UPDATE audit_chains SET open_lot = $2 WHERE chain_id = $1";
+        tx.execute(sql, &[chain.0.into(), lot.into()]).await?;
+        Ok(Self { lot, records: 0, first_time: i64::MAX, last_time: i64::MIN, terms })
+    }
+
+    /// The place of the next record, which is now this one's.
+    fn place(&mut self, record: &Record) -> i64 {
+        let n = self.lot * STRIDE + i64::try_from(self.records).unwrap_or(STRIDE - 1);
+        self.records += 1;
+        self.first_time = self.first_time.min(record.time.0);
+        self.last_time = self.last_time.max(record.time.0);
+        self.terms.add(record);
+        n
+    }
+
+    async fn save(&self, tx: &mut Tx) -> Result<(), StoreError> {
+        let sql = "UPDATE audit_lots SET records = $2, first_time = $3, last_time = $4, terms = $5 WHERE lot = $1";
+        let records = i64::try_from(self.records).unwrap_or(i64::MAX);
+        let values = [
+            self.lot.into(),
+            records.into(),
+            self.first_time.into(),
+            self.last_time.into(),
+            Value::Bytes(self.terms.bytes()),
+        ];
+        tx.execute(sql, &values).await?;
+        Ok(())
+    }
+}
+
+async fn insert(tx: &mut Tx, chain: ChainId, records: &[Record]) -> Result<(), StoreError> {
+    let mut rest = records;
+    let mut open = None;
+    while !rest.is_empty() {
+        let mut lot = match open.take() {
+            Some(lot) => lot,
+            None => match Lot::open(tx, chain).await? {
+                Some(lot) => lot,
+                None => Lot::begin(tx, chain).await?,
+            },
+        };
+        let room = LOT_RECORDS.saturating_sub(lot.records).min(rest.len());
+        let size = CHUNKS.into_iter().find(|size| *size <= room).unwrap_or(1);
+        let (chunk, after) = rest.split_at(size.min(rest.len()));
+        insert_chunk(tx, &mut lot, chunk).await?;
+        rest = after;
+        if lot.records >= LOT_RECORDS || rest.is_empty() {
+            lot.save(tx).await?;
+        } else {
+            open = Some(lot);
+        }
+    }
+    Ok(())
 }
 
 fn insert_sql(rows: usize) -> String {
@@ -123,193 +207,61 @@ fn insert_sql(rows: usize) -> String {
     };
     let rows: Vec<String> = (0..rows).map(row).collect();
     format!(
-        "INSERT INTO audit_records (id, time, kind, partner_id, user_id, managed_tenant_id, action, decision, \
-         request_id, body) VALUES {}",
+        "INSERT INTO audit_records (n, id, time, kind, partner_id, user_id, managed_tenant_id, action, decision, \
+         request_id, has_slices, body) VALUES {}",
         rows.join(",")
     )
 }
 
-async fn insert(tx: &mut Tx, records: &[Record]) -> Result<(), StoreError> {
-    let mut rest = records;
-    while !rest.is_empty() {
-        let size = CHUNKS.into_iter().find(|size| *size <= rest.len()).unwrap_or(1);
-        let (chunk, after) = rest.split_at(size.min(rest.len()));
-        rest = after;
-        let bodies = chunk.iter().map(body).collect::<Result<Vec<_>, _>>()?;
-        let mut values = Vec::with_capacity(size * COLUMNS);
-        for (record, body) in chunk.iter().zip(&bodies) {
-            values.extend([
-                Value::Id(record.id.0),
-                Value::Int(record.time.0),
-                Value::Text(record.kind.as_str()),
-                Value::MaybeId(record.partner_id.map(|id| id.0)),
-                Value::MaybeText(record.user_id.as_deref()),
-                Value::MaybeText(record.managed_tenant_id.as_deref()),
-                Value::MaybeText(record.action.as_deref()),
-                Value::Text(record.decision.as_str()),
-                Value::MaybeText(record.request_id.as_deref()),
-                Value::Text(body),
-            ]);
-        }
-        tx.execute(composed(insert_sql(size)), &values).await?;
-        for record in chunk.iter().filter(|record| !record.slices.is_empty()) {
-            insert_slices(tx, record).await?;
-        }
+async fn insert_chunk(tx: &mut Tx, lot: &mut Lot, chunk: &[Record]) -> Result<(), StoreError> {
+    let bodies = chunk.iter().map(body).collect::<Result<Vec<_>, _>>()?;
+    let mut values = Vec::with_capacity(chunk.len() * COLUMNS);
+    for (record, body) in chunk.iter().zip(&bodies) {
+        values.extend([
+            Value::Int(lot.place(record)),
+            Value::Id(record.id.0),
+            Value::Int(record.time.0),
+            Value::Text(record.kind.as_str()),
+            Value::MaybeId(record.partner_id.map(|id| id.0)),
+            Value::MaybeText(record.user_id.as_deref()),
+            Value::MaybeText(record.managed_tenant_id.as_deref()),
+            Value::MaybeText(record.action.as_deref()),
+            Value::Text(record.decision.as_str()),
+            Value::MaybeText(record.request_id.as_deref()),
+            Value::Flag(!record.slices.is_empty()),
+            Value::Text(body),
+        ]);
     }
-    Ok(())
-}
-
-async fn insert_slices(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
-    for slice in &record.slices {
-        tx.execute(
-            "INSERT INTO audit_slices (managed_tenant_id, record_n) SELECT $1, n FROM audit_records WHERE id = $2 \
-             ON CONFLICT DO NOTHING",
-            &[slice.managed_tenant_id.as_str().into(), record.id.0.into()],
-        )
-        .await?;
-    }
+    tx.execute(composed(insert_sql(chunk.len())), &values).await?;
     Ok(())
 }
 
 /// Joins a completion to a record of an earlier batch.
 async fn complete(tx: &mut Tx, completed: Completed) -> Result<(), StoreError> {
     let id = completed.id;
-    let row = tx.row("SELECT body FROM audit_records WHERE id = $1", &[id.0.into()]).await?;
+    let row = tx.row("SELECT body, n FROM audit_records WHERE id = $1", &[id.0.into()]).await?;
     // Only where the index was begun after the opening was archived away; the journal still has both.
     let Some(row) = row else {
         tracing::warn!(id = %id.0, "a completion in the audit journal belongs to no indexed record");
         return Ok(());
     };
-    let mut record = read(&row)?;
+    let (mut record, lot) = (read(&row)?, row.int("n")? / STRIDE);
     let slices = record.slices.len();
     record.complete(completed);
     let body = body(&record)?;
-    let sql = "UPDATE audit_records SET decision = $2, body = $3 WHERE id = $1";
-    tx.execute(sql, &[id.0.into(), record.decision.as_str().into(), Value::Text(&body)]).await?;
+    let sql = "UPDATE audit_records SET decision = $2, has_slices = $3, body = $4 WHERE id = $1";
+    let values = [id.0.into(), record.decision.as_str().into(), (!record.slices.is_empty()).into(), Value::Text(&body)];
+    tx.execute(sql, &values).await?;
     if record.slices.len() != slices {
-        insert_slices(tx, &record).await?;
+        // Tenants that only the completion names: the lot can now be asked by them too.
+        let sql = "SELECT terms FROM audit_lots WHERE lot = $1";
+        let stored = tx.row(sql, &[lot.into()]).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let mut terms = Terms::stored(stored.bytes(0)?);
+        terms.add(&record);
+        let sql = "UPDATE audit_lots SET terms = $2 WHERE lot = $1";
+        tx.execute(sql, &[lot.into(), Value::Bytes(terms.bytes())]).await?;
     }
     Ok(())
-}
-
-impl RecordSource for AuditStore {
-    async fn query(&self, filter: &RecordFilter) -> Result<Vec<Record>, IndexUnavailable> {
-        self.select(filter).await.map_err(unavailable)
-    }
-}
-
-impl AuditStore {
-    async fn select(&self, filter: &RecordFilter) -> Result<Vec<Record>, StoreError> {
-        let mut sql = String::from("SELECT body FROM audit_records WHERE 1 = 1");
-        let mut values: Vec<Value<'_>> = Vec::new();
-        let conditions: [(&str, Option<Value<'_>>); 9] = [
-            ("id = $", filter.id.map(|id| id.0.into())),
-            ("request_id = $", filter.request_id.as_deref().map(Value::Text)),
-            ("partner_id = $", filter.partner_id.map(|id| id.0.into())),
-            ("user_id = $", filter.user_id.as_deref().map(Value::Text)),
-            ("action = $", filter.action.as_deref().map(Value::Text)),
-            // Written out, so that the partial indexes can serve.
-            ("decision = $", filter.decision.filter(|word| *word == Decision::Allow).map(|word| word.as_str().into())),
-            ("kind = $", filter.kind.map(|kind| kind.as_str().into())),
-            ("time >= $", filter.from.map(|at| at.0.into())),
-            ("time < $", filter.to.map(|at| at.0.into())),
-        ];
-        for (condition, value) in conditions {
-            if let Some(value) = value {
-                values.push(value);
-                sql.push_str(&format!(" AND {condition}{}", values.len()));
-            }
-        }
-        if filter.decision == Some(Decision::Deny) {
-            sql.push_str(" AND decision = 'deny'");
-        }
-        if filter.kind.is_some_and(|kind| kind != crate::audit::Kind::Access) {
-            sql.push_str(" AND kind <> 'access'");
-        }
-        if let Some(tenant) = &filter.managed_tenant_id {
-            values.push(Value::Text(tenant));
-            let n = values.len();
-            sql.push_str(&format!(
-                " AND (managed_tenant_id = ${n} OR n IN (SELECT record_n FROM audit_slices WHERE managed_tenant_id = ${n}))"
-            ));
-        }
-        let limit = filter.limit.unwrap_or(MOST_RECORDS).min(MOST_RECORDS);
-        values.push(Value::Int(i64::try_from(limit).unwrap_or(i64::MAX)));
-        values.push(Value::Int(i64::try_from(filter.offset).unwrap_or(i64::MAX)));
-        let n = values.len();
-        sql.push_str(&format!(" ORDER BY time DESC, n DESC LIMIT ${} OFFSET ${n}", n - 1));
-        let mut tx = self.db.begin_audit_read().await?;
-        tx.rows(composed(sql), &values).await?.iter().map(read).collect()
-    }
-}
-
-impl OutboxSource for AuditStore {
-    async fn claim(&self, chain: ChainId, limit: usize) -> Result<Vec<OutboxRow>, IndexUnavailable> {
-        self.claim_rows(chain, limit).await.map_err(unavailable)
-    }
-
-    async fn mark_chained(&self, chain: ChainId, seqs: &[i64]) -> Result<(), IndexUnavailable> {
-        self.mark_rows(chain, seqs).await.map_err(unavailable)
-    }
-}
-
-impl AuditStore {
-    async fn claim_rows(&self, chain: ChainId, limit: usize) -> Result<Vec<OutboxRow>, StoreError> {
-        let own = chain.0.to_string();
-        // Asked all the time and nearly always for nothing: looked at without a write.
-        let waiting = "SELECT seq FROM audit_outbox WHERE claimed_by IS NULL \
-             UNION ALL SELECT seq FROM audit_outbox WHERE claimed_by = $1 AND chained_at IS NULL LIMIT 1";
-        if self.db.begin_read().await?.row(waiting, &[own.as_str().into()]).await?.is_none() {
-            return Ok(Vec::new());
-        }
-        let mut tx = self.db.begin_write().await?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let held = "SELECT count(*) FROM audit_outbox WHERE claimed_by = $1 AND chained_at IS NULL";
-        let held = tx.row(held, &[own.as_str().into()]).await?.map_or(Ok(0), |row| row.int(0))?;
-        if held < limit {
-            // Another server may be claiming at the same time: it gets the next ones.
-            let lock = if tx.conn().is_postgres() { "FOR UPDATE SKIP LOCKED" } else { "" };
-            let sql = format!(
-                "UPDATE audit_outbox SET claimed_by = $1 WHERE seq IN \
-                 (SELECT seq FROM audit_outbox WHERE claimed_by IS NULL ORDER BY seq LIMIT $2 {lock})"
-            );
-            tx.execute(composed(sql), &[own.as_str().into(), Value::Int(limit - held)]).await?;
-        }
-        let sql =
-            "SELECT seq, body FROM audit_outbox WHERE claimed_by = $1 AND chained_at IS NULL ORDER BY seq LIMIT $2";
-        let rows = tx.rows(sql, &[own.as_str().into(), Value::Int(limit)]).await?;
-        let claimed = rows
-            .iter()
-            .map(|row| Ok(OutboxRow { seq: row.int(0)?, change: row.json(1)? }))
-            .collect::<Result<Vec<_>, sqlx::Error>>()?;
-        tx.commit().await?;
-        Ok(claimed)
-    }
-
-    async fn mark_rows(&self, chain: ChainId, seqs: &[i64]) -> Result<(), StoreError> {
-        let (own, now) = (chain.0.to_string(), Millis::now().0);
-        let mut tx = self.db.begin_write().await?;
-        for seq in seqs {
-            let sql =
-                "UPDATE audit_outbox SET chained_at = $3 WHERE seq = $1 AND claimed_by = $2 AND chained_at IS NULL";
-            tx.execute(sql, &[Value::Int(*seq), own.as_str().into(), Value::Int(now)]).await?;
-        }
-        Ok(tx.commit().await?)
-    }
-
-    /// How many changes wait to be chained, by any server.
-    pub async fn outbox_waiting(&self) -> Result<u64, StoreError> {
-        let sql = "SELECT count(*) FROM audit_outbox WHERE chained_at IS NULL";
-        let row = self.db.begin_read().await?.row(sql, &[]).await?;
-        Ok(row.map_or(Ok(0), |row| row.int(0)).map(|count| u64::try_from(count).unwrap_or_default())?)
-    }
-
-    /// The chains that the index knows.
-    pub async fn chains(&self) -> Result<Vec<ChainId>, StoreError> {
-        let rows =
-            self.db.begin_audit_read().await?.rows("SELECT chain_id FROM audit_chains ORDER BY chain_id", &[]).await?;
-        rows.iter().map(|row| Ok(ChainId(row.id(0)?))).collect::<Result<Vec<ChainId>, StoreError>>()
-    }
 }
 
 #[cfg(test)]
@@ -318,7 +270,8 @@ mod tests {
 
     #[test]
     fn every_row_of_an_insert_has_its_own_marks() {
-        assert!(insert_sql(2).contains("($1,$2,$3,$4,$5,$6,$7,$8,$9,$10),($11,"));
+        assert!(insert_sql(2).contains("($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12),($13,"));
         assert_eq!(CHUNKS.last(), Some(&1), "every rest can be inserted");
+        assert!(i64::try_from(LOT_RECORDS).unwrap() <= STRIDE);
     }
 }

@@ -98,10 +98,12 @@ impl Database {
                 for (options, migrator) in
                     [(&files.options, migrations::sqlite()), (&files.audit_options, migrations::sqlite_audit())]
                 {
-                    let mut conn = options.connect().await?;
-                    let applied = migrations::apply(&migrator, &mut conn).await;
+                    // Under the write lock as a whole: SQLite has no lock for migrators, and two may start at once.
+                    let mut conn = options.clone().create_if_missing(true).connect().await?;
+                    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+                    migrations::apply(&migrator, &mut *tx).await?;
+                    tx.commit().await?;
                     conn.close().await?;
-                    applied?;
                 }
                 Ok(())
             }
@@ -194,7 +196,8 @@ impl SqliteFiles {
         }
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(true)
+            // Only a migration makes a database: one that was moved away must not come back empty.
+            .create_if_missing(false)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
@@ -215,8 +218,12 @@ impl SqliteFiles {
         let writer = pool(1).acquire_timeout(BUSY_TIMEOUT * 2).connect_lazy_with(options.clone());
         let readers = pool(SQLITE_READERS).connect_lazy_with(options.clone().pragma("query_only", "ON"));
         // An index of the journal: what a crash takes from it is indexed again.
-        let audit_options =
-            options.clone().filename(path.with_file_name(AUDIT_FILE)).synchronous(SqliteSynchronous::Normal);
+        let audit_options = options
+            .clone()
+            .filename(path.with_file_name(AUDIT_FILE))
+            .synchronous(SqliteSynchronous::Normal)
+            // Appends only: fewer checkpoints write fewer pages twice.
+            .pragma("wal_autocheckpoint", "4000");
         let audit = pool(SQLITE_READERS).connect_lazy_with(audit_options.clone());
         Ok(Self { path: path.to_owned(), options, writer, readers, audit_options, audit, renewed })
     }
@@ -226,8 +233,8 @@ impl SqliteFiles {
         *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// A connection of its own to a file that must be there: a feed never makes a database.
-    pub(crate) async fn connect_existing(&self) -> Result<SqliteConnection, StoreError> {
-        Ok(self.options.clone().create_if_missing(false).pragma("query_only", "ON").connect().await?)
+    /// A connection of its own, outside the pools, that only reads.
+    pub(crate) async fn connect_reader(&self) -> Result<SqliteConnection, StoreError> {
+        Ok(self.options.clone().pragma("query_only", "ON").connect().await?)
     }
 }

@@ -33,6 +33,8 @@ use crate::{
 
 /// Longest wait for one load.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same while the feed is stale: only home requests still ask, and they must not hang on a database that is away.
+const STALE_LOAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a load that was overtaken by a change is read again before the caller is refused.
 const MOST_ATTEMPTS: usize = 10;
 /// Members cached for each partner that may be cached.
@@ -56,7 +58,7 @@ pub enum LinksUnavailable {
     Stale,
     #[error("links cannot be loaded")]
     Load(#[source] Arc<StoreError>),
-    #[error("links could not be loaded within {LOAD_TIMEOUT:?}")]
+    #[error("links could not be loaded in time")]
     TimedOut,
     #[error("links changed faster than they could be loaded")]
     Overtaken,
@@ -254,9 +256,11 @@ impl Directory {
             (_, Reading::Fresh) if !fresh => return Err(LinksUnavailable::Stale),
             _ => {}
         }
+        let patience = if fresh { LOAD_TIMEOUT } else { STALE_LOAD_TIMEOUT };
         let mut refusal = LinksUnavailable::Overtaken;
         for _ in 0..MOST_ATTEMPTS {
-            match self.join_or_load(shelf, &key, change_key, &load).await {
+            let flight = self.join_or_load(shelf, &key, change_key, &load);
+            match tokio::time::timeout(patience, flight).await.unwrap_or(Err(LinksUnavailable::TimedOut)) {
                 Ok(entry) if self.valid(change_key, &entry) => return Ok(entry.value),
                 // A change was seen that this load does not hold: read again.
                 Ok(_) => {}

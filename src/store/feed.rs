@@ -151,7 +151,7 @@ impl Feed {
 
     async fn follow_sqlite(&self, files: &SqliteFiles) -> Result<std::convert::Infallible, FeedError> {
         let identity = file_identity(&files.path)?;
-        let mut conn = files.connect_existing().await?;
+        let mut conn = files.connect_reader().await?;
         let mut version = data_version(&mut conn).await?;
         files.renew_pools();
         let mut last = self.restart(&mut Conn::Sqlite(&mut conn)).await?;

@@ -19,6 +19,9 @@ mod records;
 pub mod admin;
 
 mod audit_index;
+mod audit_lots;
+mod audit_query;
+mod outbox;
 
 mod changes;
 mod directory;

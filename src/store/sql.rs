@@ -25,6 +25,7 @@ pub(crate) enum Value<'a> {
     MaybeId(Option<Uuid>),
     Json(&'a serde_json::Value),
     MaybeJson(Option<&'a serde_json::Value>),
+    Bytes(&'a [u8]),
 }
 
 impl<'a> From<&'a str> for Value<'a> {
@@ -68,6 +69,7 @@ fn sqlite_arguments(values: &[Value<'_>]) -> Result<SqliteArguments, sqlx::Error
             Value::MaybeId(id) => Arguments::add(&mut arguments, id.map(Uuid::hyphenated)),
             Value::Json(json) => Arguments::add(&mut arguments, json.to_string()),
             Value::MaybeJson(json) => Arguments::add(&mut arguments, json.map(ToString::to_string)),
+            Value::Bytes(bytes) => Arguments::add(&mut arguments, bytes),
         }
         .map_err(encoding)?;
     }
@@ -87,6 +89,7 @@ fn postgres_arguments(values: &[Value<'_>]) -> Result<PgArguments, sqlx::Error> 
             Value::MaybeId(id) => arguments.add(id),
             Value::Json(json) => arguments.add(Json(json)),
             Value::MaybeJson(json) => arguments.add(json.map(Json)),
+            Value::Bytes(bytes) => arguments.add(bytes),
         }
         .map_err(encoding)?;
     }
@@ -220,6 +223,7 @@ impl Row {
         int: i64,
         maybe_int: Option<i64>,
         flag: bool,
+        bytes: Vec<u8>,
     }
 
     /// Borrowed text, for values that are only looked at.

@@ -225,6 +225,52 @@ pub(crate) async fn every_filter_finds_what_it_should(f: Arc<Fixture>) {
     }
 }
 
+/// Two chains side by side, as of two replicas, over several lots: times interleave, places do not.
+pub(crate) async fn records_of_many_lots_are_found_newest_first(f: Arc<Fixture>) {
+    const EACH: u64 = 6_000;
+    let store = AuditStore::new(&f.db);
+    let chains = [chain(), chain()];
+    let mut records = Vec::new();
+    for (which, chain) in (0..).zip(chains) {
+        let mut done: Option<u64> = None;
+        for begin in (0..EACH).step_by(700) {
+            let end = (begin + 700).min(EACH);
+            let batch_records: Vec<Record> = (begin..end)
+                .map(|n| Record {
+                    time: Millis(i64::try_from(n * 2 + which).unwrap()),
+                    request_id: Some(format!("req_{which}_{n}")),
+                    ..record(chain, n)
+                })
+                .collect();
+            records.extend(batch_records.clone());
+            store.store(batch(chain, done, end, batch_records)).await.unwrap();
+            done = Some(end);
+        }
+    }
+    records.sort_by_key(|record| std::cmp::Reverse(record.time));
+    assert!(f.audit_count("SELECT count(*) FROM audit_lots").await >= 4);
+    let any = RecordFilter::default;
+    for filter in [
+        RecordFilter { limit: Some(5), ..any() },
+        RecordFilter { limit: Some(3_000), offset: 5_000, ..any() },
+        RecordFilter { request_id: Some("req_1_17".into()), ..any() },
+        RecordFilter { request_id: Some("req_0_5999".into()), ..any() },
+        RecordFilter { request_id: Some("nobody's".into()), ..any() },
+        RecordFilter { from: Some(Millis(4_000)), to: Some(Millis(4_100)), ..any() },
+        RecordFilter { managed_tenant_id: Some("s0".into()), limit: Some(700), offset: 900, ..any() },
+        RecordFilter { user_id: Some("user-1".into()), decision: Some(Decision::Deny), ..any() },
+        RecordFilter { partner_id: Some(partner(1)), kind: Some(Kind::Link), limit: Some(10), offset: 40, ..any() },
+        RecordFilter { limit: Some(0), ..any() },
+    ] {
+        let found = store.query(&filter).await.unwrap();
+        let all = records.iter().filter(|one| filter.matches(one)).cloned();
+        let expected: Vec<Record> = all.skip(filter.offset).take(filter.limit.unwrap_or(10_000)).collect();
+        assert!(found == expected, "{filter:?}: {} found, {} expected", found.len(), expected.len());
+    }
+    let too_deep = RecordFilter { offset: 1_000_000, ..any() };
+    assert!(store.query(&too_deep).await.is_err());
+}
+
 pub(crate) async fn each_change_is_chained_by_one_server(f: Arc<Fixture>) {
     let owner = f.partner("p").await;
     let mut changes = 2;

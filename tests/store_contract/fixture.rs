@@ -127,6 +127,18 @@ impl Fixture {
         }
     }
 
+    /// Counts in the audit index, which on SQLite is another file.
+    pub(crate) async fn audit_count(&self, sql: &str) -> i64 {
+        match self.kind {
+            Kind::Sqlite => {
+                let url = format!("sqlite://{}", self.dir.path().join("audit-index.db").display());
+                let mut conn = SqliteConnection::connect(&url).await.unwrap();
+                sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut conn).await.unwrap()
+            }
+            Kind::Postgres => self.count(sql).await,
+        }
+    }
+
     pub(crate) async fn tenant(&self, id: &str) -> TenantId {
         let input = TenantInput { tenant_id: Some(id.to_owned()), ..TenantInput::default() };
         self.admin.create_tenant(&self.actor, &input).await.unwrap().value.tenant_id

@@ -37,6 +37,7 @@ macro_rules! on_both {
 
 on_both! {
     schema::an_unmigrated_database_is_told_and_migrating_twice_is_harmless,
+    schema::many_may_migrate_at_once,
     schema::a_newer_database_is_told,
     schema::rows_of_links_and_history_are_never_deleted,
     schema::the_database_upholds_the_rules_itself,
@@ -70,6 +71,7 @@ on_both! {
     audit::only_one_of_two_indexers_advances_a_chain,
     audit::a_completion_of_an_earlier_batch_is_joined,
     audit::every_filter_finds_what_it_should,
+    audit::records_of_many_lots_are_found_newest_first,
     audit::each_change_is_chained_by_one_server,
     faults::a_database_that_is_away_shows_as_stale_and_comes_back,
     size::a_thousand_links_and_a_hundred_thousand,

@@ -28,6 +28,33 @@ pub(crate) async fn an_unmigrated_database_is_told_and_migrating_twice_is_harmle
     }
 }
 
+/// Servers and commands that start together on a new database.
+pub(crate) async fn many_may_migrate_at_once(f: Arc<Fixture>) {
+    let again = match &f.settings {
+        DatabaseSettings::Sqlite { .. } => DatabaseSettings::Sqlite { path: f.dir.path().join("sub").join("new.db") },
+        postgres @ DatabaseSettings::Postgres { .. } => {
+            f.raw("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await.unwrap();
+            postgres.clone()
+        }
+    };
+    std::fs::create_dir(f.dir.path().join("sub")).unwrap();
+    let barrier = Arc::new(tokio::sync::Barrier::new(4));
+    let mut tasks = Vec::new();
+    for _ in 0..4 {
+        let (settings, barrier) = (again.clone(), Arc::clone(&barrier));
+        tasks.push(tokio::spawn(async move {
+            let db = Database::open(&settings).await.unwrap();
+            barrier.wait().await;
+            db.migrate().await.unwrap();
+            db.check_migrated().await.unwrap();
+            db.close().await;
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
 pub(crate) async fn a_newer_database_is_told(f: Arc<Fixture>) {
     let row = match f.kind {
         Kind::Sqlite => "INSERT INTO _sqlx_migrations VALUES (999, 'later', '2030-01-01', 1, x'00', 1)",

@@ -6,7 +6,8 @@
 
 use super::{
     Actor, Admin, Change, Session,
-    parties::{PartnerInput, TenantInput, UserInput},
+    parties::{PartnerInput, TenantInput},
+    users::UserInput,
 };
 use crate::{
     domain::{

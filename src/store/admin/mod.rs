@@ -11,13 +11,15 @@ mod links;
 mod lists;
 mod parties;
 mod suspensions;
+mod users;
 
 use std::{net::IpAddr, sync::Arc};
 
 pub use import::{ImportInput, ImportReport, ImportRow, RefusedRow};
 pub use lists::{LinkFilter, Page};
-pub use parties::{PartnerInput, TenantInput, UserInput};
+pub use parties::{PartnerInput, TenantInput};
 pub use suspensions::SuspensionInput;
+pub use users::UserInput;
 
 use super::{
     Database, StoreError,

@@ -1,4 +1,4 @@
-//! Tenants, partners and partner users: create and update.
+//! Tenants and partners: create and update.
 //!
 //! They are few and change seldom, so what a change of a partner or tenant touches is told as "everything" rather than
 //! worked out: a wrong guess here would leave an access open.
@@ -16,7 +16,7 @@ use crate::{
     },
     store::{
         StoreError,
-        records::{PARTNER_COLUMNS, PartnerRecord, Stamps, TENANT_COLUMNS, TenantRecord, USER_COLUMNS, UserRecord},
+        records::{PARTNER_COLUMNS, PartnerRecord, Stamps, TENANT_COLUMNS, TenantRecord},
         sql::{Value, composed},
     },
 };
@@ -44,28 +44,16 @@ pub struct PartnerInput {
     pub is_active: Option<bool>,
 }
 
-/// What an operator writes about a partner user.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct UserInput {
-    /// Empty or left out: the legacy issuer without `iss`.
-    pub issuer: Option<String>,
-    pub sub: Option<String>,
-    pub partner_id: Option<String>,
-    pub username: Option<String>,
-    pub is_active: Option<bool>,
-}
-
 #[derive(Default)]
-struct Faults(Vec<FieldError>);
+pub(super) struct Faults(Vec<FieldError>);
 
 impl Faults {
-    fn add(&mut self, field: &str, message: impl Into<String>) {
+    pub(super) fn add(&mut self, field: &str, message: impl Into<String>) {
         self.0.push(FieldError { field: field.to_owned(), message: message.into() });
     }
 
     /// A text of at most `most` characters without controls.
-    fn text(&mut self, field: &str, text: &str, least: usize, most: usize) {
+    pub(super) fn text(&mut self, field: &str, text: &str, least: usize, most: usize) {
         let chars = text.chars().count();
         if chars < least || chars > most {
             self.add(field, format!("{least} to {most} characters"));
@@ -83,7 +71,7 @@ impl Faults {
         None
     }
 
-    fn partner(&mut self, field: &str, text: Option<&str>) -> Option<PartnerId> {
+    pub(super) fn partner(&mut self, field: &str, text: Option<&str>) -> Option<PartnerId> {
         match text.map(|text| text.trim().parse()) {
             Some(Ok(id)) => return Some(id),
             Some(Err(_)) => self.add(field, "is not a uuid"),
@@ -92,7 +80,7 @@ impl Faults {
         None
     }
 
-    fn check(self, what: &str) -> Result<(), Refusal> {
+    pub(super) fn check(self, what: &str) -> Result<(), Refusal> {
         if self.0.is_empty() {
             return Ok(());
         }
@@ -100,7 +88,7 @@ impl Faults {
     }
 }
 
-fn filled(text: &str) -> Option<String> {
+pub(super) fn filled(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
@@ -188,53 +176,6 @@ impl Admin {
         session.store_partner(Some(&before), &after).await?;
         session.commit(after).await
     }
-
-    pub async fn create_user(&self, actor: &Actor, input: &UserInput) -> Result<Written<UserRecord>, StoreError> {
-        let mut session = self.session(actor).await?;
-        let record = session.create_user(input).await?;
-        session.commit(record).await
-    }
-
-    /// Issuer and subject are who the user is: they cannot be changed, and neither can the partner.
-    pub async fn update_user(
-        &self,
-        actor: &Actor,
-        id: Uuid,
-        expected: Option<i64>,
-        input: &UserInput,
-    ) -> Result<Written<UserRecord>, StoreError> {
-        let mut session = self.session(actor).await?;
-        let sql = composed(format!("SELECT {USER_COLUMNS} FROM partner_users WHERE id = $1"));
-        let before = match session.tx.row(sql, &[id.into()]).await? {
-            Some(row) => UserRecord::read(&row)?,
-            None => return Err(StoreError::not_found("user", id)),
-        };
-        expect_version(expected, before.stamps.version)?;
-        let mut after = before.clone();
-        let mut faults = Faults::default();
-        let fixed = [
-            ("issuer", input.issuer.as_ref().is_some_and(|issuer| *issuer != before.issuer)),
-            ("sub", input.sub.as_ref().is_some_and(|sub| *sub != before.sub)),
-            ("partner_id", input.partner_id.as_ref().is_some_and(|id| *id != before.partner_id.to_string())),
-        ];
-        for (field, _) in fixed.into_iter().filter(|(_, differs)| *differs) {
-            faults.add(field, "is fixed: deactivate this user and create another");
-        }
-        if let Some(username) = &input.username {
-            after.username = filled(username);
-            faults.text("username", username, 0, 255);
-        }
-        if let Some(active) = input.is_active {
-            after.is_active = active;
-        }
-        faults.check("user")?;
-        if after == before {
-            return Ok(unchanged(before));
-        }
-        after.stamps = before.stamps.touched(session.now, &actor.name);
-        session.store_user(Some(&before), &after).await?;
-        session.commit(after).await
-    }
 }
 
 fn apply_tenant(record: &mut TenantRecord, input: &TenantInput) {
@@ -316,32 +257,6 @@ impl Session<'_> {
         Ok(record)
     }
 
-    pub(super) async fn create_user(&mut self, input: &UserInput) -> Result<UserRecord, StoreError> {
-        let mut faults = Faults::default();
-        let issuer = input.issuer.clone().unwrap_or_default();
-        let sub = input.sub.clone().unwrap_or_default();
-        let partner = faults.partner("partner_id", input.partner_id.as_deref());
-        faults.text("issuer", &issuer, 0, 512);
-        faults.text("sub", &sub, 1, 255);
-        faults.text("username", input.username.as_deref().unwrap_or_default(), 0, 255);
-        faults.check("user")?;
-        let Some(partner_id) = partner else {
-            return Err(Refusal::field("partner_id", "is required").into());
-        };
-        self.partner(partner_id).await?;
-        let record = UserRecord {
-            id: Uuid::now_v7(),
-            issuer,
-            sub,
-            partner_id,
-            username: input.username.as_deref().and_then(filled),
-            is_active: input.is_active.unwrap_or(true),
-            stamps: Stamps::new(self.now, &self.actor.name),
-        };
-        self.store_user(None, &record).await?;
-        Ok(record)
-    }
-
     /// The home tenant is part of every link's row and of what its rules were judged by.
     async fn refuse_if_linked(&mut self, partner: PartnerId) -> Result<(), StoreError> {
         let sql = "SELECT id FROM partner_tenant_links WHERE partner_id = $1 LIMIT 1";
@@ -406,41 +321,13 @@ impl Session<'_> {
         };
         self.enqueue(&record).await
     }
-
-    async fn store_user(&mut self, before: Option<&UserRecord>, after: &UserRecord) -> Result<(), StoreError> {
-        const INSERT: &str = "INSERT INTO partner_users (id, issuer, sub, partner_id, username, is_active, version, \
-             created_at, updated_at, created_by, updated_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
-        const UPDATE: &str = "UPDATE partner_users SET issuer = $2, sub = $3, partner_id = $4, username = $5, \
-             is_active = $6, version = $7, created_at = $8, updated_at = $9, created_by = $10, updated_by = $11 \
-             WHERE id = $1";
-        let mut values = vec![
-            Value::Id(after.id),
-            Value::Text(&after.issuer),
-            Value::Text(&after.sub),
-            Value::Id(after.partner_id.0),
-            Value::MaybeText(after.username.as_deref()),
-            Value::Flag(after.is_active),
-        ];
-        values.extend(stamp_values(&after.stamps));
-        self.tx.execute(if before.is_some() { UPDATE } else { INSERT }, &values).await?;
-        self.touch(Touch::Member { issuer: after.issuer.clone(), sub: after.sub.clone() });
-        let record = ChangeRecord {
-            partner_id: Some(after.partner_id),
-            resource_type: Some("user".to_owned()),
-            resource_id: Some(after.id.to_string()),
-            before: before.map(json),
-            after: Some(json(after)),
-            ..self.record(Kind::Link, if before.is_some() { "user.update" } else { "user.create" })
-        };
-        self.enqueue(&record).await
-    }
 }
 
-fn json(record: &impl Serialize) -> Json {
+pub(super) fn json(record: &impl Serialize) -> Json {
     serde_json::to_value(record).unwrap_or(Json::Null)
 }
 
-fn stamp_values(stamps: &Stamps) -> [Value<'_>; 5] {
+pub(super) fn stamp_values(stamps: &Stamps) -> [Value<'_>; 5] {
     [
         stamps.version.into(),
         stamps.created_at.0.into(),

@@ -392,6 +392,7 @@ fn role_has(role: &str, name: &str) -> bool {
         "msp_full" | "enterprise_hq" => true,
         "msp_billing" => any(&[
             "billing.read",
+            "billing.write",
             "billing.export",
             "reports.sla",
             "partner.reports.usage.read",

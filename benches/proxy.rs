@@ -6,7 +6,13 @@
 //! 100 and 10,000 of each, the first pass over all tokens apart (cold). The gateway runs with everything on: token,
 //! link, Cedar, limits, assertion, audit at `os`, request log lines off and on.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a bench may stop")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a bench may stop"
+)]
 
 use std::{
     convert::Infallible,
@@ -52,7 +58,7 @@ const WORKERS: usize = 2;
 
 fn main() {
     match std::env::var(ROLE).as_deref() {
-        Ok("upstream") => percore(|listener| upstream(listener)),
+        Ok("upstream") => percore(upstream),
         Ok("passthrough") => passthrough(),
         Ok("shared") => shared(),
         Ok("gateway") => gateway(),
@@ -516,7 +522,9 @@ async fn answer(stream: &mut TcpStream, space: &mut [u8]) {
         assert!(head.starts_with("HTTP/1.1 200"), "{}", String::from_utf8_lossy(&space[..filled]));
         let length: usize = head
             .lines()
-            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(|text| text.trim().parse().unwrap()))
+            .find_map(|line| {
+                line.to_ascii_lowercase().strip_prefix("content-length:").map(|text| text.trim().parse().unwrap())
+            })
             .expect("a length");
         if filled >= end + 4 + length {
             return;

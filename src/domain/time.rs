@@ -45,7 +45,11 @@ impl Millis {
 fn is_end_of_time(text: &str) -> bool {
     jiff::fmt::temporal::Pieces::parse(text).is_ok_and(|pieces| {
         let day = pieces.date();
-        day.year() == 9999 && day.month() == 12 && day.day() >= 30 && pieces.time().is_some() && pieces.offset().is_some()
+        day.year() == 9999
+            && day.month() == 12
+            && day.day() >= 30
+            && pieces.time().is_some()
+            && pieces.offset().is_some()
     })
 }
 

@@ -129,8 +129,5 @@ async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<&'static str> {
         Err(_) => return Some("links_stale"),
     };
     watched.session.replace(Rc::clone(&session));
-    match super::authorize::still_allowed(worker, &session, watched, Millis::now()) {
-        Ok(()) => None,
-        Err(why) => Some(why),
-    }
+    super::authorize::still_allowed(worker, &session, watched, Millis::now()).err()
 }

@@ -3,6 +3,13 @@
 //! Each test starts a gateway of its own in this process. `rig` builds it, `upstream` records what arrives behind it,
 //! `client` speaks exact and inexact HTTP to it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests: what fails here fails the test"
+)]
 #![expect(unreachable_pub, reason = "one test program; its modules share freely")]
 
 mod client;

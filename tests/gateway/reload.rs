@@ -30,7 +30,8 @@ fn loads(rig: &Rig) -> Vec<(String, String)> {
 
 #[test]
 fn i6_a_changed_file_is_in_force_and_a_bad_one_changes_nothing() {
-    let harmless = "@id(\"test.harmless\")\nforbid (principal, action, resource) when { context.method == \"BREW\" };\n";
+    let harmless =
+        "@id(\"test.harmless\")\nforbid (principal, action, resource) when { context.method == \"BREW\" };\n";
     let rig = Rig::with(Setup { guardrails: vec![("own.cedar", harmless.to_owned())], ..Setup::default() });
     let file = rig.dir.path().join("policies/guardrails/own.cedar");
     let ask = || rig.ask(Request::get("/api/invoices").tenant("t-full"));
@@ -41,7 +42,11 @@ fn i6_a_changed_file_is_in_force_and_a_bad_one_changes_nothing() {
     assert_eq!(ask().error(), "FORBIDDEN/guardrail");
     until("the load is recorded", || loads(&rig).len() == 1);
 
-    std::fs::write(&file, "@id(\"test.bad\")\nforbid (principal, action, resource) when { context.metod == \"GET\" };\n").unwrap();
+    std::fs::write(
+        &file,
+        "@id(\"test.bad\")\nforbid (principal, action, resource) when { context.metod == \"GET\" };\n",
+    )
+    .unwrap();
     until("the refusal is recorded", || loads(&rig).len() == 2);
     let (decision, reason) = loads(&rig).pop().unwrap();
     assert_eq!(decision, "deny");

@@ -53,6 +53,10 @@ pub enum AuditUnavailable {
     Poisoned(#[source] Arc<io::Error>),
     #[error("level `disk` is promised, but the audit journal is on a temporary file system")]
     Unstable,
+    #[error("the audit journal's last segment is gone from its folder: bring `audit.dir` back, or restart linkgate")]
+    Gone,
+    #[error("the audit journal was altered while linkgate ran: look into it with `linkgate audit verify`")]
+    Altered(#[source] Arc<JournalError>),
     #[error("the audit journal is closed")]
     Closed,
     #[error("the record cannot be written as JSON")]
@@ -224,8 +228,7 @@ impl Journal {
         let writer = self.shared.lock();
         let trouble = match &writer.state {
             State::Good => writer.trouble.clone(),
-            State::Poisoned(error) => Some(AuditUnavailable::Poisoned(Arc::clone(error))),
-            State::Closed => Some(AuditUnavailable::Closed),
+            state => state.refusal(),
         };
         JournalStatus {
             trouble,
@@ -237,6 +240,7 @@ impl Journal {
         }
     }
 
+            State::Good if writer.gone => Some(AuditUnavailable::Gone),
     /// Refuses openings from now on, writes and syncs what is owed, and ends the keeper. Blocks for a sync.
     /// Completions of records that are still open are written as they come.
     pub fn close(&self) {
@@ -257,6 +261,14 @@ impl Journal {
     }
 
     /// Whether level `disk` can be kept at all: not on a temporary file system.
+    /// Refuses openings until a restart: what stands in the files is not what was written.
+    pub fn distrust(&self, why: JournalError) {
+        let mut writer = self.shared.lock();
+        if matches!(writer.state, State::Good) {
+            writer.state = State::Altered(Arc::new(why));
+        }
+    }
+
     pub fn is_stable(&self) -> bool {
         self.shared.stable
     }
@@ -345,13 +357,12 @@ impl Shared {
     /// Asks the keeper for stable storage up to `seq`.
     fn enlist(&self, writer: &mut Writer, seq: u64) -> Commit {
         let (done, commit) = oneshot::channel();
-        match &writer.state {
-            State::Good => {
+        match writer.state.refusal() {
+            None => {
                 writer.waiters.push(Waiter { seq, done });
                 self.wake.notify_one();
             }
-            State::Poisoned(error) => drop(done.send(Err(AuditUnavailable::Poisoned(Arc::clone(error))))),
-            State::Closed => drop(done.send(Err(AuditUnavailable::Closed))),
+            Some(refusal) => drop(done.send(Err(refusal))),
         }
         commit
     }

@@ -162,9 +162,23 @@ impl Journal {
         Self::open_on(settings, Arc::new(OsMedium))
     }
 
+    /// The same, held against the head that the database saw last: a journal that ends before it, or has another past,
+    /// is left exactly as it is found.
+    pub fn open_behind(settings: AuditSettings, stored: Option<ChainHead>) -> Result<(Self, Recovery), JournalError> {
+        Self::opened(settings, stored, Arc::new(OsMedium))
+    }
+
     /// The same on another medium: tests give it a faulty one.
     pub fn open_on(settings: AuditSettings, medium: Arc<dyn Medium>) -> Result<(Self, Recovery), JournalError> {
-        let (shared, recovery) = recover::open(settings, medium)?;
+        Self::opened(settings, None, medium)
+    }
+
+    fn opened(
+        settings: AuditSettings,
+        stored: Option<ChainHead>,
+        medium: Arc<dyn Medium>,
+    ) -> Result<(Self, Recovery), JournalError> {
+        let (shared, recovery) = recover::open(settings, stored, medium)?;
         let shared = Arc::new(shared);
         let keeper = keeper::Keeper::start(&shared)?;
         Ok((Self { shared, _keeper: Arc::new(keeper) }, recovery))
@@ -227,6 +241,7 @@ impl Journal {
     pub fn status(&self) -> JournalStatus {
         let writer = self.shared.lock();
         let trouble = match &writer.state {
+            State::Good if writer.gone => Some(AuditUnavailable::Gone),
             State::Good => writer.trouble.clone(),
             state => state.refusal(),
         };
@@ -240,11 +255,18 @@ impl Journal {
         }
     }
 
-            State::Good if writer.gone => Some(AuditUnavailable::Gone),
     /// Refuses openings from now on, writes and syncs what is owed, and ends the keeper. Blocks for a sync.
     /// Completions of records that are still open are written as they come.
     pub fn close(&self) {
         self._keeper.stop();
+    }
+
+    /// Refuses openings until a restart: what stands in the files is not what was written.
+    pub fn distrust(&self, why: JournalError) {
+        let mut writer = self.shared.lock();
+        if matches!(writer.state, State::Good) {
+            writer.state = State::Altered(Arc::new(why));
+        }
     }
 
     /// Compares the journal with the head that the database saw last: a tail that was cut off, or another past, shows.
@@ -261,14 +283,6 @@ impl Journal {
     }
 
     /// Whether level `disk` can be kept at all: not on a temporary file system.
-    /// Refuses openings until a restart: what stands in the files is not what was written.
-    pub fn distrust(&self, why: JournalError) {
-        let mut writer = self.shared.lock();
-        if matches!(writer.state, State::Good) {
-            writer.state = State::Altered(Arc::new(why));
-        }
-    }
-
     pub fn is_stable(&self) -> bool {
         self.shared.stable
     }

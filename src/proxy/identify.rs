@@ -71,11 +71,18 @@ async fn known(worker: &Worker, trail: &mut Trail, headers: &HeaderMap, token: &
             let named = tenant::named(headers);
             let home = named.as_ref().is_ok_and(|named| stays_home(&caller, named));
             let reading = if home { Reading::HomeOnly } else { Reading::Fresh };
-            let resolved = session::resolve(worker, caller, keys, reading).await;
+            let resolved = session::resolve(worker, Arc::clone(&caller), keys, reading).await;
             let session = match (resolved, named) {
                 (Ok(session), _) => session,
                 (Err(session::Unresolved), Err(conflict)) => return Err(conflict),
-                (Err(session::Unresolved), Ok(_)) => {
+                (Err(session::Unresolved), Ok(named)) => {
+                    // Who asked for which tenant is known all the same, and recorded.
+                    trail.stranger = Some(caller);
+                    trail.cross = !home;
+                    trail.managed_tenant = match named {
+                        Named::Tenant(tenant) if !home => Some(tenant),
+                        _ => None,
+                    };
                     return Err(Failure::new(ErrorCode::LinksStale, "account_unknown"));
                 }
             };

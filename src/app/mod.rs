@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    audit::{Journal, JournalError},
+    audit::{JournalError, indexer::IndexProgress},
     config::settings::{Config, DatabaseSettings},
     identity::{IdentityError, Keyring, SigningError, Verifier},
     limit::Limits,
@@ -115,7 +115,7 @@ async fn serve(config: Config, started: impl FnOnce(Listening)) -> Result<(), Ap
         health: health_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
     if let Some(listener) = health_listener {
-        let health = observe(&gateway, &workers, background.trouble(), registry)?;
+        let health = observe(&gateway, &workers, Arc::clone(&background.indexed), registry)?;
         tokio::spawn(health::serve(listener, health));
     }
     let accepting = {
@@ -180,9 +180,7 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
     let upstreams: Vec<Arc<Upstream>> = config.upstreams.iter().cloned().map(Upstream::new).collect();
     let routes = Routes::compile(&config.routes, &upstreams)?;
     let metrics = Metrics::register(registry, &routes)?;
-    let (journal, recovery) = Journal::open(config.audit.clone())?;
-    tracing::info!(?recovery, "audit journal open");
-    background::check_head(&journal, database).await?;
+    let (journal, _) = background::open_journal(&config.audit, database).await?;
     let directory = Directory::start(database, &config.links);
     let patience = tokio::time::Instant::now() + FIRST_READING;
     while !directory.is_fresh() && tokio::time::Instant::now() < patience {
@@ -215,7 +213,7 @@ fn registry() -> Result<Registry, AppError> {
 fn observe(
     gateway: &Arc<Gateway>,
     workers: &Arc<Workers>,
-    altered: background::Trouble,
+    indexed: Arc<IndexProgress>,
     registry: Registry,
 ) -> Result<Health, AppError> {
     let gauge = |name: &str, help: &str| -> Result<IntGauge, AppError> {
@@ -245,6 +243,7 @@ fn observe(
             message: if ok { String::new() } else { message.to_owned() },
         };
         let missing: Vec<_> = ready.verifier.missing().iter().map(ToString::to_string).collect();
+    let unindexed = gauge("linkgate_audit_unindexed_lines", "Lines of the audit chain that the index has not seen")?;
         let trouble = ready.journal.status().trouble.map(|trouble| trouble.to_string()).unwrap_or_default();
         let (alive, open) = workers.upgrade().map_or((false, false), |workers| (workers.alive(), !workers.draining()));
         vec![
@@ -253,10 +252,10 @@ fn observe(
                 "database",
                 ready.directory.is_fresh(),
                 "link data is older than links.max_staleness: is the database reachable?",
+        unindexed.set(i64::try_from(indexed.lag(&seen.journal)).unwrap_or(i64::MAX));
             ),
             check("keys", missing.is_empty(), &format!("no usable keys for: {}", missing.join(", "))),
             check("audit", trouble.is_empty(), &trouble),
-            check("audit_chain", altered.message().is_empty(), &altered.message()),
             check("workers", alive, "a worker thread has ended: restart linkgate"),
             check("listener", open, "the gateway is stopping"),
         ]

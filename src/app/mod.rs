@@ -4,7 +4,14 @@ pub mod background;
 pub mod reload;
 pub mod telemetry;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use prometheus::{IntGauge, Registry};
 use tokio::{
@@ -135,17 +142,27 @@ async fn serve(config: Config, started: impl FnOnce(Listening)) -> Result<(), Ap
     if let Err(error) = accepting.await {
         tracing::error!(%error, "the acceptor ended by a panic");
     }
-    if let Some(workers) = Arc::into_inner(workers) {
-        let stopped = tokio::task::spawn_blocking(move || workers.stop()).await;
-        if let Err(error) = stopped {
-            tracing::error!(%error, "stopping the workers failed");
-        }
+    gateway.stopping.store(true, Ordering::Relaxed);
+    let stopped = tokio::task::spawn_blocking(move || alone(workers).stop()).await;
+    if let Err(error) = stopped {
+        tracing::error!(%error, "stopping the workers failed");
     }
     background.stop().await;
     gateway.journal.close();
     database.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits for whoever looks at it just now: a readiness probe.
+fn alone<T>(mut shared: Arc<T>) -> T {
+    loop {
+        match Arc::try_unwrap(shared) {
+            Ok(value) => return value,
+            Err(still) => shared = still,
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 async fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>), AppError> {
@@ -199,6 +216,7 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
         strip: Arc::new(StripList::new(&config.headers.strip)),
         no_policies: Arc::from(Vec::new()),
         service: tokio::runtime::Handle::current(),
+        stopping: AtomicBool::new(false),
         settings: config,
     })
 }
@@ -225,6 +243,7 @@ fn observe(
     let healthy = gauge("linkgate_audit_healthy", "1 while the audit journal takes records")?;
     let last_seq = gauge("linkgate_audit_last_seq", "Last sequence number of the audit chain")?;
     let owed = gauge("linkgate_audit_owed_bytes", "Bytes of audit records not yet written")?;
+    let unindexed = gauge("linkgate_audit_unindexed_lines", "Lines of the audit chain that the index has not seen")?;
     let open = gauge("linkgate_audit_open_records", "Audit records opened and not completed")?;
     let (seen, ready) = (Arc::clone(gateway), Arc::clone(gateway));
     let refresh = move || {
@@ -233,6 +252,7 @@ fn observe(
         healthy.set(i64::from(journal.trouble.is_none()));
         last_seq.set(i64::try_from(journal.last_seq).unwrap_or(i64::MAX));
         owed.set(i64::try_from(journal.owed_bytes).unwrap_or(i64::MAX));
+        unindexed.set(i64::try_from(indexed.lag(&seen.journal)).unwrap_or(i64::MAX));
         open.set(i64::try_from(journal.open_records).unwrap_or(i64::MAX));
     };
     let workers = Arc::downgrade(workers);
@@ -243,7 +263,6 @@ fn observe(
             message: if ok { String::new() } else { message.to_owned() },
         };
         let missing: Vec<_> = ready.verifier.missing().iter().map(ToString::to_string).collect();
-    let unindexed = gauge("linkgate_audit_unindexed_lines", "Lines of the audit chain that the index has not seen")?;
         let trouble = ready.journal.status().trouble.map(|trouble| trouble.to_string()).unwrap_or_default();
         let (alive, open) = workers.upgrade().map_or((false, false), |workers| (workers.alive(), !workers.draining()));
         vec![
@@ -252,7 +271,6 @@ fn observe(
                 "database",
                 ready.directory.is_fresh(),
                 "link data is older than links.max_staleness: is the database reachable?",
-        unindexed.set(i64::try_from(indexed.lag(&seen.journal)).unwrap_or(i64::MAX));
             ),
             check("keys", missing.is_empty(), &format!("no usable keys for: {}", missing.join(", "))),
             check("audit", trouble.is_empty(), &trouble),

@@ -1,12 +1,16 @@
 //! The stage that opens the audit record, and the ledger that completes it exactly once (I3).
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use http::{HeaderValue, StatusCode};
 use uuid::Uuid;
 
 use super::{
-    body::{Ending, Finish},
+    body::{CLIENT_LEFT, Ending, Finish},
     fields::Checked,
     flow::Trail,
     metrics::log_request,
@@ -194,7 +198,8 @@ impl Ledger {
             return;
         }
         let duration_us = elapsed_us(self.trail.started);
-        let reason = ending.aborted.or(self.reason);
+        let aborted = ending.aborted.map(|why| self.who_left(why));
+        let reason = aborted.or(self.reason);
         if let Some(record) = self.record.take() {
             record.complete(Completion {
                 status: self.status.map(|status| status.as_u16()),
@@ -223,6 +228,14 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// What a worker drops when it ends looks like clients that left.
+    fn who_left(&self, why: &'static str) -> &'static str {
+        let stopping = self.worker.gateway.stopping.load(Ordering::Relaxed);
+        if why == CLIENT_LEFT && stopping { "gateway_stopped" } else { why }
+    }
+}
+
 impl Finish for Ledger {
     fn finish(mut self: Box<Self>, ending: Ending) {
         self.settle(ending);
@@ -231,6 +244,6 @@ impl Finish for Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        self.settle(Ending { bytes: 0, aborted: Some("client_disconnected") });
+        self.settle(Ending { bytes: 0, aborted: Some(CLIENT_LEFT) });
     }
 }

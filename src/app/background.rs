@@ -1,15 +1,17 @@
 //! Background work of a running server: key refresh, the audit index, the outbox of changes.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
 use super::AppError;
 use crate::{
-    audit::{ChainHeads, Journal, indexer::Indexer, outbox::OutboxRelay},
+    audit::{
+        AuditSettings, ChainHeads, Journal, JournalError, Recovery,
+        indexer::{IndexProgress, Indexer},
+        outbox::OutboxRelay,
+        reader::chain_file,
+    },
     proxy::worker::Gateway,
     store::{AuditStore, Database},
 };
@@ -18,68 +20,70 @@ use crate::{
 const INDEX_INTERVAL: Duration = Duration::from_millis(200);
 const OUTBOX_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long a stop waits for the index to see the last records; the next start goes on where it ended.
+const LAST_INDEXING: Duration = Duration::from_secs(3);
+
 /// How long the start waits for the database to say which head it has seen.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Running tasks; all end when stopped.
-#[derive(Debug)]
 pub struct Background {
     tasks: JoinSet<()>,
-    trouble: Trouble,
-}
-
-/// What went wrong for good and needs an operator; shown by readiness.
-#[derive(Clone, Debug, Default)]
-pub struct Trouble(Arc<Mutex<Option<String>>>);
-
-impl Trouble {
-    /// Empty while all is well.
-    pub fn message(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
-    }
-
-    fn set(&self, message: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
-    }
+    /// How far the audit index is.
+    pub indexed: Arc<IndexProgress>,
+    journal: Journal,
+    store: Arc<AuditStore>,
 }
 
 /// Starts everything.
 pub fn start(gateway: &Arc<Gateway>, database: &Database) -> Background {
-    let trouble = Trouble::default();
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&gateway.verifier).maintain());
     let store = Arc::new(AuditStore::new(database));
     let journal = Journal::clone(&gateway.journal);
     let indexer = Indexer::new(journal.clone(), Arc::clone(&store), INDEX_INTERVAL);
-    let told = trouble.clone();
+    let (indexed, judged) = (indexer.progress(), journal.clone());
     tasks.spawn(async move {
         // Ends only where the journal was altered or cut off under our hands.
-        let error = indexer.run().await;
-        tracing::error!(%error, "the audit index stopped: the journal is not what was written");
-        told.set(error.to_string());
+        judged.distrust(indexer.run().await);
     });
-    tasks.spawn(OutboxRelay::new(journal, store, OUTBOX_INTERVAL).run());
-    Background { tasks, trouble }
+    tasks.spawn(OutboxRelay::new(journal.clone(), Arc::clone(&store), OUTBOX_INTERVAL).run());
+    Background { tasks, indexed, journal, store }
 }
 
 impl Background {
-    pub fn trouble(&self) -> Trouble {
-        self.trouble.clone()
-    }
-
+    /// Ends the tasks and brings the index up to the journal's end: nobody else does it until the next start.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
+        let mut indexer = Indexer::new(self.journal, self.store, INDEX_INTERVAL);
+        match tokio::time::timeout(LAST_INDEXING, indexer.catch_up()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the audit index ends behind the journal; the next start goes on"),
+            Err(_) => tracing::warn!("the audit index ends behind the journal; the next start goes on"),
+        }
     }
 }
 
-/// The journal must not end before what the database has seen of it: then its tail was cut off.
-pub async fn check_head(journal: &Journal, database: &Database) -> Result<(), AppError> {
+/// Opens the journal. It must not end before what the database has seen of it: then its tail was cut off.
+pub async fn open_journal(settings: &AuditSettings, database: &Database) -> Result<(Journal, Recovery), AppError> {
     let store = AuditStore::new(database);
-    let stored = tokio::time::timeout(HEAD_TIMEOUT, store.head(journal.chain_id())).await;
-    match stored {
-        Ok(Ok(Some(head))) => Ok(journal.check_head(head)?),
-        Ok(Ok(None)) => Ok(()),
-        Ok(Err(error)) => Err(AppError::Head(error)),
-        Err(_) => Err(AppError::HeadTimeout),
+    let known = chain_file(&settings.dir).map_err(|source| JournalError::Io {
+        act: "read the audit journal in",
+        path: settings.dir.clone(),
+        source,
+    })?;
+    let asked = tokio::time::timeout(HEAD_TIMEOUT, async {
+        match known {
+            Some(chain) => store.head(chain.chain_id).await,
+            None => Ok(None),
+        }
+    });
+    let stored = asked.await.map_err(|_| AppError::HeadTimeout)?.map_err(AppError::Head)?;
+    let opened = Journal::open_behind(settings.clone(), stored)?;
+    tracing::info!(recovery = ?opened.1, "audit journal open");
+    if opened.1.fresh && store.chains().await.is_ok_and(|chains| !chains.is_empty()) {
+        tracing::warn!(dir = %settings.dir.display(),
+            "a new audit chain begins, and the database knows others: if this is no new replica, find the old `audit.dir`");
     }
+    Ok(opened)
 }

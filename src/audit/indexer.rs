@@ -93,7 +93,7 @@ impl<S: IndexSink> Indexer<S> {
     }
 
     /// Runs until it is dropped, or until the journal is found altered or cut off: that error is for the operator, and
-    /// the caller must stop accepting audited requests.
+    /// the caller must stop accepting audited requests. A journal that cannot be read just now is tried again.
     pub async fn run(mut self) -> JournalError {
         let mut backoff = BACKOFF.0;
         loop {
@@ -102,7 +102,7 @@ impl<S: IndexSink> Indexer<S> {
                     backoff = BACKOFF.0;
                     self.interval
                 }
-                Err(IndexerError::Journal(error)) => {
+                Err(IndexerError::Journal(error)) if !matches!(error, JournalError::Io { .. }) => {
                     tracing::error!(%error, "the audit index cannot go on");
                     return error;
                 }

@@ -1,11 +1,11 @@
 //! What the journal asks of a file system, so that tests can give it a faulty one.
 //!
-//! Four calls on a segment and three around it; everything else (locks, listing, reading) is plain `std::fs`.
+//! Five calls on a segment and three around it; everything else (locks, listing, reading) is plain `std::fs`.
 
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::Path,
     sync::Arc,
 };
@@ -24,6 +24,8 @@ pub trait SegmentFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// Sets room aside beyond the end, without changing the length. `false`: this file system cannot.
     fn reserve(&self, offset: u64, length: u64) -> io::Result<bool>;
+    /// Whether this file is still what stands at `path`: one that was moved away or deleted takes writes all the same.
+    fn is_at(&self, path: &Path) -> io::Result<bool>;
 }
 
 /// Where segments live.
@@ -72,6 +74,15 @@ impl SegmentFile for File {
             Ok(()) => Ok(true),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        let own = self.metadata()?;
+        match std::fs::metadata(path) {
+            Ok(found) => Ok((found.dev(), found.ino()) == (own.dev(), own.ino())),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }

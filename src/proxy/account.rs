@@ -1,12 +1,16 @@
 //! The stage that opens the audit record, and the ledger that completes it exactly once (I3).
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use http::{HeaderValue, StatusCode};
 use uuid::Uuid;
 
 use super::{
-    body::{Ending, Finish},
+    body::{CLIENT_LEFT, Ending, Finish},
     fields::Checked,
     flow::Trail,
     metrics::log_request,
@@ -15,7 +19,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    audit::{Completion, Decision, Durability, OpenRecord, Opening},
+    audit::{AuditUnavailable, Completion, Decision, Durability, OpenRecord, Opening},
     config::settings::Access,
     domain::{DecisionId, ErrorCode},
 };
@@ -35,10 +39,11 @@ pub async fn open(worker: &Rc<Worker>, trail: &mut Trail, checked: Checked) -> R
     let mut record = None;
     if is_recorded(trail) {
         let id = DecisionId::generate();
-        let level = durability(trail);
-        let opened = write(worker, trail, id, Decision::Allow, None, level).await?;
+        let bundle = worker.gateway.policies.current();
+        let opening = opening(trail, id, Decision::Allow, None, bundle.version());
+        let opened = worker.gateway.journal.admit(&opening, durability(trail)).await;
+        record = Some(opened.map_err(|error| unrecorded(worker, trail, &error))?);
         trail.decision_id = Some(id);
-        record = Some(opened);
     }
     Ok(Opened { checked, ledger: Ledger::new(worker, trail, record) })
 }
@@ -54,19 +59,23 @@ pub async fn refusal(worker: &Rc<Worker>, trail: &mut Trail, failure: &Failure) 
         return Ok(());
     }
     let id = DecisionId::generate();
-    let record = write(worker, trail, id, Decision::Deny, Some(failure.word()), durability(trail)).await?;
-    trail.decision_id = Some(id);
-    record.complete(Completion {
+    let bundle = worker.gateway.policies.current();
+    let opening = opening(trail, id, Decision::Deny, Some(failure.word()), bundle.version());
+    let completion = Completion {
         status: Some(failure.code.status()),
         duration_us: elapsed_us(trail.started),
         ..Completion::default()
-    });
+    };
+    // Both lines at once: a refusal is never left open by a crash, and keeps its reason.
+    let recorded = worker.gateway.journal.record(&opening, &completion, durability(trail)).await;
+    recorded.map_err(|error| unrecorded(worker, trail, &error))?;
+    trail.decision_id = Some(id);
     log_request(worker, trail, failure.code.status(), 0, Some(failure.word()));
     Ok(())
 }
 
 fn is_recorded(trail: &Trail) -> bool {
-    let Some(session) = &trail.session else { return false };
+    let Some(session) = &trail.session else { return trail.cross && trail.stranger.is_some() };
     match &session.who {
         Who::Partner(_) | Who::Refused(_) => true,
         Who::Plain => trail.cross,
@@ -78,20 +87,18 @@ fn durability(trail: &Trail) -> Durability {
     trail.route.as_ref().map_or(Durability::Disk, |route| route.settings.durability)
 }
 
-async fn write(
-    worker: &Rc<Worker>,
-    trail: &Trail,
+fn opening<'t>(
+    trail: &'t Trail,
     id: DecisionId,
     decision: Decision,
-    reason: Option<&str>,
-    level: Durability,
-) -> Result<OpenRecord, Failure> {
-    let bundle = worker.gateway.policies.current();
+    reason: Option<&'t str>,
+    policy_version: &'t str,
+) -> Opening<'t> {
     let session = trail.session.as_ref();
-    let caller = session.map(|session| &session.caller);
+    let caller = session.map(|session| &session.caller).or(trail.stranger.as_ref());
     let partner = session.and_then(|session| session.partner());
     let target = trail.uri.path_and_query().map_or("", |target| target.as_str());
-    let opening = Opening {
+    Opening {
         user_id: caller.map(|caller| &*caller.sub),
         username: caller.and_then(|caller| caller.username.as_deref()),
         issuer: caller.map(|caller| &*caller.issuer),
@@ -113,18 +120,19 @@ async fn write(
         decision,
         reason,
         policies: &trail.policies,
-        policy_version: bundle.version(),
+        policy_version,
         trace_id: std::str::from_utf8(&trail.trace_id).ok(),
         client_ip: Some(trail.client_ip),
         user_agent: trail.user_agent.as_ref().and_then(|value| value.to_str().ok()),
         mfa: caller.is_some_and(|caller| caller.mfa),
         ..Opening::new(id, trail.now, trail.method.as_str(), target, trail.request_id.as_str())
-    };
-    worker.gateway.journal.admit(&opening, level).await.map_err(|error| {
-        worker.gateway.metrics.audit_refused.inc();
-        tracing::error!(request_id = %trail.request_id, %error, "the request is refused because it cannot be recorded");
-        Failure::new(ErrorCode::AuditUnavailable, "audit_unavailable")
-    })
+    }
+}
+
+fn unrecorded(worker: &Worker, trail: &Trail, error: &AuditUnavailable) -> Failure {
+    worker.gateway.metrics.audit_refused.inc();
+    tracing::error!(request_id = %trail.request_id, %error, "the request is refused because it cannot be recorded");
+    Failure::new(ErrorCode::AuditUnavailable, "audit_unavailable")
 }
 
 fn elapsed_us(since: Instant) -> u64 {
@@ -190,7 +198,8 @@ impl Ledger {
             return;
         }
         let duration_us = elapsed_us(self.trail.started);
-        let reason = ending.aborted.or(self.reason);
+        let aborted = ending.aborted.map(|why| self.who_left(why));
+        let reason = aborted.or(self.reason);
         if let Some(record) = self.record.take() {
             record.complete(Completion {
                 status: self.status.map(|status| status.as_u16()),
@@ -219,6 +228,14 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// What a worker drops when it ends looks like clients that left.
+    fn who_left(&self, why: &'static str) -> &'static str {
+        let stopping = self.worker.gateway.stopping.load(Ordering::Relaxed);
+        if why == CLIENT_LEFT && stopping { "gateway_stopped" } else { why }
+    }
+}
+
 impl Finish for Ledger {
     fn finish(mut self: Box<Self>, ending: Ending) {
         self.settle(ending);
@@ -227,6 +244,6 @@ impl Finish for Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        self.settle(Ending { bytes: 0, aborted: Some("client_disconnected") });
+        self.settle(Ending { bytes: 0, aborted: Some(CLIENT_LEFT) });
     }
 }

@@ -173,6 +173,9 @@ impl Body for RequestBody {
     }
 }
 
+/// Nobody takes the rest of an answer.
+pub const CLIENT_LEFT: &str = "client_disconnected";
+
 /// How a response ended; told exactly once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ending {
@@ -254,7 +257,7 @@ impl Drop for UpstreamStream {
             Some(_) => Some("upstream_aborted"),
             // A response without a body is never polled; one that was read to its end is complete as well.
             None if self.inner.is_end_stream() => None,
-            None => Some(self.cut.reason().unwrap_or("client_disconnected")),
+            None => Some(self.cut.reason().unwrap_or(CLIENT_LEFT)),
         };
         if let Some(finish) = self.finish.take() {
             finish.finish(Ending { bytes: self.bytes, aborted });

@@ -21,7 +21,10 @@ use super::{
     watch::ConnectionSwitch,
     worker::Worker,
 };
-use crate::domain::{DecisionId, LinkFacts, Millis, RequestId, TenantId};
+use crate::{
+    domain::{DecisionId, LinkFacts, Millis, RequestId, TenantId},
+    identity::Caller,
+};
 
 /// The connection that a request came on.
 #[derive(Clone, Debug)]
@@ -48,6 +51,8 @@ pub struct Trail {
     pub route: Option<Arc<Route>>,
     pub resource_id: Option<Box<str>>,
     pub session: Option<Rc<Session>>,
+    /// Verified, where the account behind the token could not be looked up.
+    pub stranger: Option<Arc<Caller>>,
     pub managed_tenant: Option<TenantId>,
     pub cross: bool,
     pub link: Option<Arc<LinkFacts>>,

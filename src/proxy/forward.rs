@@ -41,8 +41,8 @@ impl Target {
     pub fn of(uri: &Uri) -> Result<Self, Failure> {
         let unfit = || Failure::new(ErrorCode::BadRequest, "target");
         let target = uri.path_and_query().ok_or_else(unfit)?;
-        let Some(asked) = target.query() else {
-            // Without a query the bytes of the path go on as they are.
+        let Some(asked) = target.query().filter(|query| !query.is_empty()) else {
+            // Without a query, or with an empty one, the bytes go on as they are.
             return Ok(Self(Uri::from(target.clone())));
         };
         let text = match query::cleaned(asked) {

@@ -75,12 +75,25 @@ async fn known(worker: &Worker, trail: &mut Trail, headers: &HeaderMap, token: &
                     session
                 }
                 Err(session::Unresolved) => {
-                    named?;
-                    let unknown = |session::Unresolved| Failure::new(ErrorCode::LinksStale, "account_unknown");
-                    if !home {
-                        return Err(unknown(session::Unresolved));
+                    let named = named?;
+                    let known_last = if home {
+                        session::resolve_for_home(worker, Arc::clone(&caller), keys).await
+                    } else {
+                        Err(session::Unresolved)
+                    };
+                    match known_last {
+                        Ok(session) => session,
+                        Err(session::Unresolved) => {
+                            // Who asked for which tenant is known all the same, and recorded.
+                            trail.stranger = Some(caller);
+                            trail.cross = !home;
+                            trail.managed_tenant = match named {
+                                Named::Tenant(tenant) if !home => Some(tenant),
+                                _ => None,
+                            };
+                            return Err(Failure::new(ErrorCode::LinksStale, "account_unknown"));
+                        }
                     }
-                    session::resolve_for_home(worker, caller, keys).await.map_err(unknown)?
                 }
             }
         }

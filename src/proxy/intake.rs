@@ -38,6 +38,7 @@ pub fn begin(worker: &Rc<Worker>, peer: Peer, request: &Request<Incoming>) -> Tr
         route: None,
         resource_id: None,
         session: None,
+        stranger: None,
         managed_tenant: None,
         cross: false,
         link: None,

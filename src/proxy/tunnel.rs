@@ -48,7 +48,12 @@ pub fn begin(
     headers::clean_response(&mut parts.headers);
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    tokio::task::spawn_local(run(client, upstream, ledger, cut, total));
+    let connection = Rc::clone(&trail.peer.switch);
+    tokio::task::spawn_local(async move {
+        run(client, upstream, ledger, cut, total).await;
+        // Until here the connection is an open one, though its server has handed it over.
+        drop(connection);
+    });
     Response::from_parts(parts, ResponseBody::Empty)
 }
 

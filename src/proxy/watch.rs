@@ -47,17 +47,25 @@ impl Watched {
     }
 }
 
-/// Ends a client connection from outside.
-#[derive(Debug, Default)]
-pub struct ConnectionSwitch(tokio::sync::Notify);
+/// Ends a client connection from outside. A tunnel holds it for as long as it uses the connection.
+#[derive(Debug)]
+pub struct ConnectionSwitch {
+    kill: tokio::sync::Notify,
+    /// Given back when nobody uses the connection any more: its place among the open ones.
+    _place: Box<dyn std::any::Any>,
+}
 
 impl ConnectionSwitch {
+    pub fn new(place: impl std::any::Any) -> Self {
+        Self { kill: tokio::sync::Notify::new(), _place: Box::new(place) }
+    }
+
     pub fn kill(&self) {
-        self.0.notify_one();
+        self.kill.notify_one();
     }
 
     pub async fn killed(&self) {
-        self.0.notified().await;
+        self.kill.notified().await;
     }
 }
 

@@ -3,7 +3,11 @@
 //! A worker is one thread with a runtime of its own. What it keeps hot (sessions, decisions, signatures, upstream
 //! connections, open streams) is its own and needs no lock; what is shared is immutable or behind an arc-swap.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use super::{
     body::RequestBody,
@@ -41,6 +45,8 @@ pub struct Gateway {
     pub no_policies: Arc<[Arc<str>]>,
     /// The runtime that owns database, key fetching and background work.
     pub service: tokio::runtime::Handle,
+    /// The drain deadline passed: what ends from now on is ended by the gateway.
+    pub stopping: AtomicBool,
 }
 
 /// How the listener says that a request stands for an inexact one (see `server::guard`).

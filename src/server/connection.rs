@@ -38,16 +38,25 @@ const MAX_PENDING_RESETS: usize = 32;
 /// Streams that we had to reset for the client's errors, before the connection ends (CVE-2025-8671).
 const MAX_ERROR_RESETS: usize = 128;
 
-/// Serves one connection to its end.
-pub async fn serve<T>(worker: Rc<Worker>, mut io: T, address: SocketAddr, mut draining: watch::Receiver<bool>)
-where
+/// Serves one connection to its end. `place` is kept for as long as anybody uses it.
+pub async fn serve<T>(
+    worker: Rc<Worker>,
+    mut io: T,
+    address: SocketAddr,
+    mut draining: watch::Receiver<bool>,
+    place: impl std::any::Any,
+) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let settings = worker.gateway.settings.listen.clone();
-    let Ok(Ok(first)) = tokio::time::timeout(settings.header_timeout, first_bytes(&mut io)).await else {
-        return;
+    let switch = Rc::new(ConnectionSwitch::new(place));
+    let first = tokio::select! {
+        biased;
+        first = tokio::time::timeout(settings.header_timeout, first_bytes(&mut io)) => first,
+        // Nothing was asked on it yet.
+        _ = draining.wait_for(|draining| *draining) => return,
     };
-    let switch = Rc::new(ConnectionSwitch::default());
+    let Ok(Ok(first)) = first else { return };
     let peer = Peer { ip: address.ip(), switch: Rc::clone(&switch) };
     let service = service_fn(move |request: Request<Incoming>| {
         let answer = flow::handle(Rc::clone(&worker), peer.clone(), request);

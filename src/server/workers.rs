@@ -168,8 +168,7 @@ async fn run(
         };
         let (worker, draining) = (Rc::clone(&worker), draining.clone());
         tokio::task::spawn_local(async move {
-            connection::serve(worker, stream, address, draining).await;
-            drop(counted);
+            connection::serve(worker, stream, address, draining, counted).await;
         });
     }
 }

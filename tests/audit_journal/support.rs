@@ -211,6 +211,10 @@ impl SegmentFile for FaultyFile {
         self.file.sync()
     }
 
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        self.file.is_at(path)
+    }
+
     fn reserve(&self, offset: u64, length: u64) -> io::Result<bool> {
         if self.faults.no_reserve.load(Ordering::SeqCst) {
             return Ok(false);

@@ -106,6 +106,7 @@ fn keep(shared: &Shared, stop: &AtomicBool) {
         let now = Instant::now();
         if now >= next_flush {
             next_flush = now + shared.flush_interval();
+            look_for_segment(shared);
             if now >= next_rotation && !rotate_if_full(shared) {
                 next_rotation = now + ROTATION_RETRY;
             }
@@ -140,6 +141,26 @@ fn commit(shared: &Shared, always: bool) {
     match file.sync() {
         Ok(()) => release(shared, written),
         Err(error) => poison(shared, error),
+    }
+}
+
+/// A segment that was moved away or deleted takes writes as before, and nobody would ever read them. Between two looks
+/// records may still go there; they are lost only if the file is never brought back.
+fn look_for_segment(shared: &Shared) {
+    let (file, number) = {
+        let writer = shared.lock();
+        (Arc::clone(&writer.file), writer.segment)
+    };
+    let path = segment_path(&shared.settings.dir, number);
+    let found = file.is_at(&path);
+    let gone = !matches!(found, Ok(true));
+    // Only this thread begins segments, so it is still the same one.
+    let before = mem::replace(&mut shared.lock().gone, gone);
+    if gone && !before {
+        tracing::error!(path = %path.display(), error = found.err().map(tracing::field::display),
+            "the audit journal is gone from its folder: requests that must be audited are refused");
+    } else if before && !gone {
+        tracing::info!(path = %path.display(), "the audit journal is in its folder again");
     }
 }
 

@@ -53,6 +53,10 @@ pub enum AuditUnavailable {
     Poisoned(#[source] Arc<io::Error>),
     #[error("level `disk` is promised, but the audit journal is on a temporary file system")]
     Unstable,
+    #[error("the audit journal's last segment is gone from its folder: bring `audit.dir` back, or restart linkgate")]
+    Gone,
+    #[error("the audit journal was altered while linkgate ran: look into it with `linkgate audit verify`")]
+    Altered(#[source] Arc<JournalError>),
     #[error("the audit journal is closed")]
     Closed,
     #[error("the record cannot be written as JSON")]
@@ -158,9 +162,23 @@ impl Journal {
         Self::open_on(settings, Arc::new(OsMedium))
     }
 
+    /// The same, held against the head that the database saw last: a journal that ends before it, or has another past,
+    /// is left exactly as it is found.
+    pub fn open_behind(settings: AuditSettings, stored: Option<ChainHead>) -> Result<(Self, Recovery), JournalError> {
+        Self::opened(settings, stored, Arc::new(OsMedium))
+    }
+
     /// The same on another medium: tests give it a faulty one.
     pub fn open_on(settings: AuditSettings, medium: Arc<dyn Medium>) -> Result<(Self, Recovery), JournalError> {
-        let (shared, recovery) = recover::open(settings, medium)?;
+        Self::opened(settings, None, medium)
+    }
+
+    fn opened(
+        settings: AuditSettings,
+        stored: Option<ChainHead>,
+        medium: Arc<dyn Medium>,
+    ) -> Result<(Self, Recovery), JournalError> {
+        let (shared, recovery) = recover::open(settings, stored, medium)?;
         let shared = Arc::new(shared);
         let keeper = keeper::Keeper::start(&shared)?;
         Ok((Self { shared, _keeper: Arc::new(keeper) }, recovery))
@@ -223,9 +241,9 @@ impl Journal {
     pub fn status(&self) -> JournalStatus {
         let writer = self.shared.lock();
         let trouble = match &writer.state {
+            State::Good if writer.gone => Some(AuditUnavailable::Gone),
             State::Good => writer.trouble.clone(),
-            State::Poisoned(error) => Some(AuditUnavailable::Poisoned(Arc::clone(error))),
-            State::Closed => Some(AuditUnavailable::Closed),
+            state => state.refusal(),
         };
         JournalStatus {
             trouble,
@@ -241,6 +259,14 @@ impl Journal {
     /// Completions of records that are still open are written as they come.
     pub fn close(&self) {
         self._keeper.stop();
+    }
+
+    /// Refuses openings until a restart: what stands in the files is not what was written.
+    pub fn distrust(&self, why: JournalError) {
+        let mut writer = self.shared.lock();
+        if matches!(writer.state, State::Good) {
+            writer.state = State::Altered(Arc::new(why));
+        }
     }
 
     /// Compares the journal with the head that the database saw last: a tail that was cut off, or another past, shows.
@@ -345,13 +371,12 @@ impl Shared {
     /// Asks the keeper for stable storage up to `seq`.
     fn enlist(&self, writer: &mut Writer, seq: u64) -> Commit {
         let (done, commit) = oneshot::channel();
-        match &writer.state {
-            State::Good => {
+        match writer.state.refusal() {
+            None => {
                 writer.waiters.push(Waiter { seq, done });
                 self.wake.notify_one();
             }
-            State::Poisoned(error) => drop(done.send(Err(AuditUnavailable::Poisoned(Arc::clone(error))))),
-            State::Closed => drop(done.send(Err(AuditUnavailable::Closed))),
+            Some(refusal) => drop(done.send(Err(refusal))),
         }
         commit
     }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     audit::{
-        chain::{ChainHead, ChainId},
+        chain::{ChainHead, ChainId, Hash},
         check::{Checker, Fault},
         encode::{self, FORMAT, LineType, RecoveryNote, SegmentHeader},
         line::Line,
@@ -56,7 +56,11 @@ struct End {
     checker: Checker,
 }
 
-pub(super) fn open(settings: AuditSettings, medium: Arc<dyn Medium>) -> Result<(Shared, Recovery), JournalError> {
+pub(super) fn open(
+    settings: AuditSettings,
+    stored: Option<ChainHead>,
+    medium: Arc<dyn Medium>,
+) -> Result<(Shared, Recovery), JournalError> {
     let dir = settings.dir.as_path();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io_error("create", dir))?;
     let lock = take_lock(dir)?;
@@ -70,7 +74,13 @@ pub(super) fn open(settings: AuditSettings, medium: Arc<dyn Medium>) -> Result<(
     aws_lc_rs::rand::fill(&mut salt)
         .map_err(|_| io_error("draw random bytes for", dir)(std::io::Error::other("no randomness")))?;
     let chain_id = chain(dir, medium.as_ref())?;
-    let (mut writer, recovery) = match find_end(dir, chain_id)? {
+    let end = find_end(dir, chain_id)?;
+    if let Some(stored) = stored {
+        // Before anything is repaired: what is left of a journal that was cut off is evidence.
+        let head = end.as_ref().map_or(ChainHead { seq: 0, hash: Hash::GENESIS }, |end| end.checker.head());
+        check_head(dir, head, stored)?;
+    }
+    let (mut writer, recovery) = match end {
         Some(end) => resume(dir, chain_id, medium.as_ref(), end)?,
         None => begin(dir, chain_id, medium.as_ref())?,
     };

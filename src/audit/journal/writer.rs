@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::AuditUnavailable;
+use super::{AuditUnavailable, JournalError};
 use crate::{
     audit::{
         chain::{ChainHead, Hash, Unplaced},
@@ -66,7 +66,21 @@ pub(super) enum State {
     Good,
     /// A sync failed: what the kernel still holds cannot be known, so nothing may be promised again.
     Poisoned(Arc<io::Error>),
+    /// The index found that the files do not hold what was written.
+    Altered(Arc<JournalError>),
     Closed,
+}
+
+impl State {
+    /// Why nothing is accepted in this state.
+    pub(super) fn refusal(&self) -> Option<AuditUnavailable> {
+        match self {
+            Self::Good => None,
+            Self::Poisoned(error) => Some(AuditUnavailable::Poisoned(Arc::clone(error))),
+            Self::Altered(error) => Some(AuditUnavailable::Altered(Arc::clone(error))),
+            Self::Closed => Some(AuditUnavailable::Closed),
+        }
+    }
 }
 
 /// Where the chain stood before lines were added.
@@ -99,8 +113,10 @@ pub(in crate::audit) struct Writer {
     /// Outbox rows chained last.
     pub(super) outbox: VecDeque<i64>,
     pub(super) state: State,
-    /// Why the last write failed; `None` once one succeeded.
+    /// Why a write failed; `None` once the keeper found room again.
     pub(super) trouble: Option<AuditUnavailable>,
+    /// The segment is not where readers look for it.
+    pub(super) gone: bool,
     pub(super) waiters: Vec<Waiter>,
 }
 
@@ -129,6 +145,7 @@ impl Writer {
             outbox: VecDeque::new(),
             state: State::Good,
             trouble: None,
+            gone: false,
             waiters: Vec::new(),
         }
     }
@@ -157,20 +174,25 @@ impl Writer {
         room: u64,
         buffered: bool,
     ) -> Result<u64, AuditUnavailable> {
-        match &self.state {
-            State::Good => {}
-            State::Poisoned(error) => return Err(AuditUnavailable::Poisoned(Arc::clone(error))),
-            State::Closed => return Err(AuditUnavailable::Closed),
+        if let Some(refusal) = self.state.refusal() {
+            return Err(refusal);
+        }
+        if self.gone {
+            return Err(AuditUnavailable::Gone);
+        }
+        if let Some(trouble) = &self.trouble {
+            // Not tried by each request: the keeper finds out when there is room for many again.
+            return Err(trouble.clone());
         }
         if self.owed.len() >= MAX_OWED_BYTES {
-            return Err(self.trouble.clone().unwrap_or(AuditUnavailable::Full));
+            return Err(AuditUnavailable::Full);
         }
         let mark = Mark { owed: self.owed.len(), next_seq: self.next_seq, head: self.head, head_hex: self.head_hex };
         for body in bodies {
             self.push(body);
         }
         let done = self.set_aside(room).and_then(|()| {
-            let wait = buffered && self.owed.len() < FLUSH_BYTES && self.trouble.is_none();
+            let wait = buffered && self.owed.len() < FLUSH_BYTES;
             if wait { Ok(()) } else { self.write_owed() }
         });
         if let Err(error) = done {
@@ -218,7 +240,6 @@ impl Writer {
             self.owed.shrink_to(FLUSH_BYTES * 2);
         }
         self.written = ChainHead { seq: self.next_seq - 1, hash: self.head };
-        self.trouble = None;
         Ok(())
     }
 
@@ -255,12 +276,9 @@ impl Writer {
     /// Writes what is owed and, while there is trouble, finds out whether there is room again. Called by the keeper from
     /// time to time. Completions may go into the room that was set aside for them long before openings are accepted.
     pub(super) fn settle(&mut self) {
-        let trouble = self.trouble.clone();
-        if self.write_owed().is_err() || trouble.is_none() {
-            return;
-        }
-        self.trouble = trouble;
-        if self.set_aside(RESERVE_STEP / 16).is_ok() {
+        let troubled = self.trouble.is_some();
+        // A failure is remembered in `trouble`.
+        if self.write_owed().is_ok() && troubled && self.set_aside(RESERVE_STEP / 16).is_ok() {
             self.trouble = None;
             tracing::info!(segment = self.segment, "the audit journal is written again");
         }

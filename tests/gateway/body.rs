@@ -108,7 +108,7 @@ fn two_gib_go_up_and_down_with_flat_memory() {
         assert!(!piece.is_empty(), "ended after {total} bytes");
         total += piece.len() as u64;
         pieces += 1;
-        if pieces % 4096 == 0 {
+        if pieces.is_multiple_of(4096) {
             peak = peak.max(resident_kib());
         }
     }

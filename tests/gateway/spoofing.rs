@@ -161,7 +161,8 @@ fn a_repeated_or_malformed_credential_is_401_and_never_falls_through() {
     let token = rig.token();
     let cookie = format!("access_token={token}");
     let bearer = format!("Bearer {token}");
-    let rows: Vec<(&str, Vec<(&str, &str)>, u16)> = vec![
+    type Row<'a> = (&'a str, Vec<(&'a str, &'a str)>, u16);
+    let rows: Vec<Row<'_>> = vec![
         ("header", vec![("Authorization", &bearer)], 200),
         ("cookie", vec![("Cookie", &cookie)], 200),
         ("nothing", vec![], 401),

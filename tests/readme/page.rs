@@ -7,31 +7,31 @@ const ANYTHING: &str = "…";
 
 /// One fenced block.
 #[derive(Debug)]
-pub struct Block {
-    pub info: String,
-    pub text: String,
+pub(crate) struct Block {
+    pub(crate) info: String,
+    pub(crate) text: String,
     /// Where its first line stands.
-    pub line: usize,
+    pub(crate) line: usize,
     /// The `text` block right behind it.
-    pub output: Option<String>,
+    pub(crate) output: Option<String>,
 }
 
-pub fn page() -> &'static str {
+pub(crate) fn page() -> &'static str {
     include_str!("../../README.md")
 }
 
-pub fn path() -> String {
+pub(crate) fn path() -> String {
     format!("{}/README.md", env!("CARGO_MANIFEST_DIR"))
 }
 
 /// What stands between two lines of the file as it is now.
-pub fn between(begin: &str, end: &str) -> String {
+pub(crate) fn between(begin: &str, end: &str) -> String {
     let text = fs::read_to_string(path()).unwrap();
     let (_, rest) = text.split_once(&format!("{begin}\n")).unwrap();
     rest.split_once(&format!("{end}\n")).unwrap().0.to_owned()
 }
 
-pub fn all() -> Vec<Block> {
+pub(crate) fn all() -> Vec<Block> {
     let mut found: Vec<Block> = Vec::new();
     let mut open: Option<Block> = None;
     // Whether only empty lines stand between the last block and this line.
@@ -59,14 +59,14 @@ pub fn all() -> Vec<Block> {
 }
 
 /// Blocks whose info string is this, or begins with it where it is one word.
-pub fn blocks(info: &str) -> Vec<Block> {
+pub(crate) fn blocks(info: &str) -> Vec<Block> {
     let whole = info.contains(' ');
     let fits = |block: &Block| block.info == info || !whole && block.info.split(' ').next() == Some(info);
     all().into_iter().filter(fits).collect()
 }
 
 /// What differs; `None`: nothing.
-pub fn differs(expected: &str, actual: &str) -> Option<String> {
+pub(crate) fn differs(expected: &str, actual: &str) -> Option<String> {
     let expected: Vec<&str> = expected.lines().map(str::trim_end).collect();
     let actual: Vec<&str> = actual.lines().map(str::trim_end).collect();
     if lines(&expected, &actual) {

@@ -10,7 +10,7 @@ use super::page;
 const BEGIN: &str = "<!-- reference: begin -->";
 const END: &str = "<!-- reference: end -->";
 
-pub fn compare() {
+pub(crate) fn compare() {
     let schema: Value = serde_json::from_str(&config::json_schema()).unwrap();
     let mut made = String::new();
     for (name, property) in schema["properties"].as_object().unwrap() {

@@ -65,7 +65,8 @@ fn section(schema: &Value, heading: &str, definition: &Value, made: &mut String)
         let mut meaning = property["description"].as_str().unwrap().to_owned();
         let words = words(schema, property);
         if !words.is_empty() {
-            let _ = write!(meaning, " One of {}.", words.join(", "));
+            let how = if property["type"] == "array" { "Any" } else { "One" };
+            let _ = write!(meaning, " {how} of {}.", words.join(", "));
         }
         let default = match target(schema, property) {
             Some(_) => "see below".to_owned(),
@@ -95,13 +96,16 @@ fn default(value: &Value) -> String {
     }
 }
 
-/// The words that a property takes, where they are listed.
+/// The words that a property takes, where they are listed; with their meanings, where those are told.
 fn words(schema: &Value, property: &Value) -> Vec<String> {
     let any = property["anyOf"].as_array().into_iter().flatten();
-    let found = any.chain([property, &property["items"]]).find_map(|one| {
-        let definition = &schema["$defs"][one["$ref"].as_str()?.strip_prefix("#/$defs/")?];
-        let listed = definition["enum"].as_array().cloned();
-        listed.or_else(|| Some(definition["oneOf"].as_array()?.iter().map(|one| one["const"].clone()).collect()))
+    let definition = |one: &Value| Some(&schema["$defs"][one["$ref"].as_str()?.strip_prefix("#/$defs/")?]);
+    let Some(definition) = any.chain([property, &property["items"]]).find_map(definition) else { return Vec::new() };
+    let plain = definition["enum"].as_array().into_iter().flatten().map(|word| format!("`{}`", word.as_str().unwrap()));
+    let told = definition["oneOf"].as_array().into_iter().flatten().map(|one| {
+        let about = one["description"].as_str().unwrap().trim_end_matches('.');
+        let about = about.chars().take(1).flat_map(char::to_lowercase).chain(about.chars().skip(1));
+        format!("`{}` ({})", one["const"].as_str().unwrap(), about.collect::<String>())
     });
-    found.into_iter().flatten().filter_map(|word| Some(format!("`{}`", word.as_str()?))).collect()
+    plain.chain(told).collect()
 }

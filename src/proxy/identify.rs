@@ -19,7 +19,6 @@ use crate::{
     config::settings::Access,
     domain::{ErrorCode, Millis},
     identity::{self, Caller, Presented, Source},
-    store::Reading,
 };
 
 /// A request with its caller; `None` only on public routes.
@@ -70,17 +69,20 @@ async fn known(worker: &Worker, trail: &mut Trail, headers: &HeaderMap, token: &
             };
             let named = tenant::named(headers);
             let home = named.as_ref().is_ok_and(|named| stays_home(&caller, named));
-            let reading = if home { Reading::HomeOnly } else { Reading::Fresh };
-            let resolved = session::resolve(worker, caller, keys, reading).await;
-            let session = match (resolved, named) {
-                (Ok(session), _) => session,
-                (Err(session::Unresolved), Err(conflict)) => return Err(conflict),
-                (Err(session::Unresolved), Ok(_)) => {
-                    return Err(Failure::new(ErrorCode::LinksStale, "account_unknown"));
+            match session::resolve(worker, Arc::clone(&caller), keys).await {
+                Ok(session) => {
+                    worker.keep_session(token, &session);
+                    session
                 }
-            };
-            worker.keep_session(token, &session);
-            session
+                Err(session::Unresolved) => {
+                    named?;
+                    let unknown = |session::Unresolved| Failure::new(ErrorCode::LinksStale, "account_unknown");
+                    if !home {
+                        return Err(unknown(session::Unresolved));
+                    }
+                    session::resolve_for_home(worker, caller, keys).await.map_err(unknown)?
+                }
+            }
         }
     };
     trail.session = Some(Rc::clone(&session));

@@ -20,7 +20,7 @@ use crate::{
     identity::{Caller, Keyring, SignedCache, TokenCache, Verifier},
     limit::Limits,
     policy::{Memo, Policies},
-    store::{Directory, Reading},
+    store::Directory,
     upstream::{Pool, Upstream},
 };
 
@@ -100,6 +100,6 @@ impl Worker {
         if self.is_current(session) {
             return Ok(Rc::clone(session));
         }
-        session::resolve(self, Arc::clone(&session.caller), session.keys, Reading::Fresh).await
+        session::resolve(self, Arc::clone(&session.caller), session.keys).await
     }
 }

@@ -20,7 +20,7 @@ use super::{
     store_context::{ActorArgs, StoreContext},
 };
 use crate::{
-    domain::link_rules::Refusal,
+    domain::{link_rules::Refusal, strict_json::StrictJson},
     store::admin::{ImportInput, ImportReport, ImportRow},
 };
 
@@ -190,7 +190,7 @@ fn json_rows(source: impl Read, what: What) -> impl Iterator<Item = ImportRow> {
                 Ok(_) if text.iter().all(u8::is_ascii_whitespace) => continue,
                 Ok(_) => serde_json::from_slice(&text)
                     .map_err(|error| unreadable(format!("not a JSON object: {error}")))
-                    .and_then(|fields| what.input(fields)),
+                    .and_then(|StrictJson(fields)| what.input(fields)),
                 Err(error) => Err(unreadable(format!("cannot be read: {error}"))),
             };
             return Some(ImportRow { line, input });
@@ -223,6 +223,11 @@ fn csv_rows(source: impl Read, what: What) -> Result<impl Iterator<Item = Import
     if columns.is_empty() || !unknown.is_empty() {
         let message = format!("unknown columns `{}`; known are {}", unknown.join("`, `"), what.columns().join(", "));
         return Err(Failure::new(Exit::Invalid, message));
+    }
+    if let Some(column) =
+        columns.iter().enumerate().find_map(|(at, name)| columns.iter().take(at).find(|known| *known == name))
+    {
+        return Err(Failure::new(Exit::Invalid, format!("the column `{column}` stands more than once")));
     }
     Ok(reader.into_records().map(move |record| match record {
         Ok(record) => {
@@ -258,6 +263,7 @@ fn csv_fields(columns: &[String], record: &csv::StringRecord) -> Result<Map<Stri
                 .collect(),
             "custom_permissions" if !cell.starts_with('{') => overrides(column, cell)?,
             "custom_permissions" | "metadata" => serde_json::from_str(cell)
+                .map(|StrictJson(value)| value)
                 .map_err(|error| Refusal::field(column, format!("not a JSON object: {error}")))?,
             _ => Json::String(cell.to_owned()),
         };

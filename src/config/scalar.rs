@@ -165,7 +165,8 @@ pub(super) fn parse_quota(quota: &QuotaText) -> Result<Quota, String> {
 
 /// `http://host:port` or `https://host:port`, nothing behind it.
 pub(super) fn parse_origin(text: &str) -> Result<Origin, String> {
-    let wrong = |why: &str| format!("`{text}` is no origin: {why}; write `http://host:port` or `https://host:port`");
+    // A password may stand in it by mistake, so the text itself is not repeated.
+    let wrong = |why: &str| format!("this is no origin: {why}; write `http://host:port` or `https://host:port`");
     let (https, authority) = if let Some(rest) = text.strip_prefix("http://") {
         (false, rest)
     } else if let Some(rest) = text.strip_prefix("https://") {

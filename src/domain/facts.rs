@@ -155,3 +155,34 @@ pub struct Facts<'a> {
     /// The route's class (`read`, `write`, `export`), for guardrails.
     pub route_class: &'a str,
 }
+
+impl Facts<'_> {
+    /// Every gate before the guardrails that is closed, in order: what would still refuse once the first were opened.
+    ///
+    /// For records and explanations; it decides nothing. A hand-written permit may open the role gate all the same.
+    pub fn closed_gates(&self, roles: &RoleTable) -> Vec<Gate> {
+        let Some(facts) = self.link else { return vec![Gate::Link] };
+        let asked = if self.switch_context {
+            PermissionSet::of(self.permission).union(PermissionSet::of(Permission::SWITCH_CONTEXT))
+        } else {
+            PermissionSet::of(self.permission)
+        };
+        let links = || std::iter::once(&facts.link).chain(facts.ancestors.iter().map(|parent| &parent.link));
+        let role = roles.link_role(facts.link.role);
+        let granted = if facts.link.role == super::LinkRole::Delegate { role.union(facts.link.granted) } else { role };
+        let closed = [
+            (Gate::Suspension, facts.suspended || self.user.suspended || facts.ancestors.iter().any(|p| p.suspended)),
+            (Gate::Partner, !facts.partner_active || facts.ancestors.iter().any(|parent| !parent.partner_active)),
+            (Gate::Approval, links().any(|link| link.approval != super::Approval::Approved)),
+            (Gate::Active, links().any(|link| !link.is_active)),
+            (Gate::Started, links().any(|link| self.now < link.start)),
+            (Gate::Ended, links().any(|link| link.end.is_some_and(|end| end <= self.now))),
+            (Gate::Address, !facts.admits(self.ip)),
+            (Gate::Mfa, facts.requires_mfa() && !self.mfa),
+            (Gate::User, !self.user.holds.contains_all(asked)),
+            (Gate::Role, !granted.intersection(facts.ceiling(roles)).contains_all(asked)),
+            (Gate::Override, !facts.link.denied.intersection(asked).is_empty()),
+        ];
+        closed.into_iter().filter(|(_, closed)| *closed).map(|(gate, _)| gate).collect()
+    }
+}

@@ -28,6 +28,26 @@ pub enum Gate {
     Guardrail,
 }
 
+impl Gate {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Link => "link",
+            Self::Suspension => "suspension",
+            Self::Partner => "partner",
+            Self::Approval => "approval",
+            Self::Active => "active",
+            Self::Started => "started",
+            Self::Ended => "ended",
+            Self::Address => "address",
+            Self::Mfa => "mfa",
+            Self::User => "user",
+            Self::Role => "role",
+            Self::Override => "override",
+            Self::Guardrail => "guardrail",
+        }
+    }
+}
+
 /// The word in `details.reason` and in the audit record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]

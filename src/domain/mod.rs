@@ -13,6 +13,7 @@ pub mod link_rules;
 pub mod permission;
 pub mod role;
 pub mod secret;
+pub mod strict_json;
 pub mod time;
 
 pub use error::ErrorCode;

@@ -120,6 +120,7 @@ fn opening<'t>(
         decision,
         reason,
         policies: &trail.policies,
+        near_misses: &trail.near_misses,
         policy_version,
         trace_id: std::str::from_utf8(&trail.trace_id).ok(),
         client_ip: Some(trail.client_ip),

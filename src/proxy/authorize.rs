@@ -52,17 +52,17 @@ pub fn decide(worker: &Rc<Worker>, trail: &mut Trail, placed: Placed) -> Result<
     let link = tenant.as_ref().and_then(|tenant| partner.portfolio.link(tenant.as_str())).map(Arc::clone);
     trail.link = link.clone();
     let route = Arc::clone(&placed.identified.routed.route);
-    let outcome = ask(
-        worker,
-        &session,
+    let question = Question {
+        session: &session,
         partner,
-        link.as_deref(),
-        &route,
+        link: link.as_deref(),
+        route: &route,
         permission,
-        &placed.identified.routed.parts.method,
-        trail.client_ip,
-        trail.now,
-    );
+        method: &placed.identified.routed.parts.method,
+        ip: trail.client_ip,
+        now: trail.now,
+    };
+    let outcome = question.ask(worker, Some(&mut trail.near_misses));
     trail.policies = outcome.policies;
     match outcome.verdict {
         Ok(permit) => Ok(Authorized { placed, permit, link }),
@@ -75,35 +75,44 @@ pub fn decide(worker: &Rc<Worker>, trail: &mut Trail, placed: Placed) -> Result<
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the facts of one decision, from two callers")]
-fn ask(
-    worker: &Worker,
-    session: &Session,
-    partner: &PartnerUser,
-    link: Option<&LinkFacts>,
-    route: &Route,
+/// One question to the policies, from a request or from an open stream.
+struct Question<'a> {
+    session: &'a Session,
+    partner: &'a PartnerUser,
+    link: Option<&'a LinkFacts>,
+    route: &'a Route,
     permission: Permission,
-    method: &http::Method,
+    method: &'a http::Method,
     ip: std::net::IpAddr,
     now: Millis,
-) -> policy::Outcome {
-    let bundle = worker.gateway.policies.current();
-    // A set that came into force since the session was resolved may have another role table.
-    let changed = (bundle.generation() != session.policies)
-        .then(|| UserFacts { holds: session::held(&session.caller, bundle.roles()), ..partner.facts.clone() });
-    let mut memo = worker.memo.borrow_mut();
-    let facts = Facts {
-        user: changed.as_ref().unwrap_or(&partner.facts),
-        link,
-        permission,
-        switch_context: true,
-        now,
-        ip,
-        mfa: session.caller.mfa,
-        method: method.as_str(),
-        route_class: route.settings.class.as_str(),
-    };
-    policy::decide(&bundle, Some(&mut memo), &facts)
+}
+
+impl Question<'_> {
+    /// In a denial, `near_misses` gets the gates that were closed beside the one that is told.
+    fn ask(&self, worker: &Worker, near_misses: Option<&mut Vec<&'static str>>) -> policy::Outcome {
+        let bundle = worker.gateway.policies.current();
+        // A set that came into force since the session was resolved may have another role table.
+        let changed = (bundle.generation() != self.session.policies).then(|| UserFacts {
+            holds: session::held(&self.session.caller, bundle.roles()),
+            ..self.partner.facts.clone()
+        });
+        let facts = Facts {
+            user: changed.as_ref().unwrap_or(&self.partner.facts),
+            link: self.link,
+            permission: self.permission,
+            switch_context: true,
+            now: self.now,
+            ip: self.ip,
+            mfa: self.session.caller.mfa,
+            method: self.method.as_str(),
+            route_class: self.route.settings.class.as_str(),
+        };
+        let outcome = policy::decide(&bundle, Some(&mut worker.memo.borrow_mut()), &facts);
+        if let (Err(Refusal::Denied(_)), Some(near_misses)) = (&outcome.verdict, near_misses) {
+            near_misses.extend(facts.closed_gates(bundle.roles()).into_iter().skip(1).map(Gate::as_str));
+        }
+        outcome
+    }
 }
 
 /// Whether a stream that was allowed may go on; the word says why not.
@@ -114,17 +123,17 @@ pub fn still_allowed(worker: &Worker, session: &Session, watched: &Watched, now:
     }
     let partner = session.partner().ok_or("not_a_partner")?;
     let link = partner.portfolio.link(watched.tenant.as_str());
-    let outcome = ask(
-        worker,
+    let question = Question {
         session,
         partner,
-        link.map(|link| &**link),
-        &watched.route,
+        link: link.map(|link| &**link),
+        route: &watched.route,
         permission,
-        &watched.method,
-        watched.ip,
+        method: &watched.method,
+        ip: watched.ip,
         now,
-    );
+    };
+    let outcome = question.ask(worker, None);
     match outcome.verdict {
         Ok(_) => Ok(()),
         Err(Refusal::Denied(denial)) if denial == Denial::from(Gate::Ended) => Err("link_expired"),

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::header;
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::{
     flow::Trail,
@@ -16,7 +15,7 @@ use super::{
     quota::Admitted,
     respond::Failure,
 };
-use crate::domain::ErrorCode;
+use crate::domain::{ErrorCode, strict_json::StrictJson};
 
 /// Longest body that is read beforehand, in bytes.
 pub const MAX_READ_BYTES: usize = 1024 * 1024;
@@ -66,11 +65,14 @@ pub async fn check(trail: &Trail, mut admitted: Admitted) -> Result<Checked, Fai
     if bytes.is_empty() {
         return Ok(Checked { admitted, read: Some(bytes) });
     }
-    let value = serde_json::from_slice::<Strict>(&bytes).map_err(|error| {
+    let StrictJson(value) = serde_json::from_slice(&bytes).map_err(|error: serde_json::Error| {
         tracing::debug!(request_id = %trail.request_id, %error, "body refused");
         bad("body_json", "the request body must be JSON without repeated keys")
     })?;
-    if let Some(pointer) = pointers.iter().find(|pointer| value.0.pointer(pointer).is_some()) {
+    if !value.is_object() {
+        return Err(bad("body_json", "the request body must be a JSON object"));
+    }
+    if let Some(pointer) = pointers.iter().find(|pointer| value.pointer(pointer).is_some()) {
         return Err(bad("body_field", &format!("the request body must not hold `{pointer}`")));
     }
     Ok(Checked { admitted, read: Some(bytes) })
@@ -95,88 +97,4 @@ fn too_large() -> Failure {
 
 fn content_length(headers: &http::HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Any JSON value in which no object repeats a key.
-struct Strict(serde_json::Value);
-
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(StrictVisitor).map(Self)
-    }
-}
-
-struct StrictVisitor;
-
-impl<'de> Visitor<'de> for StrictVisitor {
-    type Value = serde_json::Value;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("JSON without repeated keys")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(serde_json::Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        let mut all = Vec::new();
-        while let Some(Strict(item)) = items.next_element()? {
-            all.push(item);
-        }
-        Ok(all.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-        let mut all = serde_json::Map::new();
-        while let Some(key) = entries.next_key::<String>()? {
-            let Strict(value) = entries.next_value()?;
-            if all.contains_key(&key) {
-                return Err(A::Error::custom(format!("repeated key `{key}`")));
-            }
-            all.insert(key, value);
-        }
-        Ok(all.into())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn repeated_keys_are_refused_at_every_depth_and_in_every_spelling() {
-        for bad in [r#"{"a":1,"a":2}"#, r#"{"x":[{"a":1,"\u0061":2}]}"#, r#"{"a":1"#, "\u{feff}{}", "{} {}"] {
-            assert!(serde_json::from_slice::<Strict>(bad.as_bytes()).is_err(), "{bad}");
-        }
-        let good = r#"{"a":[1,-2,3.5,true,null,"x"],"b":{"a":1}}"#;
-        let value = serde_json::from_slice::<Strict>(good.as_bytes()).unwrap().0;
-        assert_eq!(value.pointer("/b/a").unwrap(), 1);
-    }
-
-    #[test]
-    fn an_escaped_name_is_the_same_name() {
-        let value = serde_json::from_slice::<Strict>(br#"{"tenant\u005fid":"x"}"#).unwrap().0;
-        assert!(value.pointer("/tenant_id").is_some());
-    }
 }

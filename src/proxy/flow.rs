@@ -57,6 +57,8 @@ pub struct Trail {
     pub cross: bool,
     pub link: Option<Arc<LinkFacts>>,
     pub policies: Arc<[Arc<str>]>,
+    /// Further gates that were closed too, in a refusal.
+    pub near_misses: Vec<&'static str>,
     pub decision_id: Option<DecisionId>,
     pub bucket: Option<crate::limit::Taken>,
 }

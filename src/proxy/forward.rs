@@ -122,7 +122,10 @@ async fn attempt(
     let patience = route.settings.response_timeout.unwrap_or(upstream.settings.response_timeout);
     let Outgoing { request, client_upgrade, tenant } = outgoing;
     let (response, lease) = wait(worker, upstream, tenant.as_ref(), request, exchange, patience, total).await?;
-    ledger.lease = Some((lease, Rc::clone(&exchange.progress)));
+    // After an upgrade was asked for, the two sides may disagree on what follows: such a connection serves nobody else.
+    if client_upgrade.is_none() {
+        ledger.lease = Some((lease, Rc::clone(&exchange.progress)));
+    }
     Ok((response, client_upgrade, total))
 }
 
@@ -198,10 +201,16 @@ fn unsent(error: &SendError) -> Failure {
 
 /// A stream that was cut before its answer began ends like a request that is made now.
 fn cut_short(why: &'static str) -> Failure {
+    let gates = [Gate::Suspension, Gate::Partner, Gate::Approval, Gate::Started, Gate::Address, Gate::Mfa];
+    let later = [Gate::User, Gate::Override, Gate::Guardrail, Gate::Link];
     let mut failure = match why {
         "links_stale" => Failure::new(ErrorCode::LinksStale, why),
+        "policy_error" => Failure::new(ErrorCode::PolicyUnavailable, why),
         "link_expired" => Failure::from(Denial::from(Gate::Ended)),
-        _ => Failure::from(Denial::from(Gate::Active)),
+        word => {
+            let told = gates.into_iter().chain(later).map(Denial::from).find(|denial| denial.word() == word);
+            Failure::from(told.unwrap_or(Denial::from(Gate::Active)))
+        }
     };
     failure.detail = why;
     failure

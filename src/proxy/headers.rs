@@ -212,8 +212,9 @@ pub fn drop_second_credentials(headers: &mut HeaderMap, session_cookies: &[Strin
     for value in headers.get_all(header::COOKIE) {
         for pair in value.as_bytes().split(|byte| *byte == b';') {
             let pair = pair.trim_ascii();
-            // Some parsers split at commas too.
-            let is_session = pair.split(|byte| *byte == b',').any(|part| is_cookie(part, session_cookies));
+            // Some parsers split at commas or spaces too.
+            let is_session =
+                pair.split(|byte| matches!(byte, b',' | b' ' | b'\t')).any(|part| is_cookie(part, session_cookies));
             if !is_session && !pair.is_empty() {
                 if !kept.is_empty() {
                     kept.extend_from_slice(b"; ");

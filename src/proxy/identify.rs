@@ -119,7 +119,7 @@ async fn verify(worker: &Worker, token: &str, now: Millis) -> Result<Arc<Caller>
     };
     match verifier.verify(token, now) {
         Ok(caller) => Ok(caller),
-        Err(error) => {
+        Err(error @ (identity::AuthError::UnknownKid { .. } | identity::AuthError::KeysUnavailable { .. })) => {
             let again = Arc::clone(verifier);
             let asked = error.clone();
             // The fetch belongs to the service runtime: sockets belong to the runtime that opened them.
@@ -129,6 +129,7 @@ async fn verify(worker: &Worker, token: &str, now: Millis) -> Result<Arc<Caller>
             }
             verifier.verify(token, now).map_err(|error| refused(&error))
         }
+        Err(error) => Err(refused(&error)),
     }
 }
 

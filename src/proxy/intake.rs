@@ -43,6 +43,7 @@ pub fn begin(worker: &Rc<Worker>, peer: Peer, request: &Request<Incoming>) -> Tr
         cross: false,
         link: None,
         policies: worker.gateway.no_policies.clone(),
+        near_misses: Vec::new(),
         decision_id: None,
         bucket: None,
     }

@@ -61,7 +61,12 @@ pub fn build(
         .map_err(|_| Failure::new(ErrorCode::InternalError, "upstream_address"))?;
 
     let parts = &mut authorized.placed.identified.routed.parts;
-    let client_upgrade = if is_websocket(parts) { parts.extensions.remove::<OnUpgrade>() } else { None };
+    let websocket = is_websocket(parts);
+    if websocket && !authorized.placed.identified.routed.body.is_end_stream() {
+        return Err(Failure::new(ErrorCode::BadRequest, "upgrade_body").saying("an upgrade carries no body"));
+    }
+    let parts = &mut authorized.placed.identified.routed.parts;
+    let client_upgrade = if websocket { parts.extensions.remove::<OnUpgrade>() } else { None };
     let version = parts.version;
     let mut headers = std::mem::take(&mut parts.headers);
     let forwarded = Forwarded::read(worker, trail, &headers);

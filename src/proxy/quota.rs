@@ -17,7 +17,7 @@ pub fn admit(worker: &Rc<Worker>, trail: &mut Trail, authorized: Authorized) -> 
     let limits = &worker.gateway.limits;
     let now = moment(trail);
     let taken = match &authorized.placed.scope {
-        Scope::Public => None,
+        Scope::Public => limits.unauthenticated(trail.client_ip, now),
         Scope::Home(session, _) => limits.home(&session.caller.issuer, &session.caller.sub, now),
         Scope::Cross(..) => authorized
             .link
@@ -38,6 +38,10 @@ pub fn refused(worker: &Rc<Worker>, trail: &mut Trail, failure: Failure) -> Fail
     let limits = &worker.gateway.limits;
     let now = moment(trail);
     let taken = match failure.code {
+        // Whatever is refused before a token was verified: bad requests and unknown paths too.
+        code if trail.session.is_none() && (400..=405).contains(&code.status()) => {
+            limits.unauthenticated(trail.client_ip, now)
+        }
         ErrorCode::Unauthorized => limits.unauthenticated(trail.client_ip, now),
         ErrorCode::Forbidden | ErrorCode::TenantAccessDenied | ErrorCode::TenantLinkExpired => {
             let partner = trail.session.as_ref().and_then(|session| session.partner());

@@ -65,6 +65,20 @@ impl Routes {
         if missing.is_empty() { Ok(Self { table, rules }) } else { Err(InvalidRoutes(missing)) }
     }
 
+    /// Whether an upstream that decodes the path would see another rule's path (`%3A` for `:` in a literal).
+    fn reads_differently(&self, method: &Method, path: &str) -> bool {
+        if !path.contains('%') {
+            return false;
+        }
+        let Some(decoded) = super::path::decode_once(path) else { return true };
+        let rule = |path: &str| match self.table.find(method, path) {
+            Found::Route { index, .. } => Some(Some(index)),
+            Found::MethodNotAllowed { .. } => Some(None),
+            Found::NotFound => None,
+        };
+        rule(path) != rule(&decoded)
+    }
+
     pub fn len(&self) -> usize {
         self.rules.len()
     }
@@ -110,6 +124,10 @@ pub fn find(worker: &Worker, trail: &mut Trail, request: Request<Incoming>) -> R
     }
     let routes = &worker.gateway.routes;
     let uri = parts.uri.clone();
+    if routes.reads_differently(&parts.method, uri.path()) {
+        return Err(Failure::new(ErrorCode::AmbiguousPath, "encoded_literal")
+            .saying("ambiguous path: an encoded character would be another route for who decodes it"));
+    }
     match routes.table.find(&parts.method, uri.path()) {
         Found::Route { index, params } => {
             let route = routes.rules.get(index).map(Arc::clone);

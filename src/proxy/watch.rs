@@ -109,20 +109,26 @@ impl OpenStreams {
 /// One look at all open streams.
 pub async fn sweep(worker: &Rc<Worker>) {
     let open: Vec<Rc<Watched>> = worker.streams.open.borrow().values().cloned().collect();
-    for watched in open {
-        if watched.cut.reason().is_some() {
-            // A client that reads nothing leaves its body unpolled: after the second look the connection goes.
-            watched.overdue.set(watched.overdue.get() + 1);
-            if watched.overdue.get() == 2 {
-                watched.connection.kill();
-            }
-            continue;
+    // Side by side: a load that hangs for one partner must not delay the cut of another's streams.
+    futures_util::future::join_all(open.iter().map(|watched| look_at(worker, watched))).await;
+}
+
+/// How long a stream may go on while its link is looked up anew: with feed and sweep still within the promised 1 s.
+const LOOK_UP_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(500);
+
+async fn look_at(worker: &Rc<Worker>, watched: &Watched) {
+    if watched.cut.reason().is_some() {
+        // A client that reads nothing leaves its body unpolled: after the second look the connection goes.
+        watched.overdue.set(watched.overdue.get() + 1);
+        if watched.overdue.get() == 2 {
+            watched.connection.kill();
         }
-        if let Some(why) = ended(worker, &watched).await {
-            tracing::info!(tenant = %watched.tenant, reason = why, "open stream cut");
-            worker.gateway.metrics.streams_cut.inc();
-            watched.cut.cut(why);
-        }
+        return;
+    }
+    if let Some(why) = ended(worker, watched).await {
+        tracing::info!(tenant = %watched.tenant, reason = why, "open stream cut");
+        worker.gateway.metrics.streams_cut.inc();
+        watched.cut.cut(why);
     }
 }
 
@@ -132,9 +138,8 @@ async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<&'static str> {
         return Some("links_stale");
     }
     let session = watched.session.borrow().clone();
-    let session = match worker.refreshed(&session).await {
-        Ok(session) => session,
-        Err(_) => return Some("links_stale"),
+    let Ok(Ok(session)) = tokio::time::timeout(LOOK_UP_TIMEOUT, worker.refreshed(&session)).await else {
+        return Some("links_stale");
     };
     watched.session.replace(Rc::clone(&session));
     super::authorize::still_allowed(worker, &session, watched, Millis::now()).err()

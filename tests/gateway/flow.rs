@@ -181,6 +181,9 @@ fn every_gate_tells_its_own_reason() {
         assert_eq!(record["managed_tenant_id"], tenant);
         assert_eq!(record["id"], answer.header("x-decision-id"));
     }
+    let nobody = rig.token_with("user-1", HOME1, json!({}));
+    Request::get("/api/tickets/1").bearer(&nobody).tenant("t-mfa").header("X-Request-ID", "near").send(rig.public);
+    assert_eq!(record_of(&rig, "near")["near_misses"], json!(["user"]));
     let mfa = rig.token_with("user-1", HOME1, json!({"roles": ["partner_msp_full"], "amr": ["pwd", "mfa"]}));
     assert_eq!(Request::get("/api/invoices").bearer(&mfa).tenant("t-mfa").send(rig.public).status, 200);
     let auditor =

@@ -76,6 +76,7 @@ fn inexact_requests_are_refused_in_our_own_words_and_reach_no_upstream() {
         ("path parameter", format!("GET /t/a;b=c HTTP/1.1\r\nHost: a\r\n{auth}\r\n"), "AMBIGUOUS_PATH"),
         ("encoded letter", format!("GET /t/%61 HTTP/1.1\r\nHost: a\r\n{auth}\r\n"), "AMBIGUOUS_PATH"),
         ("encoded percent", format!("GET /t/%2561 HTTP/1.1\r\nHost: a\r\n{auth}\r\n"), "AMBIGUOUS_PATH"),
+        ("encoded literal", format!("GET /colon/me%3Aact HTTP/1.1\r\nHost: a\r\n{auth}\r\n"), "AMBIGUOUS_PATH"),
         ("asterisk", format!("OPTIONS * HTTP/1.1\r\nHost: a\r\n{auth}\r\n"), "AMBIGUOUS_PATH"),
         ("TRACE", format!("TRACE /t/a HTTP/1.1\r\nHost: a\r\n{auth}\r\n"), "METHOD_NOT_ALLOWED"),
     ];

@@ -141,6 +141,15 @@ upstream = "up"
 response_timeout = "300ms"
 [[routes]]
 methods = ["GET"]
+path = "/colon/{id}"
+permission = "partner.tenants.list"
+upstream = "up"
+[[routes]]
+methods = ["*"]
+path = "/colon/me:act"
+access = "deny"
+[[routes]]
+methods = ["GET"]
 path = "/dead"
 permission = "partner.tenants.list"
 upstream = "dead"

@@ -3,7 +3,7 @@
 //! What a stored link could not be (an unknown override, a malformed network) is an error here; what it could be but
 //! has no effect (an override set to true outside the role's own set) has none here either.
 
-use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, de::IgnoredAny};
@@ -11,7 +11,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use crate::{
     domain::{
         Approval, Facts, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, PartnerId, Permission, PermissionSet,
-        TenantId, UserFacts, facts::Ancestor, permission::Kind, role::UnknownRole,
+        TenantId, UserFacts, facts::Ancestor, permission::Kind, role::UnknownRole, strict_json::UniqueKeys,
     },
     policy::Bundle,
 };
@@ -132,7 +132,7 @@ struct GivenLink<'a> {
     managed_tenant_id: Option<TenantId>,
     #[serde(borrow)]
     access_role: Cow<'a, str>,
-    custom_permissions: Option<BTreeMap<String, bool>>,
+    custom_permissions: Option<UniqueKeys<bool>>,
     start_date: Option<Millis>,
     end_date: Option<Millis>,
     is_active: Option<bool>,
@@ -208,7 +208,7 @@ impl GivenLink<'_> {
         let nil = uuid::Uuid::nil();
         let role: LinkRole = self.access_role.parse().map_err(|error: UnknownRole| error.to_string())?;
         let (mut granted, mut denied) = (PermissionSet::EMPTY, PermissionSet::EMPTY);
-        for (name, value) in self.custom_permissions.unwrap_or_default() {
+        for (name, value) in self.custom_permissions.map(|map| map.0).unwrap_or_default() {
             let set = PermissionSet::from_name(&name).map_err(|error| error.to_string())?;
             let into = if value { &mut granted } else { &mut denied };
             *into = into.union(set);

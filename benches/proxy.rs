@@ -15,6 +15,7 @@
 )]
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
@@ -74,16 +75,22 @@ fn main() {
 fn percore<F: Future<Output = ()>>(serve: impl Fn(TcpListener) -> F + Send + Sync + 'static) {
     let serve = Arc::new(serve);
     let address = bind("127.0.0.1:0".parse().unwrap()).local_addr().unwrap();
-    println!("{address}");
+    let ready = Arc::new(std::sync::Barrier::new(WORKERS + 1));
     let threads: Vec<_> = (0..WORKERS)
         .map(|_| {
-            let serve = Arc::clone(&serve);
+            let (serve, ready) = (Arc::clone(&serve), Arc::clone(&ready));
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                LocalSet::new().block_on(&runtime, async { serve(tokio_listener(address)).await });
+                LocalSet::new().block_on(&runtime, async {
+                    let listener = tokio_listener(address);
+                    ready.wait();
+                    serve(listener).await;
+                });
             })
         })
         .collect();
+    ready.wait();
+    println!("{address}");
     for thread in threads {
         thread.join().unwrap();
     }
@@ -275,6 +282,20 @@ impl Role {
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
+    /// CPU ticks of each kind of thread (`worker-0` and `worker-1` are `worker`).
+    fn threads(&self) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap() {
+            let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("stat")) else { continue };
+            let (name, rest) = (stat.split(['(', ')']).nth(1).unwrap(), stat.rsplit(')').next().unwrap());
+            let fields: Vec<&str> = rest.split_whitespace().collect();
+            let name = name.split('-').next().unwrap().to_owned();
+            let ticks = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+            *sums.entry(name).or_default() += ticks;
+        }
+        sums
+    }
+
     fn resident_mib(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -338,17 +359,25 @@ impl World {
     fn peer(&self, role: &str, name: &str) -> f64 {
         let peer = Role::start(role, &self.upstream.address.to_string());
         let heads = heads(&["x".repeat(500)], &["t".to_owned()], 1);
-        drive(peer.address, &heads, Some(heads.len() * 1000), self.seconds);
+        drive(peer.address, &heads, Some(1000), self.seconds);
         self.row(name, &peer, &heads, 0.0)
     }
 
     fn row(&self, name: &str, role: &Role, heads: &[Vec<u8>], bare: f64) -> f64 {
-        let before = role.ticks();
+        let (before, threads) = (role.ticks(), role.threads());
         let (requests, elapsed) = drive(role.address, heads, None, self.seconds);
         let cpu = (role.ticks() - before) as f64 / TICKS_PER_SECOND / requests as f64 * 100_000.0;
         let ratio = if bare > 0.0 { format!("{:.2}", cpu / bare) } else { "1.00".into() };
         let rate = requests as f64 / elapsed.as_secs_f64();
-        println!("{name:<46}{rate:>10.0}{cpu:>14.2}{ratio:>10}{:>10.1}", role.resident_mib());
+        let mut split = String::new();
+        for (thread, ticks) in role.threads() {
+            let ticks = ticks - threads.get(&thread).copied().unwrap_or(0);
+            let share = ticks as f64 / TICKS_PER_SECOND / requests as f64 * 100_000.0;
+            if share >= 0.05 {
+                split.push_str(&format!("  {thread} {share:.2}"));
+            }
+        }
+        println!("{name:<46}{rate:>10.0}{cpu:>14.2}{ratio:>10}{:>10.1}{split}", role.resident_mib());
         std::io::stdout().flush().unwrap();
         cpu
     }

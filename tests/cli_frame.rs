@@ -2,7 +2,7 @@
 
 mod cli_support;
 
-use cli_support::{linkgate, run};
+use cli_support::{Running, linkgate, run};
 use serde_json::Value;
 
 #[test]
@@ -124,6 +124,38 @@ fn a_command_that_needs_a_configuration_says_how_to_get_one() {
     assert_eq!(served.code, 3);
     assert!(served.err.contains("at least one issuer is needed"), "{}", served.err);
     assert!(served.err.contains("linkgate config print-default > linkgate.toml"), "{}", served.err);
+}
+
+#[test]
+fn check_warns_of_an_upstream_that_it_cannot_reach() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = run(&mut linkgate(&["config", "print-default"])).out;
+    std::fs::write(dir.path().join("linkgate.toml"), text.replace("http://127.0.0.1:8000", "https://isp.internal"))
+        .unwrap();
+    let checked = run(linkgate(&["check"]).current_dir(dir.path()).env("LINKGATE__AUDIT__WRITES", "os"));
+    assert_eq!(checked.code, 0, "{}{}", checked.out, checked.err);
+    assert!(checked.out.contains("warning: the upstream `isp` has an https address"), "{}", checked.out);
+}
+
+#[test]
+fn logs_have_no_colours_where_no_terminal_shows_them() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("linkgate.toml"), run(&mut linkgate(&["config", "print-default"])).out).unwrap();
+    let mut serve = std::process::Command::new("sh");
+    serve.args(["-c", "exec \"$0\" serve 2>&1", env!("CARGO_BIN_EXE_linkgate")]).current_dir(dir.path());
+    for (name, value) in
+        [("LISTEN__ADDRESS", "127.0.0.1:0"), ("HEALTH__ADDRESS", "127.0.0.1:0"), ("AUDIT__WRITES", "os")]
+    {
+        serve.env(format!("LINKGATE__{name}"), value);
+    }
+    let running = Running::start(&mut serve);
+    loop {
+        let line = running.line();
+        assert!(!line.contains('\u{1b}'), "{line:?}");
+        if line.contains("linkgate serves") {
+            break;
+        }
+    }
 }
 
 #[test]

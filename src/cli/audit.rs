@@ -236,11 +236,17 @@ async fn verify_journal<S: ChainHeads>(
     let options = VerifyOptions { from_segment: args.from_segment, stored_head: head };
     let result = verify(&audit.dir, options).map_err(|error| unreadable(error.into()))?;
     let mut text = format!(
-        "{} lines in {} segments, last record {} {}",
-        result.lines, result.segments, result.head.seq, result.head.hash
+        "{} lines in {} segment{}, last record {} {}",
+        result.lines,
+        result.segments,
+        if result.segments == 1 { "" } else { "s" },
+        result.head.seq,
+        result.head.hash
     );
-    if result.open_records > 0 {
-        text.push_str(&format!("\n{} records are open", result.open_records));
+    match result.open_records {
+        0 => {}
+        1 => text.push_str("\n1 record is open"),
+        many => text.push_str(&format!("\n{many} records are open")),
     }
     if result.being_written {
         text.push_str("\nthe last line is being written");
@@ -259,7 +265,10 @@ async fn verify_journal<S: ChainHeads>(
         let count = u64::try_from(result.findings.len()).unwrap_or(u64::MAX) + result.more_findings;
         return Err(Failure::new(
             Exit::Verification,
-            format_args!("the audit journal is not as it was written: {count} findings"),
+            format_args!(
+                "the audit journal is not as it was written: {count} finding{}",
+                if count == 1 { "" } else { "s" }
+            ),
         ));
     }
     if let Some(Err(error)) = stored {

@@ -111,6 +111,14 @@ impl Report {
                 self.warnings.push(Finding::plain(format!("no route leads to the upstream `{}`", upstream.name)));
             }
         }
+        for upstream in &config.upstreams {
+            if upstream.origin.iter().chain(upstream.tenants.values()).any(|origin| origin.https) {
+                self.warnings.push(Finding::plain(format!(
+                    "the upstream `{}` has an https address: this version speaks no TLS to upstreams and answers 503",
+                    upstream.name
+                )));
+            }
+        }
         if config.routes.is_empty() {
             self.warnings.push(Finding::plain("there are no routes: every request is refused".to_owned()));
         }

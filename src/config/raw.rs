@@ -97,7 +97,7 @@ raw! {
 
     /// Where partners, tenants, users and links are kept: SQLite, unless a Postgres URL is given.
     struct RawDatabase {
-        /// SQLite file.
+        /// SQLite file. Not set, and no Postgres URL either: `linkgate.db`.
         sqlite: Option<String> = None,
         /// File that holds the Postgres URL.
         postgres_url_file: Option<String> = None,

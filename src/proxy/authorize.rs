@@ -8,14 +8,14 @@ use super::{
     flow::Trail,
     respond::Failure,
     route::Route,
-    session::{PartnerUser, Session},
+    session::{self, PartnerUser, Session},
     tenant::{Placed, Scope},
     watch::Watched,
     worker::Worker,
 };
 use crate::{
     config::settings::Access,
-    domain::{Denial, ErrorCode, Facts, Gate, LinkFacts, Millis, Permission},
+    domain::{Denial, ErrorCode, Facts, Gate, LinkFacts, Millis, Permission, UserFacts},
     policy::{self, Permit, Refusal},
 };
 
@@ -88,9 +88,12 @@ fn ask(
     now: Millis,
 ) -> policy::Outcome {
     let bundle = worker.gateway.policies.current();
+    // A set that came into force since the session was resolved may have another role table.
+    let changed = (bundle.generation() != session.policies)
+        .then(|| UserFacts { holds: session::held(&session.caller, bundle.roles()), ..partner.facts.clone() });
     let mut memo = worker.memo.borrow_mut();
     let facts = Facts {
-        user: &partner.facts,
+        user: changed.as_ref().unwrap_or(&partner.facts),
         link,
         permission,
         switch_context: true,

@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::headers::StripList;
+use super::headers::{StripList, clean_trailers};
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -123,7 +123,7 @@ impl ClientStream {
                     }
                 } else if let Some(trailers) = frame.trailers_mut() {
                     // A protected header is no less protected behind the body (I2).
-                    self.strip.clean(trailers);
+                    clean_trailers(&self.strip, trailers);
                 }
                 if self.inner.is_end_stream() {
                     self.progress.ended.set(true);

@@ -6,10 +6,16 @@
 
 use bytes::Bytes;
 use http::header;
+use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::{flow::Trail, quota::Admitted, respond::Failure};
+use super::{
+    flow::Trail,
+    headers::{Single, single},
+    quota::Admitted,
+    respond::Failure,
+};
 use crate::domain::ErrorCode;
 
 /// Longest body that is read beforehand, in bytes.
@@ -42,6 +48,13 @@ pub async fn check(trail: &Trail, mut admitted: Admitted) -> Result<Checked, Fai
     if routed.parts.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         return Err(bad("body_encoding", "this route takes no compressed body"));
     }
+    // As a form, `{"a":"&tenant_id=x&"}` holds the field too; only a body that is declared JSON is read as nothing else.
+    if content_length(&routed.parts.headers) != Some(0)
+        && !is_json(&routed.parts.headers)
+        && !routed.body.is_end_stream()
+    {
+        return Err(bad("body_type", "this route takes a body of content type application/json only"));
+    }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(MAX_READ_BYTES);
     let reading = Limited::new(&mut routed.body, limit).collect();
     let bytes = match tokio::time::timeout(READ_TIMEOUT, reading).await {
@@ -61,6 +74,19 @@ pub async fn check(trail: &Trail, mut admitted: Admitted) -> Result<Checked, Fai
         return Err(bad("body_field", &format!("the request body must not hold `{pointer}`")));
     }
     Ok(Checked { admitted, read: Some(bytes) })
+}
+
+/// One `Content-Type`, `application/json` or `…+json`, in UTF-8.
+fn is_json(headers: &http::HeaderMap) -> bool {
+    let Single::One(value) = single(headers, header::CONTENT_TYPE) else { return false };
+    let Ok(text) = value.to_str() else { return false };
+    let mut parts = text.split(';').map(str::trim);
+    let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let json = kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"));
+    json && parts.all(|parameter| {
+        let parameter = parameter.to_ascii_lowercase();
+        !parameter.starts_with("charset") || matches!(parameter.as_str(), "charset=utf-8" | "charset=\"utf-8\"")
+    })
 }
 
 fn too_large() -> Failure {

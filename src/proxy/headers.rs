@@ -99,6 +99,20 @@ const NO_LOOKALIKE: &[&str] = &[
     "expect",
 ];
 
+/// Credentials and fields that would change how the message before them is read.
+const NO_TRAILER: &[&str] = &[
+    "x-api-key",
+    "set-cookie",
+    "cache-control",
+    "max-forwards",
+    "range",
+    "age",
+    "date",
+    "location",
+    "retry-after",
+    "vary",
+];
+
 /// The names that never pass from a client, compiled once.
 #[derive(Debug)]
 pub struct StripList {
@@ -169,6 +183,23 @@ fn nominated(headers: &HeaderMap) -> SmallVec<[HeaderName; 2]> {
     found
 }
 
+/// Cleans trailers: what is protected or a credential as a header is so behind the body too, and fields that frame,
+/// route or describe the message do not belong there (RFC 9110, section 6.5.1).
+pub fn clean_trailers(list: &StripList, trailers: &mut HeaderMap) {
+    list.clean(trailers);
+    let doomed: SmallVec<[HeaderName; 4]> = trailers
+        .keys()
+        .filter(|name| {
+            let name = name.as_str().replace('_', "-");
+            NO_LOOKALIKE.contains(&name.as_str()) || NO_TRAILER.contains(&name.as_str()) || name.starts_with("content-")
+        })
+        .cloned()
+        .collect();
+    for name in doomed {
+        trailers.remove(name);
+    }
+}
+
 /// Removes credentials beside the verified one: `X-API-Key` in both spellings and the named cookies.
 pub fn drop_second_credentials(headers: &mut HeaderMap, session_cookies: &[String]) {
     for name in ["x-api-key", "x_api_key", "x_api-key", "x-api_key"] {
@@ -181,8 +212,8 @@ pub fn drop_second_credentials(headers: &mut HeaderMap, session_cookies: &[Strin
     for value in headers.get_all(header::COOKIE) {
         for pair in value.as_bytes().split(|byte| *byte == b';') {
             let pair = pair.trim_ascii();
-            let name = pair.split(|byte| *byte == b'=').next().unwrap_or(pair).trim_ascii();
-            let is_session = session_cookies.iter().any(|cookie| cookie.as_bytes().eq_ignore_ascii_case(name));
+            // Some parsers split at commas too.
+            let is_session = pair.split(|byte| *byte == b',').any(|part| is_cookie(part, session_cookies));
             if !is_session && !pair.is_empty() {
                 if !kept.is_empty() {
                     kept.extend_from_slice(b"; ");
@@ -197,6 +228,17 @@ pub fn drop_second_credentials(headers: &mut HeaderMap, session_cookies: &[Strin
     {
         headers.insert(header::COOKIE, value);
     }
+}
+
+/// Whether a part of a cookie header can be read as one of these cookies. Parsers differ in what they trim from a name
+/// (Unicode spaces, quotes, controls), so all that cannot be a part of it is taken off its ends.
+fn is_cookie(part: &[u8], cookies: &[String]) -> bool {
+    let name = part.split(|byte| *byte == b'=').next().unwrap_or(part);
+    let of_name = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'');
+    let Some(first) = name.iter().position(of_name) else { return false };
+    let last = name.iter().rposition(of_name).unwrap_or(first);
+    let name = name.get(first..=last).unwrap_or_default();
+    cookies.iter().any(|cookie| cookie.as_bytes().eq_ignore_ascii_case(name))
 }
 
 /// The only value of a field, or why there is none.
@@ -257,6 +299,18 @@ mod tests {
         drop_second_credentials(&mut headers, &cookies);
         assert_eq!(headers.get("cookie").unwrap(), "a=1; b=2");
         assert_eq!(headers.len(), 1);
+        for spelled in [
+            "\u{a0}access_token=x",
+            "access_token\u{a0}=x",
+            "\"access_token\"=x",
+            "a=1, access_token=x",
+            "access_token",
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::COOKIE, HeaderValue::from_bytes(spelled.as_bytes()).unwrap());
+            drop_second_credentials(&mut headers, &cookies);
+            assert!(headers.is_empty(), "{spelled}");
+        }
         let mut headers = map(&[("cookie", "access_token=x")]);
         drop_second_credentials(&mut headers, &cookies);
         assert!(headers.is_empty());

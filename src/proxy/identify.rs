@@ -19,7 +19,6 @@ use crate::{
     config::settings::Access,
     domain::{ErrorCode, Millis},
     identity::{self, Caller, Presented, Source},
-    store::Reading,
 };
 
 /// A request with its caller; `None` only on public routes.
@@ -70,24 +69,33 @@ async fn known(worker: &Worker, trail: &mut Trail, headers: &HeaderMap, token: &
             };
             let named = tenant::named(headers);
             let home = named.as_ref().is_ok_and(|named| stays_home(&caller, named));
-            let reading = if home { Reading::HomeOnly } else { Reading::Fresh };
-            let resolved = session::resolve(worker, Arc::clone(&caller), keys, reading).await;
-            let session = match (resolved, named) {
-                (Ok(session), _) => session,
-                (Err(session::Unresolved), Err(conflict)) => return Err(conflict),
-                (Err(session::Unresolved), Ok(named)) => {
-                    // Who asked for which tenant is known all the same, and recorded.
-                    trail.stranger = Some(caller);
-                    trail.cross = !home;
-                    trail.managed_tenant = match named {
-                        Named::Tenant(tenant) if !home => Some(tenant),
-                        _ => None,
-                    };
-                    return Err(Failure::new(ErrorCode::LinksStale, "account_unknown"));
+            match session::resolve(worker, Arc::clone(&caller), keys).await {
+                Ok(session) => {
+                    worker.keep_session(token, &session);
+                    session
                 }
-            };
-            worker.keep_session(token, &session);
-            session
+                Err(session::Unresolved) => {
+                    let named = named?;
+                    let known_last = if home {
+                        session::resolve_for_home(worker, Arc::clone(&caller), keys).await
+                    } else {
+                        Err(session::Unresolved)
+                    };
+                    match known_last {
+                        Ok(session) => session,
+                        Err(session::Unresolved) => {
+                            // Who asked for which tenant is known all the same, and recorded.
+                            trail.stranger = Some(caller);
+                            trail.cross = !home;
+                            trail.managed_tenant = match named {
+                                Named::Tenant(tenant) if !home => Some(tenant),
+                                _ => None,
+                            };
+                            return Err(Failure::new(ErrorCode::LinksStale, "account_unknown"));
+                        }
+                    }
+                }
+            }
         }
     };
     trail.session = Some(Rc::clone(&session));

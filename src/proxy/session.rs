@@ -10,7 +10,7 @@ use http::HeaderValue;
 
 use super::worker::Worker;
 use crate::{
-    domain::{Denial, ErrorCode, Portfolio, Reason, UserFacts},
+    domain::{Denial, ErrorCode, PermissionSet, Portfolio, Reason, RoleTable, UserFacts},
     identity::{Caller, Remembered},
     store::Reading,
 };
@@ -67,13 +67,18 @@ impl Remembered for Rc<Session> {
 #[derive(Debug)]
 pub struct Unresolved;
 
-/// Looks the bearer up. A home request may go on with what was known last.
-pub async fn resolve(
-    worker: &Worker,
-    caller: Arc<Caller>,
-    keys: u64,
-    reading: Reading,
-) -> Result<Rc<Session>, Unresolved> {
+/// Looks the bearer up in data that is known to be fresh. Only such a session may be kept and used again.
+pub async fn resolve(worker: &Worker, caller: Arc<Caller>, keys: u64) -> Result<Rc<Session>, Unresolved> {
+    look_up(worker, caller, keys, Reading::Fresh).await
+}
+
+/// For one home request while the database is away: what was known last will do. Never to be kept: the change feed may
+/// come back between two of its reads, and the session would carry the old rows under the new epoch.
+pub async fn resolve_for_home(worker: &Worker, caller: Arc<Caller>, keys: u64) -> Result<Rc<Session>, Unresolved> {
+    look_up(worker, caller, keys, Reading::HomeOnly).await
+}
+
+async fn look_up(worker: &Worker, caller: Arc<Caller>, keys: u64, reading: Reading) -> Result<Rc<Session>, Unresolved> {
     let gateway = &worker.gateway;
     let directory = &gateway.directory;
     let epoch = directory.epoch();
@@ -93,9 +98,7 @@ pub async fn resolve(
         Ok(None) => Who::Plain,
         Ok(Some(id)) => match directory.portfolio(id, reading).await.map_err(|_| Unresolved)? {
             Some(portfolio) if caller.home_tenant.as_ref() == Some(&portfolio.partner.home_tenant_id) => {
-                let holds = bundle
-                    .roles()
-                    .holds(caller.roles.iter().map(|role| &**role), caller.permissions.iter().map(|name| &**name));
+                let holds = held(&caller, bundle.roles());
                 Who::Partner(Box::new(PartnerUser {
                     facts: UserFacts {
                         issuer: Arc::clone(&caller.issuer),
@@ -115,6 +118,11 @@ pub async fn resolve(
     };
     let user_header = text_header(&caller.sub);
     Ok(Rc::new(Session { caller, who, suspended, user_header, epoch, policies: bundle.generation(), keys }))
+}
+
+/// What the token grants by this role table.
+pub fn held(caller: &Caller, roles: &RoleTable) -> PermissionSet {
+    roles.holds(caller.roles.iter().map(|role| &**role), caller.permissions.iter().map(|name| &**name))
 }
 
 /// Ids may hold characters outside ASCII; they travel as their UTF-8 bytes.

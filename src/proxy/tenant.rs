@@ -53,10 +53,10 @@ pub fn named(headers: &http::HeaderMap) -> Result<Named, Failure> {
         Single::Absent => Ok(Named::Nothing),
         Single::Repeated => Err(conflict("X-Active-Tenant-Id stands more than once")),
         Single::One(value) => {
-            let text = std::str::from_utf8(value.as_bytes())
-                .map_err(|_| conflict("X-Active-Tenant-Id is not valid UTF-8"))?
-                .trim();
-            if text.is_empty() {
+            let text =
+                std::str::from_utf8(value.as_bytes()).map_err(|_| conflict("X-Active-Tenant-Id is not valid UTF-8"))?;
+            // Not trimmed beyond what HTTP trims: ids are compared byte for byte.
+            if text.trim_ascii().is_empty() {
                 return Err(conflict("X-Active-Tenant-Id is empty"));
             }
             if text.contains(',') {

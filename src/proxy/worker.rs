@@ -24,7 +24,7 @@ use crate::{
     identity::{Caller, Keyring, SignedCache, TokenCache, Verifier},
     limit::Limits,
     policy::{Memo, Policies},
-    store::{Directory, Reading},
+    store::Directory,
     upstream::{Pool, Upstream},
 };
 
@@ -106,6 +106,6 @@ impl Worker {
         if self.is_current(session) {
             return Ok(Rc::clone(session));
         }
-        session::resolve(self, Arc::clone(&session.caller), session.keys, Reading::Fresh).await
+        session::resolve(self, Arc::clone(&session.caller), session.keys).await
     }
 }

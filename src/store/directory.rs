@@ -180,11 +180,11 @@ impl Directory {
         if change.seq == 0 {
             return;
         }
-        self.known.changes.note(change.seq, &change.touched);
         if change.touched.iter().any(|touch| matches!(touch, Touch::Suspensions | Touch::All)) {
-            // Where this fails, the feed does the same at its next poll.
+            // Before the epoch grows. Where this fails, the feed does the same at its next poll.
             self.known.reload_suspended(&self.db, false).await.ok();
         }
+        self.known.changes.note(change.seq, &change.touched);
     }
 
     /// Whether an emergency suspension covers this user, session or token; everyone, until the first poll.

@@ -197,8 +197,9 @@ impl Feed {
     async fn restart(&self, conn: &mut Conn<'_>) -> Result<u64, FeedError> {
         let began = Instant::now();
         let seq = self.bounded(read_counter(conn)).await?;
-        self.known.changes.restart(seq);
+        // The epoch grows last: whoever keeps answers of their own must not find the old suspensions under the new epoch.
         self.bounded(self.known.reload_suspended(&self.db, true)).await?;
+        self.known.changes.restart(seq);
         self.known.stamp(began);
         tracing::info!(seq, "the link change feed is up");
         Ok(seq)

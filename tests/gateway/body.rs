@@ -33,6 +33,20 @@ fn refused_fields_are_found_in_every_spelling() {
     let good = r#"{"subject":"x","metadata":{"other":"tenant_id"}}"#;
     assert_eq!(post(good).status, 200);
     assert_eq!(rig.upstream.last().body, good.as_bytes());
+    for kind in [
+        "application/x-www-form-urlencoded",
+        "text/plain",
+        "application/json; charset=utf-16",
+        "multipart/form-data; boundary=x",
+    ] {
+        let form = rig.ask(
+            Request::new("POST", "/api/tickets")
+                .tenant("t-full")
+                .header("Content-Type", kind)
+                .body("\"&tenant_id=evil&\""),
+        );
+        assert_eq!(form.error(), "BAD_REQUEST", "{kind}");
+    }
     let packed =
         rig.ask(Request::new("POST", "/api/tickets").tenant("t-full").header("Content-Encoding", "gzip").json("{}"));
     assert_eq!(packed.error(), "BAD_REQUEST");
@@ -108,7 +122,7 @@ fn two_gib_go_up_and_down_with_flat_memory() {
         assert!(!piece.is_empty(), "ended after {total} bytes");
         total += piece.len() as u64;
         pieces += 1;
-        if pieces % 4096 == 0 {
+        if pieces.is_multiple_of(4096) {
             peak = peak.max(resident_kib());
         }
     }

@@ -107,3 +107,40 @@ fn stale_links_refuse_cross_tenant_requests_and_cut_their_streams() {
     }
     assert_eq!(rig.health("/readyz").status, 200);
 }
+
+/// While the change feed comes back, home requests are answered from what was known last. Nothing of that may be kept:
+/// a link that was revoked meanwhile stays closed, for the very token that hammers through the outage.
+#[test]
+fn nothing_learnt_during_an_outage_outlives_it() {
+    let rig = Rig::start();
+    let token = rig.token();
+    let home = Request::get("/own").bearer(&token).bytes();
+    let cross = Request::get("/api/invoices").bearer(&token).tenant("t-full");
+    assert_eq!(cross.send(rig.public).status, 200);
+    let away = rig.take_database_away();
+    std::thread::sleep(Duration::from_millis(1300));
+    rig.revoke_in(&away, "t-full");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut connection = Connection::open(rig.public);
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    connection.write(&home);
+                    assert_eq!(connection.answer().status, 200);
+                }
+            });
+        }
+        away.bring_back();
+        let since = Instant::now();
+        let mut answer = cross.send(rig.public);
+        while answer.status == 503 && since.elapsed() < Duration::from_secs(5) {
+            answer = cross.send(rig.public);
+        }
+        for _ in 0..100 {
+            assert_eq!(answer.error(), "TENANT_ACCESS_DENIED/link_inactive");
+            answer = cross.send(rig.public);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}

@@ -240,9 +240,20 @@ impl Rig {
 
     /// Moves the database file away, as a failed volume would.
     pub fn take_database_away(&self) -> Away {
-        let path = self.dir.path().join("linkgate.db");
-        std::fs::rename(&path, path.with_extension("away")).unwrap();
-        Away(path)
+        let away = Away(self.dir.path().to_owned());
+        away.rename("linkgate.db", "linkgate.away");
+        away
+    }
+
+    /// Revokes in the database that was taken away, as another replica would that still reaches it.
+    pub fn revoke_in(&self, away: &Away, tenant: &str) {
+        let settings = DatabaseSettings::Sqlite { path: away.0.join("linkgate.away") };
+        self.block_on(async {
+            let database = Database::open(&settings).await.unwrap();
+            let admin = Admin::new(&database, Arc::clone(&self.roles), false);
+            admin.revoke_link(&actor(), self.links[tenant], None).await.unwrap();
+            database.close().await;
+        });
     }
 
     pub fn health(&self, path: &str) -> Answer {
@@ -265,7 +276,17 @@ pub struct Away(PathBuf);
 
 impl Away {
     pub fn bring_back(self) {
-        std::fs::rename(self.0.with_extension("away"), &self.0).unwrap();
+        self.rename("linkgate.away", "linkgate.db");
+    }
+
+    /// The file and what SQLite keeps beside it; the file itself last, so that it never stands there without its log.
+    fn rename(&self, from: &str, to: &str) {
+        for ending in ["-wal", "-shm", ""] {
+            let (from, to) = (self.0.join(format!("{from}{ending}")), self.0.join(format!("{to}{ending}")));
+            if from.exists() {
+                std::fs::rename(from, to).unwrap();
+            }
+        }
     }
 }
 

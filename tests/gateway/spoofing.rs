@@ -127,11 +127,11 @@ fn trailers_carry_no_protected_header() {
     let mut connection = Connection::open(rig.public);
     let head = format!(
         "POST /t/a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nX-Active-Tenant-Id: t-full\r\n\
-         Trailer: x-tenant-id, x_user_id, x-sum\r\nTransfer-Encoding: chunked\r\n\r\n",
+         Trailer: x-tenant-id, x_user_id, x-api-key, cookie, authorization, content_type, x-sum\r\nTransfer-Encoding: chunked\r\n\r\n",
         rig.token()
     );
     connection.write(
-        format!("{head}2\r\nhi\r\n0\r\nx-tenant-id: {EVIL}\r\nx_user_id: {EVIL}\r\nx-sum: 7\r\n\r\n").as_bytes(),
+        format!("{head}2\r\nhi\r\n0\r\nx-tenant-id: {EVIL}\r\nx_user_id: {EVIL}\r\nx-api-key: {EVIL}\r\ncookie: access_token={EVIL}\r\nauthorization: Bearer {EVIL}\r\ncontent_type: {EVIL}\r\nx-sum: 7\r\n\r\n").as_bytes(),
     );
     assert_eq!(connection.answer().status, 200);
     let seen = rig.upstream.last();
@@ -161,7 +161,8 @@ fn a_repeated_or_malformed_credential_is_401_and_never_falls_through() {
     let token = rig.token();
     let cookie = format!("access_token={token}");
     let bearer = format!("Bearer {token}");
-    let rows: Vec<(&str, Vec<(&str, &str)>, u16)> = vec![
+    type Row<'a> = (&'a str, Vec<(&'a str, &'a str)>, u16);
+    let rows: Vec<Row<'_>> = vec![
         ("header", vec![("Authorization", &bearer)], 200),
         ("cookie", vec![("Cookie", &cookie)], 200),
         ("nothing", vec![], 401),

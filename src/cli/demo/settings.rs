@@ -1,4 +1,4 @@
-//! The demo's files: keys, secrets and a complete configuration for `serve`.
+//! The demo's files: keys, secrets, policies and a complete configuration for `serve`.
 
 use std::{
     io::Write,
@@ -15,6 +15,13 @@ use crate::{cli::outcome::Failure, identity::mint::DevKey};
 /// Where the shipped route table begins.
 const ROUTES_MARK: &str = "# ---- routes";
 const DEPLOYED: &str = include_str!("../../../deploy/linkgate.toml");
+
+/// The shipped policy set, as files: a running gateway reads them again when they change.
+const POLICIES: [(&str, &str); 3] = [
+    ("schema.cedarschema", include_str!("../../../policies/schema.cedarschema")),
+    ("roles.toml", include_str!("../../../policies/roles.toml")),
+    ("guardrails/examples.cedar", include_str!("../../../policies/guardrails/examples.cedar")),
+];
 
 /// Beyond the shipped table: endpoints that only the sample services have.
 const SAMPLE_ROUTES: &str = r#"
@@ -88,6 +95,11 @@ pub(super) fn write(dir: &Path, keys: &Keys, addresses: &Addresses, is_stable: b
     keys.issuer.write_jwks(&dir.join("issuer-jwks.json")).map_err(failed)?;
     keys.signing.write_pem(&dir.join("signing-key.pem")).map_err(failed)?;
     write_private(&dir.join("isp-jwt-secret"), &random_secret()?)?;
+    let policies = dir.join("policies");
+    std::fs::create_dir_all(policies.join("guardrails"))?;
+    for (name, text) in POLICIES {
+        std::fs::write(policies.join(name), text)?;
+    }
     let path = dir.join("linkgate.toml");
     write_private(&path, &configuration(addresses, is_stable))?;
     Ok(path)
@@ -118,6 +130,10 @@ sqlite = "linkgate.db"
 [audit]
 dir = "audit"
 {audit}
+
+# Change them while the gateway runs: a good set is in force at once, a bad one changes nothing.
+[policy]
+dir = "policies"
 
 [log]
 filter = "warn"

@@ -54,7 +54,9 @@ pub async fn refusal(worker: &Rc<Worker>, trail: &mut Trail, failure: &Failure) 
         // The record was opened; its ledger has completed it.
         return Ok(());
     }
-    if !is_recorded(trail) {
+    // A request that is refused because it cannot be recorded is not tried again: where only the promise could not be
+    // kept, its record stands already.
+    if !is_recorded(trail) || failure.code == ErrorCode::AuditUnavailable {
         log_request(worker, trail, failure.code.status(), 0, Some(failure.word()));
         return Ok(());
     }

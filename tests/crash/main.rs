@@ -1,0 +1,32 @@
+//! What the gateway promises when it dies: nothing that a client was told and nothing that was done is lost or doubled.
+//!
+//! Each test runs gateways in processes of their own (`gateway`), so that they can be killed, starved and stopped from
+//! outside, and holds what clients and upstream saw against the journal (`ledger`) and its index.
+
+#![expect(unreachable_pub, reason = "one test program; its modules share freely")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test that panics has failed, which is what it is for"
+)]
+
+#[path = "../gateway/client.rs"]
+#[allow(dead_code, reason = "shared with the gateway's tests, which use more of it")]
+mod client;
+#[path = "../gateway/upstream.rs"]
+#[allow(dead_code, reason = "shared with the gateway's tests, which use more of it")]
+mod upstream;
+
+mod gateway;
+mod ledger;
+mod load;
+mod relay;
+
+mod changes;
+mod database;
+mod disk;
+mod drain;
+mod kill;

@@ -65,7 +65,7 @@ raw! {
         address: String = "127.0.0.1:8080".to_owned(),
         /// Worker threads, each with a runtime of its own; 0: one a core.
         workers: u16 = 0,
-        /// Most connections open at once; further ones wait in the kernel's queue.
+        /// Most connections open at once; further ones are closed at once.
         max_connections: u32 = 10_000,
         /// Most headers of one request.
         max_header_count: u16 = 100,

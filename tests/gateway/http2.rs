@@ -239,3 +239,18 @@ fn settings_and_ping_floods_do_not_pile_up() {
         assert_eq!(rig.ask(super::client::Request::get("/own")).status, 200);
     }
 }
+
+/// A preface and then silence, or a head that never ends: both leave our pings unanswered.
+#[test]
+fn connections_that_answer_no_ping_are_closed() {
+    let rig = Rig::start();
+    let started = Instant::now();
+    let silent = raw(&rig);
+    let mut unfinished = raw(&rig);
+    unfinished.write_all(&frame(HEADERS, END_STREAM, 1, &block(PLAIN))).unwrap();
+    for mut stream in [silent, unfinished] {
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        assert!(read_until(&mut stream, |_, _, _| false).is_none());
+        assert!(started.elapsed() < Duration::from_secs(25), "open for {:?}", started.elapsed());
+    }
+}

@@ -158,7 +158,12 @@ impl Document {
     /// For people: where things are, and lines to paste.
     pub(super) fn text(&self, volatile: Option<&str>) -> String {
         let mut text = format!(
-            "\nlinkgate demo: {} partners' users, {} tenants, {} links\n\n  gateway        {}\n  health         {}/readyz\n  configuration  {}\n  tokens         {}/tokens/\n",
+            "\nlinkgate demo: {} partners with {} users, {} tenants, {} links\n\n  gateway        {}\n  health         {}/readyz\n  configuration  {}\n  tokens         {}/tokens/\n",
+            self.users
+                .iter()
+                .filter_map(|user| user.partner_id.as_ref())
+                .collect::<std::collections::BTreeSet<_>>()
+                .len(),
             self.users.iter().filter(|user| user.partner_id.is_some()).count(),
             self.tenants.len(),
             self.links.len(),

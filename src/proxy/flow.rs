@@ -95,6 +95,8 @@ async fn serve(
     let admitted = quota::admit(worker, trail, authorized)?;
     // Before the record is opened: a refused body is a refusal, not an aborted act.
     let checked = fields::check(trail, admitted).await?;
+    // Reading a body takes as long as its sender likes: what was revoked meanwhile must not be acted upon.
+    let checked = authorize::confirm(worker, trail, checked).await?;
     // Before the act: no upstream is called for what is not recorded (I3).
     let opened = account::open(worker, trail, checked).await?;
     forward::send(worker, trail, opened).await

@@ -182,3 +182,33 @@ fn an_upload_that_stands_still_ends() {
     assert_eq!(connection.answer().error(), "BAD_REQUEST");
     assert!(started.elapsed() < Duration::from_secs(3));
 }
+
+/// The decision is made before the body is read; a sender who takes their time must not act after a revocation.
+#[test]
+fn what_is_revoked_while_its_body_is_read_is_refused() {
+    let rig = Rig::start();
+    let body = r#"{"subject":"x"}"#;
+    let head = format!(
+        "POST /api/tickets HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nX-Active-Tenant-Id: t-full\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        rig.token(),
+        body.len()
+    );
+    let send = |pause: &dyn Fn()| {
+        let mut connection = Connection::open(rig.public);
+        connection.write(head.as_bytes());
+        connection.write(&body.as_bytes()[..5]);
+        pause();
+        connection.write(&body.as_bytes()[5..]);
+        connection.answer()
+    };
+    assert_eq!(send(&|| thread::sleep(Duration::from_millis(200))).status, 200);
+    let before = rig.upstream.count();
+    let answer = send(&|| {
+        thread::sleep(Duration::from_millis(200));
+        rig.revoke("t-full");
+        thread::sleep(Duration::from_millis(1000));
+    });
+    assert_eq!(answer.error(), "TENANT_ACCESS_DENIED/link_inactive");
+    assert_eq!(rig.upstream.count(), before);
+}

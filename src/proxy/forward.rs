@@ -19,7 +19,7 @@ use super::{
     query,
     respond::Failure,
     tunnel,
-    watch::Watched,
+    watch::{self, Watched},
     worker::Worker,
 };
 use crate::{
@@ -117,7 +117,13 @@ async fn attempt(
     ledger.upstream = Some(Arc::clone(&upstream.name));
     ledger.place = Some(upstream.enter().ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "upstream_full"))?);
     let outgoing = outgoing::build(worker, trail, checked, upstream, exchange)?;
-    ledger.registration = watch(trail, exchange).map(|watched| worker.streams.register(watched));
+    if let Some(watched) = watch(trail, exchange) {
+        ledger.registration = Some(worker.streams.register(Rc::clone(&watched)));
+        // The record may have waited for its disk: the sweep's own question, asked once before the act.
+        if let Some(why) = watch::ended(worker, &watched).await {
+            return Err(cut_short(why));
+        }
+    }
     let total = route.settings.total_timeout.map(|total| Instant::from_std(trail.started) + total);
     let patience = route.settings.response_timeout.unwrap_or(upstream.settings.response_timeout);
     let Outgoing { request, client_upgrade, tenant } = outgoing;

@@ -133,7 +133,7 @@ async fn look_at(worker: &Rc<Worker>, watched: &Watched) {
 }
 
 /// Why a stream may not go on; `None` while it may.
-async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<&'static str> {
+pub async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<&'static str> {
     if !worker.gateway.directory.is_fresh() {
         return Some("links_stale");
     }

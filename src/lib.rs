@@ -27,12 +27,13 @@
 //! | floor | rooms |
 //! | --- | --- |
 //! | 0 | [`domain`]: ids, permissions, roles, links, gates, errors: no runtime, socket or engine |
-//! | 1 | [`identity`] token to caller, signing · [`policy`] Cedar · [`audit`] journal and chain · [`upstream`] pools · [`limit`] quotas |
+//! | 1 | [`identity`] token to caller, signing · [`policy`] Cedar · [`audit`] journal and chain · [`upstream`] pools · [`limit`] quotas · [`connector`] what services say, as typed rows |
 //! | 2 | [`store`] SQLite and Postgres, change feed, audit index · [`config`] file to valid configuration, route table |
-//! | 3 | [`proxy`]: the stages |
-//! | 4 | [`server`]: listeners, workers, health |
-//! | 5 | [`app`]: composition root, reload, shutdown |
-//! | 6 | [`cli`]: one file a command |
+//! | 3 | [`portal`]: the consolidated API: fan-out, merge, writes, exports, alerts |
+//! | 4 | [`proxy`]: the stages |
+//! | 5 | [`server`]: listeners, workers, health |
+//! | 6 | [`app`]: composition root, reload, shutdown |
+//! | 7 | [`cli`]: one file a command |
 //!
 //! `sample` (feature `demo`) stands beside the floors: small upstreams that behave like the real services.
 //!
@@ -67,6 +68,7 @@
 pub mod domain;
 
 pub mod audit;
+pub mod connector;
 pub mod identity;
 pub mod limit;
 pub mod policy;
@@ -74,6 +76,8 @@ pub mod upstream;
 
 pub mod config;
 pub mod store;
+
+pub mod portal;
 
 pub mod proxy;
 

@@ -16,12 +16,14 @@ const FLOORS: &[(&str, u8)] = &[
     ("audit", 1),
     ("upstream", 1),
     ("limit", 1),
+    ("connector", 1),
     ("store", 2),
     ("config", 2),
-    ("proxy", 3),
-    ("server", 4),
-    ("app", 5),
-    ("cli", 6),
+    ("portal", 3),
+    ("proxy", 4),
+    ("server", 5),
+    ("app", 6),
+    ("cli", 7),
 ];
 
 /// Where a higher floor needs no more than another room's settings, that is what it names.

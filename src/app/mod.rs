@@ -1,4 +1,4 @@
-//! Floor 5: the composition root. Opens everything in order, runs until told to stop, and drains.
+//! Floor 6: the composition root. Opens everything in order, runs until told to stop, and drains.
 
 pub mod background;
 pub mod reload;
@@ -25,6 +25,7 @@ use crate::{
     identity::{IdentityError, Keyring, SigningError, Verifier},
     limit::Limits,
     policy::{Policies, PolicyErrors},
+    portal::Portal,
     proxy::{
         headers::StripList,
         metrics::Metrics,
@@ -197,6 +198,8 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
     let upstreams: Vec<Arc<Upstream>> = config.upstreams.iter().cloned().map(Upstream::new).collect();
     let routes = Routes::compile(&config.routes, &upstreams)?;
     let metrics = Metrics::register(registry, &routes)?;
+    let policies = Arc::new(policies);
+    let portal = config.portal.as_ref().map(|settings| Arc::new(Portal::new(settings, database, &policies)));
     let (journal, _) = background::open_journal(&config.audit, database).await?;
     let directory = Directory::start(database, &config.links);
     let patience = tokio::time::Instant::now() + FIRST_READING;
@@ -206,7 +209,8 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
     Ok(Gateway {
         routes,
         upstreams,
-        policies: Arc::new(policies),
+        policies,
+        portal,
         verifier: Arc::new(verifier),
         keyring,
         directory,

@@ -1,4 +1,4 @@
-//! Floor 6: the command line. One file a command; this one names them and maps the outcome to an exit code.
+//! Floor 7: the command line. One file a command; this one names them and maps the outcome to an exit code.
 //!
 //! A command is a struct of arguments and a `run`; `help` groups them, `context` gives them the configuration, a
 //! runtime and the database, `outcome` prints and ends. To add one: its file, a line in [`Command`], a line in

@@ -15,6 +15,7 @@
 mod errors;
 pub mod pattern;
 mod raw;
+mod raw_portal;
 mod resolve;
 pub mod route_table;
 mod scalar;

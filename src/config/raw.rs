@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{DurationText, QuotaText, SizeText};
+use super::{
+    raw_portal::RawPortal,
+    scalar::{DurationText, QuotaText, SizeText},
+};
 
 macro_rules! raw {
     ($($(#[$doc:meta])* struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* })+) => {$(
@@ -25,6 +28,8 @@ macro_rules! raw {
         }
     )+};
 }
+
+pub(super) use raw;
 
 raw! {
     /// The configuration of linkgate.
@@ -55,6 +60,8 @@ raw! {
         upstreams: BTreeMap<String, RawUpstream> = BTreeMap::new(),
         /// Which request goes where and needs what. What is not named is refused.
         routes: Vec<RawRoute> = Vec::new(),
+        /// The consolidated API for partners.
+        portal: RawPortal = RawPortal::default(),
         /// Logs on standard error.
         log: RawLog = RawLog::default(),
     }

@@ -29,6 +29,8 @@ pub struct Config {
     pub headers: HeaderSettings,
     pub upstreams: Vec<UpstreamSettings>,
     pub routes: Vec<RouteSettings>,
+    /// `None`: switched off.
+    pub portal: Option<PortalSettings>,
     pub log: LogSettings,
 }
 
@@ -66,6 +68,16 @@ pub enum DatabaseSettings {
         url: crate::domain::Secret,
         max_connections: u32,
     },
+}
+
+/// The consolidated API.
+#[derive(Clone, Debug)]
+pub struct PortalSettings {
+    /// Without a slash at the end.
+    pub base_paths: Vec<String>,
+    pub tenant_base_path: String,
+    /// Token roles of a tenant's own administrators.
+    pub tenant_admin_roles: Vec<String>,
 }
 
 /// Freshness and caching of links.

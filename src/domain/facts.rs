@@ -11,6 +11,8 @@ pub struct Partner {
     pub name: Arc<str>,
     pub home_tenant_id: TenantId,
     pub active: bool,
+    /// An emergency suspension covers the partner, or all partner access.
+    pub suspended: bool,
 }
 
 /// One row of `partner_users`: whom the token's (issuer, `sub`) is.

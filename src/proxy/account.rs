@@ -19,8 +19,8 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    audit::{AuditUnavailable, Completion, Decision, Durability, OpenRecord, Opening},
-    config::settings::Access,
+    audit::{AuditUnavailable, Completion, Decision, Durability, OpenRecord, Opening, SliceOutcome},
+    config::settings::{Access, RouteClass},
     domain::{DecisionId, ErrorCode},
 };
 
@@ -36,16 +36,21 @@ pub struct Opened {
 
 /// Opens the record where one is due: partner users, and whoever names a managed tenant.
 pub async fn open(worker: &Rc<Worker>, trail: &mut Trail, checked: Checked) -> Result<Opened, Failure> {
+    Ok(Opened { checked, ledger: begin(worker, trail).await? })
+}
+
+/// Opens the record of what is about to be done.
+pub async fn begin(worker: &Rc<Worker>, trail: &mut Trail) -> Result<Ledger, Failure> {
     let mut record = None;
     if is_recorded(trail) {
         let id = DecisionId::generate();
         let bundle = worker.gateway.policies.current();
         let opening = opening(trail, id, Decision::Allow, None, bundle.version());
-        let opened = worker.gateway.journal.admit(&opening, durability(trail)).await;
+        let opened = worker.gateway.journal.admit(&opening, durability(worker, trail)).await;
         record = Some(opened.map_err(|error| unrecorded(worker, trail, &error))?);
         trail.decision_id = Some(id);
     }
-    Ok(Opened { checked, ledger: Ledger::new(worker, trail, record) })
+    Ok(Ledger::new(worker, trail, record))
 }
 
 /// Records a refusal. What is refused before the caller is known is counted, not journalled.
@@ -69,7 +74,7 @@ pub async fn refusal(worker: &Rc<Worker>, trail: &mut Trail, failure: &Failure) 
         ..Completion::default()
     };
     // Both lines at once: a refusal is never left open by a crash, and keeps its reason.
-    let recorded = worker.gateway.journal.record(&opening, &completion, durability(trail)).await;
+    let recorded = worker.gateway.journal.record(&opening, &completion, durability(worker, trail)).await;
     recorded.map_err(|error| unrecorded(worker, trail, &error))?;
     trail.decision_id = Some(id);
     log_request(worker, trail, failure.code.status(), 0, Some(failure.word()));
@@ -85,8 +90,14 @@ fn is_recorded(trail: &Trail) -> bool {
 }
 
 /// Without a rule (a refusal before routing) the strictest class applies.
-fn durability(trail: &Trail) -> Durability {
-    trail.route.as_ref().map_or(Durability::Disk, |route| route.settings.durability)
+fn durability(worker: &Worker, trail: &Trail) -> Durability {
+    let audit = &worker.gateway.settings.audit;
+    match (&trail.route, trail.endpoint) {
+        (Some(route), _) => route.settings.durability,
+        (None, Some((spec, _))) if spec.class == RouteClass::Read => audit.reads,
+        (None, Some(_)) => audit.writes,
+        (None, None) => Durability::Disk,
+    }
 }
 
 fn opening<'t>(
@@ -108,13 +119,11 @@ fn opening<'t>(
         partner_id: partner.map(|partner| partner.facts.partner_id),
         partner_name: partner.map(|partner| &*partner.portfolio.partner.name),
         partner_tenant_id: partner.map(|partner| partner.portfolio.partner.home_tenant_id.as_str()),
-        action: trail.route.as_ref().map(|route| match route.settings.access {
-            Access::Permission(permission) => permission.name(),
-            Access::Home => "home",
-            Access::Public => "public",
-            Access::Deny => "deny",
-        }),
-        resource_type: trail.route.as_ref().and_then(|route| route.resource_type.as_deref()),
+        action: action(trail),
+        resource_type: match trail.endpoint {
+            Some((spec, _)) => Some(spec.resource),
+            None => trail.route.as_ref().and_then(|route| route.resource_type.as_deref()),
+        },
         resource_id: trail.resource_id.as_deref(),
         managed_tenant_id: trail.managed_tenant.as_ref().filter(|_| trail.cross).map(|tenant| tenant.as_str()),
         link_id: trail.link.as_ref().map(|link| link.link.id),
@@ -128,8 +137,21 @@ fn opening<'t>(
         client_ip: Some(trail.client_ip),
         user_agent: trail.user_agent.as_ref().and_then(|value| value.to_str().ok()),
         mfa: caller.is_some_and(|caller| caller.mfa),
+        slices: &trail.slices,
         ..Opening::new(id, trail.now, trail.method.as_str(), target, trail.request_id.as_str())
     }
+}
+
+fn action(trail: &Trail) -> Option<&'static str> {
+    if let Some((spec, _)) = trail.endpoint {
+        return Some(spec.action());
+    }
+    trail.route.as_ref().map(|route| match route.settings.access {
+        Access::Permission(permission) => permission.name(),
+        Access::Home => "home",
+        Access::Public => "public",
+        Access::Deny => "deny",
+    })
 }
 
 fn unrecorded(worker: &Worker, trail: &Trail, error: &AuditUnavailable) -> Failure {
@@ -162,6 +184,10 @@ pub struct Ledger {
     pub lease: Option<(crate::upstream::Lease<super::body::RequestBody>, Rc<super::body::Progress>)>,
     /// The word for an outcome that overturns or explains: an upstream's failure, a limit passed.
     pub reason: Option<&'static str>,
+    /// Set where the outcome overturns the opening's decision.
+    pub overturned: Option<Decision>,
+    /// How each tenant's slice of a consolidated request ended.
+    pub slices: Vec<SliceOutcome>,
     settled: bool,
 }
 
@@ -184,6 +210,8 @@ impl Ledger {
             registration: None,
             lease: None,
             reason: None,
+            overturned: None,
+            slices: Vec::new(),
             settled: false,
         }
     }
@@ -210,9 +238,9 @@ impl Ledger {
                 duration_us,
                 upstream: self.upstream.clone(),
                 aborted: ending.aborted.is_some(),
-                decision: None,
+                decision: self.overturned,
                 reason: reason.map(Into::into),
-                slices: Vec::new(),
+                slices: std::mem::take(&mut self.slices),
             });
         }
         if let Some(line) = self.trail.line.take() {

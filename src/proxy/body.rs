@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::headers::{StripList, clean_trailers};
+pub use super::owned_body::OwnedBody;
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +31,8 @@ pub enum Broken {
     Upstream,
     #[error("the route's total time is over")]
     Deadline,
+    #[error("the gateway could not finish its answer")]
+    Own,
     #[error("the link behind this stream ended: {0}")]
     Cut(&'static str),
 }
@@ -194,6 +197,8 @@ pub enum ResponseBody {
     Empty,
     Full(Option<Bytes>),
     Stream(Box<UpstreamStream>),
+    /// An answer of the gateway's own, accounted for when it has been sent.
+    Owned(Box<OwnedBody>),
 }
 
 impl std::fmt::Debug for ResponseBody {
@@ -202,6 +207,7 @@ impl std::fmt::Debug for ResponseBody {
             Self::Empty => "Empty",
             Self::Full(_) => "Full",
             Self::Stream(_) => "Stream",
+            Self::Owned(_) => "Owned",
         })
     }
 }
@@ -274,6 +280,7 @@ impl Body for ResponseBody {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(stream) => stream.poll(cx),
+            Self::Owned(owned) => owned.poll(cx),
         }
     }
 
@@ -282,6 +289,7 @@ impl Body for ResponseBody {
             Self::Empty | Self::Full(None) => true,
             Self::Full(Some(_)) => false,
             Self::Stream(stream) => stream.inner.is_end_stream(),
+            Self::Owned(owned) => owned.is_end(),
         }
     }
 
@@ -290,6 +298,7 @@ impl Body for ResponseBody {
             Self::Empty | Self::Full(None) => SizeHint::with_exact(0),
             Self::Full(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             Self::Stream(stream) => stream.inner.size_hint(),
+            Self::Owned(owned) => owned.size_hint(),
         }
     }
 }

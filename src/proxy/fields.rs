@@ -44,7 +44,7 @@ pub async fn check(trail: &Trail, mut admitted: Admitted) -> Result<Checked, Fai
         return Ok(Checked { admitted, read: None });
     }
     let bad = |detail, message: &str| Failure::new(ErrorCode::BadRequest, detail).saying(message);
-    if routed.parts.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+    if is_encoded(&routed.parts.headers) {
         return Err(bad("body_encoding", "this route takes no compressed body"));
     }
     // As a form, `{"a":"&tenant_id=x&"}` holds the field too; only a body that is declared JSON is read as nothing else.
@@ -76,6 +76,15 @@ pub async fn check(trail: &Trail, mut admitted: Admitted) -> Result<Checked, Fai
         return Err(bad("body_field", &format!("the request body must not hold `{pointer}`")));
     }
     Ok(Checked { admitted, read: Some(bytes) })
+}
+
+/// JSON as it is, and nothing that another reader could take it for.
+pub fn is_plain_json(headers: &http::HeaderMap) -> bool {
+    is_json(headers) && !is_encoded(headers)
+}
+
+fn is_encoded(headers: &http::HeaderMap) -> bool {
+    headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity")
 }
 
 /// One `Content-Type`, `application/json` or `…+json`, in UTF-8.

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use super::{
     account, authorize,
     body::ResponseBody,
-    fields, forward, identify, intake,
+    consolidated, fields, forward, identify, intake,
     metrics::Measured,
     quota,
     respond::{self, Failure},
@@ -24,6 +24,7 @@ use super::{
 use crate::{
     domain::{DecisionId, LinkFacts, Millis, RequestId, TenantId},
     identity::Caller,
+    portal::Spec,
 };
 
 /// The connection that a request came on.
@@ -49,6 +50,10 @@ pub struct Trail {
     /// An HTTP/1 upgrade was asked for: if it is not made, the connection closes.
     pub upgrade_asked: bool,
     pub route: Option<Arc<Route>>,
+    /// The endpoint of the consolidated API, with its place in the table, instead of a route.
+    pub endpoint: Option<(&'static Spec, usize)>,
+    /// Each tenant's part of a consolidated request, for the record.
+    pub slices: Vec<crate::audit::Slice>,
     pub resource_id: Option<Box<str>>,
     pub session: Option<Rc<Session>>,
     /// Verified, where the account behind the token could not be looked up.
@@ -87,6 +92,9 @@ async fn serve(
         return Ok(own);
     }
     // The path first: an unknown route says nothing about who may call it.
+    if let Some(endpoint) = consolidated::find(worker, trail, &request)? {
+        return consolidated::serve(worker, trail, request, endpoint).await;
+    }
     let routed = route::find(worker, trail, request)?;
     let (identified, named) = identify::caller(worker, trail, routed).await?;
     let placed = tenant::place(trail, identified, named)?;

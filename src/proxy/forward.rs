@@ -231,7 +231,7 @@ fn explained(failure: Failure, exchange: &Exchange) -> Failure {
         }
         Some(Broken::Cut(why)) => cut_short(why),
         Some(Broken::Client) => Failure::new(ErrorCode::BadRequest, "client_disconnected"),
-        Some(Broken::Upstream | Broken::Deadline) | None => failure,
+        Some(Broken::Upstream | Broken::Deadline | Broken::Own) | None => failure,
     }
 }
 

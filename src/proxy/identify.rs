@@ -36,23 +36,33 @@ pub async fn caller(worker: &Worker, trail: &mut Trail, routed: Routed) -> Resul
     if routed.route.settings.access == Access::Public {
         return Ok((Identified { routed, session: None, source: None }, Named::Nothing));
     }
+    let (session, source, named) = bearer(worker, trail, &routed.parts).await?;
+    Ok((Identified { routed, session: Some(session), source: Some(source) }, named))
+}
+
+/// The bearer of the request's one good token, with the tenant that is named.
+pub async fn bearer(
+    worker: &Worker,
+    trail: &mut Trail,
+    parts: &http::request::Parts,
+) -> Result<(Rc<Session>, Source, Named), Failure> {
     let settings = &worker.gateway.settings;
-    let (token, source) = match identity::bearer(&routed.parts.headers, settings.identity.cookie.as_deref()) {
+    let (token, source) = match identity::bearer(&parts.headers, settings.identity.cookie.as_deref()) {
         Presented::Token(token, source) => (token, source),
         Presented::None => return Err(Failure::new(ErrorCode::Unauthorized, "no_credential")),
         Presented::Bad => return Err(Failure::new(ErrorCode::Unauthorized, "bad_credential")),
     };
     // A browser sends a cookie by itself, whoever's page asks; for a WebSocket even with GET.
-    let unsafe_act = !routed.parts.method.is_safe() || trail.upgrade_asked;
-    let authority = routed.parts.uri.authority().map(http::uri::Authority::as_str);
-    if source == Source::Cookie && unsafe_act && !identity::same_origin(&routed.parts.headers, authority) {
+    let unsafe_act = !parts.method.is_safe() || trail.upgrade_asked;
+    let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+    if source == Source::Cookie && unsafe_act && !identity::same_origin(&parts.headers, authority) {
         return Err(Failure::new(ErrorCode::Unauthorized, "cross_origin_cookie")
             .saying("a cookie is not accepted from another origin"));
     }
-    let session = known(worker, trail, &routed.parts.headers, token).await?;
+    let session = known(worker, trail, &parts.headers, token).await?;
     // Told before anything about the account is, but recorded as the account's.
-    let named = tenant::named(&routed.parts.headers)?;
-    Ok((Identified { routed, session: Some(session), source: Some(source) }, named))
+    let named = tenant::named(&parts.headers)?;
+    Ok((session, source, named))
 }
 
 /// The bearer of a good token, from memory or looked up. Left on the trail, so that whatever is refused from here on is

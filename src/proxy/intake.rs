@@ -36,6 +36,8 @@ pub fn begin(worker: &Rc<Worker>, peer: Peer, request: &Request<Incoming>) -> Tr
         user_agent: headers.get(header::USER_AGENT).cloned(),
         upgrade_asked: request.version() <= Version::HTTP_11 && headers.contains_key(header::UPGRADE),
         route: None,
+        endpoint: None,
+        slices: Vec::new(),
         resource_id: None,
         session: None,
         stranger: None,

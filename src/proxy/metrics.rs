@@ -11,6 +11,7 @@ use super::{
     route::Routes,
     worker::{Gateway, Worker},
 };
+use crate::portal::endpoint;
 
 /// All metrics of the request path, with handles ready for every route.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct Metrics {
     requests: Vec<[IntCounter; 5]>,
     unrouted: [IntCounter; 5],
     seconds: Vec<Histogram>,
+    /// By place in the table of the consolidated API.
+    endpoints: Vec<([IntCounter; 5], Histogram)>,
     refusals: IntCounterVec,
     pub in_flight: IntGauge,
     pub connections: IntGauge,
@@ -71,6 +74,13 @@ impl Metrics {
         Ok(Self {
             requests: routes.iter().map(|route| handles(&route.settings.path)).collect(),
             unrouted: handles(""),
+            endpoints: endpoint::TABLE
+                .iter()
+                .map(|spec| {
+                    let label = spec.label();
+                    (handles(&label), seconds.with_label_values(&[&label]))
+                })
+                .collect(),
             seconds: routes.iter().map(|route| seconds.with_label_values(&[&route.settings.path])).collect(),
             refusals,
             in_flight,
@@ -104,14 +114,17 @@ impl Measured {
     pub fn head(self, worker: &Worker, trail: &Trail, status: StatusCode) {
         let metrics = &worker.gateway.metrics;
         let class = usize::from(status.as_u16() / 100).saturating_sub(1);
-        let handles = match &trail.route {
-            Some(route) => metrics.requests.get(route.index),
-            None => Some(&metrics.unrouted),
+        let endpoint = trail.endpoint.and_then(|(_, index)| metrics.endpoints.get(index));
+        let handles = match (&trail.route, endpoint) {
+            (Some(route), _) => metrics.requests.get(route.index),
+            (None, Some((handles, _))) => Some(handles),
+            (None, None) => Some(&metrics.unrouted),
         };
         if let Some(counter) = handles.and_then(|handles| handles.get(class)) {
             counter.inc();
         }
-        if let Some(histogram) = trail.route.as_ref().and_then(|route| metrics.seconds.get(route.index)) {
+        let routed = trail.route.as_ref().and_then(|route| metrics.seconds.get(route.index));
+        if let Some(histogram) = routed.or(endpoint.map(|(_, histogram)| histogram)) {
             histogram.observe(trail.started.elapsed().as_secs_f64());
         }
     }

@@ -1,4 +1,4 @@
-//! Floor 3: a request's way from its head to its answer. `flow` is the list of stages; the others follow in its order.
+//! Floor 4: a request's way from its head to its answer. `flow` is the list of stages; the others follow in its order.
 
 pub mod flow;
 
@@ -20,6 +20,8 @@ pub mod fields;
 
 pub mod account;
 
+pub mod consolidated;
+
 pub mod credential;
 pub mod forward;
 pub mod headers;
@@ -27,6 +29,7 @@ pub mod outgoing;
 pub mod query;
 
 pub mod body;
+mod owned_body;
 pub mod tunnel;
 pub mod watch;
 

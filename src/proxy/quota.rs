@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use super::{authorize::Authorized, flow::Trail, respond::Failure, tenant::Scope, worker::Worker};
 use crate::{
-    domain::ErrorCode,
-    limit::{Moment, Taken},
+    domain::{ErrorCode, TenantId},
+    limit::{Class, Moment, Taken},
 };
 
 /// A request that was decided and counted.
@@ -31,6 +31,39 @@ pub fn admit(worker: &Rc<Worker>, trail: &mut Trail, authorized: Authorized) -> 
         }
     }
     Ok(Admitted(authorized))
+}
+
+/// Counts a call of the consolidated API: by its class, and per (partner, tenant) where it acts in a tenant.
+pub fn consolidated(
+    worker: &Rc<Worker>,
+    trail: &mut Trail,
+    class: &Class,
+    named: Option<&TenantId>,
+) -> Result<(), Failure> {
+    let limits = &worker.gateway.limits;
+    let now = moment(trail);
+    let Some(session) = &trail.session else { return Ok(()) };
+    let Some(partner) = session.partner() else {
+        // A tenant's administrator works at home.
+        return bind(trail, [limits.home(&session.caller.issuer, &session.caller.sub, now), None]);
+    };
+    let by_tenant = named.and_then(|tenant| {
+        let link = partner.portfolio.link(tenant.as_str())?;
+        limits.tenant(link.link.partner_id, &link.link.tenant_id, link.link.id, now)
+    });
+    bind(trail, [limits.class(*class, partner.facts.partner_id, now), by_tenant])
+}
+
+/// The tightest bucket is shown; an empty one refuses.
+fn bind(trail: &mut Trail, taken: [Option<Taken>; 2]) -> Result<(), Failure> {
+    let tightest = taken.into_iter().flatten().min_by_key(|taken| (taken.allowed, taken.remaining));
+    if let Some(taken) = tightest {
+        trail.bucket = Some(taken);
+        if !taken.allowed {
+            return Err(exceeded(&taken));
+        }
+    }
+    Ok(())
 }
 
 /// Counts a refusal; when the bucket is empty, 429 takes the place of the refusal.

@@ -3,6 +3,8 @@
 //! A message never names a tenant, link or policy that the caller may not know of: the only id told back is one that
 //! the caller sent. The full reason stands in the audit record.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
@@ -23,11 +25,13 @@ pub struct Failure {
     pub allow: Option<String>,
     /// A message of its own, free of secrets.
     pub message: Option<String>,
+    /// What is wrong with each field of a query or body, by its name.
+    pub fields: Vec<(String, String)>,
 }
 
 impl Failure {
     pub fn new(code: ErrorCode, detail: &'static str) -> Self {
-        Self { code, reason: None, detail, retry_after: None, allow: None, message: None }
+        Self { code, reason: None, detail, retry_after: None, allow: None, message: None, fields: Vec::new() }
     }
 
     /// The same with a message for the caller.
@@ -69,16 +73,20 @@ struct Details<'a> {
     tenant_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    /// One entry a field.
+    #[serde(flatten)]
+    fields: BTreeMap<&'a str, &'a str>,
 }
 
 /// Renders a failure. `named_tenant`: the tenant id as the caller sent it.
 pub fn failure(failure: &Failure, request_id: &RequestId, named_tenant: Option<&str>) -> Response<ResponseBody> {
     let now = jiff::Timestamp::now();
+    let fields = failure.fields.iter().map(|(field, message)| (field.as_str(), message.as_str())).collect();
     let body = Envelope {
         error: ErrorBody {
             code: failure.code.as_str(),
             message: failure.message.as_deref().unwrap_or_else(|| message(failure.code, failure.reason)),
-            details: Details { tenant_id: named_tenant, reason: failure.reason.map(Reason::as_str) },
+            details: Details { tenant_id: named_tenant, reason: failure.reason.map(Reason::as_str), fields },
             request_id: request_id.as_str(),
             timestamp: format!("{now:.0}"),
         },

@@ -24,6 +24,7 @@ use crate::{
     identity::{Caller, Keyring, SignedCache, TokenCache, Verifier},
     limit::Limits,
     policy::{Memo, Policies},
+    portal::Portal,
     store::Directory,
     upstream::{Pool, Upstream},
 };
@@ -40,6 +41,8 @@ pub struct Gateway {
     pub directory: Arc<Directory>,
     pub journal: Arc<Journal>,
     pub limits: Limits,
+    /// `None`: switched off.
+    pub portal: Option<Arc<Portal>>,
     pub metrics: Metrics,
     pub strip: Arc<StripList>,
     pub no_policies: Arc<[Arc<str>]>,

@@ -1,4 +1,4 @@
-//! Floor 4: listeners and workers: from sockets to requests.
+//! Floor 5: listeners and workers: from sockets to requests.
 //!
 //! `workers` accepts and spreads, `connection` serves one client, `framing` and `guard` let only exact HTTP/1 through.
 //! `health` is a listener of its own. TLS will wrap the socket that `connection` is given.

@@ -26,6 +26,7 @@ mod outbox;
 mod changes;
 mod directory;
 mod feed;
+mod managed;
 mod portfolio;
 
 #[doc(hidden)]
@@ -36,6 +37,7 @@ pub use audit_index::AuditStore;
 pub use database::Database;
 pub use directory::{Directory, LinksUnavailable, LoadHook, Reading};
 pub use error::StoreError;
+pub use managed::managed_tenants;
 pub use records::{
     HistoryRecord, LinkRecord, PartnerRecord, Stamps, SuspensionRecord, SuspensionScope, TenantRecord, UserRecord,
 };

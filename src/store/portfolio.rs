@@ -59,13 +59,14 @@ pub(crate) async fn load_portfolio(db: Database, partner: PartnerId) -> Result<L
     let Some(row) = tx.row(sql, &[partner.0.into()]).await? else {
         return Ok(Loaded { as_of, value: None });
     };
+    let overlay = Overlay::load(&mut tx).await?;
     let partner = Partner {
         id: partner,
         name: row.str(0)?.into(),
         home_tenant_id: tenant_id("partners", &row, "home_tenant_id")?,
         active: row.flag(2)?,
+        suspended: overlay.all || overlay.partners.contains(&partner.to_string()),
     };
-    let overlay = Overlay::load(&mut tx).await?;
     let ancestors = load_ancestors(&mut tx, partner.id, &overlay).await?;
     let rows = tx
         .rows(

@@ -5,6 +5,7 @@
 //! was any error, so a made-up value never configures anything.
 
 mod identity;
+mod portal;
 mod routes;
 mod secrets;
 mod sections;
@@ -76,6 +77,7 @@ impl Resolver<'_> {
             limits: self.limits(&raw.limits),
             headers: self.headers(&raw.headers),
             upstreams,
+            portal: self.portal(&raw.portal, &routes),
             routes,
             log: self.log(&raw.log),
             listen,

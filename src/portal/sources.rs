@@ -1,0 +1,234 @@
+//! Asking the services behind the gateway about one tenant: connectors, credentials, sockets.
+//!
+//! Every call names a [`Site`], which is made from a granted slice, carries the gateway's own credential for that tenant,
+//! and ends at its deadline. Nothing is cached here and nothing is merged.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rust_decimal::Decimal;
+use tokio::time::Instant;
+
+use super::{Granted, query::Period};
+use crate::{
+    connector::rows::{
+        BreachRow, InvoiceRow, InvoiceStatus, MetricsRow, Priority, TenantRow, TicketRow, TicketStatus, UptimeDay,
+        UsageRow,
+    },
+    domain::{LinkFacts, TenantId},
+};
+
+/// One tenant, by the link that lets us ask about it.
+#[derive(Clone, Debug)]
+pub struct Site {
+    link: Arc<LinkFacts>,
+}
+
+impl From<&Granted> for Site {
+    fn from(granted: &Granted) -> Self {
+        Self { link: Arc::clone(granted.link()) }
+    }
+}
+
+impl Site {
+    pub fn tenant(&self) -> &TenantId {
+        &self.link.link.tenant_id
+    }
+
+    pub fn link(&self) -> &Arc<LinkFacts> {
+        &self.link
+    }
+}
+
+/// Why a source did not answer, or not well.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// No answer before the deadline.
+    #[error("no answer in time")]
+    Timeout,
+    /// No connector is configured for this tenant and this kind of data.
+    #[error("no connector is configured for {0}")]
+    NoConnector(&'static str),
+    /// The address cannot be reached, its breaker is open, or too many calls are under way.
+    #[error("the service is not available: {0}")]
+    Unavailable(String),
+    /// An answer that is none: a status, a redirect, no JSON, a pointer that leads nowhere. Names tenant and pointer,
+    /// and holds nothing of the answer's content.
+    #[error("{0}")]
+    Answer(String),
+}
+
+/// Why a write cannot be said to have been done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// Certainly not done: never sent.
+    #[error(transparent)]
+    NotSent(SourceError),
+    /// The service refused it with this status, and said so.
+    #[error("the service refused it with status {0}")]
+    Refused(u16),
+    #[error("not found")]
+    NotFound,
+    /// It may have been received: never sent again.
+    #[error("whether it was done is not known: {0}")]
+    Unknown(SourceError),
+}
+
+/// What is asked of an invoice list. A connector narrows what the service can narrow; the caller tests every row again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct InvoiceFilter {
+    /// By `invoice_date`; `None`: whatever the date.
+    pub period: Option<Period>,
+    /// Only these; empty: all. `overdue` is computed by the caller, so a connector asks for more than it.
+    pub status: Vec<InvoiceStatus>,
+    pub line_items: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TicketFilter {
+    pub status: Vec<TicketStatus>,
+    pub priority: Vec<Priority>,
+}
+
+/// How a list was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// The source holds more rows than `max_rows_per_source`.
+    pub truncated: bool,
+}
+
+/// A ticket to be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTicket {
+    pub subject: String,
+    pub description: String,
+    pub priority: Priority,
+    pub category: Option<String>,
+    pub customer_id: Option<String>,
+    pub tags: Vec<String>,
+    pub notify_customer: Option<bool>,
+    /// Who asks, for the service's own history.
+    pub partner_id: String,
+    pub user_id: String,
+}
+
+/// `None`: stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TicketChange {
+    pub status: Option<TicketStatus>,
+    pub priority: Option<Priority>,
+    pub assigned_to: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comment {
+    pub content: String,
+    pub is_internal: bool,
+    pub notify_customer: Option<bool>,
+}
+
+/// A comment as the service stored it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredComment {
+    pub comment_id: Option<String>,
+    pub updated_at: Option<Timestamp>,
+}
+
+/// Rows as they come. Called for each row of a page; pages come in the service's own order.
+pub type Each<'a, R> = &'a mut (dyn FnMut(R) + Send);
+
+/// All services, by their connectors.
+#[derive(Debug)]
+pub struct Sources {}
+
+impl Sources {
+    /// The registry's word on the tenant.
+    pub async fn tenant(&self, _site: &Site, _until: Instant) -> Result<TenantRow, SourceError> {
+        Err(SourceError::NoConnector("tenant"))
+    }
+
+    pub async fn metrics(&self, _site: &Site, _until: Instant) -> Result<MetricsRow, SourceError> {
+        Err(SourceError::NoConnector("metrics"))
+    }
+
+    /// Every invoice that fits, at least; bounded by `max_rows_per_source`.
+    pub async fn invoices(
+        &self,
+        _site: &Site,
+        _filter: &InvoiceFilter,
+        _until: Instant,
+        _each: Each<'_, InvoiceRow>,
+    ) -> Result<Scanned, SourceError> {
+        Err(SourceError::NoConnector("invoices"))
+    }
+
+    pub async fn tickets(
+        &self,
+        _site: &Site,
+        _filter: &TicketFilter,
+        _until: Instant,
+        _each: Each<'_, TicketRow>,
+    ) -> Result<Scanned, SourceError> {
+        Err(SourceError::NoConnector("tickets"))
+    }
+
+    /// One ticket; `None` where the tenant has none of this id.
+    pub async fn ticket(&self, _site: &Site, _id: &str, _until: Instant) -> Result<Option<TicketRow>, SourceError> {
+        Err(SourceError::NoConnector("ticket"))
+    }
+
+    /// Traffic in the period.
+    pub async fn usage(&self, _site: &Site, _period: Period, _until: Instant) -> Result<UsageRow, SourceError> {
+        Err(SourceError::NoConnector("usage"))
+    }
+
+    /// One row a day. `target`: per cent, for services that want one.
+    pub async fn uptime(
+        &self,
+        _site: &Site,
+        _period: Period,
+        _target: Decimal,
+        _until: Instant,
+    ) -> Result<Vec<UptimeDay>, SourceError> {
+        Err(SourceError::NoConnector("uptime"))
+    }
+
+    pub async fn breaches(
+        &self,
+        _site: &Site,
+        _until: Instant,
+        _each: Each<'_, BreachRow>,
+    ) -> Result<Scanned, SourceError> {
+        Err(SourceError::NoConnector("breaches"))
+    }
+
+    /// Never sent twice.
+    pub async fn create_ticket(
+        &self,
+        _site: &Site,
+        _ticket: &NewTicket,
+        _until: Instant,
+    ) -> Result<TicketRow, WriteError> {
+        Err(WriteError::NotSent(SourceError::NoConnector("create_ticket")))
+    }
+
+    pub async fn update_ticket(
+        &self,
+        _site: &Site,
+        _id: &str,
+        _change: &TicketChange,
+        _until: Instant,
+    ) -> Result<TicketRow, WriteError> {
+        Err(WriteError::NotSent(SourceError::NoConnector("update_ticket")))
+    }
+
+    pub async fn comment(
+        &self,
+        _site: &Site,
+        _id: &str,
+        _comment: &Comment,
+        _until: Instant,
+    ) -> Result<StoredComment, WriteError> {
+        Err(WriteError::NotSent(SourceError::NoConnector("comment")))
+    }
+}

@@ -1,0 +1,142 @@
+//! The act of a consolidated request: the portal's work on the service runtime, and what becomes of it.
+
+use std::{rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+
+use super::{
+    failure,
+    judge::{Judge, Told},
+    stale,
+};
+use crate::{
+    audit::Decision,
+    config::settings::RouteClass,
+    domain::{ErrorCode, Gate, LinkFacts, Millis},
+    portal::{Call, Portal, Prepared, Problem, Reply, ReplyBody, Spec},
+    proxy::{
+        account::Ledger,
+        body::{OwnedBody, ResponseBody},
+        flow::Trail,
+        respond::Failure,
+        session::{Session, Unresolved},
+        worker::Worker,
+    },
+};
+
+/// Everything for the act itself.
+pub(super) struct Acting {
+    pub(super) portal: Arc<Portal>,
+    pub(super) spec: &'static Spec,
+    pub(super) session: Rc<Session>,
+    pub(super) call: Call,
+    pub(super) prepared: Box<dyn Prepared>,
+    pub(super) ledger: Ledger,
+}
+
+/// Ends the work on the service runtime when the client leaves.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+pub(super) async fn act(worker: &Rc<Worker>, trail: &Trail, acting: Acting) -> Result<Response<ResponseBody>, Failure> {
+    let Acting { portal, spec, session, call, prepared, mut ledger } = acting;
+    let granted: Vec<Arc<LinkFacts>> = call.granted().map(|slice| Arc::clone(slice.link())).collect();
+    // Sockets and database connections belong to the service runtime.
+    let task = worker.gateway.service.spawn(prepared.answer(portal, call));
+    let _guard = AbortOnDrop(task.abort_handle());
+    let answered = task.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a consolidated request ended by a panic");
+        Err(Problem::new(ErrorCode::InternalError, ""))
+    });
+    let answered = match answered {
+        // What was written is done; what was read is not shown to whom it was taken from meanwhile.
+        Ok(reply) if spec.class != RouteClass::Write => {
+            still_granted(worker, trail, spec, &session, &granted).await.map(|()| reply)
+        }
+        Ok(reply) => Ok(reply),
+        Err(problem) => {
+            ledger.slices = problem.slices.clone();
+            Err(failure(&problem))
+        }
+    };
+    match answered {
+        Ok(reply) => Ok(respond(trail, reply, ledger)),
+        Err(failure) => {
+            if failure.code.status() == 403 {
+                ledger.overturned = Some(Decision::Deny);
+            }
+            ledger.fail(&failure);
+            Err(failure)
+        }
+    }
+}
+
+/// Asks once more about what was fetched, where any link or policy changed since.
+async fn still_granted(
+    worker: &Rc<Worker>,
+    trail: &Trail,
+    spec: &'static Spec,
+    session: &Rc<Session>,
+    granted: &[Arc<LinkFacts>],
+) -> Result<(), Failure> {
+    let fresh = worker.refreshed(session).await.map_err(|Unresolved| stale())?;
+    if !worker.gateway.directory.is_fresh() {
+        return Err(stale());
+    }
+    if Rc::ptr_eq(&fresh, session) {
+        return Ok(());
+    }
+    let changed = || {
+        Failure::new(ErrorCode::LinksStale, "links_changed")
+            .saying("access rights changed while this was answered; ask again")
+    };
+    if fresh.suspended {
+        return Err(Gate::Suspension.denial());
+    }
+    let partner = fresh.partner().ok_or_else(changed)?;
+    let judge = Judge { worker, trail, session: &fresh, partner, spec };
+    for was in granted {
+        let link = partner.portfolio.link(was.link.tenant_id.as_str()).ok_or_else(changed)?;
+        // Windows are judged by the clock of now, not by that of the request.
+        if link.closed_gate(Millis::now()).is_some() {
+            return Err(changed());
+        }
+        if let Some(permission) = spec.permission()
+            && judge.ask(Some(link), permission, false)?.is_err()
+        {
+            return Err(changed());
+        }
+    }
+    Ok(())
+}
+
+fn respond(trail: &Trail, mut reply: Reply, mut ledger: Ledger) -> Response<ResponseBody> {
+    ledger.slices = reply.slices;
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    ledger.status = Some(status);
+    let length = match &reply.body {
+        ReplyBody::Bytes(bytes) => Some(bytes.len() as u64),
+        ReplyBody::Stream { length, .. } => *length,
+    };
+    if trail.method == Method::HEAD {
+        // The length that GET would have; the body is not sent, and that is no broken answer.
+        reply.body = ReplyBody::Bytes(Bytes::new());
+        if let Some(length) = length {
+            reply.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+    }
+    let body = match reply.body {
+        ReplyBody::Bytes(bytes) => OwnedBody::bytes(bytes, Box::new(ledger)),
+        ReplyBody::Stream { length, chunks } => OwnedBody::stream(length, chunks, Box::new(ledger)),
+    };
+    let mut response = Response::new(ResponseBody::Owned(Box::new(body)));
+    *response.status_mut() = status;
+    *response.headers_mut() = reply.headers;
+    response
+}

@@ -1,0 +1,237 @@
+//! Every gate of a consolidated request: the caller's own, then each tenant's slice by itself.
+
+use std::{rc::Rc, sync::Arc};
+
+use super::{Target, stale};
+use crate::{
+    domain::{Denial, ErrorCode, Facts, Gate, LinkFacts, Permission, PermissionSet, Portfolio, Reason, TenantId},
+    policy::{self, Permit, Refusal},
+    portal::{Asker, AskingPartner, Audience, Granted, Slice, Spec, TenantHeader},
+    proxy::{
+        flow::Trail,
+        respond::Failure,
+        session::{PartnerUser, Session, Who},
+        tenant::Named,
+        worker::Worker,
+    },
+};
+
+/// What the gates let through.
+pub(super) struct Decided {
+    pub(super) asker: Asker,
+    pub(super) portfolio: Option<Arc<Portfolio>>,
+    pub(super) slices: Vec<Slice>,
+    /// The tenant that the header names, where the endpoint heeds it.
+    pub(super) named: Option<TenantId>,
+}
+
+/// Every gate of the caller, and of each tenant's slice.
+pub(super) fn decide(
+    worker: &Worker,
+    trail: &mut Trail,
+    target: &Target,
+    session: &Rc<Session>,
+    named: &Named,
+) -> Result<Decided, Failure> {
+    let spec = target.spec;
+    let home = session.caller.home_tenant.as_ref();
+    let heeded = match named {
+        Named::Nothing => None,
+        Named::Tenant(tenant) if home == Some(tenant) => None,
+        Named::Tenant(tenant) => Some(Some(tenant)),
+        Named::Impossible => Some(None),
+    };
+    let heeded = heeded.filter(|_| spec.header != TenantHeader::Ignored);
+    trail.managed_tenant = heeded.flatten().cloned();
+    match &session.who {
+        Who::Refused(denial) => return Err((*denial).into()),
+        Who::Plain if spec.audience == Audience::Partner => {
+            return Err(Denial::new(ErrorCode::Forbidden, Reason::NotAPartner).into());
+        }
+        Who::Plain | Who::Partner(_) => {}
+    }
+    if session.suspended {
+        return Err(Gate::Suspension.denial());
+    }
+    if spec.audience == Audience::TenantAdmin {
+        return tenant_admin(trail, target, session, heeded.is_some());
+    }
+    if session.caller.too_old(trail.now) {
+        return Err(Failure::new(ErrorCode::Unauthorized, "token_too_old")
+            .saying("this token is too old for work in other tenants; log in again"));
+    }
+    if !worker.gateway.directory.is_fresh() {
+        return Err(stale());
+    }
+    let Some(partner) = session.partner() else {
+        return Err(Failure::new(ErrorCode::InternalError, "no_partner"));
+    };
+    if partner.portfolio.partner.suspended {
+        return Err(Gate::Suspension.denial());
+    }
+    if !partner.portfolio.partner.active {
+        return Err(Gate::Partner.denial());
+    }
+    let judge = Judge { worker, trail, session, partner, spec };
+    let acts_there = matches!(spec.header, TenantHeader::Required | TenantHeader::Optional);
+    let (slices, named) = match heeded {
+        Some(tenant) if acts_there => {
+            let link = tenant.and_then(|tenant| partner.portfolio.link(tenant.as_str()));
+            let slice = judge.one(link);
+            trail.cross = true;
+            trail.link = link.map(Arc::clone);
+            (vec![slice?], tenant.cloned())
+        }
+        _ if spec.header == TenantHeader::Required => {
+            return Err(Failure::new(ErrorCode::TenantContextRequired, "no_active_tenant"));
+        }
+        heeded => {
+            if let Some(tenant) = heeded {
+                let link = tenant.and_then(|tenant| partner.portfolio.link(tenant.as_str()));
+                if let Some(gate) = link.map_or(Some(Gate::Link), |link| link.closed_gate(trail.now)) {
+                    trail.cross = true;
+                    return Err(gate.denial());
+                }
+            }
+            let slices = judge.all();
+            (slices?, None)
+        }
+    };
+    let portfolio = Some(Arc::clone(&partner.portfolio));
+    Ok(Decided { asker: asker(trail, session, partner), portfolio, slices, named })
+}
+
+/// An administrator of a managed tenant works at home, by a role of the token.
+fn tenant_admin(trail: &mut Trail, target: &Target, session: &Rc<Session>, abroad: bool) -> Result<Decided, Failure> {
+    if abroad {
+        trail.cross = true;
+        return Err(Denial::new(ErrorCode::Forbidden, Reason::HomeOnly).into());
+    }
+    let roles = &target.portal.settings.tenant_admin_roles;
+    let is_admin = session.caller.roles.iter().any(|role| roles.iter().any(|known| **known == **role));
+    if !is_admin || session.caller.home_tenant.is_none() {
+        return Err(Denial::new(ErrorCode::Forbidden, Reason::Permission).into());
+    }
+    let asker = Asker {
+        user_id: Arc::clone(&session.caller.sub),
+        issuer: Arc::clone(&session.caller.issuer),
+        home_tenant: session.caller.home_tenant.clone(),
+        username: session.caller.username.clone(),
+        partner: None,
+        expires_at: session.caller.expires_at,
+        ip: trail.client_ip,
+        mfa: session.caller.mfa,
+    };
+    Ok(Decided { asker, portfolio: None, slices: Vec::new(), named: None })
+}
+
+fn asker(trail: &Trail, session: &Session, partner: &PartnerUser) -> Asker {
+    Asker {
+        user_id: Arc::clone(&session.caller.sub),
+        issuer: Arc::clone(&session.caller.issuer),
+        home_tenant: session.caller.home_tenant.clone(),
+        username: session.caller.username.clone(),
+        partner: Some(AskingPartner { user: partner.facts.clone(), portfolio: Arc::clone(&partner.portfolio) }),
+        expires_at: session.caller.expires_at,
+        ip: trail.client_ip,
+        mfa: session.caller.mfa,
+    }
+}
+
+pub(super) trait Told {
+    fn denial(self) -> Failure;
+}
+
+impl Told for Gate {
+    fn denial(self) -> Failure {
+        Denial::from(self).into()
+    }
+}
+
+/// Asks the policies about slices.
+pub(super) struct Judge<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) trail: &'a Trail,
+    pub(super) session: &'a Session,
+    pub(super) partner: &'a PartnerUser,
+    pub(super) spec: &'static Spec,
+}
+
+impl Judge<'_> {
+    /// The slice that is acted in: a refusal of it is the refusal of the whole.
+    fn one(&self, link: Option<&Arc<LinkFacts>>) -> Result<Slice, Failure> {
+        let permission =
+            self.spec.permission().ok_or_else(|| Failure::new(ErrorCode::InternalError, "no_permission"))?;
+        let verdict = self.ask(link.map(|link| &**link), permission, true)?;
+        let denied = |denial: Denial| Failure::from(denial);
+        let permit = verdict.map_err(denied)?;
+        let link = link.ok_or_else(|| Gate::Link.denial())?;
+        Ok(Slice::Granted(Granted::new(Arc::clone(link), permit, self.also(link, true)?)))
+    }
+
+    /// Every live link, ascending by tenant; 403 for a user who lacks the permission everywhere.
+    fn all(&self) -> Result<Vec<Slice>, Failure> {
+        let permission = self.spec.permission();
+        if permission.is_some_and(|permission| !self.partner.facts.holds.contains(permission)) {
+            return Err(Gate::User.denial());
+        }
+        let links = self.partner.portfolio.links.values();
+        let mut live: Vec<_> = links.filter(|link| link.closed_gate(self.trail.now).is_none()).collect();
+        live.sort_unstable_by(|one, other| one.link.tenant_id.cmp(&other.link.tenant_id));
+        live.into_iter()
+            .map(|link| {
+                let Some(permission) = permission else { return Ok(Slice::Live(Arc::clone(link))) };
+                Ok(match self.ask(Some(link), permission, false)? {
+                    Ok(permit) => Slice::Granted(Granted::new(Arc::clone(link), permit, self.also(link, false)?)),
+                    Err(denial) => Slice::Forbidden { link: Arc::clone(link), denial },
+                })
+            })
+            .collect()
+    }
+
+    /// Which of the endpoint's further permissions hold on this link.
+    fn also(&self, link: &Arc<LinkFacts>, switch_context: bool) -> Result<PermissionSet, Failure> {
+        let mut also = PermissionSet::EMPTY;
+        for permission in self.spec.also.iter().filter_map(|name| Permission::parse(name)) {
+            if self.ask(Some(link), permission, switch_context)?.is_ok() {
+                also = also.union(PermissionSet::of(permission));
+            }
+        }
+        Ok(also)
+    }
+
+    pub(super) fn ask(
+        &self,
+        link: Option<&LinkFacts>,
+        permission: Permission,
+        switch_context: bool,
+    ) -> Result<Result<Permit, Denial>, Failure> {
+        let gateway = &self.worker.gateway;
+        let bundle = gateway.policies.current();
+        if bundle.generation() != self.session.policies {
+            // The session was resolved under another role table; the next request is resolved anew.
+            return Err(Failure::new(ErrorCode::PolicyUnavailable, "policies_changed"));
+        }
+        let facts = Facts {
+            user: &self.partner.facts,
+            link,
+            permission,
+            switch_context,
+            now: self.trail.now,
+            ip: self.trail.client_ip,
+            mfa: self.session.caller.mfa,
+            method: self.trail.method.as_str(),
+            route_class: self.spec.class.as_str(),
+        };
+        let outcome = policy::decide(&bundle, Some(&mut self.worker.memo.borrow_mut()), &facts);
+        match outcome.verdict {
+            Ok(permit) => Ok(Ok(permit)),
+            Err(Refusal::Denied(denial)) => Ok(Err(denial)),
+            Err(Refusal::Unavailable) => {
+                gateway.metrics.policy_errors.inc();
+                tracing::error!(request_id = %self.trail.request_id, permission = %permission, "a policy failed to evaluate; the request is refused");
+                Err(Failure::new(ErrorCode::PolicyUnavailable, "policy_error"))
+            }
+        }
+    }
+}

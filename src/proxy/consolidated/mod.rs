@@ -1,0 +1,195 @@
+//! The consolidated API's own list of stages: who asks, each tenant's slice decided on its own, limit, question, record,
+//! answer (contract, section 8). Fetching and merging is the portal's, on the service runtime.
+
+mod act;
+mod judge;
+
+use std::{borrow::Cow, rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+
+use self::{
+    act::{Acting, act},
+    judge::{Told, decide},
+};
+use super::{
+    account, body::ResponseBody, fields, flow::Trail, identify, path, quota, respond::Failure, session::Unresolved,
+    worker::Worker,
+};
+use crate::{
+    audit::Decision,
+    domain::{DecisionId, Denial, ErrorCode, Gate, Millis, Portfolio},
+    portal::{Call, Found, Narrow, Portal, Prepared, Problem, Question, Slice, Spec},
+};
+
+/// Longest request body of this API, in bytes.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// How long the whole of a body may take.
+const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// An endpoint that the path led to.
+#[derive(Debug)]
+pub struct Target {
+    portal: Arc<Portal>,
+    spec: &'static Spec,
+    /// Decoded once.
+    param: Option<String>,
+}
+
+/// Finds the endpoint; `None` where the path is none of this API's.
+pub fn find(worker: &Worker, trail: &mut Trail, request: &Request<Incoming>) -> Result<Option<Target>, Failure> {
+    let Some(portal) = &worker.gateway.portal else { return Ok(None) };
+    match portal.bases.find(request.method().as_str(), request.uri().path()) {
+        Found::Nothing => Ok(None),
+        Found::NotFound => Err(Failure::new(ErrorCode::RouteNotFound, "route")),
+        Found::MethodNotAllowed(allow) => {
+            let mut failure = Failure::new(ErrorCode::MethodNotAllowed, "method");
+            failure.allow = Some(allow);
+            Err(failure)
+        }
+        Found::Endpoint { spec, index, param } => {
+            let param = match param {
+                Some(raw) => Some(path::decode_once(raw).map(Cow::into_owned).ok_or_else(|| {
+                    Failure::new(ErrorCode::AmbiguousPath, "path").saying("ambiguous path: not UTF-8 once decoded")
+                })?),
+                None => None,
+            };
+            trail.endpoint = Some((spec, index));
+            trail.resource_id = param.as_deref().map(Into::into);
+            Ok(Some(Target { portal: Arc::clone(portal), spec, param }))
+        }
+    }
+}
+
+/// Answers a request to the consolidated API.
+pub async fn serve(
+    worker: &Rc<Worker>,
+    trail: &mut Trail,
+    request: Request<Incoming>,
+    target: Target,
+) -> Result<Response<ResponseBody>, Failure> {
+    let (parts, body) = request.into_parts();
+    let (session, _, named) = identify::bearer(worker, trail, &parts).await?;
+    let decided = decide(worker, trail, &target, &session, &named)?;
+    quota::consolidated(worker, trail, &target.spec.limit, decided.named.as_ref())?;
+    let body = read(&parts, body).await?;
+    let prepared = prepare(&target, &parts, &body, trail.now)?;
+    // Reading a body takes as long as its sender likes: what was revoked meanwhile must not be acted upon.
+    let (session, decided) = if body.is_empty() {
+        (session, decided)
+    } else {
+        let session = worker.refreshed(&session).await.map_err(|Unresolved| stale())?;
+        trail.now = Millis::now();
+        trail.session = Some(Rc::clone(&session));
+        let decided = decide(worker, trail, &target, &session, &named)?;
+        (session, decided)
+    };
+    let slices = narrow(trail, &*prepared, decided.slices, decided.portfolio)?;
+    trail.slices = slices.iter().map(recorded).collect();
+    let ledger = account::begin(worker, trail).await?;
+    let call = Call {
+        spec: target.spec,
+        param: target.param,
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        headers: parts.headers,
+        body,
+        asker: decided.asker,
+        slices,
+        active: decided.named,
+        now: trail.now,
+        request_id: trail.request_id.as_str().to_owned(),
+        decision_id: trail.decision_id.unwrap_or_else(DecisionId::generate),
+    };
+    act(worker, trail, Acting { portal: target.portal, spec: target.spec, session, call, prepared, ledger }).await
+}
+
+fn stale() -> Failure {
+    Failure::new(ErrorCode::LinksStale, "links_stale")
+}
+
+/// Reads the whole body; this API takes small ones only.
+async fn read(parts: &Parts, mut body: Incoming) -> Result<Bytes, Failure> {
+    let bad = |detail, message: &str| Failure::new(ErrorCode::BadRequest, detail).saying(message);
+    let reading = Limited::new(&mut body, MAX_BODY_BYTES).collect();
+    let bytes = match tokio::time::timeout(BODY_TIMEOUT, reading).await {
+        Err(_) => return Err(bad("body_timeout", "the request body took too long")),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            return Err(Failure::new(ErrorCode::PayloadTooLarge, "body_bytes"));
+        }
+        Ok(Err(_)) => return Err(bad("body_broken", "the request body broke off")),
+        Ok(Ok(body)) => body.to_bytes(),
+    };
+    if !bytes.is_empty() && !fields::is_plain_json(&parts.headers) {
+        return Err(bad("body_type", "this endpoint takes an uncompressed body of content type application/json only"));
+    }
+    Ok(bytes)
+}
+
+/// Query and body, read and found valid.
+fn prepare(target: &Target, parts: &Parts, body: &[u8], now: Millis) -> Result<Box<dyn Prepared>, Failure> {
+    let question = Question {
+        spec: target.spec,
+        param: target.param.as_deref(),
+        query: parts.uri.query().unwrap_or_default(),
+        headers: &parts.headers,
+        body,
+        now: now.timestamp().unwrap_or(jiff::Timestamp::MAX),
+    };
+    target.portal.prepare(&question).map_err(|problem| failure(&problem))
+}
+
+/// Only the slices that were asked for; a tenant that may not be named refuses the whole.
+fn narrow(
+    trail: &mut Trail,
+    prepared: &dyn Prepared,
+    slices: Vec<Slice>,
+    portfolio: Option<Arc<Portfolio>>,
+) -> Result<Vec<Slice>, Failure> {
+    let (wanted, unknown) = match prepared.narrow() {
+        Narrow::All => return Ok(slices),
+        Narrow::To(tenants) => (tenants, Failure::from(Denial::from(Gate::Link))),
+        Narrow::One(tenant) => (std::slice::from_ref(tenant), Failure::new(ErrorCode::TenantNotFound, "no_link")),
+    };
+    for tenant in wanted {
+        let link = portfolio.as_ref().and_then(|portfolio| portfolio.link(tenant.as_str()));
+        let refused = match link.map(|link| link.closed_gate(trail.now)) {
+            None => Some(unknown.clone()),
+            Some(Some(gate)) => Some(gate.denial()),
+            Some(None) => None,
+        };
+        if let Some(failure) = refused {
+            trail.managed_tenant = Some(tenant.clone());
+            trail.cross = true;
+            return Err(failure);
+        }
+    }
+    Ok(slices.into_iter().filter(|slice| wanted.contains(&slice.link().link.tenant_id)).collect())
+}
+
+fn recorded(slice: &Slice) -> crate::audit::Slice {
+    let facts = slice.link();
+    let denial = match slice {
+        Slice::Granted(_) | Slice::Live(_) => None,
+        Slice::Forbidden { denial, .. } => Some(denial),
+    };
+    crate::audit::Slice {
+        managed_tenant_id: facts.link.tenant_id.as_str().to_owned(),
+        link_id: Some(facts.link.id),
+        link_version: Some(facts.link.version),
+        decision: if denial.is_some() { Decision::Deny } else { Decision::Allow },
+        reason: denial.map(|denial| denial.word().to_owned()),
+        status: None,
+    }
+}
+
+fn failure(problem: &Problem) -> Failure {
+    let mut failure = problem.denial.map_or_else(|| Failure::new(problem.code, ""), Failure::from);
+    if !problem.message.is_empty() {
+        failure.message = Some(problem.message.clone().into_owned());
+    }
+    failure.fields = problem.fields.iter().map(|error| (error.field.clone(), error.message.clone())).collect();
+    failure
+}

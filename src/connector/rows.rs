@@ -5,6 +5,7 @@
 
 use jiff::{Timestamp, civil::Date};
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Currency;
@@ -12,7 +13,7 @@ use crate::domain::Currency;
 macro_rules! words {
     ($($(#[$doc:meta])* $name:ident { $($variant:ident $text:literal),+ $(,)? })+) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum $name { $(#[serde(rename = $text)] $variant),+ }
 
         impl $name {

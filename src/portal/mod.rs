@@ -13,6 +13,7 @@ pub mod query;
 pub mod sources;
 
 mod managed;
+pub mod openapi;
 
 mod me;
 

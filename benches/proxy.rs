@@ -162,7 +162,8 @@ fn passthrough() {
                         async move {
                             request.headers_mut().remove(header::CONNECTION);
                             request.headers_mut().insert(header::HOST, host.clone());
-                            let (mut response, lease) = pool.send(origin, settings, request, true).await.unwrap();
+                            let (mut response, lease) =
+                                pool.send(origin, settings, Box::new(request), true).await.unwrap();
                             response.headers_mut().remove(header::CONNECTION);
                             Ok::<_, Infallible>(response.map(|inner| Leased { inner, lease: Some(lease) }))
                         }

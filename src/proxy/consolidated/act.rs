@@ -108,7 +108,7 @@ async fn still_granted(
             return Err(changed());
         }
         if let Some(permission) = spec.permission()
-            && judge.ask(Some(link), permission, false)?.is_err()
+            && judge.ask(link, permission, false)?.is_err()
         {
             return Err(changed());
         }

@@ -155,6 +155,12 @@ impl Slices {
         flights.under_way.get(key).is_some_and(|(_, weak)| weak.upgrade().is_some())
     }
 
+    /// What all values occupy, roughly.
+    #[cfg(test)]
+    pub(super) fn rows_bytes(&self) -> usize {
+        self.entries.iter().map(|(_, entry)| entry.bytes).sum()
+    }
+
     #[cfg(test)]
     pub(super) fn under_way(&self) -> usize {
         self.flights.lock().unwrap().under_way.len()

@@ -19,6 +19,8 @@ raw! {
         tenant_base_path: String = "/api/v1/tenant".to_owned(),
         /// Token roles that make a user an administrator of their own tenant.
         tenant_admin_roles: Vec<String> = vec!["tenant_admin".to_owned(), "admin".to_owned()],
+        /// Most rows read of one list of one tenant; what is beyond is told as `truncated`.
+        max_rows_per_source: u32 = 10_000,
         /// Paths under which `/customers` and `/customers/{id}` answer in the shape that older browser clients expect.
         compatibility_base_paths: Vec<String> = Vec::new(),
         /// Longest time for one consolidated read; what has not come by then is missing from the answer.

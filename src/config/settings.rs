@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use crate::{
     audit::settings::{AuditSettings, Durability},
+    connector::ConnectorSettings,
     domain::Permission,
     identity::settings::{IdentitySettings, SigningSettings},
     limit::settings::LimitSettings,
@@ -31,6 +32,8 @@ pub struct Config {
     pub routes: Vec<RouteSettings>,
     /// `None`: switched off.
     pub portal: Option<PortalSettings>,
+    /// How services are asked about tenants.
+    pub connectors: Vec<ConnectorSettings>,
     pub log: LogSettings,
 }
 
@@ -78,6 +81,8 @@ pub struct PortalSettings {
     pub tenant_base_path: String,
     /// Token roles of a tenant's own administrators.
     pub tenant_admin_roles: Vec<String>,
+    /// Most rows read of one list of one tenant.
+    pub max_rows_per_source: u64,
     /// Without a slash at the end; here customers are shown as older browser clients expect them.
     pub compatibility_base_paths: Vec<String>,
     pub reads: ReadSettings,

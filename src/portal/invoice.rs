@@ -36,18 +36,6 @@ pub(super) fn outstanding(row: &InvoiceRow, today: Date) -> Decimal {
     }
 }
 
-/// What a service must be asked for so that none of the wanted is missing: finalized and overdue turn into each other.
-pub(super) fn asked(wanted: &[InvoiceStatus]) -> Vec<InvoiceStatus> {
-    let open = [InvoiceStatus::Finalized, InvoiceStatus::Overdue];
-    let mut asked = wanted.to_vec();
-    if wanted.iter().any(|status| open.contains(status)) {
-        asked.extend(open);
-    }
-    asked.sort_unstable();
-    asked.dedup();
-    asked
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -101,10 +89,5 @@ pub(super) mod tests {
             assert_eq!(outstanding(&row, on("2027-01-01")), Decimal::ZERO);
         }
         assert_eq!(outstanding(&row("1", InvoiceStatus::Finalized, 100, 40), on("2027-01-01")), Decimal::new(40, 2));
-        assert_eq!(
-            asked(&[InvoiceStatus::Overdue, InvoiceStatus::Paid]),
-            [InvoiceStatus::Finalized, InvoiceStatus::Paid, InvoiceStatus::Overdue]
-        );
-        assert_eq!(asked(&[]), []);
     }
 }

@@ -94,13 +94,18 @@ pub struct Question<'a> {
 }
 
 impl Portal {
-    pub fn new(settings: &PortalSettings, database: &Database, policies: &Arc<Policies>) -> Self {
+    pub fn new(
+        settings: &PortalSettings,
+        database: &Database,
+        policies: &Arc<Policies>,
+        sources: sources::Sources,
+    ) -> Self {
         let bases = Bases {
             partner: settings.base_paths.clone(),
             compatible: settings.compatibility_base_paths.clone(),
             tenant: settings.tenant_base_path.clone(),
         };
-        let sources = Arc::new(sources::Sources {});
+        let sources = Arc::new(sources);
         let upstreams: Arc<dyn fanout::Upstreams> = Arc::<sources::Sources>::clone(&sources);
         Self {
             bases,

@@ -1,5 +1,4 @@
-//! Pieces of a period: calendar days, weeks and months for time series, and windows for services that answer short
-//! ranges only.
+//! Pieces of a period: calendar days, weeks and months for time series.
 
 use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
 
@@ -34,19 +33,6 @@ pub(super) fn pieces(period: Period, step: Step) -> Vec<Period> {
     let mut from = period.from;
     while from < period.to {
         let next = midnight(step.next(from.to_zoned(TimeZone::UTC).date()));
-        let to = if next <= from { period.to } else { next.min(period.to) };
-        found.push(Period { from, to });
-        from = to;
-    }
-    found
-}
-
-/// Windows of at most so many days, cut at midnight UTC.
-pub(super) fn windows(period: Period, days: i64) -> Vec<Period> {
-    let mut found = Vec::new();
-    let mut from = period.from;
-    while from < period.to {
-        let next = midnight(from.to_zoned(TimeZone::UTC).date().saturating_add(days.days()));
         let to = if next <= from { period.to } else { next.min(period.to) };
         found.push(Period { from, to });
         from = to;
@@ -95,9 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_are_short_enough() {
-        let windows = windows(period("2025-01-01T00:00:00Z", "2026-01-01T00:00:00Z"), 90);
-        assert_eq!(windows.iter().map(Period::days).collect::<Vec<_>>(), [90, 90, 90, 90, 5]);
+    fn days_are_counted_over_months() {
         assert_eq!(days_between("2026-01-31".parse().unwrap(), "2026-03-01".parse().unwrap()), 29);
     }
 }

@@ -20,7 +20,7 @@ use super::{
     fanout::{Fanout, Kind, Upstreams},
     managed::{ManagedTenants, Tenants},
     query::Period,
-    sources::{Each, InvoiceFilter, Scanned, Site, SourceError, TicketFilter},
+    sources::{Each, InvoiceFilter, Scanned, Site, SourceError, Sources, TicketFilter},
 };
 use crate::{
     config::settings::{DatabaseSettings, PortalSettings, ReadSettings},
@@ -251,9 +251,11 @@ impl Stage {
             tenant_base_path: "/api/v1/tenant".into(),
             tenant_admin_roles: Vec::new(),
             compatibility_base_paths: vec!["/old".into()],
+            max_rows_per_source: 10_000,
             reads,
         };
-        let usual = Portal::new(&settings, &database, &policies);
+        let none = Sources::new(&[], &[], None, &policies, &settings);
+        let usual = Portal::new(&settings, &database, &policies, none);
         let portal = Portal {
             bases: Bases { partner: vec![base], compatible: vec!["/old".into()], tenant: "/api/v1/tenant".into() },
             managed: ManagedTenants::new(&database),

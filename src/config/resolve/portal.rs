@@ -64,6 +64,10 @@ impl Resolver<'_> {
             base_paths: bases,
             tenant_base_path: raw.tenant_base_path.clone(),
             tenant_admin_roles: raw.tenant_admin_roles.clone(),
+            max_rows_per_source: u64::try_from(
+                self.at_least_one(&table.key("max_rows_per_source"), raw.max_rows_per_source),
+            )
+            .unwrap_or(u64::MAX),
             compatibility_base_paths: compatible,
             reads,
         })

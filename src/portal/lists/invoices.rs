@@ -119,8 +119,7 @@ impl Wanted {
     }
 
     async fn read(&self, upstreams: &dyn Upstreams, site: &Site, until: tokio::time::Instant) -> Read {
-        let filter =
-            InvoiceFilter { period: Some(self.period), status: invoice::asked(&self.status), line_items: false };
+        let filter = InvoiceFilter { period: Some(self.period), status: self.status.clone(), line_items: false };
         let mut top = TopRows::new(self.depth, self.order);
         let mut totals = Totals::default();
         let mut seen = Seen::default();

@@ -2,7 +2,7 @@
 //!
 //! A tenant's uptime is the unweighted average of its days, the summary's that of the tenants. The target is the link's,
 //! else the query's. Outages are the breaches of availability that began in the period; their mean time to repair is
-//! over those that have ended. Services answer 90 days at most, so a longer period is asked for in windows.
+//! over those that have ended. A service that answers short ranges only is asked several times, by its connector.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -19,13 +19,10 @@ use crate::{
         fanout::{Kind, Loaded, Part},
         merge::Seen,
         partial::{Coverage, Source, Wish, worst},
-        periods::windows,
         query::{Params, Period},
     },
 };
 
-/// Longest range that the services answer, in days.
-const WINDOW_DAYS: i64 = 90;
 /// Longest period of a report, in days.
 const MAX_DAYS: i64 = 1_096;
 /// The type of breach that is an outage.
@@ -65,7 +62,7 @@ pub(in crate::portal) struct Uptime {
 }
 
 impl Uptime {
-    /// Each day counts once, whatever the windows it came in.
+    /// Each day counts once.
     fn of(days: impl IntoIterator<Item = UptimeDay>, period: Period) -> Self {
         let (first, last) = (period.first_day(), period.last_day());
         let days: BTreeMap<Date, UptimeDay> =
@@ -90,10 +87,7 @@ fn some<T: std::iter::Sum<T>>(values: impl Iterator<Item = Option<T>>) -> Option
 /// The tenant's availability in the period.
 pub(in crate::portal) fn uptime(period: Period, target: Decimal) -> Part<Uptime> {
     Part::new(Kind::Uptime, &(period, target), move |upstreams, site, until| async move {
-        let mut days = Vec::new();
-        for window in windows(period, WINDOW_DAYS) {
-            days.extend(upstreams.uptime(&site, window, target, until).await?);
-        }
+        let days = upstreams.uptime(&site, period, target, until).await?;
         Ok(Loaded { value: Uptime::of(days, period), truncated: false, bytes: 200 })
     })
 }
@@ -236,7 +230,6 @@ impl Prepared for Sla {
         async move {
             let Self { period, target, wish, .. } = *self;
             let managed = portal.managed.of(&call.partner()?.portfolio).await?;
-            // Windows and days do not depend on the target; what meets it is judged here.
             let (uptime, outages) = (uptime(period, target), outages(period));
             let reading = portal.reading(&call);
             let read = async |granted| {

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    raw_connectors::RawConnector,
     raw_portal::RawPortal,
     scalar::{DurationText, QuotaText, SizeText},
 };
@@ -62,6 +63,8 @@ raw! {
         routes: Vec<RawRoute> = Vec::new(),
         /// The consolidated API for partners.
         portal: RawPortal = RawPortal::default(),
+        /// How services are asked about tenants, by name.
+        connectors: BTreeMap<String, RawConnector> = BTreeMap::new(),
         /// Logs on standard error.
         log: RawLog = RawLog::default(),
     }

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use crate::{
     audit::settings::{AuditSettings, Durability},
+    connector::ConnectorSettings,
     domain::Permission,
     identity::settings::{IdentitySettings, SigningSettings},
     limit::settings::LimitSettings,
@@ -33,6 +34,8 @@ pub struct Config {
     pub routes: Vec<RouteSettings>,
     /// `None`: switched off.
     pub portal: Option<PortalSettings>,
+    /// How services are asked about tenants.
+    pub connectors: Vec<ConnectorSettings>,
     pub log: LogSettings,
 }
 
@@ -80,6 +83,36 @@ pub struct PortalSettings {
     pub tenant_base_path: String,
     /// Token roles of a tenant's own administrators.
     pub tenant_admin_roles: Vec<String>,
+    /// Most rows read of one list of one tenant.
+    pub max_rows_per_source: u64,
+    /// Without a slash at the end; here customers are shown as older browser clients expect them.
+    pub compatibility_base_paths: Vec<String>,
+    pub reads: ReadSettings,
+}
+
+/// How the consolidated API asks many tenants at once.
+#[derive(Clone, Debug)]
+pub struct ReadSettings {
+    /// For one request.
+    pub deadline: Duration,
+    /// For one tenant's part of it; at most `deadline`.
+    pub source_timeout: Duration,
+    /// Tenants asked at once for one request.
+    pub concurrency: usize,
+    /// Questions of one kind under way at once.
+    pub concurrency_per_kind: usize,
+    /// Questions under way at once.
+    pub concurrency_total: usize,
+    /// Per cent of all reads; 0: no second tries.
+    pub hedge_percent: u32,
+    /// Failures in a row; 0: no breaker.
+    pub breaker_failures: u32,
+    pub breaker_pause: Duration,
+    /// Ascending: `slice_fresh`, `max_slice_age`, `max_stale_age`.
+    pub slice_fresh: Duration,
+    pub max_slice_age: Duration,
+    pub max_stale_age: Duration,
+    pub slice_cache_bytes: u64,
 }
 
 /// Freshness and caching of links.

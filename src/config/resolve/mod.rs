@@ -4,12 +4,16 @@
 //! (a harmless one where it was wrong), so that one run tells every error. The caller throws the result away if there
 //! was any error, so a made-up value never configures anything.
 
+mod connectors;
 mod identity;
 mod portal;
+mod resources;
 mod routes;
 mod secrets;
 mod sections;
 mod upstreams;
+
+pub(super) use connectors::kind as resource_kind;
 
 use std::{
     collections::HashMap,
@@ -79,6 +83,7 @@ impl Resolver<'_> {
             headers: self.headers(&raw.headers),
             upstreams,
             portal: self.portal(&raw.portal, &routes),
+            connectors: self.connectors(&raw.connectors, &raw.upstreams),
             routes,
             log: self.log(&raw.log),
             listen,

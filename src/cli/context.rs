@@ -70,7 +70,7 @@ impl Context {
                     None
                 }
             };
-            let index = database.as_ref().map(AuditStore::new);
+            let index = database.as_ref().map(|database| AuditStore::new(database, &config.audit.dir));
             let done = work(&config.audit, index.as_ref()).await;
             if let Some(database) = database {
                 database.close().await;

@@ -1,7 +1,7 @@
 //! Reads on in the journal for the index: which lines there are, and by which words their records can be found.
 //!
-//! A line is only glanced at: nothing of it is read as values, copied or written again. That it follows the line before it
-//! is checked for every line.
+//! A line is only glanced at: nothing of it is read as values, copied or written again. That it follows the line before it,
+//! and that it is as it was written, is checked for every line.
 
 use std::{
     collections::HashSet,
@@ -17,7 +17,7 @@ use super::{
     check::Fault,
     encode::LineType,
     glance::{Glance, hash_of, plain},
-    journal::{JournalError, Written, io_error},
+    journal::{JournalError, Known, Written, io_error},
     line::NotALine,
     reader::{segment_path, segments},
     run::instant,
@@ -27,7 +27,7 @@ use super::{
 use crate::domain::Millis;
 
 /// Lines of one batch at most.
-const BATCH_LINES: usize = 8192;
+pub(super) const BATCH_LINES: usize = 8192;
 /// Bytes of one batch at most, the last line aside.
 const BATCH_BYTES: u64 = 8 << 20;
 /// Read at once; fits the processor's second cache.
@@ -35,12 +35,14 @@ const READ_BYTES: usize = 256 << 10;
 /// Longest line taken.
 const LINE_MAX_BYTES: usize = 64 << 20;
 
-/// Reads on behind `after`, up to `until` at most. `keep_lines`: chunks carry their lines.
+/// Reads on behind `after`, up to `until` at most. `known` spares lines that this process wrote their hash; `keep_lines`: chunks
+/// carry their lines.
 pub fn read_batch(
     dir: &Path,
     chain_id: ChainId,
     after: Option<IndexPosition>,
     until: Written,
+    known: &Known,
     keep_lines: bool,
 ) -> Result<IndexBatch, JournalError> {
     let start = match after {
@@ -60,7 +62,7 @@ pub fn read_batch(
         let mut chunk = Building::new(number, offset, keep_lines);
         while !reading.is_full() && reading.seq < until.head.seq {
             let Some(line) = lines.next_line().map_err(io_error("read", &path))? else { break };
-            let taken = reading.follow(line).and_then(|seen| chunk.add(line, &seen, &mut batch.late));
+            let taken = reading.follow(line, known).and_then(|seen| chunk.add(line, &seen, &mut batch.late));
             taken.map_err(|fault| broken(dir, number, chunk.chunk.end, fault))?;
         }
         batch.position.segment = number;
@@ -161,7 +163,7 @@ impl Reading {
     }
 
     /// Takes the line if it is the next one.
-    fn follow<'l>(&mut self, line: &'l [u8]) -> Result<Glance<'l>, Fault> {
+    fn follow<'l>(&mut self, line: &'l [u8], known: &Known) -> Result<Glance<'l>, Fault> {
         let seen = Glance::at(line)?;
         let expected = self.seq + 1;
         if self.begun || expected == seen.seq {
@@ -175,7 +177,8 @@ impl Reading {
                 return Err(Fault::Unchained);
             }
         }
-        if !seen.holds() {
+        let same = known.vouches(seen.seq, line).unwrap_or_else(|| seen.holds());
+        if !same {
             return Err(Fault::Altered);
         }
         self.begun = true;

@@ -62,6 +62,15 @@ impl fmt::Debug for Hash {
     }
 }
 
+/// Value of a lower-case hex digit; above 15 for anything else.
+fn nibble(digit: u8) -> u8 {
+    match (digit.wrapping_sub(b'0'), digit.wrapping_sub(b'a')) {
+        (decimal @ 0..=9, _) => decimal,
+        (_, letter @ 0..=5) => letter + 10,
+        _ => 0xf0,
+    }
+}
+
 /// The text is not 64 lower-case hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a hash is 64 lower-case hex digits")]
@@ -72,20 +81,18 @@ impl FromStr for Hash {
 
     /// Upper case is refused: one hash has one text.
     fn from_str(text: &str) -> Result<Self, InvalidHash> {
-        fn nibble(digit: u8) -> Option<u8> {
-            match digit {
-                b'0'..=b'9' => Some(digit - b'0'),
-                b'a'..=b'f' => Some(digit - b'a' + 10),
-                _ => None,
-            }
-        }
         if text.len() != 64 {
             return Err(InvalidHash);
         }
-        let mut hash = [0; 32];
-        for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let [high, low] = pair else { return Err(InvalidHash) };
-            *byte = nibble(*high).ok_or(InvalidHash)? << 4 | nibble(*low).ok_or(InvalidHash)?;
+        let (mut hash, mut wrong) = ([0; 32], 0);
+        for (byte, pair) in hash.iter_mut().zip(text.as_bytes().as_chunks::<2>().0) {
+            let [high, low] = pair.map(nibble);
+            // Without a branch for each digit: nearly all hashes are good.
+            wrong |= high | low;
+            *byte = high << 4 | low & 15;
+        }
+        if wrong > 15 {
+            return Err(InvalidHash);
         }
         Ok(Self(hash))
     }

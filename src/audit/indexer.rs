@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    batch::read_batch,
+    batch::{BATCH_LINES, read_batch},
     journal::{AuditUnavailable, Journal, JournalError},
     traits::{IndexPosition, IndexSink, IndexUnavailable},
 };
@@ -127,7 +127,8 @@ impl<S: IndexSink> Indexer<S> {
         while self.position.is_none_or(|position| position.head.seq < until.head.seq) {
             let (dir, after) = (self.journal.dir().to_owned(), self.position);
             let keep_lines = self.sink.keeps_lines();
-            let batch = blocking(move || read_batch(&dir, chain, after, until, keep_lines)).await??;
+            let known = self.journal.known(after.map_or(0, |after| after.head.seq), BATCH_LINES);
+            let batch = blocking(move || read_batch(&dir, chain, after, until, &known, keep_lines)).await??;
             let position = batch.position;
             if let Err(error) = self.sink.store(batch).await {
                 // Whether it was stored is not known: ask again before going on.

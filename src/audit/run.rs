@@ -139,7 +139,8 @@ fn candidates<'a>(run: &'a [u8], filter: &RecordFilter) -> Result<Vec<Candidate<
         };
         let completion = if change { None } else { completions.remove(id) };
         // What a completion may overturn decides only once there is one that overturns nothing.
-        let settled = change || completion.as_ref().is_some_and(|done| done.said.decision.is_none() && !done.has_slices());
+        let settled =
+            change || completion.as_ref().is_some_and(|done| done.said.decision.is_none() && !done.has_slices());
         let time = instant(time)?;
         if asked.fits(&seen, time) && (!settled || asked.fits_as_opened(&seen)?) {
             let completion = completion.and_then(|done| lines.get(done.said.id?).copied());
@@ -193,8 +194,7 @@ impl<'f> Asked<'f> {
             return Ok(false);
         }
         let tenant = self.filter.managed_tenant_id.as_deref();
-        Ok(says(tenant, seen.said.tenant)
-            || seen.slice_tenants()?.into_iter().any(|slice| says(tenant, Some(slice))))
+        Ok(says(tenant, seen.said.tenant) || seen.slice_tenants()?.into_iter().any(|slice| says(tenant, Some(slice))))
     }
 }
 

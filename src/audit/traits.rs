@@ -20,7 +20,9 @@ pub enum IndexUnavailable {
     #[error("the audit index cannot be read or written: is the database up and migrated?")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The index only says where in the journal the records stand.
-    #[error("the records stand in the audit journal in `{dir}`, which cannot be read: is it `audit.dir` of the server?")]
+    #[error(
+        "the records stand in the audit journal in `{dir}`, which cannot be read: is it `audit.dir` of the server?"
+    )]
     Journal { dir: PathBuf, source: JournalError },
     /// A stored copy of the journal's lines is not as it was written.
     #[error("a copy of the journal's lines in the audit index was altered: {0}")]

@@ -76,7 +76,9 @@ pub(super) async fn add(tx: &mut Tx, chain: ChainId, chunk: &Chunk) -> Result<()
          sealed, terms";
     let sql = if tx.conn().is_postgres() {
         values.push(Value::Bytes(&chunk.lines));
-        format!("INSERT INTO audit_chunks ({columns}, lines) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
+        format!(
+            "INSERT INTO audit_chunks ({columns}, lines) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+        )
     } else {
         format!("INSERT INTO audit_chunks ({columns}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)")
     };

@@ -79,7 +79,9 @@ impl AuditStore {
         let looked = tokio::task::spawn_blocking(move || {
             let path = segment_path(&dir, segment);
             match read_run(&dir, segment, start, end) {
-                Ok(lines) => look(&lines).map(Some).map_err(|fault| JournalError::Broken { file: path, line: 0, fault }),
+                Ok(lines) => {
+                    look(&lines).map(Some).map_err(|fault| JournalError::Broken { file: path, line: 0, fault })
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound && was_moved(&dir, chain, segment) => Ok(None),
                 Err(source) => Err(JournalError::Io { act: "read", path, source }),
             }

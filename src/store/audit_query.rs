@@ -66,20 +66,19 @@ impl AuditStore {
         let words = filter.words();
         let mut found: Vec<Record> = Vec::new();
         let mut last: Option<(i64, i64)> = None;
-        while wanted > 0 {
+        let Some(oldest) = wanted.checked_sub(1) else { return Ok(found) };
+        loop {
             let places = candidates(tx, range, last).await?;
             let Some(end) = places.last() else { break };
             last = Some((end.last_time, end.chunk));
             for place in &places {
                 // Nothing in this chunk or behind it is newer than what there is.
-                if found.get(wanted - 1).is_some_and(|oldest| place.last_time < oldest.time.0) {
+                if found.get(oldest).is_some_and(|oldest| place.last_time < oldest.time.0) {
                     return Ok(found);
                 }
                 if place.terms.may_have(&words) {
                     found.extend(self.matching(tx, filter, place, wanted).await?);
-                    found.sort_by_key(|record| {
-                        std::cmp::Reverse((record.time, record.chain_id.0, record.opening.seq))
-                    });
+                    found.sort_by_key(|record| std::cmp::Reverse((record.time, record.chain_id.0, record.opening.seq)));
                     found.truncate(wanted);
                 }
             }

@@ -149,7 +149,8 @@ fn words_of(record: &Record) -> Vec<u64> {
 
 /// What a quick look at a line could get wrong.
 fn strange_openings() -> Vec<Opening<'static>> {
-    let slices = ["t1", "a \"b\\", "ü{}[],:"].map(|tenant| Slice { managed_tenant_id: tenant.into(), ..Slice::default() });
+    let slices =
+        ["t1", "a \"b\\", "ü{}[],:"].map(|tenant| Slice { managed_tenant_id: tenant.into(), ..Slice::default() });
     vec![
         Opening {
             user_id: Some("quote \" comma , brace } back \\"),
@@ -162,7 +163,12 @@ fn strange_openings() -> Vec<Opening<'static>> {
         },
         Opening { slices: Box::leak(Box::new(slices)), managed_tenant_id: None, ..opening(DecisionId::generate()) },
         Opening { slices: &[], trace_id: Some("[]}"), time: Millis(0), ..opening(DecisionId::generate()) },
-        Opening { session_id: Some("]}}"), user_id: Some(""), request_id: "\u{1}\t", ..opening(DecisionId::generate()) },
+        Opening {
+            session_id: Some("]}}"),
+            user_id: Some(""),
+            request_id: "\u{1}\t",
+            ..opening(DecisionId::generate())
+        },
         Opening::new(DecisionId::generate(), Millis::now(), "GET", "/", "bare"),
     ]
 }

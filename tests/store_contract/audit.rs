@@ -9,9 +9,9 @@ use std::{
 
 use linkgate::{
     audit::{
-        AuditSettings, ChainHead, ChainHeads, ChainId, ChangeRecord, Completion, Decision, Durability, Hash, IndexBatch,
-        IndexSink, IndexUnavailable, Journal, Kind, Opening, OutboxSource, Record, RecordFilter, RecordSource, Slice,
-        SliceOutcome, batch::read_batch, indexer::Indexer, reader::segments, scan,
+        AuditSettings, ChainHead, ChainHeads, ChainId, ChangeRecord, Completion, Decision, Durability, Hash,
+        IndexBatch, IndexSink, IndexUnavailable, Journal, Kind, Opening, OutboxSource, Record, RecordFilter,
+        RecordSource, Slice, SliceOutcome, batch::read_batch, indexer::Indexer, journal::Known, reader::segments, scan,
     },
     domain::{DecisionId, LinkId, LinkVersion, Millis, PartnerId},
     store::AuditStore,
@@ -74,7 +74,7 @@ impl House {
     async fn batch(&self) -> IndexBatch {
         let until = self.journal.settle().await.unwrap();
         let after = self.store.position(self.chain()).await.unwrap();
-        read_batch(&self.dir, self.chain(), after, until, self.store.keeps_lines()).unwrap()
+        read_batch(&self.dir, self.chain(), after, until, &Known::nothing(), self.store.keeps_lines()).unwrap()
     }
 
     /// All records of the journal, newest first.
@@ -415,7 +415,8 @@ pub(crate) async fn an_altered_line_is_no_answer(f: Arc<Fixture>) {
     house.write(0..20).await;
     house.index().await;
     if f.kind == Server::Postgres {
-        let sql = "UPDATE audit_chunks SET lines = decode(replace(encode(lines, 'escape'), 'user-1', 'user-2'), 'escape')";
+        let sql =
+            "UPDATE audit_chunks SET lines = decode(replace(encode(lines, 'escape'), 'user-1', 'user-2'), 'escape')";
         f.raw(sql).await.unwrap();
     } else {
         let path = house.dir.join("segment-0000000001.jsonl");

@@ -11,6 +11,7 @@
 mod guard;
 mod keeper;
 mod recover;
+mod sums;
 mod writer;
 
 use std::{
@@ -26,6 +27,7 @@ use tokio::sync::oneshot;
 
 pub use guard::OpenRecord;
 pub use recover::Recovery;
+pub use sums::Known;
 pub use writer::Written;
 
 use self::writer::{Body, State, Waiter, Writer, completion_room};
@@ -272,6 +274,11 @@ impl Journal {
     /// Compares the journal with the head that the database saw last: a tail that was cut off, or another past, shows.
     pub fn check_head(&self, stored: ChainHead) -> Result<(), JournalError> {
         recover::check_head(self.dir(), self.status().written.head, stored)
+    }
+
+    /// What vouches for at most `most` lines behind `seq`. Of those up to `seq` nothing is remembered any more.
+    pub fn known(&self, seq: u64, most: usize) -> Known {
+        self.shared.lock().sums.behind(seq, most)
     }
 
     pub fn chain_id(&self) -> ChainId {

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{AuditUnavailable, JournalError};
+use super::{AuditUnavailable, JournalError, sums::Sums};
 use crate::{
     audit::{
         chain::{ChainHead, Hash, Unplaced},
@@ -108,6 +108,8 @@ pub(in crate::audit) struct Writer {
     /// The last line that is in the file.
     pub(super) written: ChainHead,
     pub(super) owed: Vec<u8>,
+    /// Of the lines written or owed lately.
+    pub(super) sums: Sums,
     /// Records without a completion, with the room promised to each.
     pub(super) open: HashMap<DecisionId, u64, ahash::RandomState>,
     /// Outbox rows chained last.
@@ -141,6 +143,7 @@ impl Writer {
             head_hex: head.hash.to_hex(),
             written: head,
             owed: Vec::with_capacity(FLUSH_BYTES * 2),
+            sums: Sums::new(),
             open: HashMap::default(),
             outbox: VecDeque::new(),
             state: State::Good,
@@ -218,7 +221,10 @@ impl Writer {
     /// Chains a line behind what is owed.
     pub(super) fn push(&mut self, body: Body<'_>) {
         let Body { line_type, text, unplaced } = body;
+        let start = self.owed.len();
         self.head = frame(&mut self.owed, self.next_seq, line_type, self.head, &mut self.head_hex, text, unplaced);
+        let line = self.owed.get(start..).unwrap_or_default();
+        self.sums.note(self.next_seq, line.strip_suffix(b"\n").unwrap_or(line));
         self.next_seq += 1;
     }
 

@@ -16,7 +16,8 @@ use std::{
 
 use linkgate::{
     audit::{
-        AuditSettings, Completion, Decision, Durability, Journal, Opening, RecordFilter, RecordSource, indexer::Indexer,
+        AuditSettings, AuditUnavailable, Completion, Decision, Durability, Journal, Opening, RecordFilter,
+        RecordSource, indexer::Indexer,
     },
     config::settings::DatabaseSettings,
     domain::{DecisionId, LinkId, LinkVersion, Millis, PartnerId},
@@ -37,12 +38,15 @@ fn main() -> Result<(), Failed> {
     let records: u64 = if full { 400_000 } else { 200 };
     println!("folder {}, {records} records a run", dir.display());
     input(records)?;
-    for (name, level, threads) in [
-        ("memory, 1 thread", Durability::Memory, 1),
-        ("os, 1 thread", Durability::Os, 1),
-        ("os, 2 threads", Durability::Os, 2),
+    for (name, level, threads, tasks) in [
+        ("memory, 1 thread", Durability::Memory, 1, 1),
+        ("os, 1 thread", Durability::Os, 1, 1),
+        ("os, 2 threads", Durability::Os, 2, 1),
+        ("os, 1 thread of 4", Durability::Os, 1, 4),
+        ("os, 2 threads of 4", Durability::Os, 2, 4),
+        ("os, 2 threads of 32", Durability::Os, 2, 32),
     ] {
-        per_record(&dir, name, level, threads, records)?;
+        per_record(&dir, name, level, (threads, tasks), records)?;
     }
     let (indexed, questions) = if full { (200_000, 1_000_000) } else { (200, 400) };
     indexing(&dir, indexed, questions)?;
@@ -149,7 +153,22 @@ fn input(records: u64) -> Result<(), Failed> {
     Ok(())
 }
 
-fn per_record(dir: &Path, name: &str, level: Durability, threads: u64, records: u64) -> Result<(), Failed> {
+async fn one(journal: Journal, level: Durability, records: u64) -> Result<(), AuditUnavailable> {
+    let sample = Sample::new();
+    for _ in 0..records {
+        journal.admit(&sample.opening(), level).await?.complete(sample.completion());
+    }
+    Ok(())
+}
+
+/// On so many threads, each with so many requests that are ready at the same time.
+fn per_record(
+    dir: &Path,
+    name: &str,
+    level: Durability,
+    (threads, tasks): (u64, u64),
+    records: u64,
+) -> Result<(), Failed> {
     let (journal, _) = Journal::open(settings(dir)?)?;
     let (user, system) = cpu()?;
     let start = Instant::now();
@@ -158,11 +177,12 @@ fn per_record(dir: &Path, name: &str, level: Durability, threads: u64, records: 
             .map(|_| {
                 scope.spawn(|| -> Result<(), String> {
                     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| e.to_string())?;
-                    let sample = Sample::new();
-                    runtime.block_on(async {
-                        for _ in 0..records / threads {
-                            let open = journal.admit(&sample.opening(), level).await.map_err(|e| e.to_string())?;
-                            open.complete(sample.completion());
+                    tokio::task::LocalSet::new().block_on(&runtime, async {
+                        let each = records / threads / tasks;
+                        let work: Vec<_> =
+                            (0..tasks).map(|_| tokio::task::spawn_local(one(journal.clone(), level, each))).collect();
+                        for task in work {
+                            task.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
                         }
                         Ok(())
                     })
@@ -176,7 +196,7 @@ fn per_record(dir: &Path, name: &str, level: Durability, threads: u64, records: 
     let (user_after, system_after) = cpu()?;
     let each = 1e6 / records as f64;
     println!(
-        "{name:18} {:6.2} µs wall, {:5.2} µs user + {:5.2} µs system CPU a record (opening and completion)",
+        "{name:19} {:6.2} µs wall, {:5.2} µs user + {:5.2} µs system CPU a record (opening and completion)",
         wall * each,
         (user_after - user) * each,
         (system_after - system) * each

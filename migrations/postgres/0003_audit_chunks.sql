@@ -1,21 +1,12 @@
 -- The audit index by chunks: a row for some thousand lines of the journal instead of one for each record.
 --
--- What was indexed before is an index only: its tables are dropped, and each journal is indexed again from its start at
--- the next run of its server. Nothing is lost. Only the heads are kept, so that a journal which was cut off in the
--- meantime still shows.
-CREATE TABLE audit_heads_before (
-    chain_id  UUID   NOT NULL PRIMARY KEY,
-    head_seq  BIGINT NOT NULL,
-    head_hash TEXT   NOT NULL CHECK (char_length(head_hash) = 64)
-);
-INSERT INTO audit_heads_before SELECT chain_id, head_seq, head_hash FROM audit_chains;
-
-DROP TABLE audit_records;
-DROP TABLE audit_lots;
-DROP TABLE audit_chains;
+-- What was indexed before is an index only: each journal is indexed again from its start at the next run of its server.
+-- Nothing is lost. The old tables stay for replicas of the previous version that still run, which fill and ask them as
+-- before, and for the heads in audit_chains: a journal which was cut off in the meantime still shows. A later migration
+-- drops audit_records and audit_lots; whoever has replaced all replicas may do it now.
 
 -- How far each journal is indexed; written in one transaction with the chunks, which makes it exactly once.
-CREATE TABLE audit_chains (
+CREATE TABLE audit_positions (
     chain_id       UUID   NOT NULL PRIMARY KEY,
     segment        BIGINT NOT NULL,
     segment_offset BIGINT NOT NULL,

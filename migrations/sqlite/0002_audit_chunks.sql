@@ -1,21 +1,13 @@
 -- The audit index by chunks: a row for some thousand lines of the journal instead of one for each record.
 --
--- What was indexed before is an index only: its tables are dropped, and the journal is indexed again from its start at
--- the next run of the server. Nothing is lost. Only the heads are kept, so that a journal which was cut off in the
+-- What was indexed before is an index only: its records are dropped, and the journal is indexed again from its start at
+-- the next run of the server. Nothing is lost. The heads in audit_chains stay, so that a journal which was cut off in the
 -- meantime still shows.
-CREATE TABLE audit_heads_before (
-    chain_id  TEXT    NOT NULL PRIMARY KEY CHECK (length(chain_id) = 36),
-    head_seq  INTEGER NOT NULL,
-    head_hash TEXT    NOT NULL CHECK (length(head_hash) = 64)
-) STRICT, WITHOUT ROWID;
-INSERT INTO audit_heads_before SELECT chain_id, head_seq, head_hash FROM audit_chains;
-
 DROP TABLE audit_records;
 DROP TABLE audit_lots;
-DROP TABLE audit_chains;
 
 -- How far each journal is indexed; written in one transaction with the chunks, which makes it exactly once.
-CREATE TABLE audit_chains (
+CREATE TABLE audit_positions (
     chain_id       TEXT    NOT NULL PRIMARY KEY CHECK (length(chain_id) = 36),
     segment        INTEGER NOT NULL,
     segment_offset INTEGER NOT NULL,

@@ -31,7 +31,7 @@ impl AuditStore {
 
     /// The chains that the index knows.
     pub async fn chains(&self) -> Result<Vec<ChainId>, StoreError> {
-        let sql = "SELECT chain_id FROM audit_chains ORDER BY chain_id";
+        let sql = "SELECT chain_id FROM audit_positions UNION SELECT chain_id FROM audit_chains ORDER BY chain_id";
         let rows = self.db.begin_audit_read().await?.rows(sql, &[]).await?;
         rows.iter().map(|row| Ok(ChainId(row.id(0)?))).collect()
     }
@@ -77,23 +77,23 @@ impl ChainHeads for AuditStore {
 }
 
 async fn read_position(tx: &mut Tx, chain: ChainId) -> Result<Option<IndexPosition>, StoreError> {
-    let sql = "SELECT segment, segment_offset, head_seq, head_hash FROM audit_chains WHERE chain_id = $1";
+    let sql = "SELECT segment, segment_offset, head_seq, head_hash FROM audit_positions WHERE chain_id = $1";
     let Some(row) = tx.row(sql, &[chain.0.into()]).await? else { return Ok(None) };
     let number = |column: usize| Ok::<_, StoreError>(unsigned(row.int(column)?));
     let head = ChainHead { seq: number(2)?, hash: hash(row.str(3)?)? };
     Ok(Some(IndexPosition { segment: number(0)?, offset: number(1)?, head }))
 }
 
-/// Also the head of an index that was dropped to be made anew: what it saw must be in the journal still.
+/// Also the head of the index before this one (`audit_chains`): what it saw must be in the journal still.
 async fn read_head(tx: &mut Tx, chain: ChainId) -> Result<Option<ChainHead>, StoreError> {
-    let sql = "SELECT head_seq, head_hash FROM audit_chains WHERE chain_id = $1 UNION ALL \
-         SELECT head_seq, head_hash FROM audit_heads_before WHERE chain_id = $1 ORDER BY 1 DESC LIMIT 1";
+    let sql = "SELECT head_seq, head_hash FROM audit_positions WHERE chain_id = $1 UNION ALL \
+         SELECT head_seq, head_hash FROM audit_chains WHERE chain_id = $1 ORDER BY 1 DESC LIMIT 1";
     let Some(row) = tx.row(sql, &[chain.0.into()]).await? else { return Ok(None) };
     Ok(Some(ChainHead { seq: unsigned(row.int(0)?), hash: hash(row.str(1)?)? }))
 }
 
 fn hash(text: &str) -> Result<Hash, StoreError> {
-    text.parse().map_err(|error| StoreError::Damaged { table: "audit_chains", what: format!("head_hash: {error}") })
+    text.parse().map_err(|error| StoreError::Damaged { table: "audit_positions", what: format!("head_hash: {error}") })
 }
 
 pub(super) fn unsigned(number: i64) -> u64 {
@@ -111,12 +111,12 @@ async fn advance(tx: &mut Tx, batch: &IndexBatch) -> Result<bool, StoreError> {
     let mut values = vec![chain, signed(to.segment), signed(to.offset), signed(to.head.seq), Value::Text(&hash)];
     let moved = match batch.after {
         None => {
-            let sql = "INSERT INTO audit_chains (chain_id, segment, segment_offset, head_seq, head_hash) \
+            let sql = "INSERT INTO audit_positions (chain_id, segment, segment_offset, head_seq, head_hash) \
                  VALUES ($1, $2, $3, $4, $5) ON CONFLICT (chain_id) DO NOTHING";
             tx.execute(sql, &values).await?
         }
         Some(from) => {
-            let sql = "UPDATE audit_chains SET segment = $2, segment_offset = $3, head_seq = $4, head_hash = $5 \
+            let sql = "UPDATE audit_positions SET segment = $2, segment_offset = $3, head_seq = $4, head_hash = $5 \
                  WHERE chain_id = $1 AND segment = $6 AND segment_offset = $7 AND head_seq = $8 AND head_hash = $9";
             let from_hash = from.head.hash.to_string();
             values.extend([signed(from.segment), signed(from.offset), signed(from.head.seq), Value::Text(&from_hash)]);

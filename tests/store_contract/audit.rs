@@ -433,7 +433,7 @@ pub(crate) async fn the_head_outlives_the_index(f: Arc<Fixture>) {
     let house = House::new(&f, "journal");
     house.write(0..5).await;
     let seen = ChainHead { seq: 1_000, hash: Hash([7; 32]) };
-    let insert = format!("INSERT INTO audit_heads_before VALUES ('{}', 1000, '{}')", house.chain(), seen.hash);
+    let insert = format!("INSERT INTO audit_chains VALUES ('{}', 1, 0, 1000, '{}', NULL)", house.chain(), seen.hash);
     f.audit_raw(&insert).await;
     assert_eq!(house.store.head(house.chain()).await.unwrap(), Some(seen));
     assert_eq!(house.store.position(house.chain()).await.unwrap(), None, "indexed again from the start");

@@ -7,7 +7,11 @@
 //! the same machine; on Postgres it holds the lines too, because every replica has a journal of its own. On SQLite the
 //! index is a file of its own with a relaxed commit: what a crash takes away, position included, is indexed again.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use super::{
     Database, StoreError, audit_chunks,
@@ -21,12 +25,19 @@ pub struct AuditStore {
     pub(super) db: Database,
     /// `audit.dir`: where an index on SQLite points to.
     pub(super) journal: PathBuf,
+    /// Segments that were asked for and are there no more.
+    pub(super) moved: Arc<Mutex<BTreeSet<u64>>>,
 }
 
 impl AuditStore {
     /// `journal` is `audit.dir`.
     pub fn new(db: &Database, journal: &Path) -> Self {
-        Self { db: db.clone(), journal: journal.to_owned() }
+        Self { db: db.clone(), journal: journal.to_owned(), moved: Arc::default() }
+    }
+
+    /// Segments that answers would have needed and that were moved out of the journal: their records are left out.
+    pub fn moved_segments(&self) -> Vec<u64> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
     /// The chains that the index knows.

@@ -1,7 +1,7 @@
 //! The lines of a chunk: from the journal on SQLite, from the row itself on Postgres. And what is found out by them: the
 //! completions of records whose chunk does not hold them.
 
-use std::{collections::HashSet, io};
+use std::{collections::HashSet, io, sync::PoisonError};
 
 use super::{
     AuditStore, StoreError,
@@ -87,7 +87,9 @@ impl AuditStore {
             }
         });
         let looked = looked.await.map_err(IndexUnavailable::new)?;
-        if let Ok(None) = looked {
+        if let Ok(None) = looked
+            && self.moved.lock().unwrap_or_else(PoisonError::into_inner).insert(segment)
+        {
             tracing::warn!(dir = %self.journal.display(), segment, chain = %chain,
                 "records of a segment that was moved out of the audit journal are left out of the answer");
         }

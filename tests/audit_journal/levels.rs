@@ -89,45 +89,49 @@ fn os_shares_a_write_with_those_that_are_ready() {
     sound(dir.path());
 }
 
-/// The shared write fails: nobody of them is admitted, and each is refused in the record or was never there.
+/// The shared write fails: nobody of them is admitted. Who has nothing behind it was never there; the others stand in the
+/// record as refused.
 #[test]
 fn os_is_refused_to_all_whose_write_failed() {
-    let (dir, faults) = (folder(), Faults::new());
-    faults.no_reserve.store(true, SeqCst);
-    let journal = open_faulty(settings(dir.path()), &faults);
-    let openings: Vec<_> = (0..5).map(|_| opening(DecisionId::generate())).collect();
-    let (mut admissions, mut records_of): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
-    let mut context = Context::from_waker(Waker::noop());
-    // So short that the keeper does not come in between.
-    faults.leave_room(100);
-    for opening in &openings {
-        let mut admission = Box::pin(journal.admit(opening, Durability::Os));
-        match admission.as_mut().poll(&mut context) {
-            Poll::Pending => admissions.push((admission, opening.id)),
-            Poll::Ready(result) => assert!(result.is_err()),
+    for backwards in [false, true] {
+        let (dir, faults) = (folder(), Faults::new());
+        faults.no_reserve.store(true, SeqCst);
+        let mut slow = settings(dir.path());
+        // The keeper does not come in between.
+        slow.flush_interval = Duration::from_secs(1);
+        let journal = open_faulty(slow, &faults);
+        let openings: Vec<_> = (0..5).map(|_| opening(DecisionId::generate())).collect();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut admissions: Vec<_> =
+            openings.iter().map(|opening| Box::pin(journal.admit(opening, Durability::Os))).collect();
+        for admission in &mut admissions {
+            assert!(admission.as_mut().poll(&mut context).is_pending());
         }
+        faults.leave_room(100);
+        if backwards {
+            admissions.reverse();
+        }
+        for admission in &mut admissions {
+            let Poll::Ready(Err(AuditUnavailable::Write(_))) = admission.as_mut().poll(&mut context) else {
+                panic!("admitted")
+            };
+        }
+        drop(admissions);
+        assert_eq!(journal.status().open_records, 0);
+        faults.leave_room(-1);
+        let since = std::time::Instant::now();
+        while !journal.healthy() {
+            assert!(since.elapsed() < Duration::from_secs(10));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        drop(journal);
+        let found = records(dir.path());
+        // Polled from the last one on, each has nothing behind it any more.
+        let refused: Vec<_> = openings.iter().filter_map(|opening| found.get(&opening.id)).collect();
+        assert_eq!(refused.len(), if backwards { 0 } else { 5 });
+        assert!(refused.iter().all(|record| record.status == Some(503) && record.decision == Decision::Deny));
+        assert_eq!(sound(dir.path()).open_records, 0);
     }
-    // The last chained is polled first: it can be taken back, the others cannot.
-    for (admission, id) in admissions.iter_mut().rev() {
-        let Poll::Ready(Err(AuditUnavailable::Write(_))) = admission.as_mut().poll(&mut context) else {
-            panic!("admitted")
-        };
-        records_of.push(*id);
-    }
-    assert!(!records_of.is_empty());
-    faults.leave_room(-1);
-    drop(admissions);
-    let since = std::time::Instant::now();
-    while !journal.healthy() {
-        assert!(since.elapsed() < Duration::from_secs(10));
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    drop(journal);
-    let found = records(dir.path());
-    for id in records_of {
-        assert!(found.get(&id).is_none_or(|record| record.status == Some(503)), "{:?}", found[&id]);
-    }
-    assert_eq!(sound(dir.path()).open_records, 0);
 }
 
 #[tokio::test]

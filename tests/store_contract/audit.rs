@@ -399,7 +399,9 @@ pub(crate) async fn a_journal_that_is_not_there_is_told(f: Arc<Fixture>) {
         assert_eq!(strange.query(&any).await.unwrap(), all);
         return;
     }
+    assert!(house.store.moved_segments().is_empty());
     assert_eq!(house.query(&any).await, there);
+    assert_eq!(house.store.moved_segments(), [1], "and it is told");
     let by_id = RecordFilter { id: Some(gone[0].id), ..RecordFilter::default() };
     assert!(house.query(&by_id).await.is_empty());
     let error = strange.query(&any).await.unwrap_err();

@@ -209,7 +209,9 @@ impl Journal {
             Promise::Kept => Ok(record),
             Promise::Write(entered) => {
                 Turn::default().await;
-                match self.shared.lock().keep(&entered, Some(record.id())) {
+                // A statement of its own: a completion takes the lock again.
+                let kept = self.shared.lock().keep(&entered, Some(record.id()));
+                match kept {
                     Kept::Yes => Ok(record),
                     Kept::TakenBack(error) => {
                         record.forget();
@@ -241,7 +243,8 @@ impl Journal {
             Promise::Kept => Ok(()),
             Promise::Write(entered) => {
                 Turn::default().await;
-                match self.shared.lock().keep(&entered, None) {
+                let kept = self.shared.lock().keep(&entered, None);
+                match kept {
                     Kept::Yes => Ok(()),
                     Kept::TakenBack(error) | Kept::No(error) => Err(error),
                 }

@@ -18,9 +18,11 @@ mod records;
 
 pub mod admin;
 
+mod audit_chunks;
 mod audit_index;
-mod audit_lots;
+mod audit_lines;
 mod audit_query;
+mod audit_terms;
 mod outbox;
 
 mod changes;

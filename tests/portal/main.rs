@@ -23,3 +23,4 @@ mod failures;
 mod lists;
 mod parameters;
 mod reports;
+mod speed;

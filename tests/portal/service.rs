@@ -46,7 +46,7 @@ pub enum Chaos {
 #[derive(Clone)]
 pub struct Service {
     pub address: SocketAddr,
-    pub held: Arc<Mutex<BTreeMap<String, Held>>>,
+    held: Arc<BTreeMap<String, Held>>,
     chaos: Arc<Mutex<HashMap<(String, &'static str), Chaos>>>,
     /// Requests of a tenant for a kind of data.
     asked: Arc<Mutex<HashMap<(String, &'static str), usize>>>,
@@ -58,7 +58,7 @@ impl Service {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let service = Self {
             address: listener.local_addr().unwrap(),
-            held: Arc::new(Mutex::new(held)),
+            held: Arc::new(held),
             chaos: Arc::default(),
             asked: Arc::default(),
             latency: Arc::default(),
@@ -102,8 +102,7 @@ impl Service {
             };
             *self.asked.lock().unwrap().entry((tenant.clone(), kind)).or_default() += 1;
             let chaos = self.chaos.lock().unwrap().get(&(tenant.clone(), kind)).cloned();
-            let held = self.held.lock().unwrap().get(&tenant).cloned();
-            let body = held.and_then(|held| answer(kind, &held, query));
+            let body = self.held.get(&tenant).and_then(|held| answer(kind, held, query));
             let plain = |status: u16, body: &[u8]| {
                 let head = format!(
                     "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",

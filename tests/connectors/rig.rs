@@ -45,7 +45,7 @@ impl Rig {
 
     /// `more`: further lines of the configuration.
     pub async fn with(more: &str) -> Self {
-        let (isp, platform, gen2) = (start(Kind::Isp).await, start(Kind::Platform).await, start(Kind::Isp).await);
+        let (isp, platform, gen2) = (start(Kind::Isp).await, start(Kind::Platform).await, start(Kind::Gen2).await);
         let dir = tempfile::tempdir().unwrap();
         DevKey::generate(DevAlgorithm::EdDsa).unwrap().write_pem(&dir.path().join("signing.pem")).unwrap();
         let tenants = NEW_TENANTS.map(|tenant| format!("\"{tenant}\"")).join(", ");

@@ -29,9 +29,9 @@ raw! {
         source_timeout: DurationText = DurationText::of("3s"),
         /// Tenants asked at once for one request.
         concurrency: u32 = 256,
-        /// Questions of one kind (invoices, tickets, ...) under way at once, over all requests.
-        concurrency_per_kind: u32 = 512,
-        /// Questions of all kinds under way at once, over all requests.
+        /// Questions to one upstream under way at once, over all requests.
+        concurrency_per_upstream: u32 = 512,
+        /// Questions under way at once, over all upstreams and requests.
         concurrency_total: u32 = 1024,
         /// Second tries for the slowest reads, in per cent of all reads; 0: none.
         hedge_percent: u32 = 5,

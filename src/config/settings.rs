@@ -99,8 +99,8 @@ pub struct ReadSettings {
     pub source_timeout: Duration,
     /// Tenants asked at once for one request.
     pub concurrency: usize,
-    /// Questions of one kind under way at once.
-    pub concurrency_per_kind: usize,
+    /// Questions to one upstream under way at once.
+    pub concurrency_per_upstream: usize,
     /// Questions under way at once.
     pub concurrency_total: usize,
     /// Per cent of all reads; 0: no second tries.

@@ -33,6 +33,9 @@ use crate::{
     store::{Database, LinkRecord, Stamps, TenantRecord},
 };
 
+/// A row by its number.
+type Make = fn(usize) -> InvoiceRow;
+
 /// What one tenant's services hold.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Held {
@@ -40,7 +43,7 @@ pub(super) struct Held {
     pub(super) metrics: Option<MetricsRow>,
     pub(super) invoices: Vec<InvoiceRow>,
     /// Made while they are read: the number, and how.
-    pub(super) many_invoices: Option<(usize, fn(usize) -> InvoiceRow)>,
+    pub(super) many_invoices: Option<(usize, Make)>,
     pub(super) tickets: Vec<TicketRow>,
     pub(super) usage: Option<UsageRow>,
     pub(super) uptime: Option<Vec<UptimeDay>>,
@@ -60,6 +63,7 @@ pub(super) enum Behaviour {
 
 #[derive(Debug, Default)]
 pub(super) struct Scripted {
+    name: Arc<str>,
     pub(super) held: Mutex<HashMap<String, Held>>,
     behaviour: Mutex<HashMap<(String, Kind), Behaviour>>,
     pub(super) asked: AtomicUsize,
@@ -139,6 +143,10 @@ fn one<T>(found: Option<T>, kind: &'static str) -> Result<T, SourceError> {
 }
 
 impl Upstreams for Scripted {
+    fn upstream(&self, _: &TenantId, kind: Kind) -> Option<&Arc<str>> {
+        (kind != Kind::Registry).then_some(&self.name)
+    }
+
     fn tenant<'a>(&'a self, site: &'a Site, _: Instant) -> BoxFuture<'a, Result<TenantRow, SourceError>> {
         async { one(self.ask(site, Kind::Registry).await?.0.registry, "tenant") }.boxed()
     }
@@ -215,8 +223,6 @@ pub(super) struct Stage {
     partner: PartnerId,
     links: BTreeMap<String, (LinkId, i64)>,
     forbidden: Vec<String>,
-    /// Whether revenue may be shown, by tenant; it may where nothing is said.
-    no_revenue: Vec<String>,
     _dir: tempfile::TempDir,
 }
 
@@ -225,7 +231,7 @@ pub(super) fn settings() -> ReadSettings {
         deadline: Duration::from_secs(5),
         source_timeout: Duration::from_secs(3),
         concurrency: 256,
-        concurrency_per_kind: 512,
+        concurrency_per_upstream: 512,
         concurrency_total: 1024,
         hedge_percent: 0,
         breaker_failures: 0,
@@ -270,7 +276,6 @@ impl Stage {
             partner: PartnerId(uuid::Uuid::new_v4()),
             links,
             forbidden: Vec::new(),
-            no_revenue: Vec::new(),
             _dir: dir,
         }
     }
@@ -281,10 +286,6 @@ impl Stage {
 
     pub(super) fn forbid(&mut self, tenant: &str) {
         self.forbidden.push(tenant.to_owned());
-    }
-
-    pub(super) fn hide_revenue(&mut self, tenant: &str) {
-        self.no_revenue.push(tenant.to_owned());
     }
 
     /// As any change of the link would.
@@ -370,8 +371,7 @@ impl Stage {
             if self.forbidden.contains(tenant) {
                 return Slice::Forbidden { link, denial: Denial::from(Gate::Role) };
             }
-            let also = spec.also.iter().filter(|_| !self.no_revenue.contains(tenant));
-            let also = also.filter_map(|name| Permission::parse(name)).map(PermissionSet::of);
+            let also = spec.also.iter().filter_map(|name| Permission::parse(name)).map(PermissionSet::of);
             let also = also.fold(PermissionSet::EMPTY, PermissionSet::union);
             Slice::Granted(Granted::new(link, Permit::home_request(), also))
         });

@@ -82,7 +82,8 @@ impl Resolver<'_> {
             self.fail(&table.key("source_timeout"), "is longer than `deadline`: no answer could wait for it");
         }
         let concurrency = self.concurrency(&table.key("concurrency"), raw.concurrency);
-        let concurrency_per_kind = self.concurrency(&table.key("concurrency_per_kind"), raw.concurrency_per_kind);
+        let concurrency_per_upstream =
+            self.concurrency(&table.key("concurrency_per_upstream"), raw.concurrency_per_upstream);
         let concurrency_total = self.concurrency(&table.key("concurrency_total"), raw.concurrency_total);
         if raw.hedge_percent > 20 {
             self.fail(&table.key("hedge_percent"), "is out of range: 0 to 20");
@@ -105,7 +106,7 @@ impl Resolver<'_> {
             deadline,
             source_timeout,
             concurrency,
-            concurrency_per_kind,
+            concurrency_per_upstream,
             concurrency_total,
             hedge_percent: raw.hedge_percent,
             breaker_failures: raw.breaker_failures,

@@ -26,7 +26,7 @@ use tokio::{
 
 pub(super) use self::upstreams::Upstreams;
 use self::{
-    guard::{Guard, Patience, budget},
+    guard::{Guard, Patience, Whom, budget},
     slices::{Entry, Flight, Key, Slices},
 };
 use super::{
@@ -36,7 +36,7 @@ use super::{
 };
 use crate::config::settings::ReadSettings;
 
-/// What kind of data is asked for: each has places and breakers of its own.
+/// What kind of data is asked for: each has breakers and latencies of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     Registry,
@@ -183,7 +183,8 @@ impl Fanout {
                 let (asked, as_of) = (Instant::now(), Timestamp::now());
                 let task = tokio::spawn(async move {
                     let attempt = || load(Arc::clone(&upstreams), site.clone(), until);
-                    guard.ask(kind, site.tenant(), until, how.patience, &attempt).await
+                    let (tenant, upstream) = (site.tenant(), upstreams.upstream(site.tenant(), kind));
+                    guard.ask(Whom { kind, tenant, upstream }, until, how.patience, &attempt).await
                 });
                 let _guard = AbortOnDrop(task.abort_handle());
                 let loaded = task.await.unwrap_or_else(|error| {

@@ -189,6 +189,11 @@ async fn places_are_bounded() {
     let answer = stage.get(INVOICES).await;
     assert_eq!((&answer["total"], &answer["partial"]), (&160.into(), &false.into()));
     assert!(stage.services.most_under_way.load(Ordering::SeqCst) <= 7);
+
+    let narrow = ReadSettings { concurrency_per_upstream: 3, concurrency_total: 30, ..settings() };
+    let stage = self::stage(&tenants, narrow).await;
+    assert_eq!(stage.get(INVOICES).await["total"], 160);
+    assert!(stage.services.most_under_way.load(Ordering::SeqCst) <= 3);
 }
 
 #[tokio::test]

@@ -1,13 +1,18 @@
 //! What the fan-out asks of the services: the reads of [`Sources`], behind a trait so that tests can script them.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::Arc};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use rust_decimal::Decimal;
 use tokio::time::Instant;
 
+use super::Kind;
 use crate::{
-    connector::rows::{BreachRow, InvoiceRow, MetricsRow, TenantRow, TicketRow, UptimeDay, UsageRow},
+    connector::{
+        ResourceKind,
+        rows::{BreachRow, InvoiceRow, MetricsRow, TenantRow, TicketRow, UptimeDay, UsageRow},
+    },
+    domain::TenantId,
     portal::{
         query::Period,
         sources::{Each, InvoiceFilter, Scanned, Site, SourceError, Sources, TicketFilter},
@@ -18,6 +23,8 @@ type Reading<'a, T> = BoxFuture<'a, Result<T, SourceError>>;
 
 /// The reads of one tenant's services.
 pub(in crate::portal) trait Upstreams: Debug + Send + Sync {
+    /// The upstream that answers for the tenant and this kind of data; `None`: no connector does.
+    fn upstream(&self, tenant: &TenantId, kind: Kind) -> Option<&Arc<str>>;
     fn tenant<'a>(&'a self, site: &'a Site, until: Instant) -> Reading<'a, TenantRow>;
     fn metrics<'a>(&'a self, site: &'a Site, until: Instant) -> Reading<'a, MetricsRow>;
     fn invoices<'a>(
@@ -46,6 +53,19 @@ pub(in crate::portal) trait Upstreams: Debug + Send + Sync {
 }
 
 impl Upstreams for Sources {
+    fn upstream(&self, tenant: &TenantId, kind: Kind) -> Option<&Arc<str>> {
+        let kind = match kind {
+            Kind::Registry => ResourceKind::Tenant,
+            Kind::Metrics => ResourceKind::Metrics,
+            Kind::Invoices => ResourceKind::Invoices,
+            Kind::Tickets => ResourceKind::Tickets,
+            Kind::Usage => ResourceKind::Usage,
+            Kind::Uptime => ResourceKind::Uptime,
+            Kind::Breaches => ResourceKind::Breaches,
+        };
+        self.upstream_of(tenant, kind)
+    }
+
     fn tenant<'a>(&'a self, site: &'a Site, until: Instant) -> Reading<'a, TenantRow> {
         Self::tenant(self, site, until).boxed()
     }

@@ -245,7 +245,7 @@ impl Prepared for Sla {
                     source: worst(granted.tenant(), ends),
                 }
             };
-            let mut found = reading.each(|granted| read(granted)).await;
+            let mut found = reading.each(read).await;
             found.sort_unstable_by(|one, other| one.granted.tenant().cmp(other.granted.tenant()));
             let nobody_asked = found.is_empty();
             let shown: Vec<&Found<'_>> = found.iter().filter(|found| found.source.as_of.is_some()).collect();

@@ -155,7 +155,7 @@ fn conduct() {
 fn latency(name: &str, tenants: u32, services: &str, rounds: usize, portal: &str) {
     let world = World::start(tenants, services, portal);
     for endpoint in ENDPOINTS {
-        let path = format!("/api/v1/partner/{endpoint}?limit=50");
+        let path = format!("/api/v1/partner/{endpoint}");
         // Connections, sessions and decisions are warm; the slices are not.
         world.get(&path, true);
         for (word, cold) in [("cold", true), ("warm", false)] {

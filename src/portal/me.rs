@@ -17,6 +17,7 @@ pub(super) fn prepare(question: &Question<'_>) -> Result<Box<dyn Prepared>, Prob
 }
 
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Me")]
 pub(super) struct Answer<'a> {
     user_id: &'a str,
     username: Option<&'a str>,
@@ -26,6 +27,7 @@ pub(super) struct Answer<'a> {
 }
 
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "MePartner")]
 struct PartnerView<'a> {
     partner_id: String,
     name: &'a str,
@@ -34,6 +36,7 @@ struct PartnerView<'a> {
 }
 
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "MeTenant")]
 struct TenantView<'a> {
     tenant_id: &'a str,
     name: &'a str,

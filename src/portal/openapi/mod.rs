@@ -10,13 +10,14 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 pub use self::parameters::{Parameter, parameters};
-use super::{Audience, Bases, Endpoint, Spec, TenantHeader, endpoint::TABLE, me};
+use super::{Audience, Bases, Endpoint, Spec, TenantHeader, customers, endpoint::TABLE, lists, me, reports};
 use crate::domain::ErrorCode;
 
 /// The whole document, for the first base path.
 pub fn document(bases: &Bases) -> Value {
-    let settings =
-        SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = "/components/schemas".into());
+    let settings = SchemaSettings::draft2020_12()
+        .for_serialize()
+        .with(|settings| settings.definitions_path = "/components/schemas".into());
     let mut generator = settings.into_generator();
     let mut paths: Map<String, Value> = Map::new();
     for spec in TABLE {
@@ -220,6 +221,13 @@ fn error_schema() -> Value {
 /// The schema of an endpoint's answer; `None` where it is a file.
 pub fn answer(endpoint: Endpoint, generator: &mut SchemaGenerator) -> Option<Schema> {
     Some(match endpoint {
+        Endpoint::Customers => schema::<customers::list::Answer>(generator),
+        Endpoint::Customer => schema::<customers::view::Detail<'static>>(generator),
+        Endpoint::BillingSummary => schema::<reports::summary::Answer<'static>>(generator),
+        Endpoint::Invoices => schema::<lists::invoices::Answer>(generator),
+        Endpoint::Tickets => schema::<lists::tickets::Answer>(generator),
+        Endpoint::UsageReport => schema::<reports::usage::Answer<'static>>(generator),
+        Endpoint::SlaReport => schema::<reports::sla::Answer<'static>>(generator),
         Endpoint::Me => schema::<me::Answer<'static>>(generator),
         _ => return None,
     })

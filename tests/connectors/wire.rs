@@ -60,6 +60,14 @@ impl Scripted {
                         let answer = rule(request, &head);
                         notes.lock().unwrap().push(head);
                         let Some(answer) = answer else { return };
+                        if answer.starts_with("HTTP/") {
+                            // Written as it is; an answer that is cut ends with its connection, others just stop.
+                            let _ = stream.write_all(answer.trim_end_matches('!').as_bytes()).await;
+                            if answer.ends_with('!') {
+                                return;
+                            }
+                            continue;
+                        }
                         let answer = format!(
                             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{answer}",
                             answer.len()
@@ -343,4 +351,29 @@ async fn what_could_be_read_in_two_ways_is_an_error() {
     let (sources, _) = service.sources("", SMALL);
     let told = ids(&sources).await.unwrap_err().to_string();
     assert!(told.contains("`/rows/0`: this is no JSON, or a key in it stands twice"), "{told}");
+}
+
+#[tokio::test]
+async fn half_an_answer_is_none() {
+    let ask = async |rule: Rule| {
+        let (sources, _) = Scripted::start(rule).await.sources("", "");
+        let until = tokio::time::Instant::now() + Duration::from_millis(300);
+        sources.metrics(&site("t1"), until).await.unwrap_err()
+    };
+    let stopped =
+        |_: usize, _: &str| Some("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n{");
+    assert_eq!(ask(stopped).await, SourceError::Timeout);
+    let cut =
+        |_: usize, _: &str| Some("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n{!");
+    assert_eq!(ask(cut).await, SourceError::Unavailable("`isp` broke the answer off".to_owned()));
+    let noise = |_: usize, _: &str| Some("HTTP/9 what\r\n\r\n!");
+    assert_eq!(ask(noise).await, SourceError::Unavailable("`isp` broke the connection off".to_owned()));
+    let packed = |_: usize, _: &str| {
+        Some(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}",
+        )
+    };
+    assert!(matches!(ask(packed).await, SourceError::Answer(text) if text.ends_with("the answer is no JSON")));
+    let none = |_: usize, _: &str| Some("HTTP/1.1 204 No Content\r\n\r\n");
+    assert!(matches!(ask(none).await, SourceError::Answer(text) if text.ends_with("status 204")));
 }

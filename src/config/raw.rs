@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    raw_portal::RawPortal,
+    raw_portal::{RawAlerts, RawPortal, RawWebhooks},
     scalar::{DurationText, QuotaText, SizeText},
 };
 
@@ -62,6 +62,10 @@ raw! {
         routes: Vec<RawRoute> = Vec::new(),
         /// The consolidated API for partners.
         portal: RawPortal = RawPortal::default(),
+        /// Alerts: when a link's sources are looked at.
+        alerts: RawAlerts = RawAlerts::default(),
+        /// Webhooks: telling partners what happens.
+        webhooks: RawWebhooks = RawWebhooks::default(),
         /// Logs on standard error.
         log: RawLog = RawLog::default(),
     }

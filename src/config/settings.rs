@@ -31,6 +31,7 @@ pub struct Config {
     pub routes: Vec<RouteSettings>,
     /// `None`: switched off.
     pub portal: Option<PortalSettings>,
+    pub webhooks: WebhookSettings,
     pub log: LogSettings,
 }
 
@@ -78,6 +79,39 @@ pub struct PortalSettings {
     pub tenant_base_path: String,
     /// Token roles of a tenant's own administrators.
     pub tenant_admin_roles: Vec<String>,
+    pub alerts: AlertSettings,
+}
+
+/// When a link's sources are looked at for alerts.
+#[derive(Clone, Debug)]
+pub struct AlertSettings {
+    pub background: bool,
+    pub interval: Duration,
+    /// Links looked at at once.
+    pub concurrency: usize,
+    /// For the sources of one link, in the background.
+    pub timeout: Duration,
+    pub fresh_for: Duration,
+    /// For all sources of one request.
+    pub read_timeout: Duration,
+    pub keep_resolved: Duration,
+}
+
+/// How partners are told what happens.
+#[derive(Clone, Debug)]
+pub struct WebhookSettings {
+    pub enabled: bool,
+    pub timeout: Duration,
+    pub attempts: u32,
+    pub first_retry: Duration,
+    pub concurrency: usize,
+    pub concurrency_per_subscription: usize,
+    pub allow_http: bool,
+    pub allow_private: bool,
+    /// Ascending, each once.
+    pub expiry_notice_days: Vec<u32>,
+    pub keep_delivered: Duration,
+    pub keep_dead: Duration,
 }
 
 /// Freshness and caching of links.

@@ -16,6 +16,8 @@ mod managed;
 
 mod me;
 
+pub mod webhooks;
+
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;

@@ -3,12 +3,18 @@
 use super::{FieldPath, Resolver};
 use crate::config::{
     pattern::{Pattern, Segment},
-    raw_portal::RawPortal,
+    raw_portal::{RawAlerts, RawPortal},
     settings::{PortalSettings, RouteSettings},
 };
 
 impl Resolver<'_> {
-    pub(super) fn portal(&mut self, raw: &RawPortal, routes: &[RouteSettings]) -> Option<PortalSettings> {
+    pub(super) fn portal(
+        &mut self,
+        raw: &RawPortal,
+        alerts: &RawAlerts,
+        routes: &[RouteSettings],
+    ) -> Option<PortalSettings> {
+        let alerts = self.alerts(alerts);
         if !raw.enabled {
             return None;
         }
@@ -50,6 +56,7 @@ impl Resolver<'_> {
             base_paths: bases,
             tenant_base_path: raw.tenant_base_path.clone(),
             tenant_admin_roles: raw.tenant_admin_roles.clone(),
+            alerts,
         })
     }
 }

@@ -16,17 +16,25 @@ mod managed;
 
 mod me;
 
+mod alerts;
+pub mod events;
 pub mod webhooks;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+pub use alerts::Watcher;
 pub use call::{Asker, AskingPartner, Call, Granted, Problem, Reply, ReplyBody, Slice};
 pub use endpoint::{Audience, Bases, Endpoint, Found, Spec, TenantHeader};
 pub use managed::ManagedTenant;
 
-use crate::{config::settings::PortalSettings, domain::TenantId, policy::Policies, store::Database};
+use crate::{
+    config::settings::PortalSettings,
+    domain::TenantId,
+    policy::Policies,
+    store::{AlertKind, AlertStore, Database},
+};
 
 /// What all consolidated requests share.
 #[derive(Debug)]
@@ -36,6 +44,8 @@ pub struct Portal {
     policies: Arc<Policies>,
     managed: managed::ManagedTenants,
     sources: sources::Sources,
+    database: Database,
+    alerts: AlertStore,
 }
 
 /// Which tenants a question is about.
@@ -86,6 +96,8 @@ impl Portal {
             policies: Arc::clone(policies),
             managed: managed::ManagedTenants::new(database),
             sources: sources::Sources {},
+            database: database.clone(),
+            alerts: AlertStore::new(database),
         }
     }
 
@@ -93,6 +105,10 @@ impl Portal {
     pub fn prepare(&self, question: &Question<'_>) -> Result<Box<dyn Prepared>, Problem> {
         match question.spec.endpoint {
             Endpoint::Me => me::prepare(question),
+            Endpoint::SlaAlerts => alerts::prepare_list(AlertKind::Sla, question),
+            Endpoint::BillingAlerts => alerts::prepare_list(AlertKind::Billing, question),
+            Endpoint::AcknowledgeSlaAlert => alerts::prepare_acknowledge(AlertKind::Sla, question),
+            Endpoint::AcknowledgeBillingAlert => alerts::prepare_acknowledge(AlertKind::Billing, question),
             _ => Err(Problem::new(crate::domain::ErrorCode::RouteNotFound, "")),
         }
     }

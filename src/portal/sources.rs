@@ -15,7 +15,7 @@ use crate::{
         BreachRow, InvoiceRow, InvoiceStatus, MetricsRow, Priority, TenantRow, TicketRow, TicketStatus, UptimeDay,
         UsageRow,
     },
-    domain::{LinkFacts, TenantId},
+    domain::{LinkFacts, Millis, Permission, RoleTable, TenantId},
 };
 
 /// One tenant, by the link that lets us ask about it.
@@ -31,6 +31,12 @@ impl From<&Granted> for Site {
 }
 
 impl Site {
+    /// For work in the background, which no user asks for: the link is live, and itself grants this permission.
+    pub fn of_live(link: &Arc<LinkFacts>, permission: Permission, roles: &RoleTable, now: Millis) -> Option<Self> {
+        let open = link.closed_gate(now).is_none() && link.effective(roles).contains(permission);
+        open.then(|| Self { link: Arc::clone(link) })
+    }
+
     pub fn tenant(&self) -> &TenantId {
         &self.link.link.tenant_id
     }

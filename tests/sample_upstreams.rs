@@ -136,7 +136,7 @@ async fn tickets_are_a_bare_array_and_a_body_can_name_any_tenant() {
     let path = "/api/isp/v1/tickets/";
     let before = get(&isp, path, "t1").await.as_array().unwrap().len();
     let headers = [("x-tenant-id", "t1"), ("content-type", "application/json")];
-    let body = json!({"subject": "No signal", "message": "since noon", "target_type": "tenant"}).to_string();
+    let body = json!({"subject": "No signal", "message": "since noon", "target_type": "platform"}).to_string();
     let created = send(&isp, Method::POST, path, &headers, &body).await;
     assert_eq!(created.status(), StatusCode::CREATED);
     let id = json_of(created).await["id"].as_str().unwrap().to_owned();
@@ -150,7 +150,8 @@ async fn tickets_are_a_bare_array_and_a_body_can_name_any_tenant() {
     assert_eq!(message.status(), StatusCode::CREATED);
     assert_eq!(get(&isp, &format!("{path}{id}/messages"), "t1").await.as_array().unwrap().len(), 2);
 
-    let foreign = json!({"subject": "Planted", "message": "x", "tenant_id": "t2"}).to_string();
+    let foreign =
+        json!({"subject": "Planted", "message": "x", "target_type": "partner", "tenant_id": "t2"}).to_string();
     send(&isp, Method::POST, path, &headers, &foreign).await;
     assert_eq!(get(&isp, path, "t2").await[0]["subject"], "Planted");
 }

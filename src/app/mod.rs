@@ -25,7 +25,7 @@ use crate::{
     identity::{IdentityError, Keyring, SigningError, Verifier},
     limit::Limits,
     policy::{Policies, PolicyErrors},
-    portal::Portal,
+    portal::{Portal, sources::Sources},
     proxy::{
         headers::StripList,
         metrics::Metrics,
@@ -189,8 +189,8 @@ async fn open_database(settings: &DatabaseSettings) -> Result<Database, AppError
 }
 
 async fn compose(config: Config, database: &Database, registry: &Registry) -> Result<Gateway, AppError> {
-    let keyring = config.signing.as_ref().map(Keyring::load).transpose()?;
-    let verifier = Verifier::new(&config.identity, keyring.as_ref().map(Keyring::issuer))?;
+    let keyring = config.signing.as_ref().map(Keyring::load).transpose()?.map(Arc::new);
+    let verifier = Verifier::new(&config.identity, keyring.as_deref().map(Keyring::issuer))?;
     let policies = Policies::new(config.policy.clone())?;
     for warning in policies.current().warnings() {
         tracing::warn!("{warning}");
@@ -199,7 +199,10 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
     let routes = Routes::compile(&config.routes, &upstreams)?;
     let metrics = Metrics::register(registry, &routes)?;
     let policies = Arc::new(policies);
-    let portal = config.portal.as_ref().map(|settings| Arc::new(Portal::new(settings, database, &policies)));
+    let portal = config.portal.as_ref().map(|settings| {
+        let sources = Sources::new(&config.connectors, &upstreams, keyring.as_ref(), &policies, settings);
+        Arc::new(Portal::new(settings, database, &policies, sources))
+    });
     let (journal, _) = background::open_journal(&config.audit, database).await?;
     let directory = Directory::start(database, &config.links);
     let patience = tokio::time::Instant::now() + FIRST_READING;

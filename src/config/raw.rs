@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    raw_connectors::RawConnector,
     raw_portal::{RawAlerts, RawPortal, RawWebhooks},
     scalar::{DurationText, QuotaText, SizeText},
 };
@@ -66,6 +67,8 @@ raw! {
         alerts: RawAlerts = RawAlerts::default(),
         /// Webhooks: telling partners what happens.
         webhooks: RawWebhooks = RawWebhooks::default(),
+        /// How services are asked about tenants, by name.
+        connectors: BTreeMap<String, RawConnector> = BTreeMap::new(),
         /// Logs on standard error.
         log: RawLog = RawLog::default(),
     }

@@ -16,6 +16,8 @@ raw! {
         tenant_base_path: String = "/api/v1/tenant".to_owned(),
         /// Token roles that make a user an administrator of their own tenant.
         tenant_admin_roles: Vec<String> = vec!["tenant_admin".to_owned(), "admin".to_owned()],
+        /// Most rows read of one list of one tenant; what is beyond is told as `truncated`.
+        max_rows_per_source: u32 = 10_000,
     }
 
     /// Alerts: when a link's sources are looked at.

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use crate::{
     audit::settings::{AuditSettings, Durability},
+    connector::ConnectorSettings,
     domain::Permission,
     identity::settings::{IdentitySettings, SigningSettings},
     limit::settings::LimitSettings,
@@ -32,6 +33,8 @@ pub struct Config {
     /// `None`: switched off.
     pub portal: Option<PortalSettings>,
     pub webhooks: WebhookSettings,
+    /// How services are asked about tenants.
+    pub connectors: Vec<ConnectorSettings>,
     pub log: LogSettings,
 }
 
@@ -79,6 +82,8 @@ pub struct PortalSettings {
     pub tenant_base_path: String,
     /// Token roles of a tenant's own administrators.
     pub tenant_admin_roles: Vec<String>,
+    /// Most rows read of one list of one tenant.
+    pub max_rows_per_source: u64,
     pub alerts: AlertSettings,
 }
 

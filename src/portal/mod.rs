@@ -88,14 +88,19 @@ pub struct Question<'a> {
 }
 
 impl Portal {
-    pub fn new(settings: &PortalSettings, database: &Database, policies: &Arc<Policies>) -> Self {
+    pub fn new(
+        settings: &PortalSettings,
+        database: &Database,
+        policies: &Arc<Policies>,
+        sources: sources::Sources,
+    ) -> Self {
         let bases = Bases { partner: settings.base_paths.clone(), tenant: settings.tenant_base_path.clone() };
         Self {
             bases,
             settings: settings.clone(),
             policies: Arc::clone(policies),
             managed: managed::ManagedTenants::new(database),
-            sources: sources::Sources {},
+            sources,
             database: database.clone(),
             alerts: AlertStore::new(database),
         }

@@ -37,7 +37,7 @@ pub struct Gateway {
     pub upstreams: Vec<Arc<Upstream>>,
     pub policies: Arc<Policies>,
     pub verifier: Arc<Verifier>,
-    pub keyring: Option<Keyring>,
+    pub keyring: Option<Arc<Keyring>>,
     pub directory: Arc<Directory>,
     pub journal: Arc<Journal>,
     pub limits: Limits,

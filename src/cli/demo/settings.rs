@@ -171,6 +171,12 @@ enterprise_hq = ["tenant_admin"]
 origin = "{platform}"
 credential = "drop"
 
+# How the consolidated API asks them: the shipped connector of their generation (`linkgate config connectors gen1`).
+[connectors.gen1]
+preset = "gen1"
+upstream = "isp"
+tenant = {{ upstream = "platform" }}
+
 {routes}{SAMPLE_ROUTES}"#
     )
 }

@@ -5,12 +5,16 @@
 //! was any error, so a made-up value never configures anything.
 
 mod alerts;
+mod connectors;
 mod identity;
 mod portal;
+mod resources;
 mod routes;
 mod secrets;
 mod sections;
 mod upstreams;
+
+pub(super) use connectors::kind as resource_kind;
 
 use std::{
     collections::HashMap,
@@ -80,6 +84,7 @@ impl Resolver<'_> {
             upstreams,
             portal: self.portal(&raw.portal, &raw.alerts, &routes),
             webhooks: self.webhooks(&raw.webhooks),
+            connectors: self.connectors(&raw.connectors, &raw.upstreams),
             routes,
             log: self.log(&raw.log),
             listen,

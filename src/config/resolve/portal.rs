@@ -57,6 +57,10 @@ impl Resolver<'_> {
             tenant_base_path: raw.tenant_base_path.clone(),
             tenant_admin_roles: raw.tenant_admin_roles.clone(),
             alerts,
+            max_rows_per_source: u64::try_from(
+                self.at_least_one(&table.key("max_rows_per_source"), raw.max_rows_per_source),
+            )
+            .unwrap_or(u64::MAX),
         })
     }
 }

@@ -45,5 +45,6 @@ mod flow {
     }
 }
 
+mod alert_sources;
 mod alerts;
 mod webhooks;

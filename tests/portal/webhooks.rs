@@ -9,10 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use linkgate::store::{
-    Admin,
-    admin::{Page, Redeliver, SubscriptionInput, SubscriptionRecord, TenantInput},
-    deliveries::{DeliveryFilter, DeliveryRecord, DeliveryStatus},
+use linkgate::{
+    config::settings::{DatabaseSettings, LinkSettings},
+    connector::rows::{Priority, TicketRow, TicketStatus},
+    domain::PermissionSet,
+    policy::Permit,
+    portal::{Granted, events::ticket_created},
+    store::{
+        Admin, Database, Directory, Reading,
+        admin::{Page, Redeliver, SubscriptionInput, SubscriptionRecord, TenantInput},
+        deliveries::{DeliveryFilter, DeliveryRecord, DeliveryStatus},
+    },
 };
 use serde_json::{Value, json};
 
@@ -23,7 +30,7 @@ const OPEN: &str = "allow_http = true\nallow_private = true\nattempts = 3\nfirst
 
 /// One request as it came.
 #[derive(Clone, Debug)]
-struct Posted {
+pub struct Posted {
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
@@ -34,11 +41,11 @@ impl Posted {
         found.map_or_else(|| panic!("no {name}: {:?}", self.headers), |(_, value)| value.as_str())
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    fn event(&self) -> String {
+    pub fn event(&self) -> String {
         self.json()["type"].as_str().unwrap().replace("partner.tenant.", "")
     }
 
@@ -56,14 +63,14 @@ impl Posted {
 }
 
 /// Answers with the given heads in turn, then with 200; keeps what was posted.
-struct Receiver {
+pub struct Receiver {
     address: SocketAddr,
     posted: Arc<Mutex<Vec<Posted>>>,
     answers: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Receiver {
-    fn start(answers: &[&str]) -> Self {
+    pub fn start(answers: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let receiver = Self {
             address: listener.local_addr().unwrap(),
@@ -104,20 +111,20 @@ impl Receiver {
         receiver
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}/in", self.address)
     }
 
-    fn posted(&self) -> Vec<Posted> {
+    pub fn posted(&self) -> Vec<Posted> {
         self.posted.lock().unwrap().clone()
     }
 
-    fn wait_for(&self, count: usize) -> Vec<Posted> {
+    pub fn wait_for(&self, count: usize) -> Vec<Posted> {
         wait("posts", || Some(self.posted()).filter(|posted| posted.len() >= count))
     }
 }
 
-fn wait<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
+pub fn wait<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = find() {
@@ -285,6 +292,58 @@ fn a_rotated_secret_signs_beside_the_old_one_until_its_time_is_over() {
     rig.revoke("t-billing");
     let second = receiver.wait_for(2).remove(1);
     assert!(second.is_signed_with(newest) && !second.is_signed_with(new) && !second.is_signed_with(SECRET));
+}
+
+#[test]
+fn a_created_ticket_is_told_by_ids_and_states_only() {
+    let receiver = Receiver::start(&[]);
+    let rig = rig(OPEN);
+    subscribe(&rig, &receiver.url());
+    let path = rig.dir.path().join("linkgate.db");
+    let settings = DatabaseSettings::Sqlite { path };
+    let ticket = TicketRow {
+        ticket_id: "4711".into(),
+        ticket_number: Some("TCK-4711".into()),
+        customer_id: Some("customer-1".into()),
+        customer_name: Some("Ada".into()),
+        subject: Some("No signal at home".into()),
+        status: TicketStatus::Open,
+        priority: Some(Priority::High),
+        category: None,
+        assigned_to: None,
+        assigned_to_name: None,
+        created_at: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+        updated_at: None,
+        sla_breach_at: None,
+        is_sla_breached: None,
+        last_response_at: None,
+        response_count: None,
+        resolution_minutes: None,
+    };
+    rig.block_on(async {
+        let db = Database::open(&settings).await.unwrap();
+        let links = LinkSettings {
+            max_staleness: Duration::from_secs(1),
+            heartbeat: Duration::from_millis(50),
+            cached_partners: 10,
+            require_approval: false,
+        };
+        let directory = Directory::start(&db, &links);
+        while !directory.is_fresh() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let portfolio = directory.portfolio(P1.parse().unwrap(), Reading::Fresh).await.unwrap().unwrap();
+        let link = Arc::clone(portfolio.link("t-full").unwrap());
+        let granted = Granted::new(link, Permit::public_route(), PermissionSet::EMPTY);
+        ticket_created(&db, &granted, &ticket, "user-1").await;
+    });
+    let posted = receiver.wait_for(1).remove(0);
+    assert_eq!(posted.event(), "ticket_created");
+    let text = String::from_utf8(posted.body.clone()).unwrap();
+    assert!(!text.contains("No signal") && !text.contains("Ada") && !text.contains("customer-1"), "{text}");
+    let data = &posted.json()["data"];
+    assert_eq!((&data["ticket_id"], &data["priority"]), (&json!("4711"), &json!("high")));
+    assert_eq!((&data["tenant_id"], &data["created_by"]), (&json!("t-full"), &json!("user-1")));
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! What partners can be told of by webhook: the event types, and what a link must still allow when one is sent.
+//! What partners can be told of by webhook, and what a link must still grant when it is sent.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{LinkFacts, Millis, Permission, RoleTable, link::UnknownWord};
+use super::link::UnknownWord;
 
 /// One kind of event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -65,8 +65,9 @@ impl EventType {
         }
     }
 
-    /// What a link must grant for its partner to be told; the same permission that the data is read with.
-    fn permission(self) -> Option<&'static str> {
+    /// What the link must still grant when the event is sent: the permission that its data is read with. `None`: that a
+    /// link was revoked is told always.
+    pub fn permission(self) -> Option<&'static str> {
         match self {
             Self::SlaBreach => Some("partner.alerts.sla.read"),
             Self::BillingThreshold => Some("partner.alerts.billing.read"),
@@ -74,19 +75,6 @@ impl EventType {
             Self::StatusChanged | Self::LinkExpiring => Some("partner.tenants.list"),
             Self::LinkRevoked => None,
         }
-    }
-
-    /// Whether the partner may still be told, by the link as it stands now (I7). That a link was revoked is told always.
-    ///
-    /// The partner of a link that waits for approval again is told of that, and of nothing else.
-    pub fn may_be_told(self, about: About, link: Option<&LinkFacts>, roles: &RoleTable, now: Millis) -> bool {
-        let Some(permission) = self.permission() else { return true };
-        let Some(link) = link else { return false };
-        let open = match (self, about) {
-            (Self::StatusChanged, About::Link) => link.link.is_active && link.partner_active && !link.suspended,
-            _ => link.closed_gate(now).is_none(),
-        };
-        open && Permission::parse(permission).is_some_and(|permission| link.effective(roles).contains(permission))
     }
 }
 

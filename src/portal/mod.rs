@@ -16,6 +16,8 @@ mod managed;
 
 mod me;
 
+mod unattended;
+
 mod alerts;
 pub mod events;
 pub mod webhooks;

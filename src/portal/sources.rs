@@ -21,7 +21,7 @@ use crate::{
         ConnectorSettings,
         rows::{InvoiceStatus, Priority, TicketStatus},
     },
-    domain::{LinkFacts, Millis, Permission, RoleTable, TenantId},
+    domain::{LinkFacts, TenantId},
     identity::Keyring,
     policy::Policies,
     upstream::Upstream,
@@ -40,12 +40,6 @@ impl From<&Granted> for Site {
 }
 
 impl Site {
-    /// For work in the background, which no user asks for: the link is live, and itself grants this permission.
-    pub fn of_live(link: &Arc<LinkFacts>, permission: Permission, roles: &RoleTable, now: Millis) -> Option<Self> {
-        let open = link.closed_gate(now).is_none() && link.effective(roles).contains(permission);
-        open.then(|| Self { link: Arc::clone(link) })
-    }
-
     pub fn tenant(&self) -> &TenantId {
         &self.link.link.tenant_id
     }

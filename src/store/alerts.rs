@@ -289,9 +289,13 @@ impl AlertStore {
         Ok(tx.commit().await?)
     }
 
-    /// Forgets alerts that were resolved before this.
-    pub async fn prune(&self, before: Millis) -> Result<u64, StoreError> {
+    /// Forgets alerts that were resolved before this, and resolves those of links that gave no access for a day: nobody
+    /// looks at such a link, so nothing else would.
+    pub async fn prune(&self, now: Millis, before: Millis) -> Result<u64, StoreError> {
         let mut tx = self.db.begin_write().await?;
+        let sql = "UPDATE alerts SET status = 'resolved', resolved_at = $1 WHERE status <> 'resolved' AND link_id IN \
+             (SELECT id FROM partner_tenant_links WHERE (NOT is_active AND updated_at < $2) OR end_date < $2)";
+        tx.execute(sql, &[now.0.into(), now.0.saturating_sub(86_400_000).into()]).await?;
         let gone = tx.execute("DELETE FROM alerts WHERE resolved_at < $1", &[before.0.into()]).await?;
         tx.commit().await?;
         Ok(gone)

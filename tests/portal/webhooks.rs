@@ -274,6 +274,26 @@ fn a_link_tells_only_what_its_role_may_read() {
 }
 
 #[test]
+fn a_guardrail_binds_where_no_user_asks() {
+    let receiver = Receiver::start(&[]);
+    let policy = r#"@id("nothing-of-suspended-tenants")
+forbid (principal, action in [Action::"partner.tenants.list"], resource is Link)
+when { resource.tenant.status == "suspended" };"#;
+    let routes = format!("[alerts]\nbackground = false\n[webhooks]\n{OPEN}");
+    let guardrails = vec![("test.cedar", policy.to_owned())];
+    let rig = Rig::with(Setup { routes, guardrails, ..Setup::default() });
+    subscribe(&rig, &receiver.url());
+    set_status(&rig, "t-full", "suspended");
+    comes_to(&rig, DeliveryStatus::Dropped);
+    // An address list and MFA are a caller's matter: the link's partner is told all the same.
+    set_status(&rig, "t-cidr", "closed");
+    set_status(&rig, "t-mfa", "closed");
+    let told: Vec<_> = receiver.wait_for(2).iter().map(|one| one.json()["data"]["tenant_id"].clone()).collect();
+    assert!(told.contains(&json!("t-cidr")) && told.contains(&json!("t-mfa")), "{told:?}");
+    assert_eq!(receiver.posted().len(), 2);
+}
+
+#[test]
 fn a_rotated_secret_signs_beside_the_old_one_until_its_time_is_over() {
     let receiver = Receiver::start(&[]);
     let rig = rig(OPEN);

@@ -125,7 +125,15 @@ pub(crate) async fn an_alert_lives_from_active_to_resolved_and_may_come_again(fi
     assert_eq!(fixture.count(events).await, 3);
     assert_eq!(fixture.count("SELECT count(*) FROM webhook_deliveries").await, 3);
 
-    assert_eq!(store.prune(Millis(1_001)).await.unwrap(), 1, "only what was resolved");
+    let now = Millis::now();
+    assert_eq!(store.prune(now, Millis(1_001)).await.unwrap(), 1, "only what was resolved");
+    assert_eq!(listed(&store, of.0).await[0].status, AlertStatus::Active);
+    // Nobody looks at a revoked link: a day later its alerts are over.
+    fixture.revoke(of.1).await;
+    store.prune(now, Millis(0)).await.unwrap();
+    assert_eq!(listed(&store, of.0).await[0].status, AlertStatus::Active);
+    store.prune(Millis(now.0 + 2 * 86_400_000), Millis(0)).await.unwrap();
+    assert_eq!(listed(&store, of.0).await[0].status, AlertStatus::Resolved);
 }
 
 pub(crate) async fn an_incident_is_one_alert_for_ever(fixture: Arc<Fixture>) {

@@ -1,7 +1,7 @@
 //! Looking at links in the background, each by one replica at a time.
 //!
-//! A link is asked only while it is live and grants what its alerts are read with: nothing is fetched for a partner that
-//! could not fetch it (I7). Every link has its own time, with jitter, so that they never all come due at once.
+//! A link is asked only while it is live and grants what its alerts are read with (`unattended`): nothing is fetched for
+//! a partner that could not fetch it (I7). Every link has its own time, with jitter, so that they never all come due at once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,10 +11,11 @@ use uuid::Uuid;
 
 use super::{evaluate, permission};
 use crate::{
-    domain::{Millis, Permission},
+    domain::Millis,
     portal::{
         Portal,
         sources::Site,
+        unattended,
         webhooks::deliver::{after, jittered, random},
     },
     store::{Directory, Evaluation, Reading, StoreError, alerts::DueLink},
@@ -55,7 +56,8 @@ impl Watcher {
                 Err(error) => tracing::warn!(%error, "links that are due for alerts cannot be read or written"),
             }
             if pruned.is_none_or(|at| at.elapsed() > PRUNE_INTERVAL) {
-                match self.portal.alerts.prune(after(Millis::now(), settings.keep_resolved, -1)).await {
+                let now = Millis::now();
+                match self.portal.alerts.prune(now, after(now, settings.keep_resolved, -1)).await {
                     Ok(_) => pruned = Some(Instant::now()),
                     Err(error) => tracing::warn!(%error, "old alerts cannot be forgotten"),
                 }
@@ -104,12 +106,12 @@ impl Watcher {
         let settings = &self.portal.settings.alerts;
         let portfolio = self.directory.portfolio(due.partner_id, Reading::Fresh).await.ok()??;
         let facts = portfolio.link(due.tenant_id.as_str()).filter(|facts| facts.link.id == due.link_id)?;
-        let permission = Permission::parse(permission(due.kind))?;
-        let site = Site::of_live(facts, permission, self.portal.policies.current().roles(), Millis::now())?;
+        let granted = unattended::decide(&self.portal.policies, facts, permission(due.kind), Millis::now()).ok()??;
         let managed = self.portal.managed.of(&portfolio).await.ok()?;
         let managed = managed.get(&due.tenant_id).filter(|managed| managed.link.id == due.link_id)?;
         let until = Instant::now() + settings.timeout;
-        let reading = evaluate::read(&self.portal.sources, &site, managed, due.kind, until, due_at).await;
+        let reading =
+            evaluate::read(&self.portal.sources, &Site::from(&granted), managed, due.kind, until, due_at).await;
         if let Some(error) = &reading.evaluation.error {
             tracing::debug!(link = %due.link_id, kind = due.kind.as_str(), error, "a link gave no full answer");
         }

@@ -19,8 +19,9 @@ use super::{
 };
 use crate::{
     config::settings::WebhookSettings,
-    domain::Millis,
+    domain::{About, EventType, LinkFacts, Millis, Permission},
     policy::Policies,
+    portal::unattended,
     store::{
         Database, Directory, Reading, StoreError,
         deliveries::{DeliveryQueue, Job, Tried},
@@ -174,9 +175,11 @@ impl Deliverer {
             return Tried::Postponed { at: after(now, jittered(POSTPONED, random()), 1) };
         };
         let link = portfolio.as_ref().and_then(|portfolio| portfolio.link(job.tenant_id.as_str()));
-        let link = link.filter(|link| link.link.id == job.link_id).map(|link| &**link);
-        if !job.event.may_be_told(job.about, link, self.policies.current().roles(), now) {
-            return Tried::Dropped { reason: "the link does not allow it any more".to_owned() };
+        let link = link.filter(|link| link.link.id == job.link_id);
+        match may_be_told(&self.policies, job, link, now) {
+            Ok(true) => {}
+            Ok(false) => return Tried::Dropped { reason: "the link does not allow it any more".to_owned() },
+            Err(unattended::Undecided) => return Tried::Postponed { at: after(now, jittered(POSTPONED, random()), 1) },
         }
         match self.send(job, now).await {
             Ok(answer) if answer.status.is_success() => Tried::Delivered { status: answer.status.as_u16() },
@@ -212,6 +215,24 @@ impl Deliverer {
         let wait = jittered(backoff(self.settings.first_retry, tries), random());
         Tried::Again { at: after(Millis::now(), wait.max(asked.unwrap_or_default()), 1), status, error }
     }
+}
+
+/// Whether the partner may still have this, by the link as it stands now.
+fn may_be_told(
+    policies: &Policies,
+    job: &Job,
+    link: Option<&Arc<LinkFacts>>,
+    now: Millis,
+) -> Result<bool, unattended::Undecided> {
+    let Some(permission) = job.event.permission() else { return Ok(true) };
+    let Some(link) = link else { return Ok(false) };
+    if (job.event, job.about) == (EventType::StatusChanged, About::Link) {
+        // A link that waits for approval again is not live, and its partner is told of that and of nothing else.
+        let granted = link.effective(policies.current().roles());
+        let held = Permission::parse(permission).is_some_and(|permission| granted.contains(permission));
+        return Ok(held && link.link.is_active && link.partner_active && !link.suspended);
+    }
+    Ok(unattended::decide(policies, link, permission, now)?.is_some())
 }
 
 /// The wait after so many earlier failures, before jitter.

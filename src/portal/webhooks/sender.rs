@@ -342,4 +342,66 @@ pub(super) mod tests {
         assert!(answer.is_err(), "plain text was taken for TLS: {answer:?}");
         plain.abort();
     }
+
+    /// Answers every handshake that succeeds, by the certificate for `localhost`; counts them.
+    fn https() -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
+        use std::io::{Read, Write};
+
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+        let pem = |name: &str| {
+            std::fs::read(format!("{}/tests/identity_suite/tls/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+        };
+        let certificate = CertificateDer::from_pem_slice(&pem("server.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(&pem("server.key")).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        let config = Arc::new(config);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let served = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = Arc::clone(&served);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+                let mut tls = rustls::StreamOwned::new(connection, stream.unwrap());
+                if tls.read(&mut [0; 4096]).is_ok_and(|length| length > 0) {
+                    counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    let _ = tls.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n");
+                }
+            }
+        });
+        (port, served)
+    }
+
+    #[tokio::test]
+    async fn the_certificate_is_held_against_the_name_whatever_the_address() {
+        use rustls::pki_types::{CertificateDer, pem::PemObject};
+        let mut roots = rustls::RootCertStore::empty();
+        let ca = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/identity_suite/tls/ca.pem")).unwrap();
+        roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let trusting = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let (port, served) = https();
+        let settings = settings(false, true);
+        for (name, expected) in [("localhost", true), ("hooks.test", false)] {
+            let sender = Sender::with(&settings, Ok(trusting.clone()), always(&["127.0.0.1"]));
+            let endpoint = Endpoint::parse(&format!("https://{name}:{port}/in"), &settings).unwrap();
+            let message = Message { id: "id", timestamp_s: 7, body: "{}".into(), secrets: Vec::new() };
+            let answer = sender.send(&endpoint, message).await;
+            assert_eq!(answer.is_ok(), expected, "{name}: {answer:?}");
+        }
+        // Trusted by nobody else.
+        let answer = post(&settings, always(&["127.0.0.1"]), &format!("https://localhost:{port}/")).await;
+        assert!(answer.is_err(), "{answer:?}");
+        assert_eq!(served.load(std::sync::atomic::Ordering::SeqCst), 1);
+    }
 }

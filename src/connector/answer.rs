@@ -62,6 +62,11 @@ pub struct Page {
 
 /// The kinds of rows, each with its builder.
 pub trait Kind: Sized {
+    /// What tells a row from another; `None`: rows of this kind have no pages.
+    fn id(&self) -> Option<&str> {
+        None
+    }
+
     #[doc(hidden)]
     fn build(row: &Cells<'_, '_>) -> Result<Self, Misfit>;
 }
@@ -79,8 +84,11 @@ impl std::fmt::Debug for Cells<'_, '_> {
 }
 
 macro_rules! kinds {
-    ($($type:ty = $build:path;)+) => {$(
+    ($($type:ty = $build:path $(, $id:ident)?;)+) => {$(
         impl Kind for $type {
+            $(fn id(&self) -> Option<&str> {
+                Some(&self.$id)
+            })?
             fn build(cells: &Cells<'_, '_>) -> Result<Self, Misfit> {
                 $build(&cells.row)
             }
@@ -91,14 +99,18 @@ macro_rules! kinds {
 kinds! {
     TenantRow = build::tenant;
     MetricsRow = build::metrics;
-    TicketRow = build::ticket;
+    TicketRow = build::ticket, ticket_id;
     CommentCells = build::comment;
     UsageRow = build::usage;
     UptimeDay = build::uptime;
-    BreachRow = build::breach;
+    BreachRow = build::breach, breach_id;
 }
 
 impl Kind for InvoiceRow {
+    fn id(&self) -> Option<&str> {
+        Some(&self.invoice_id)
+    }
+
     fn build(cells: &Cells<'_, '_>) -> Result<Self, Misfit> {
         let mut invoice = build::invoice(&cells.row)?;
         let Some(lines) = cells.lines else { return Ok(invoice) };

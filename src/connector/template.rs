@@ -256,3 +256,53 @@ fn filled(value: &Value, values: &Values) -> Option<Value> {
         other => Some(other.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn path(template: &str, values: &Values) -> Result<String, UnfitForPath> {
+        PathTemplate::parse(template).unwrap().fill(values)
+    }
+
+    #[test]
+    fn values_cannot_leave_their_segment() {
+        let with = |id: &str| Values::default().with(Placeholder::Id, id);
+        assert_eq!(path("/tickets/{id}/messages", &with("a b:ü")).unwrap(), "/tickets/a%20b%3A%C3%BC/messages");
+        for unfit in ["", ".", "..", "a/b", "a\\b", "%2e", "a?b", "a#b", "a;b", "a\nb"] {
+            assert_eq!(path("/tickets/{id}", &with(unfit)), Err(UnfitForPath), "{unfit:?}");
+        }
+        assert_eq!(path("/tickets/{id}", &Values::default()), Err(UnfitForPath), "nothing is no id");
+        for wrong in ["tickets", "/a b", "/a?b", "/a#b", "/{nothing}", "/{id"] {
+            assert!(PathTemplate::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_without_a_value_is_left_out() {
+        let argument = |name: &str, text: &str| (name.to_owned(), Argument::parse(text).unwrap());
+        let arguments = [argument("fixed", "a&b"), argument("status", "{status}"), argument("limit", "{limit}")];
+        let values = Values::default().with(Placeholder::Limit, 50);
+        assert_eq!(query(&arguments, &values), "?fixed=a%26b&limit=50");
+        assert_eq!(query(&arguments, &values.with(Placeholder::Status, "x y")), "?fixed=a%26b&status=x+y&limit=50");
+        assert_eq!(query(&[], &Values::default()), "");
+        assert_eq!(Argument::parse("x{status}"), Err(InvalidTemplate::Mixture));
+        assert_eq!(Argument::parse("{statuss}"), Err(InvalidTemplate::Unknown("statuss".into())));
+    }
+
+    #[test]
+    fn a_body_keeps_types_and_leaves_out_what_is_not_given() {
+        let template =
+            json!({"subject": "{subject}", "kind": "partner", "n": 1, "meta": {"tags": "{tags}", "c": "{category}"}});
+        let template = BodyTemplate::parse(template.as_object().unwrap().clone()).unwrap();
+        let values = Values::default()
+            .with(Placeholder::Subject, "{\"x\"}")
+            .with(Placeholder::Tags, vec!["a".to_owned()])
+            .with(Placeholder::Category, None::<String>);
+        let filled = json!({"subject": "{\"x\"}", "kind": "partner", "n": 1, "meta": {"tags": ["a"]}});
+        assert_eq!(template.fill(&values), filled);
+        assert!(template.names(Placeholder::Tags) && !template.names(Placeholder::IsInternal));
+    }
+}

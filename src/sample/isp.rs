@@ -70,8 +70,8 @@ async fn invoices(shared: &Shared, rest: &[&str], call: Call) -> Answer {
 
 #[derive(serde::Serialize)]
 struct InvoicePage {
-    invoices: Vec<Invoice>,
     total_count: u64,
+    invoices: Vec<Invoice>,
     has_more: bool,
 }
 

@@ -207,6 +207,8 @@ impl Resolver<'_> {
                     return None;
                 }
                 Some(below) if kind(next).fields() == specs => layers.push((reading.at.key(next.as_str()), below)),
+                // Further down the chain the other table tells it.
+                _ if layers.len() > 1 => return None,
                 Some(_) => {
                     self.fail(&field, format!("`{}` has other fields", next.as_str()));
                     return None;
@@ -302,7 +304,8 @@ impl Resolver<'_> {
             _ => {}
         }
         Some(FieldDraft {
-            pointer: self.pointer(&at.key("pointer"), &raw.pointer)?,
+            // A wrong one has been told, and is not missing too.
+            pointer: self.pointer(&at.key("pointer"), &raw.pointer).unwrap_or(Pointer::parse("").ok()?),
             minus: self.optional_pointer(&at.key("minus"), raw.minus.as_deref()),
             divide: raw.divide.filter(|by| *by != 0).map(Decimal::from),
             unit: raw.unit.map(unit),
@@ -356,8 +359,13 @@ impl Resolver<'_> {
     }
 
     fn witness(&mut self, reading: &Reading<'_>, at: &FieldPath, upstream: &str, raw: &RawWitness) -> Option<Witness> {
-        let upstream = raw.upstream.clone().unwrap_or_else(|| upstream.to_owned());
-        self.known_upstream(&at.key("upstream"), &upstream, reading.upstreams);
+        let upstream = match &raw.upstream {
+            Some(name) => {
+                self.known_upstream(&at.key("upstream"), name, reading.upstreams);
+                name.clone()
+            }
+            None => upstream.to_owned(),
+        };
         if raw.nonzero.is_empty() {
             self.fail(&at.key("nonzero"), "is empty: name what the witness knows better");
         }

@@ -1,6 +1,6 @@
 //! Lists: page after page, handed out row by row, and the doubt about an answer that is suspiciously empty.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use tokio::time::Instant;
 
@@ -33,18 +33,24 @@ impl Sources {
         let resource = &route.resource;
         let mut values = listing.values.with(Placeholder::TenantId, site.tenant().as_str());
         values.set(Placeholder::Limit, resource.page_size);
-        // Those that are read, and those that are handed out.
-        let (mut read, mut given) = (0_u64, 0_u64);
+        let is_paged = resource.paging() != Paging::None;
+        // Rows read, and rows handed out.
+        let (mut read, mut given, mut overflows) = (0_u64, 0_u64, false);
+        let mut twice = Twice::default();
         for number in 1_u64.. {
             values.set(Placeholder::Offset, read);
             values.set(Placeholder::Page, number);
             let body = self.ask(site, route, &values, until).await?;
-            let mut room = self.max_rows.saturating_sub(given);
             let page = resource
                 .read_page::<R>(&body, site.tenant(), listing.lines, &mut |row| {
-                    if room > 0 {
-                        room -= 1;
+                    if is_paged && twice.seen(&row) {
+                        return;
+                    }
+                    if given < self.max_rows {
+                        given += 1;
                         each(row);
+                    } else {
+                        overflows = true;
                     }
                 })
                 .map_err(|misfit| route.wrong(site.tenant(), misfit))?;
@@ -52,9 +58,9 @@ impl Sources {
                 self.doubt(site, route, &values, &page.suspicious, until).await?;
             }
             read += page.rows;
-            given = read.min(self.max_rows);
+            twice.next_page();
             let more = goes_on(route, site, &page, read)?;
-            if read > self.max_rows || more && read == self.max_rows {
+            if overflows || more && given >= self.max_rows {
                 return Ok(Scanned { truncated: true });
             }
             if !more {
@@ -117,6 +123,29 @@ impl Sources {
             }
         }
         Ok(())
+    }
+}
+
+/// Rows of the page before: where a row was added meanwhile, its last ones come again, and nothing may count twice.
+///
+/// Keeps hashes under a random key: memory of one page, whatever the list.
+#[derive(Default)]
+struct Twice {
+    hasher: ahash::RandomState,
+    before: HashSet<u64, ahash::RandomState>,
+    now: HashSet<u64, ahash::RandomState>,
+}
+
+impl Twice {
+    fn seen(&mut self, row: &impl Kind) -> bool {
+        let Some(hash) = row.id().map(|id| self.hasher.hash_one(id)) else { return false };
+        self.now.insert(hash);
+        self.before.contains(&hash)
+    }
+
+    fn next_page(&mut self) {
+        std::mem::swap(&mut self.before, &mut self.now);
+        self.now.clear();
     }
 }
 

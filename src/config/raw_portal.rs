@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{raw::raw, scalar::DurationText};
+use super::{
+    raw::raw,
+    scalar::{DurationText, SizeText},
+};
 
 raw! {
     /// The consolidated API for partners: one answer over all their tenants.
@@ -18,6 +21,32 @@ raw! {
         tenant_admin_roles: Vec<String> = vec!["tenant_admin".to_owned(), "admin".to_owned()],
         /// Most rows read of one list of one tenant; what is beyond is told as `truncated`.
         max_rows_per_source: u32 = 10_000,
+        /// Paths under which `/customers` and `/customers/{id}` answer in the shape that older browser clients expect.
+        compatibility_base_paths: Vec<String> = Vec::new(),
+        /// Longest time for one consolidated read; what has not come by then is missing from the answer.
+        deadline: DurationText = DurationText::of("5s"),
+        /// Longest time for one tenant's part of it, waiting included; at most `deadline`.
+        source_timeout: DurationText = DurationText::of("3s"),
+        /// Tenants asked at once for one request.
+        concurrency: u32 = 256,
+        /// Questions to one upstream under way at once, over all requests.
+        concurrency_per_upstream: u32 = 512,
+        /// Questions under way at once, over all upstreams and requests.
+        concurrency_total: u32 = 1024,
+        /// Second tries for the slowest reads, in per cent of all reads; 0: none.
+        hedge_percent: u32 = 5,
+        /// Failures in a row after which a tenant is not asked for a kind of data; 0: always asked.
+        breaker_failures: u32 = 5,
+        /// How long it is not asked then; after it one question at a time tries.
+        breaker_pause: DurationText = DurationText::of("10s"),
+        /// A cached slice is shown without asking again for so long; 0s: never.
+        slice_fresh: DurationText = DurationText::of("15s"),
+        /// A cached slice is `ok` for so long, and asked for again in the background.
+        max_slice_age: DurationText = DurationText::of("60s"),
+        /// A cached slice stands in, as `stale`, for a source that fails, for so long.
+        max_stale_age: DurationText = DurationText::of("10m"),
+        /// Memory for cached slices.
+        slice_cache: SizeText = SizeText::of("256MiB"),
     }
 
     /// Alerts: when a link's sources are looked at.
@@ -32,8 +61,6 @@ raw! {
         timeout: DurationText = DurationText::of("15s"),
         /// A request looks again at links that were not looked at for this long.
         fresh_for: DurationText = DurationText::of("1m"),
-        /// Longest wait of a request for sources; what is stored is shown whatever they say.
-        read_timeout: DurationText = DurationText::of("5s"),
         /// How long resolved alerts are kept.
         keep_resolved: DurationText = DurationText::of("90d"),
     }

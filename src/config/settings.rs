@@ -84,7 +84,35 @@ pub struct PortalSettings {
     pub tenant_admin_roles: Vec<String>,
     /// Most rows read of one list of one tenant.
     pub max_rows_per_source: u64,
+    /// Without a slash at the end; here customers are shown as older browser clients expect them.
+    pub compatibility_base_paths: Vec<String>,
+    pub reads: ReadSettings,
     pub alerts: AlertSettings,
+}
+
+/// How the consolidated API asks many tenants at once.
+#[derive(Clone, Debug)]
+pub struct ReadSettings {
+    /// For one request.
+    pub deadline: Duration,
+    /// For one tenant's part of it; at most `deadline`.
+    pub source_timeout: Duration,
+    /// Tenants asked at once for one request.
+    pub concurrency: usize,
+    /// Questions to one upstream under way at once.
+    pub concurrency_per_upstream: usize,
+    /// Questions under way at once.
+    pub concurrency_total: usize,
+    /// Per cent of all reads; 0: no second tries.
+    pub hedge_percent: u32,
+    /// Failures in a row; 0: no breaker.
+    pub breaker_failures: u32,
+    pub breaker_pause: Duration,
+    /// Ascending: `slice_fresh`, `max_slice_age`, `max_stale_age`.
+    pub slice_fresh: Duration,
+    pub max_slice_age: Duration,
+    pub max_stale_age: Duration,
+    pub slice_cache_bytes: u64,
 }
 
 /// When a link's sources are looked at for alerts.
@@ -97,8 +125,6 @@ pub struct AlertSettings {
     /// For the sources of one link, in the background.
     pub timeout: Duration,
     pub fresh_for: Duration,
-    /// For all sources of one request.
-    pub read_timeout: Duration,
     pub keep_resolved: Duration,
 }
 

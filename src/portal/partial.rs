@@ -59,6 +59,18 @@ pub struct Source {
     pub error: Option<String>,
 }
 
+/// One tenant's source that several questions went into: the worst of their ends, and the oldest of what is shown.
+pub(super) fn worst(tenant: &TenantId, ends: Vec<Source>) -> Source {
+    let as_of = ends.iter().filter_map(|end| end.as_of).min();
+    let none = Source { tenant_id: tenant.clone(), status: Status::Ok, as_of, error: None };
+    ends.into_iter().fold(
+        none,
+        |worst, end| {
+            if end.status > worst.status { Source { as_of: worst.as_of, ..end } } else { worst }
+        },
+    )
+}
+
 /// The tail of every consolidated answer; flatten it into the answer.
 #[derive(Clone, Debug, Serialize)]
 pub struct Coverage {

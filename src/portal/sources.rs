@@ -18,7 +18,7 @@ use super::{Granted, query::Period};
 use crate::{
     config::settings::PortalSettings,
     connector::{
-        ConnectorSettings,
+        ConnectorSettings, ResourceKind,
         rows::{InvoiceStatus, Priority, TicketStatus},
     },
     domain::{LinkFacts, TenantId},
@@ -168,5 +168,10 @@ impl Sources {
             client: client::Client::new(keyring, policies),
             max_rows: settings.max_rows_per_source,
         }
+    }
+
+    /// The name of the upstream that answers for the tenant and this kind of data; `None`: no connector does.
+    pub fn upstream_of(&self, tenant: &TenantId, kind: ResourceKind) -> Option<&Arc<str>> {
+        self.table.route(tenant, kind).ok().map(|route| &route.upstream.name)
     }
 }

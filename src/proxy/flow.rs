@@ -52,6 +52,8 @@ pub struct Trail {
     pub route: Option<Arc<Route>>,
     /// The endpoint of the consolidated API, with its place in the table, instead of a route.
     pub endpoint: Option<(&'static Spec, usize)>,
+    /// Errors carry what older clients read, beside the envelope.
+    pub compatible: bool,
     /// Each tenant's part of a consolidated request, for the record.
     pub slices: Vec<crate::audit::Slice>,
     pub resource_id: Option<Box<str>>,
@@ -119,7 +121,7 @@ async fn refuse(worker: &Rc<Worker>, trail: &mut Trail, failure: &Failure) -> Re
     };
     worker.gateway.metrics.refused(&failure);
     let named = trail.managed_tenant.as_ref().filter(|_| trail.cross).map(TenantId::as_str);
-    respond::failure(&failure, &trail.request_id, named)
+    respond::failure(&failure, &trail.request_id, named, trail.compatible)
 }
 
 /// Headers that every answer carries.

@@ -40,7 +40,7 @@ pub fn begin(
     let Some(client) = client else {
         let failure = Failure::new(ErrorCode::UpstreamError, "unasked_upgrade");
         ledger.fail(&failure);
-        return respond::failure(&failure, &trail.request_id, None);
+        return respond::failure(&failure, &trail.request_id, None, false);
     };
     let upstream = hyper::upgrade::on(&mut response);
     let (mut parts, _) = response.into_parts();

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     client::{Answer, Request},
-    rig::{P1, Rig, Setup, actor},
+    gateway_rig::{P1, Rig, Setup, actor},
     webhooks::{Receiver, wait},
 };
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{
     client::{Answer, Request},
-    rig::{HOME1, P1, P2, Rig, Setup},
+    gateway_rig::{HOME1, P1, P2, Rig, Setup},
 };
 
 const FIELDS: [&str; 12] = [

@@ -23,7 +23,7 @@ use linkgate::{
 };
 use serde_json::{Value, json};
 
-use super::rig::{P1, Rig, Setup, actor};
+use super::gateway_rig::{P1, Rig, Setup, actor};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OPEN: &str = "allow_http = true\nallow_private = true\nattempts = 3\nfirst_retry = \"10ms\"\ntimeout = \"1s\"\n";

@@ -10,7 +10,6 @@ use crate::config::{
 const TEN_YEARS: u64 = 3_650 * 86_400;
 /// Breaches that ended are read for 30 days; forgotten earlier they would come back as new.
 const LEAST_KEPT: u64 = 31 * 86_400;
-const MOST_CONCURRENCY: u32 = 1_024;
 
 impl Resolver<'_> {
     pub(super) fn alerts(&mut self, raw: &RawAlerts) -> AlertSettings {
@@ -21,7 +20,6 @@ impl Resolver<'_> {
             concurrency: self.concurrency(&at.key("concurrency"), raw.concurrency),
             timeout: self.duration(&at.key("timeout"), &raw.timeout, millis(100)..=seconds(300)),
             fresh_for: self.duration(&at.key("fresh_for"), &raw.fresh_for, seconds(0)..=DAY),
-            read_timeout: self.duration(&at.key("read_timeout"), &raw.read_timeout, millis(100)..=seconds(60)),
             keep_resolved: self.duration(
                 &at.key("keep_resolved"),
                 &raw.keep_resolved,
@@ -60,12 +58,5 @@ impl Resolver<'_> {
             ),
             keep_dead: self.duration(&at.key("keep_dead"), &raw.keep_dead, seconds(3_600)..=seconds(TEN_YEARS)),
         }
-    }
-
-    fn concurrency(&mut self, field: &FieldPath, number: u32) -> usize {
-        if number > MOST_CONCURRENCY {
-            self.fail(field, format!("must be at most {MOST_CONCURRENCY}"));
-        }
-        self.at_least_one(field, number)
     }
 }

@@ -1,17 +1,19 @@
 //! One link, asked of its sources: the findings, and how far they can be trusted.
 
 use jiff::Timestamp;
+use rust_decimal::Decimal;
 use tokio::time::Instant;
 
 use super::rules::{self, Outstanding, Uptime};
 use crate::{
-    connector::rows::InvoiceStatus,
+    connector::rows::{BreachRow, InvoiceStatus, UptimeDay},
     domain::Millis,
     portal::{
         ManagedTenant,
+        fanout::{Fanout, Kind, Loaded, Part},
         partial::Status,
         query::Period,
-        sources::{InvoiceFilter, Site, SourceError, Sources},
+        sources::{InvoiceFilter, Site, SourceError},
     },
     store::{AlertKind, Evaluation},
 };
@@ -40,7 +42,7 @@ fn truncated(what: &str) -> Gap {
 
 /// Reads one link before `until`. A link that wants to hear nothing has nothing wrong.
 pub(super) async fn read(
-    sources: &Sources,
+    fanout: &Fanout,
     site: &Site,
     managed: &ManagedTenant,
     kind: AlertKind,
@@ -67,8 +69,8 @@ pub(super) async fn read(
         None
     } else {
         match kind {
-            AlertKind::Billing => billing(sources, site, managed, until, &mut evaluation).await,
-            AlertKind::Sla => sla(sources, site, managed, until, now, &mut evaluation).await,
+            AlertKind::Billing => billing(fanout, site, managed, until, &mut evaluation).await,
+            AlertKind::Sla => sla(fanout, site, managed, until, now, &mut evaluation).await,
         }
     };
     let status = gap.as_ref().map_or(Status::Ok, |gap| gap.status);
@@ -76,27 +78,53 @@ pub(super) async fn read(
     Reading { evaluation, status }
 }
 
+/// What one tenant owes, added up while it is read.
+fn owed() -> Part<Outstanding> {
+    let filter =
+        InvoiceFilter { status: vec![InvoiceStatus::Finalized, InvoiceStatus::Overdue], ..InvoiceFilter::default() };
+    let question = filter.clone();
+    Part::new(Kind::Invoices, &question, move |upstreams, site, until| {
+        let filter = filter.clone();
+        async move {
+            let (mut owed, mut exact) = (Outstanding::default(), true);
+            let scanned = upstreams.invoices(&site, &filter, until, &mut |row| exact &= owed.add(&row)).await?;
+            if !exact {
+                return Err(SourceError::Answer("the amounts are too large to be added".to_owned()));
+            }
+            Ok(Loaded { value: owed, truncated: scanned.truncated, bytes: 0 })
+        }
+    })
+}
+
+fn breaches() -> Part<Vec<BreachRow>> {
+    Part::new(Kind::Breaches, &"breaches", |upstreams, site, until| async move {
+        let mut rows = Vec::new();
+        let scanned = upstreams.breaches(&site, until, &mut |row| rows.push(row)).await?;
+        Ok(Loaded { value: rows, truncated: scanned.truncated, bytes: 0 })
+    })
+}
+
+fn uptime(period: Period, target: Decimal) -> Part<Vec<UptimeDay>> {
+    Part::new(Kind::Uptime, &(period, target), move |upstreams, site, until| async move {
+        let days = upstreams.uptime(&site, period, target, until).await?;
+        Ok(Loaded { value: days, truncated: false, bytes: 0 })
+    })
+}
+
 async fn billing(
-    sources: &Sources,
+    fanout: &Fanout,
     site: &Site,
     managed: &ManagedTenant,
     until: Instant,
     into: &mut Evaluation,
 ) -> Option<Gap> {
     let threshold = managed.link.terms.billing_alert_threshold?;
-    let filter =
-        InvoiceFilter { status: vec![InvoiceStatus::Finalized, InvoiceStatus::Overdue], ..InvoiceFilter::default() };
-    let (mut owed, mut exact) = (Outstanding::default(), true);
-    let scanned = sources.invoices(site, &filter, until, &mut |row| exact &= owed.add(&row)).await;
-    let scanned = match scanned {
-        Ok(scanned) => scanned,
+    let owed = match fanout.direct(&owed(), site, until).await {
+        Ok(owed) => owed,
         Err(error) => return Some(error.into()),
     };
-    if !exact {
-        return Some(Gap { status: Status::Error, message: "the amounts are too large to be added".to_owned() });
-    }
-    into.findings = rules::billing(into.link_id, &owed, threshold, into.read_at);
-    if scanned.truncated {
+    into.findings = rules::billing(into.link_id, &owed.value, threshold, into.read_at);
+    if owed.truncated {
         // What was read may reach the threshold; that it does not proves nothing.
         return Some(truncated("invoices"));
     }
@@ -105,39 +133,42 @@ async fn billing(
 }
 
 async fn sla(
-    sources: &Sources,
+    fanout: &Fanout,
     site: &Site,
     managed: &ManagedTenant,
     until: Instant,
     now: Timestamp,
     into: &mut Evaluation,
 ) -> Option<Gap> {
-    let (link, read_at) = (into.link_id, into.read_at);
     let target = managed.link.terms.sla_uptime_target;
-    let mut findings = Vec::new();
-    let mut each = |row| findings.extend(rules::breach(link, &row, now));
-    let breaches = sources.breaches(site, until, &mut each);
-    let uptime = async {
+    let ask_uptime = async {
         match target {
-            Some(target) => sources.uptime(site, Period::last_days(rules::DAYS, now), target, until).await.map(Some),
+            Some(target) => {
+                let part = uptime(Period::last_days(rules::DAYS, now), target);
+                fanout.direct(&part, site, until).await.map(|days| Some((days.value, target)))
+            }
             None => Ok(None),
         }
     };
-    let (breaches, uptime) = tokio::join!(breaches, uptime);
+    let part = breaches();
+    let (breaches, uptime) = tokio::join!(fanout.direct(&part, site, until), ask_uptime);
     let mut gap: Option<Gap> = None;
     match breaches {
-        Ok(scanned) if scanned.truncated => gap = Some(truncated("breaches")),
-        Ok(_) => into.exhaustive.push(rules::SLA_BREACH),
-        Err(error) => {
-            // Rows of a list that broke off are true, and there may be others.
-            gap = Some(error.into());
+        Ok(rows) => {
+            into.findings.extend(rows.value.iter().filter_map(|row| rules::breach(into.link_id, row, now)));
+            if rows.truncated {
+                gap = Some(truncated("breaches"));
+            } else {
+                into.exhaustive.push(rules::SLA_BREACH);
+            }
         }
+        Err(error) => gap = Some(error.into()),
     }
-    let judged = match (uptime, target) {
-        (Ok(Some(days)), Some(target)) => rules::uptime(link, &days, target, read_at),
+    let judged = match uptime {
+        Ok(Some((days, target))) => rules::uptime(into.link_id, &days, target, into.read_at),
         // Without a target there is nothing to fall below.
-        (Ok(_), _) => Uptime::Met,
-        (Err(error), _) => {
+        Ok(None) => Uptime::Met,
+        Err(error) => {
             gap = gap.or(Some(error.into()));
             Uptime::Unknown
         }
@@ -145,8 +176,7 @@ async fn sla(
     match judged {
         Uptime::Unknown => {}
         Uptime::Met => into.exhaustive.push(rules::UPTIME_BELOW_TARGET),
-        Uptime::Below(finding) => findings.push(*finding),
+        Uptime::Below(finding) => into.findings.push(*finding),
     }
-    into.findings = findings;
     gap
 }

@@ -33,9 +33,6 @@ use crate::{
     },
 };
 
-/// Links of one request that are asked at once.
-const CONCURRENCY: usize = 64;
-
 struct AlertList {
     kind: AlertKind,
     tenants: Option<Vec<TenantId>>,
@@ -167,14 +164,15 @@ impl AlertList {
             }
         }
 
-        let until = Instant::now() + settings.read_timeout;
+        let reads = &portal.settings.reads;
+        let until = Instant::now() + reads.deadline;
         let readings: Vec<(Granted, Reading)> = stream::iter(asked)
             .map(|(slice, found)| async move {
                 let due = after(Millis::now(), jittered(settings.interval, random()), 1);
-                let reading = evaluate::read(&portal.sources, &Site::from(&slice), &found, self.kind, until, due).await;
+                let reading = evaluate::read(&portal.fanout, &Site::from(&slice), &found, self.kind, until, due).await;
                 (slice, reading)
             })
-            .buffer_unordered(CONCURRENCY)
+            .buffer_unordered(reads.concurrency)
             .collect()
             .await;
         let mut evaluations = Vec::with_capacity(readings.len());

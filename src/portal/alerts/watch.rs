@@ -111,7 +111,7 @@ impl Watcher {
         let managed = managed.get(&due.tenant_id).filter(|managed| managed.link.id == due.link_id)?;
         let until = Instant::now() + settings.timeout;
         let reading =
-            evaluate::read(&self.portal.sources, &Site::from(&granted), managed, due.kind, until, due_at).await;
+            evaluate::read(&self.portal.fanout, &Site::from(&granted), managed, due.kind, until, due_at).await;
         if let Some(error) = &reading.evaluation.error {
             tracing::debug!(link = %due.link_id, kind = due.kind.as_str(), error, "a link gave no full answer");
         }

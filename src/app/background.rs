@@ -1,4 +1,4 @@
-//! Background work of a running server: key refresh, the audit index, the outbox of changes.
+//! Background work of a running server: key refresh, the audit index, the outbox of changes, alerts, webhooks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,6 +12,7 @@ use crate::{
         outbox::OutboxRelay,
         reader::chain_file,
     },
+    portal::{Watcher, webhooks::Deliverer},
     proxy::worker::Gateway,
     store::{AuditStore, Database},
 };
@@ -48,6 +49,15 @@ pub fn start(gateway: &Arc<Gateway>, database: &Database) -> Background {
         judged.distrust(indexer.run().await);
     });
     tasks.spawn(OutboxRelay::new(journal.clone(), Arc::clone(&store), OUTBOX_INTERVAL).run());
+    if let Some(portal) = gateway.portal.as_ref().filter(|portal| portal.settings.alerts.background) {
+        tasks.spawn(Watcher::new(portal, &gateway.directory).run());
+    }
+    let webhooks = &gateway.settings.webhooks;
+    if webhooks.enabled {
+        let deliverer = Arc::new(Deliverer::new(webhooks, database, &gateway.directory, &gateway.policies));
+        tasks.spawn(Arc::clone(&deliverer).keep());
+        tasks.spawn(deliverer.run());
+    }
     Background { tasks, indexed, journal, store }
 }
 

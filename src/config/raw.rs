@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     raw_connectors::RawConnector,
-    raw_portal::RawPortal,
+    raw_portal::{RawAlerts, RawPortal, RawWebhooks},
     scalar::{DurationText, QuotaText, SizeText},
 };
 
@@ -63,6 +63,10 @@ raw! {
         routes: Vec<RawRoute> = Vec::new(),
         /// The consolidated API for partners.
         portal: RawPortal = RawPortal::default(),
+        /// Alerts: when a link's sources are looked at.
+        alerts: RawAlerts = RawAlerts::default(),
+        /// Webhooks: telling partners what happens.
+        webhooks: RawWebhooks = RawWebhooks::default(),
         /// How services are asked about tenants, by name.
         connectors: BTreeMap<String, RawConnector> = BTreeMap::new(),
         /// Logs on standard error.

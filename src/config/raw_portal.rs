@@ -48,4 +48,46 @@ raw! {
         /// Memory for cached slices.
         slice_cache: SizeText = SizeText::of("256MiB"),
     }
+
+    /// Alerts: when a link's sources are looked at.
+    struct RawAlerts {
+        /// Off: links are looked at only when somebody asks.
+        background: bool = true,
+        /// How often each link is looked at in the background.
+        interval: DurationText = DurationText::of("5m"),
+        /// Links looked at at once, by this process.
+        concurrency: u32 = 8,
+        /// Longest wait for the sources of one link, in the background.
+        timeout: DurationText = DurationText::of("15s"),
+        /// A request looks again at links that were not looked at for this long.
+        fresh_for: DurationText = DurationText::of("1m"),
+        /// How long resolved alerts are kept.
+        keep_resolved: DurationText = DurationText::of("90d"),
+    }
+
+    /// Webhooks: telling partners what happens.
+    struct RawWebhooks {
+        /// Off: events are kept and sent once it is on.
+        enabled: bool = true,
+        /// Longest wait for one answer, connecting included.
+        timeout: DurationText = DurationText::of("10s"),
+        /// Tries of one delivery before it is dead.
+        attempts: u32 = 8,
+        /// Wait after the first failed try; each further wait is four times as long.
+        first_retry: DurationText = DurationText::of("15s"),
+        /// Deliveries under way at once, by this process.
+        concurrency: u32 = 16,
+        /// Deliveries under way at once to one subscription.
+        concurrency_per_subscription: u32 = 4,
+        /// Plain http addresses are taken too.
+        allow_http: bool = false,
+        /// Private and loopback addresses are taken too; link-local ones never.
+        allow_private: bool = false,
+        /// Days before the end of a link on which its partner is told.
+        expiry_notice_days: Vec<u32> = vec![14, 1],
+        /// How long deliveries that were sent or dropped are kept.
+        keep_delivered: DurationText = DurationText::of("7d"),
+        /// How long dead letters are kept.
+        keep_dead: DurationText = DurationText::of("30d"),
+    }
 }

@@ -34,6 +34,7 @@ pub struct Config {
     pub routes: Vec<RouteSettings>,
     /// `None`: switched off.
     pub portal: Option<PortalSettings>,
+    pub webhooks: WebhookSettings,
     /// How services are asked about tenants.
     pub connectors: Vec<ConnectorSettings>,
     pub log: LogSettings,
@@ -88,6 +89,7 @@ pub struct PortalSettings {
     /// Without a slash at the end; here customers are shown as older browser clients expect them.
     pub compatibility_base_paths: Vec<String>,
     pub reads: ReadSettings,
+    pub alerts: AlertSettings,
 }
 
 /// How the consolidated API asks many tenants at once.
@@ -113,6 +115,36 @@ pub struct ReadSettings {
     pub max_slice_age: Duration,
     pub max_stale_age: Duration,
     pub slice_cache_bytes: u64,
+}
+
+/// When a link's sources are looked at for alerts.
+#[derive(Clone, Debug)]
+pub struct AlertSettings {
+    pub background: bool,
+    pub interval: Duration,
+    /// Links looked at at once.
+    pub concurrency: usize,
+    /// For the sources of one link, in the background.
+    pub timeout: Duration,
+    pub fresh_for: Duration,
+    pub keep_resolved: Duration,
+}
+
+/// How partners are told what happens.
+#[derive(Clone, Debug)]
+pub struct WebhookSettings {
+    pub enabled: bool,
+    pub timeout: Duration,
+    pub attempts: u32,
+    pub first_retry: Duration,
+    pub concurrency: usize,
+    pub concurrency_per_subscription: usize,
+    pub allow_http: bool,
+    pub allow_private: bool,
+    /// Ascending, each once.
+    pub expiry_notice_days: Vec<u32>,
+    pub keep_delivered: Duration,
+    pub keep_dead: Duration,
 }
 
 /// Freshness and caching of links.

@@ -24,18 +24,29 @@ mod reports;
 
 mod me;
 
+mod unattended;
+
+mod alerts;
+pub mod events;
 #[cfg(test)]
 mod scripted;
+pub mod webhooks;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+pub use alerts::Watcher;
 pub use call::{Asker, AskingPartner, Call, Granted, Problem, Reply, ReplyBody, Slice};
 pub use endpoint::{Audience, Bases, Endpoint, Found, Spec, TenantHeader};
 pub use managed::ManagedTenant;
 
-use crate::{config::settings::PortalSettings, domain::TenantId, policy::Policies, store::Database};
+use crate::{
+    config::settings::PortalSettings,
+    domain::TenantId,
+    policy::Policies,
+    store::{AlertKind, AlertStore, Database},
+};
 
 /// Without it fields of revenue are null.
 const REVENUE: &str = "partner.reports.revenue.read";
@@ -47,6 +58,8 @@ pub struct Portal {
     pub settings: PortalSettings,
     policies: Arc<Policies>,
     managed: managed::ManagedTenants,
+    database: Database,
+    alerts: AlertStore,
     /// For what must never be asked twice; reads go through the fan-out.
     #[expect(dead_code, reason = "writes go this way")]
     sources: Arc<sources::Sources>,
@@ -114,6 +127,8 @@ impl Portal {
             policies: Arc::clone(policies),
             managed: managed::ManagedTenants::new(database),
             sources,
+            database: database.clone(),
+            alerts: AlertStore::new(database),
             fanout: fanout::Fanout::new(&settings.reads, upstreams),
         }
     }
@@ -134,6 +149,10 @@ impl Portal {
             Endpoint::UsageReport => reports::usage::prepare(question),
             Endpoint::SlaReport => reports::sla::prepare(question),
             Endpoint::Me => me::prepare(question),
+            Endpoint::SlaAlerts => alerts::prepare_list(AlertKind::Sla, question),
+            Endpoint::BillingAlerts => alerts::prepare_list(AlertKind::Billing, question),
+            Endpoint::AcknowledgeSlaAlert => alerts::prepare_acknowledge(AlertKind::Sla, question),
+            Endpoint::AcknowledgeBillingAlert => alerts::prepare_acknowledge(AlertKind::Billing, question),
             _ => Err(Problem::new(crate::domain::ErrorCode::RouteNotFound, "")),
         }
     }

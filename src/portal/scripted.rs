@@ -23,7 +23,7 @@ use super::{
     sources::{Each, InvoiceFilter, Scanned, Site, SourceError, Sources, TicketFilter},
 };
 use crate::{
-    config::settings::{DatabaseSettings, PortalSettings, ReadSettings},
+    config::settings::{AlertSettings, DatabaseSettings, PortalSettings, ReadSettings},
     connector::rows::{BreachRow, InvoiceRow, MetricsRow, TenantRow, TicketRow, UptimeDay, UsageRow},
     domain::{
         DecisionId, Denial, ErrorCode, Gate, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, Partner,
@@ -259,6 +259,14 @@ impl Stage {
             compatibility_base_paths: vec!["/old".into()],
             max_rows_per_source: 10_000,
             reads,
+            alerts: AlertSettings {
+                background: false,
+                interval: Duration::from_secs(300),
+                concurrency: 8,
+                timeout: Duration::from_secs(15),
+                fresh_for: Duration::from_secs(60),
+                keep_resolved: Duration::from_secs(90 * 86_400),
+            },
         };
         let none = Sources::new(&[], &[], None, &policies, &settings);
         let usual = Portal::new(&settings, &database, &policies, none);

@@ -159,6 +159,7 @@ fn code_message(code: ErrorCode) -> &'static str {
         ErrorCode::InvoiceNotFound => "no such invoice",
         ErrorCode::TicketNotFound => "no such ticket",
         ErrorCode::ExportNotFound => "no such export",
+        ErrorCode::AlertNotFound => "no such alert",
         ErrorCode::RouteNotFound => "no such route",
         ErrorCode::TenantContextRequired => "name the tenant with X-Active-Tenant-Id",
         ErrorCode::TenantContextConflict => "the request names its tenant in contradicting or malformed ways",

@@ -12,7 +12,10 @@ use sqlx::{
 
 use super::StoreError;
 
-const SQLITE: &[(i64, &str, &str)] = &[(1, "store", include_str!("../../migrations/sqlite/0001_store.sql"))];
+const SQLITE: &[(i64, &str, &str)] = &[
+    (1, "store", include_str!("../../migrations/sqlite/0001_store.sql")),
+    (4, "portal alerts", include_str!("../../migrations/sqlite/0004_portal_alerts.sql")),
+];
 const SQLITE_AUDIT: &[(i64, &str, &str)] = &[
     (1, "audit index", include_str!("../../migrations/sqlite/0001_audit_index.sql")),
     (2, "audit chunks", include_str!("../../migrations/sqlite/0002_audit_chunks.sql")),
@@ -21,6 +24,7 @@ const POSTGRES: &[(i64, &str, &str)] = &[
     (1, "store", include_str!("../../migrations/postgres/0001_store.sql")),
     (2, "audit index", include_str!("../../migrations/postgres/0002_audit_index.sql")),
     (3, "audit chunks", include_str!("../../migrations/postgres/0003_audit_chunks.sql")),
+    (4, "portal alerts", include_str!("../../migrations/postgres/0004_portal_alerts.sql")),
 ];
 
 fn migrator(files: &[(i64, &'static str, &'static str)]) -> Migrator {

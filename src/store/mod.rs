@@ -18,6 +18,11 @@ mod records;
 
 pub mod admin;
 
+mod alert_life;
+pub mod alerts;
+pub mod deliveries;
+pub mod events;
+
 mod audit_chunks;
 mod audit_index;
 mod audit_lines;
@@ -35,6 +40,8 @@ mod portfolio;
 pub mod bulk;
 
 pub use admin::{Actor, Admin, Change, Touch, Written};
+pub use alert_life::{Applied, Evaluation, Finding};
+pub use alerts::{AlertKind, AlertRecord, AlertStatus, AlertStore};
 pub use audit_index::AuditStore;
 pub use database::Database;
 pub use directory::{Directory, LinksUnavailable, LoadHook, Reading};

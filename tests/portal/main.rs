@@ -13,14 +13,22 @@
 
 #[path = "../gateway/client.rs"]
 mod client;
+mod flow;
+#[path = "../gateway/rig.rs"]
+mod gateway_rig;
 mod rig;
 mod service;
+#[path = "../gateway/upstream.rs"]
+mod upstream;
 mod world;
 
 mod access;
+mod alert_sources;
+mod alerts;
 mod customers;
 mod failures;
 mod lists;
 mod parameters;
 mod reports;
 mod speed;
+mod webhooks;

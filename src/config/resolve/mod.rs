@@ -4,6 +4,7 @@
 //! (a harmless one where it was wrong), so that one run tells every error. The caller throws the result away if there
 //! was any error, so a made-up value never configures anything.
 
+mod alerts;
 mod connectors;
 mod identity;
 mod portal;
@@ -82,7 +83,8 @@ impl Resolver<'_> {
             limits: self.limits(&raw.limits),
             headers: self.headers(&raw.headers),
             upstreams,
-            portal: self.portal(&raw.portal, &routes),
+            portal: self.portal(&raw.portal, &raw.alerts, &routes),
+            webhooks: self.webhooks(&raw.webhooks),
             connectors: self.connectors(&raw.connectors, &raw.upstreams),
             routes,
             log: self.log(&raw.log),

@@ -5,12 +5,18 @@ use std::time::Duration;
 use super::{FieldPath, Resolver, millis, seconds};
 use crate::config::{
     pattern::{Pattern, Segment},
-    raw_portal::RawPortal,
+    raw_portal::{RawAlerts, RawPortal},
     settings::{PortalSettings, ReadSettings, RouteSettings},
 };
 
 impl Resolver<'_> {
-    pub(super) fn portal(&mut self, raw: &RawPortal, routes: &[RouteSettings]) -> Option<PortalSettings> {
+    pub(super) fn portal(
+        &mut self,
+        raw: &RawPortal,
+        alerts: &RawAlerts,
+        routes: &[RouteSettings],
+    ) -> Option<PortalSettings> {
+        let alerts = self.alerts(alerts);
         if !raw.enabled {
             return None;
         }
@@ -64,6 +70,7 @@ impl Resolver<'_> {
             base_paths: bases,
             tenant_base_path: raw.tenant_base_path.clone(),
             tenant_admin_roles: raw.tenant_admin_roles.clone(),
+            alerts,
             max_rows_per_source: u64::try_from(
                 self.at_least_one(&table.key("max_rows_per_source"), raw.max_rows_per_source),
             )
@@ -118,7 +125,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn concurrency(&mut self, field: &FieldPath, number: u32) -> usize {
+    pub(super) fn concurrency(&mut self, field: &FieldPath, number: u32) -> usize {
         if !(1..=65_536).contains(&number) {
             self.fail(field, "is out of range: 1 to 65536");
         }

@@ -171,6 +171,27 @@ impl Fanout {
         }
     }
 
+    /// One question to one tenant that nobody's cache answers: within the same bounds, by `until`.
+    pub(super) async fn direct<T: Send + 'static>(
+        &self,
+        part: &Part<T>,
+        site: &Site,
+        until: Instant,
+    ) -> Result<Loaded<T>, SourceError> {
+        let (guard, upstreams, load) = (Arc::clone(&self.guard), Arc::clone(&self.upstreams), Arc::clone(&part.load));
+        let (kind, site) = (part.kind, site.clone());
+        let task = tokio::spawn(async move {
+            let attempt = || load(Arc::clone(&upstreams), site.clone(), until);
+            let (tenant, upstream) = (site.tenant(), upstreams.upstream(site.tenant(), kind));
+            guard.ask(Whom { kind, tenant, upstream }, until, Patience::Waits, &attempt).await
+        });
+        let _guard = AbortOnDrop(task.abort_handle());
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(kind = kind.as_str(), %error, "reading one tenant's answer ended by a panic");
+            Err(SourceError::Answer(format!("the {} could not be read: a fault here", kind.as_str())))
+        })
+    }
+
     /// Asks in a task of its own: rows are read on all threads of the runtime, and a fault in one tenant's answer ends
     /// that tenant's task only.
     fn fly<T: Send + Sync + 'static>(&self, key: &Key, part: &Part<T>, site: Site, how: How) -> Flight {

@@ -23,4 +23,6 @@ mod failures;
 mod lists;
 mod parameters;
 mod reports;
+#[cfg(feature = "demo")]
+mod samples;
 mod speed;

@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 pub use self::parameters::{Parameter, parameters};
-use super::{Audience, Bases, Endpoint, Spec, TenantHeader, customers, endpoint::TABLE, lists, me, reports};
+use super::{Audience, Bases, Endpoint, Spec, TenantHeader, alerts, customers, endpoint::TABLE, lists, me, reports};
 use crate::domain::ErrorCode;
 
 /// The whole document, for the first base path.
@@ -228,6 +228,10 @@ pub fn answer(endpoint: Endpoint, generator: &mut SchemaGenerator) -> Option<Sch
         Endpoint::Tickets => schema::<lists::tickets::Answer>(generator),
         Endpoint::UsageReport => schema::<reports::usage::Answer<'static>>(generator),
         Endpoint::SlaReport => schema::<reports::sla::Answer<'static>>(generator),
+        Endpoint::SlaAlerts | Endpoint::BillingAlerts => schema::<alerts::list::Answer<'static>>(generator),
+        Endpoint::AcknowledgeSlaAlert | Endpoint::AcknowledgeBillingAlert => {
+            schema::<alerts::AlertView<'static>>(generator)
+        }
         Endpoint::Me => schema::<me::Answer<'static>>(generator),
         _ => return None,
     })

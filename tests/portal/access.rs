@@ -130,3 +130,31 @@ fn the_record_says_how_each_slice_was_decided_and_how_it_ended() {
         assert_eq!(statuses, ["error", "ok", "forbidden"]);
     }
 }
+
+#[test]
+fn a_customer_that_the_link_does_not_show_is_refused_by_name_and_left_out_of_lists() {
+    let rig = Rig::start();
+    rig.link_without(P2, "t-support", "auditor", "partner.tenants.list");
+    let theirs = |path: &str| rig.ask_other_partner(Request::get(&format!("{BASE}{path}")));
+    let list = theirs("/customers?strict=true").json();
+    assert_eq!((&list["total"], &list["items"]), (&0.into(), &Value::Array(Vec::new())));
+    assert_eq!(status_of(&list, "t-support"), "forbidden");
+    let detail = theirs("/customers/t-support");
+    assert_eq!((detail.status, &*detail.error()), (403, "FORBIDDEN/override"));
+    assert_eq!(tenants(&theirs(&format!("{INVOICES}&limit=100")).json()), ["t-support"], "what it does show is there");
+}
+
+#[test]
+fn each_endpoint_asks_once_for_what_it_needs_cached_or_not() {
+    let rig = Rig::start();
+    for round in 1..=2 {
+        let path = format!("{BASE}/customers?sort_by=outstanding_balance");
+        let answer = rig.ask(Request::get(&path).header("Cache-Control", "no-cache"));
+        assert_eq!(answer.status, 200);
+        for kind in ["registry", "metrics", "invoices", "tickets", "breaches"] {
+            assert_eq!(rig.service.asked("t-full", kind), round, "{kind}");
+        }
+    }
+    rig.get("/customers?sort_by=outstanding_balance");
+    assert_eq!(rig.service.asked("t-full", "invoices"), 2, "and what came fresh is kept");
+}

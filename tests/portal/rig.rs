@@ -123,7 +123,14 @@ impl Rig {
     }
 
     pub fn link(&self, partner: &str, tenant: &str, role: &str) -> LinkId {
-        let id = self.block_on(create_link(&self.admin(), partner, tenant, role));
+        let id = self.block_on(create_link(&self.admin(), partner, tenant, role, None));
+        thread::sleep(Duration::from_secs(1));
+        id
+    }
+
+    /// A link from which one permission is taken.
+    pub fn link_without(&self, partner: &str, tenant: &str, role: &str, denied: &str) -> LinkId {
+        let id = self.block_on(create_link(&self.admin(), partner, tenant, role, Some(denied)));
         thread::sleep(Duration::from_secs(1));
         id
     }
@@ -258,8 +265,9 @@ unauthenticated = 0
     )
 }
 
-async fn create_link(admin: &Admin, partner: &str, tenant: &str, role: &str) -> LinkId {
-    let overrides = (tenant == "t-override").then(|| BTreeMap::from([("billing.read".to_owned(), false)]));
+async fn create_link(admin: &Admin, partner: &str, tenant: &str, role: &str, denied: Option<&str>) -> LinkId {
+    let denied = denied.or((tenant == "t-override").then_some("billing.read"));
+    let overrides = denied.map(|name| BTreeMap::from([(name.to_owned(), false)]));
     let target = (tenant == "t-full").then(|| Some(json!("99.70")));
     let input = LinkInput {
         partner_id: Some(partner.into()),
@@ -310,7 +318,7 @@ async fn seed(
     }
     let mut links = BTreeMap::new();
     for (partner, tenant, role) in wanted {
-        let id = create_link(&admin, partner, &tenant, role).await;
+        let id = create_link(&admin, partner, &tenant, role, None).await;
         links.insert(tenant, id);
     }
     (database, links)

@@ -227,5 +227,6 @@ fn a_source_that_holds_more_than_is_read_is_truncated() {
     let answer = samples.rig.get(&format!("/billing/invoices?{WIDE}&tenant_ids=g1-a,g2-a&limit=100"));
     assert_eq!((status_of(&answer, "g1-a"), status_of(&answer, "g2-a")), ("truncated".into(), "ok".into()));
     assert_eq!((&answer["total_exact"], &answer["partial"]), (&false.into(), &true.into()));
+    assert!(answer["sources"][0]["error"].as_str().unwrap().contains("more rows"));
     assert_eq!(answer["total"], 700 + samples.truth("g2-a").invoices.len());
 }

@@ -51,6 +51,8 @@ pub struct Service {
     /// Requests of a tenant for a kind of data.
     asked: Arc<Mutex<HashMap<(String, &'static str), usize>>>,
     pub latency: Arc<AtomicUsize>,
+    /// Slow answers that nobody waited for.
+    pub abandoned: Arc<AtomicUsize>,
 }
 
 impl Service {
@@ -62,6 +64,7 @@ impl Service {
             chaos: Arc::default(),
             asked: Arc::default(),
             latency: Arc::default(),
+            abandoned: Arc::default(),
         };
         let shared = service.clone();
         thread::spawn(move || {
@@ -121,6 +124,11 @@ impl Service {
                 }
                 Some(Chaos::Slow(time)) => {
                     thread::sleep(time);
+                    writer.set_nonblocking(true).unwrap();
+                    if matches!(writer.peek(&mut [0]), Ok(0)) {
+                        self.abandoned.fetch_add(1, Ordering::SeqCst);
+                    }
+                    writer.set_nonblocking(false).unwrap();
                     plain(200, b"{}")
                 }
                 None => match body {

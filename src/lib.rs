@@ -29,7 +29,7 @@
 //! | 0 | [`domain`]: ids, permissions, roles, links, gates, errors: no runtime, socket or engine |
 //! | 1 | [`identity`] token to caller, signing · [`policy`] Cedar · [`audit`] journal and chain · [`upstream`] pools · [`limit`] quotas · [`connector`] what services say, as typed rows |
 //! | 2 | [`store`] SQLite and Postgres, change feed, audit index · [`config`] file to valid configuration, route table |
-//! | 3 | [`portal`]: the consolidated API: fan-out, merge, writes, exports, alerts |
+//! | 3 | [`portal`]: the consolidated API: fan-out, merge, writes, exports, alerts, webhooks |
 //! | 4 | [`proxy`]: the stages |
 //! | 5 | [`server`]: listeners, workers, health |
 //! | 6 | [`app`]: composition root, reload, shutdown |

@@ -12,12 +12,16 @@ use sqlx::{
 
 use super::StoreError;
 
-const SQLITE: &[(i64, &str, &str)] = &[(1, "store", include_str!("../../migrations/sqlite/0001_store.sql"))];
+const SQLITE: &[(i64, &str, &str)] = &[
+    (1, "store", include_str!("../../migrations/sqlite/0001_store.sql")),
+    (3, "portal writes", include_str!("../../migrations/sqlite/0003_portal_writes.sql")),
+];
 const SQLITE_AUDIT: &[(i64, &str, &str)] =
     &[(1, "audit index", include_str!("../../migrations/sqlite/0001_audit_index.sql"))];
 const POSTGRES: &[(i64, &str, &str)] = &[
     (1, "store", include_str!("../../migrations/postgres/0001_store.sql")),
     (2, "audit index", include_str!("../../migrations/postgres/0002_audit_index.sql")),
+    (3, "portal writes", include_str!("../../migrations/postgres/0003_portal_writes.sql")),
 ];
 
 fn migrator(files: &[(i64, &'static str, &'static str)]) -> Migrator {

@@ -6,6 +6,7 @@
 //! Reading order: [`endpoint`] what there is, [`call`] what comes in and goes out, [`query`] what may be asked, then one
 //! file an endpoint.
 
+pub mod body;
 pub mod call;
 pub mod endpoint;
 pub mod partial;
@@ -15,6 +16,7 @@ pub mod sources;
 mod managed;
 
 mod me;
+mod writes;
 
 use std::sync::Arc;
 
@@ -24,7 +26,12 @@ pub use call::{Asker, AskingPartner, Call, Granted, Problem, Reply, ReplyBody, S
 pub use endpoint::{Audience, Bases, Endpoint, Found, Spec, TenantHeader};
 pub use managed::ManagedTenant;
 
-use crate::{config::settings::PortalSettings, domain::TenantId, policy::Policies, store::Database};
+use crate::{
+    config::settings::PortalSettings,
+    domain::TenantId,
+    policy::Policies,
+    store::{Database, IdempotencyKeys},
+};
 
 /// What all consolidated requests share.
 #[derive(Debug)]
@@ -34,6 +41,7 @@ pub struct Portal {
     policies: Arc<Policies>,
     managed: managed::ManagedTenants,
     sources: sources::Sources,
+    keys: IdempotencyKeys,
 }
 
 /// Which tenants a question is about.
@@ -84,6 +92,7 @@ impl Portal {
             policies: Arc::clone(policies),
             managed: managed::ManagedTenants::new(database),
             sources: sources::Sources {},
+            keys: IdempotencyKeys::new(database),
         }
     }
 
@@ -91,6 +100,8 @@ impl Portal {
     pub fn prepare(&self, question: &Question<'_>) -> Result<Box<dyn Prepared>, Problem> {
         match question.spec.endpoint {
             Endpoint::Me => me::prepare(question),
+            Endpoint::CreateTicket => writes::create(question),
+            Endpoint::UpdateTicket => writes::update(question),
             _ => Err(Problem::new(crate::domain::ErrorCode::RouteNotFound, "")),
         }
     }

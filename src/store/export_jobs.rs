@@ -155,8 +155,7 @@ impl ExportJobs {
         let sql = composed(format!(
             "SELECT {COLUMNS} FROM export_jobs WHERE id = $1 AND partner_id = $2 AND issuer = $3 AND sub = $4"
         ));
-        let values =
-            [id.into(), owner.partner_id.0.into(), owner.issuer.as_str().into(), owner.sub.as_str().into()];
+        let values = [id.into(), owner.partner_id.0.into(), owner.issuer.as_str().into(), owner.sub.as_str().into()];
         let mut tx = self.db.begin_read().await?;
         tx.row(sql, &values).await?.as_ref().map(read).transpose()
     }
@@ -164,7 +163,8 @@ impl ExportJobs {
     /// How many jobs of this partner wait or run.
     pub async fn unfinished(&self, partner: PartnerId) -> Result<u64, StoreError> {
         let mut tx = self.db.begin_read().await?;
-        let sql = "SELECT CAST(count(*) AS BIGINT) FROM export_jobs WHERE partner_id = $1 AND state IN ('queued', 'running')";
+        let sql =
+            "SELECT CAST(count(*) AS BIGINT) FROM export_jobs WHERE partner_id = $1 AND state IN ('queued', 'running')";
         let row = tx.row(sql, &[partner.0.into()]).await?;
         let found = row.map(|row| row.int(0)).transpose()?.unwrap_or_default();
         Ok(u64::try_from(found).unwrap_or_default())

@@ -71,12 +71,8 @@ pub async fn tenant_links(
     let bound = values.len();
     let whole = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
     values.extend([whole(limit), whole(offset)]);
-    let sql = format!(
-        "{}{conditions} ORDER BY l.created_at DESC, l.id LIMIT ${} OFFSET ${}",
-        select(),
-        bound + 1,
-        bound + 2
-    );
+    let sql =
+        format!("{}{conditions} ORDER BY l.created_at DESC, l.id LIMIT ${} OFFSET ${}", select(), bound + 1, bound + 2);
     let rows = tx.rows(composed(sql), &values).await?;
     let links = rows.iter().map(read).collect::<Result<_, _>>()?;
     Ok((links, u64::try_from(total).unwrap_or_default()))

@@ -25,7 +25,7 @@ use crate::{
     identity::{IdentityError, Keyring, SigningError, Verifier},
     limit::Limits,
     policy::{Policies, PolicyErrors},
-    portal::Portal,
+    portal::{Foundations, Portal},
     proxy::{
         headers::StripList,
         metrics::Metrics,
@@ -199,9 +199,15 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
     let routes = Routes::compile(&config.routes, &upstreams)?;
     let metrics = Metrics::register(registry, &routes)?;
     let policies = Arc::new(policies);
-    let portal = config.portal.as_ref().map(|settings| Arc::new(Portal::new(settings, database, &policies)));
     let (journal, _) = background::open_journal(&config.audit, database).await?;
     let directory = Directory::start(database, &config.links);
+    let foundations = Foundations {
+        database,
+        policies: &policies,
+        directory: &directory,
+        require_approval: config.links.require_approval,
+    };
+    let portal = config.portal.as_ref().map(|settings| Arc::new(Portal::new(settings, &foundations)));
     let patience = tokio::time::Instant::now() + FIRST_READING;
     while !directory.is_fresh() && tokio::time::Instant::now() < patience {
         tokio::time::sleep(Duration::from_millis(5)).await;

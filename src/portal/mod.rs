@@ -16,6 +16,7 @@ pub mod sources;
 mod managed;
 
 mod me;
+mod tenant_admin;
 mod writes;
 
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use crate::{
     config::settings::PortalSettings,
     domain::TenantId,
     policy::Policies,
-    store::{Database, IdempotencyKeys},
+    store::{AuditStore, Database, Directory, IdempotencyKeys},
 };
 
 /// What all consolidated requests share.
@@ -42,6 +43,20 @@ pub struct Portal {
     managed: managed::ManagedTenants,
     sources: sources::Sources,
     keys: IdempotencyKeys,
+    database: Database,
+    directory: Arc<Directory>,
+    records: AuditStore,
+    require_approval: bool,
+}
+
+/// What the portal stands on.
+#[derive(Debug)]
+pub struct Foundations<'a> {
+    pub database: &'a Database,
+    pub policies: &'a Arc<Policies>,
+    pub directory: &'a Arc<Directory>,
+    /// New, widened and re-activated links wait for approval.
+    pub require_approval: bool,
 }
 
 /// Which tenants a question is about.
@@ -84,15 +99,19 @@ pub struct Question<'a> {
 }
 
 impl Portal {
-    pub fn new(settings: &PortalSettings, database: &Database, policies: &Arc<Policies>) -> Self {
+    pub fn new(settings: &PortalSettings, on: &Foundations<'_>) -> Self {
         let bases = Bases { partner: settings.base_paths.clone(), tenant: settings.tenant_base_path.clone() };
         Self {
             bases,
             settings: settings.clone(),
-            policies: Arc::clone(policies),
-            managed: managed::ManagedTenants::new(database),
+            policies: Arc::clone(on.policies),
+            managed: managed::ManagedTenants::new(on.database),
             sources: sources::Sources {},
-            keys: IdempotencyKeys::new(database),
+            keys: IdempotencyKeys::new(on.database),
+            database: on.database.clone(),
+            directory: Arc::clone(on.directory),
+            records: AuditStore::new(on.database),
+            require_approval: on.require_approval,
         }
     }
 
@@ -102,6 +121,9 @@ impl Portal {
             Endpoint::Me => me::prepare(question),
             Endpoint::CreateTicket => writes::create(question),
             Endpoint::UpdateTicket => writes::update(question),
+            Endpoint::TenantLinks => tenant_admin::list(question),
+            Endpoint::ApproveLink => tenant_admin::approve(question),
+            Endpoint::AccessLog => tenant_admin::access_log(question),
             _ => Err(Problem::new(crate::domain::ErrorCode::RouteNotFound, "")),
         }
     }

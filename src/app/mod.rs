@@ -206,6 +206,8 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
         policies: &policies,
         directory: &directory,
         require_approval: config.links.require_approval,
+        exports: &config.exports,
+        keyring: keyring.as_ref(),
     };
     let portal = config.portal.as_ref().map(|settings| Arc::new(Portal::new(settings, &foundations)));
     let patience = tokio::time::Instant::now() + FIRST_READING;

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    raw_portal::RawPortal,
+    raw_portal::{RawExports, RawPortal},
     scalar::{DurationText, QuotaText, SizeText},
 };
 
@@ -62,6 +62,8 @@ raw! {
         routes: Vec<RawRoute> = Vec::new(),
         /// The consolidated API for partners.
         portal: RawPortal = RawPortal::default(),
+        /// Exports: files made in the background, for download.
+        exports: RawExports = RawExports::default(),
         /// Logs on standard error.
         log: RawLog = RawLog::default(),
     }

@@ -31,6 +31,7 @@ pub struct Config {
     pub routes: Vec<RouteSettings>,
     /// `None`: switched off.
     pub portal: Option<PortalSettings>,
+    pub exports: ExportSettings,
     pub log: LogSettings,
 }
 
@@ -78,6 +79,23 @@ pub struct PortalSettings {
     pub tenant_base_path: String,
     /// Token roles of a tenant's own administrators.
     pub tenant_admin_roles: Vec<String>,
+}
+
+/// Exports made in the background.
+#[derive(Clone, Debug)]
+pub struct ExportSettings {
+    /// Folder of the files; shared by replicas.
+    pub dir: PathBuf,
+    /// Of download links; `None`: made from the signing keys.
+    pub secret: Option<crate::domain::Secret>,
+    /// Worked on at once by this process.
+    pub concurrency: usize,
+    /// Most of one partner that wait or run.
+    pub queue_per_partner: u64,
+    /// A job that was not heard of for so long is given to another worker.
+    pub lease: Duration,
+    /// Most invoices of one PDF.
+    pub pdf_rows: usize,
 }
 
 /// Freshness and caching of links.

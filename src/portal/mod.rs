@@ -9,6 +9,7 @@
 pub mod body;
 pub mod call;
 pub mod endpoint;
+pub mod exports;
 pub mod partial;
 pub mod query;
 pub mod sources;
@@ -28,8 +29,9 @@ pub use endpoint::{Audience, Bases, Endpoint, Found, Spec, TenantHeader};
 pub use managed::ManagedTenant;
 
 use crate::{
-    config::settings::PortalSettings,
+    config::settings::{ExportSettings, PortalSettings},
     domain::TenantId,
+    identity::Keyring,
     policy::Policies,
     store::{AuditStore, Database, Directory, IdempotencyKeys},
 };
@@ -47,6 +49,7 @@ pub struct Portal {
     directory: Arc<Directory>,
     records: AuditStore,
     require_approval: bool,
+    pub exports: exports::Exports,
 }
 
 /// What the portal stands on.
@@ -57,6 +60,8 @@ pub struct Foundations<'a> {
     pub directory: &'a Arc<Directory>,
     /// New, widened and re-activated links wait for approval.
     pub require_approval: bool,
+    pub exports: &'a ExportSettings,
+    pub keyring: Option<&'a Keyring>,
 }
 
 /// Which tenants a question is about.
@@ -112,6 +117,7 @@ impl Portal {
             directory: Arc::clone(on.directory),
             records: AuditStore::new(on.database),
             require_approval: on.require_approval,
+            exports: exports::Exports::new(on.exports, on.database, on.keyring),
         }
     }
 
@@ -121,6 +127,9 @@ impl Portal {
             Endpoint::Me => me::prepare(question),
             Endpoint::CreateTicket => writes::create(question),
             Endpoint::UpdateTicket => writes::update(question),
+            Endpoint::CreateExport => exports::create(question),
+            Endpoint::Export => exports::state(question),
+            Endpoint::DownloadExport => exports::download(question),
             Endpoint::TenantLinks => tenant_admin::list(question),
             Endpoint::ApproveLink => tenant_admin::approve(question),
             Endpoint::AccessLog => tenant_admin::access_log(question),

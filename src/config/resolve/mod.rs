@@ -4,6 +4,7 @@
 //! (a harmless one where it was wrong), so that one run tells every error. The caller throws the result away if there
 //! was any error, so a made-up value never configures anything.
 
+mod exports;
 mod identity;
 mod portal;
 mod routes;
@@ -66,9 +67,11 @@ impl Resolver<'_> {
         let audit = self.audit(&raw.audit);
         let upstreams = self.upstreams(&raw.upstreams, signing.is_some());
         let routes = self.routes(&raw.routes, &raw.upstreams, &audit);
+        let database = self.database(&raw.database);
         let config = Config {
             health: self.health(&raw.health, &listen),
-            database: self.database(&raw.database),
+            exports: self.exports(&raw.exports, &database),
+            database,
             links: self.links(&raw.links),
             identity: self.identity(raw, &listen, signing.as_ref()),
             signing,

@@ -25,7 +25,7 @@ use crate::{
     identity::{IdentityError, Keyring, SigningError, Verifier},
     limit::Limits,
     policy::{Policies, PolicyErrors},
-    portal::{Portal, openapi, sources::Sources},
+    portal::{Foundations, Portal, openapi, sources::Sources},
     proxy::{
         headers::StripList,
         metrics::Metrics,
@@ -200,12 +200,21 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
     let routes = Routes::compile(&config.routes, &upstreams)?;
     let metrics = Metrics::register(registry, &routes)?;
     let policies = Arc::new(policies);
-    let portal = config.portal.as_ref().map(|settings| {
-        let sources = Sources::new(&config.connectors, &upstreams, keyring.as_ref(), &policies, settings);
-        Arc::new(Portal::new(settings, database, &policies, sources))
-    });
     let (journal, _) = background::open_journal(&config.audit, database).await?;
     let directory = Directory::start(database, &config.links);
+    let foundations = Foundations {
+        database,
+        policies: &policies,
+        directory: &directory,
+        require_approval: config.links.require_approval,
+        exports: &config.exports,
+        keyring: keyring.as_deref(),
+        journal_dir: &config.audit.dir,
+    };
+    let portal = config.portal.as_ref().map(|settings| {
+        let sources = Sources::new(&config.connectors, &upstreams, keyring.as_ref(), &policies, settings);
+        Arc::new(Portal::new(settings, &foundations, sources))
+    });
     let patience = tokio::time::Instant::now() + FIRST_READING;
     while !directory.is_fresh() && tokio::time::Instant::now() < patience {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     raw_connectors::RawConnector,
-    raw_portal::{RawAlerts, RawPortal, RawWebhooks},
+    raw_portal::{RawAlerts, RawExports, RawPortal, RawWebhooks},
     scalar::{DurationText, QuotaText, SizeText},
 };
 
@@ -69,6 +69,8 @@ raw! {
         webhooks: RawWebhooks = RawWebhooks::default(),
         /// How services are asked about tenants, by name.
         connectors: BTreeMap<String, RawConnector> = BTreeMap::new(),
+        /// Exports: files made in the background, for download.
+        exports: RawExports = RawExports::default(),
         /// Logs on standard error.
         log: RawLog = RawLog::default(),
     }

@@ -90,4 +90,24 @@ raw! {
         /// How long dead letters are kept.
         keep_dead: DurationText = DurationText::of("30d"),
     }
+
+    /// Exports: files made in the background, for download.
+    struct RawExports {
+        /// Folder of the files; replicas share one. Not set: `exports` beside the SQLite file.
+        dir: Option<String> = None,
+        /// File that holds the secret of download links, the same for all replicas. Not set: made from the signing keys.
+        secret_file: Option<String> = None,
+        /// Environment variable that holds it.
+        secret_env: Option<String> = None,
+        /// The secret itself: only as an environment override, never in the file.
+        secret: Option<String> = None,
+        /// Exports that this process works on at once.
+        concurrency: u32 = 2,
+        /// Most exports of one partner that wait or run.
+        queue_per_partner: u32 = 20,
+        /// An export of a process that died is taken over after this.
+        lease: DurationText = DurationText::of("30s"),
+        /// Most invoices of one PDF; a CSV has no such bound.
+        pdf_rows: u32 = 50_000,
+    }
 }

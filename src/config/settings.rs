@@ -37,6 +37,7 @@ pub struct Config {
     pub webhooks: WebhookSettings,
     /// How services are asked about tenants.
     pub connectors: Vec<ConnectorSettings>,
+    pub exports: ExportSettings,
     pub log: LogSettings,
 }
 
@@ -145,6 +146,23 @@ pub struct WebhookSettings {
     pub expiry_notice_days: Vec<u32>,
     pub keep_delivered: Duration,
     pub keep_dead: Duration,
+}
+
+/// Exports made in the background.
+#[derive(Clone, Debug)]
+pub struct ExportSettings {
+    /// Folder of the files; shared by replicas.
+    pub dir: PathBuf,
+    /// Of download links; `None`: made from the signing keys.
+    pub secret: Option<crate::domain::Secret>,
+    /// Worked on at once by this process.
+    pub concurrency: usize,
+    /// Most of one partner that wait or run.
+    pub queue_per_partner: u64,
+    /// A job that was not heard of for so long is given to another worker.
+    pub lease: Duration,
+    /// Most invoices of one PDF.
+    pub pdf_rows: usize,
 }
 
 /// Freshness and caching of links.

@@ -6,7 +6,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use aws_lc_rs::{
-    digest,
+    digest, hmac,
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
 };
@@ -117,6 +117,16 @@ impl KeyPairOf {
     }
 }
 
+/// The private key's bytes as the start of derivations; nothing of the key can be read from what comes out.
+fn root(pem: &[u8]) -> Option<hmac::Key> {
+    let der = PrivatePkcs8KeyDer::from_pem_slice(pem).ok()?;
+    Some(derive(&hmac::Key::new(hmac::HMAC_SHA256, der.secret_pkcs8_der()), "linkgate derived secrets"))
+}
+
+fn derive(from: &hmac::Key, label: &str) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(from, label.as_bytes()).as_ref())
+}
+
 /// The header of a token of this key and type, base64url, with its dot.
 pub(super) fn encode_header(typ: &str, alg: &str, kid: Option<&str>) -> String {
     let kid = kid.map(|kid| format!(r#","kid":{}"#, serde_json::Value::from(kid))).unwrap_or_default();
@@ -133,6 +143,8 @@ pub struct Keyring {
     pub(super) assertion_header: String,
     pub(super) replacement_header: String,
     jwks: String,
+    /// One for each key, in their order: what [`Self::derived`] starts from.
+    roots: Vec<hmac::Key>,
 }
 
 impl std::fmt::Debug for Keyring {
@@ -149,6 +161,7 @@ impl Keyring {
         }
         let mut signer = None;
         let mut published: Vec<(String, String)> = Vec::with_capacity(settings.keys.len());
+        let mut roots = Vec::with_capacity(settings.keys.len());
         for key in &settings.keys {
             if published.iter().any(|(kid, _)| *kid == key.kid) {
                 return Err(SigningError::RepeatedKid(key.kid.clone()));
@@ -157,6 +170,7 @@ impl Keyring {
                 std::fs::read(&key.path).map_err(|source| SigningError::Read { path: key.path.clone(), source })?;
             let pair = KeyPairOf::from_pem(&pem).ok_or_else(|| SigningError::Key { path: key.path.clone() })?;
             published.push((key.kid.clone(), pair.jwk(&key.kid)));
+            roots.push(root(&pem).ok_or_else(|| SigningError::Key { path: key.path.clone() })?);
             signer.get_or_insert((key.kid.clone(), pair));
         }
         let (kid, signer) = signer.ok_or(SigningError::NoKeys)?;
@@ -167,7 +181,14 @@ impl Keyring {
             replacement_header: encode_header("JWT", signer.algorithm(), Some(&kid)),
             signer,
             jwks: format!(r#"{{"keys":[{}]}}"#, documents.join(",")),
+            roots,
         })
+    }
+
+    /// Secrets for a use of their own, one for each key: all replicas with these keys have the same ones. The first is
+    /// the one to use; the others are those of keys that are coming or going.
+    pub fn derived(&self, label: &str) -> Vec<hmac::Key> {
+        self.roots.iter().map(|root| derive(root, label)).collect()
     }
 
     /// What `/.well-known/linkgate/jwks.json` answers.

@@ -6,8 +6,10 @@
 //! Reading order: [`endpoint`] what there is, [`call`] what comes in and goes out, [`query`] what may be asked, `fanout`
 //! how many tenants are asked at once, `merge` how their rows become one page, then one file an endpoint.
 
+pub mod body;
 pub mod call;
 pub mod endpoint;
+pub mod exports;
 pub mod partial;
 pub mod query;
 pub mod sources;
@@ -23,6 +25,8 @@ mod periods;
 mod reports;
 
 mod me;
+mod tenant_admin;
+mod writes;
 
 mod unattended;
 
@@ -42,10 +46,11 @@ pub use endpoint::{Audience, Bases, Endpoint, Found, Spec, TenantHeader};
 pub use managed::ManagedTenant;
 
 use crate::{
-    config::settings::PortalSettings,
+    config::settings::{ExportSettings, PortalSettings},
     domain::TenantId,
+    identity::Keyring,
     policy::Policies,
-    store::{AlertKind, AlertStore, Database},
+    store::{AlertKind, AlertStore, AuditStore, Database, Directory, IdempotencyKeys},
 };
 
 /// Without it fields of revenue are null.
@@ -58,12 +63,30 @@ pub struct Portal {
     pub settings: PortalSettings,
     policies: Arc<Policies>,
     managed: managed::ManagedTenants,
-    database: Database,
     alerts: AlertStore,
     /// For what must never be asked twice; reads go through the fan-out.
-    #[expect(dead_code, reason = "writes go this way")]
     sources: Arc<sources::Sources>,
     fanout: fanout::Fanout,
+    keys: IdempotencyKeys,
+    database: Database,
+    directory: Arc<Directory>,
+    records: AuditStore,
+    require_approval: bool,
+    pub exports: exports::Exports,
+}
+
+/// What the portal stands on.
+#[derive(Debug)]
+pub struct Foundations<'a> {
+    pub database: &'a Database,
+    pub policies: &'a Arc<Policies>,
+    pub directory: &'a Arc<Directory>,
+    /// New, widened and re-activated links wait for approval.
+    pub require_approval: bool,
+    pub exports: &'a ExportSettings,
+    pub keyring: Option<&'a Keyring>,
+    /// Where the audit journal lies.
+    pub journal_dir: &'a std::path::Path,
 }
 
 /// Which tenants a question is about.
@@ -108,12 +131,7 @@ pub struct Question<'a> {
 }
 
 impl Portal {
-    pub fn new(
-        settings: &PortalSettings,
-        database: &Database,
-        policies: &Arc<Policies>,
-        sources: sources::Sources,
-    ) -> Self {
+    pub fn new(settings: &PortalSettings, on: &Foundations<'_>, sources: sources::Sources) -> Self {
         let bases = Bases {
             partner: settings.base_paths.clone(),
             compatible: settings.compatibility_base_paths.clone(),
@@ -124,12 +142,17 @@ impl Portal {
         Self {
             bases,
             settings: settings.clone(),
-            policies: Arc::clone(policies),
-            managed: managed::ManagedTenants::new(database),
+            policies: Arc::clone(on.policies),
+            managed: managed::ManagedTenants::new(on.database),
             sources,
-            database: database.clone(),
-            alerts: AlertStore::new(database),
+            alerts: AlertStore::new(on.database),
             fanout: fanout::Fanout::new(&settings.reads, upstreams),
+            keys: IdempotencyKeys::new(on.database),
+            database: on.database.clone(),
+            directory: Arc::clone(on.directory),
+            records: AuditStore::new(on.database, on.journal_dir),
+            require_approval: on.require_approval,
+            exports: exports::Exports::new(on.exports, on.database, on.keyring),
         }
     }
 
@@ -153,7 +176,14 @@ impl Portal {
             Endpoint::BillingAlerts => alerts::prepare_list(AlertKind::Billing, question),
             Endpoint::AcknowledgeSlaAlert => alerts::prepare_acknowledge(AlertKind::Sla, question),
             Endpoint::AcknowledgeBillingAlert => alerts::prepare_acknowledge(AlertKind::Billing, question),
-            _ => Err(Problem::new(crate::domain::ErrorCode::RouteNotFound, "")),
+            Endpoint::CreateTicket => writes::create(question),
+            Endpoint::UpdateTicket => writes::update(question),
+            Endpoint::CreateExport => exports::create(question),
+            Endpoint::Export => exports::state(question),
+            Endpoint::DownloadExport => exports::download(question),
+            Endpoint::TenantLinks => tenant_admin::list(question),
+            Endpoint::ApproveLink => tenant_admin::approve(question),
+            Endpoint::AccessLog => tenant_admin::access_log(question),
         }
     }
 }

@@ -36,6 +36,10 @@ mod feed;
 mod managed;
 mod portfolio;
 
+mod export_jobs;
+mod idempotency;
+mod tenant_links;
+
 #[doc(hidden)]
 pub mod bulk;
 
@@ -46,7 +50,10 @@ pub use audit_index::AuditStore;
 pub use database::Database;
 pub use directory::{Directory, LinksUnavailable, LoadHook, Reading};
 pub use error::StoreError;
+pub use export_jobs::{ExportJob, ExportJobs, FinishedFile, JobState, Lease, Owner};
+pub use idempotency::{Claim, Claimed, IdempotencyKeys, Scope, StoredAnswer};
 pub use managed::managed_tenants;
 pub use records::{
     HistoryRecord, LinkRecord, PartnerRecord, Stamps, SuspensionRecord, SuspensionScope, TenantRecord, UserRecord,
 };
+pub use tenant_links::{TenantLink, TenantLinkFilter, tenant_link, tenant_links};

@@ -6,6 +6,7 @@
 
 mod alerts;
 mod connectors;
+mod exports;
 mod identity;
 mod portal;
 mod resources;
@@ -71,10 +72,12 @@ impl Resolver<'_> {
         let audit = self.audit(&raw.audit);
         let upstreams = self.upstreams(&raw.upstreams, signing.is_some());
         let routes = self.routes(&raw.routes, &raw.upstreams, &audit);
+        let database = self.database(&raw.database);
         let config = Config {
             api_docs: raw.health.api_docs,
             health: self.health(&raw.health, &listen),
-            database: self.database(&raw.database),
+            exports: self.exports(&raw.exports, &database),
+            database,
             links: self.links(&raw.links),
             identity: self.identity(raw, &listen, signing.as_ref()),
             signing,

@@ -1,0 +1,214 @@
+//! `GET /access-log`: who from which partner did what in my tenant, and when.
+//!
+//! A record over several tenants is shown as if it were about this one alone: its decision and reason are those of the
+//! own slice, and a resource that may be another tenant's is left out.
+
+use std::sync::Arc;
+
+use futures_util::{FutureExt, future::BoxFuture};
+use serde::Serialize;
+
+use super::home;
+use crate::{
+    audit::{Decision, Kind, Record, RecordFilter, RecordSource, redact},
+    domain::{DecisionId, ErrorCode, Millis, PartnerId},
+    portal::{
+        Bases, Call, Found, Portal, Prepared, Problem, Question, Reply,
+        query::{Paging, Params},
+        writes,
+    },
+};
+
+/// Records read at once where some of them may fall away.
+const BATCH: usize = 500;
+/// Records looked through for one answer at most.
+const MOST_LOOKED_AT: usize = 20_000;
+
+struct AccessLog {
+    filter: RecordFilter,
+    /// Tested on what is shown: a refusal of another tenant's slice is none here.
+    decision: Option<Decision>,
+    paging: Paging,
+}
+
+pub(in crate::portal) fn prepare(question: &Question<'_>) -> Result<Box<dyn Prepared>, Problem> {
+    let mut params = Params::new(question.query);
+    let period = params.period(question.now);
+    let filter = RecordFilter {
+        kind: Some(Kind::Access),
+        from: Some(Millis::from_timestamp(period.from)),
+        to: Some(end(period.to)),
+        partner_id: params.parsed::<PartnerId>("partner_id", "the id of a partner (a uuid)"),
+        user_id: params.search("user_id"),
+        action: params.search("action"),
+        ..RecordFilter::default()
+    };
+    let decision = params.word("decision", &[("allow", Decision::Allow), ("deny", Decision::Deny)]);
+    let paging = params.paging();
+    params.finish()?;
+    Ok(Box::new(AccessLog { filter, decision, paging }))
+}
+
+/// The first whole millisecond that is not before the end of the period.
+fn end(at: jiff::Timestamp) -> Millis {
+    let cut = Millis::from_timestamp(at);
+    if cut.timestamp() == Some(at) { cut } else { Millis(cut.0.saturating_add(1)) }
+}
+
+/// One line of the log.
+#[derive(Debug, Serialize)]
+pub(super) struct Entry {
+    id: DecisionId,
+    time: Millis,
+    partner_id: Option<PartnerId>,
+    partner_name: Option<String>,
+    user_id: Option<String>,
+    username: Option<String>,
+    action: Option<String>,
+    method: Option<String>,
+    path: Option<String>,
+    resource_type: Option<String>,
+    resource_id: Option<String>,
+    decision: Decision,
+    reason: Option<String>,
+    status: Option<u16>,
+    request_id: Option<String>,
+    client_ip: Option<std::net::IpAddr>,
+    user_agent: Option<String>,
+}
+
+impl Entry {
+    /// What `tenant` may see of the record; `None` where it is not about it.
+    pub(super) fn of(bases: &Bases, record: Record, tenant: &str) -> Option<Self> {
+        let own = record.slices.iter().find(|slice| slice.managed_tenant_id == tenant);
+        let named = record.managed_tenant_id.as_deref() == Some(tenant);
+        if own.is_none() && !named {
+            return None;
+        }
+        // The record's own decision is about the whole, or about the tenant that it names.
+        let (decision, reason) = match own {
+            Some(slice) if !named && record.decision == Decision::Allow => (slice.decision, slice.reason.clone()),
+            _ => (record.decision, record.reason.clone()),
+        };
+        let acted = own.is_some_and(|slice| slice.status.as_deref() == Some(writes::ACTED));
+        let shared = !named && record.slices.len() > 1 && !acted;
+        let path = record.path.as_deref().map(redact::redact_path_and_query);
+        let path = match path {
+            Some(path) if shared => without_parameter(bases, record.method.as_deref().unwrap_or_default(), &path),
+            path => path,
+        };
+        Some(Self {
+            id: record.id,
+            time: record.time,
+            partner_id: record.partner_id,
+            partner_name: record.partner_name,
+            user_id: record.user_id,
+            username: record.username,
+            action: record.action,
+            method: record.method,
+            path,
+            resource_type: record.resource_type,
+            resource_id: record.resource_id.filter(|_| !shared),
+            decision,
+            reason,
+            status: record.status,
+            request_id: record.request_id,
+            client_ip: record.client_ip,
+            user_agent: record.user_agent,
+        })
+    }
+}
+
+/// The path with its parameter as `_`; nothing where it is no path of this API any more.
+fn without_parameter(bases: &Bases, method: &str, path: &str) -> Option<String> {
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let Found::Endpoint { param, .. } = bases.find(method, path) else { return None };
+    let path = match param {
+        Some(param) => {
+            let segments: Vec<&str> =
+                path.split('/').map(|segment| if segment == param { "_" } else { segment }).collect();
+            segments.join("/")
+        }
+        None => path.to_owned(),
+    };
+    Some(query.map_or_else(|| path.clone(), |query| format!("{path}?{query}")))
+}
+
+#[derive(Serialize)]
+struct Answer {
+    items: Vec<Entry>,
+    /// Where `total_exact` is false: as many as were seen.
+    total: u64,
+    total_exact: bool,
+    limit: u64,
+    offset: u64,
+    has_more: bool,
+}
+
+impl Prepared for AccessLog {
+    fn answer(self: Box<Self>, portal: Arc<Portal>, call: Call) -> BoxFuture<'static, Result<Reply, Problem>> {
+        async move {
+            let tenant = home(&call)?;
+            let filter = RecordFilter { managed_tenant_id: Some(tenant.as_str().to_owned()), ..self.filter };
+            let Paging { limit, offset } = self.paging;
+            let (mut items, looked_through) =
+                entries(&portal.records, &portal.bases, filter, self.decision, tenant.as_str(), offset, limit).await?;
+            // One more than asked for was looked for.
+            let has_more = items.len() as u64 > limit;
+            items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+            let total = offset + items.len() as u64 + u64::from(has_more);
+            let total_exact = looked_through && !has_more && (offset == 0 || !items.is_empty());
+            Reply::json(200, &Answer { items, total, total_exact, limit, offset, has_more })
+        }
+        .boxed()
+    }
+}
+
+/// The entries from `offset` on, one more than `limit` if there are so many, and whether everything was looked through.
+async fn entries(
+    records: &impl RecordSource,
+    bases: &Bases,
+    mut filter: RecordFilter,
+    decision: Option<Decision>,
+    tenant: &str,
+    offset: u64,
+    limit: u64,
+) -> Result<(Vec<Entry>, bool), Problem> {
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
+    let mut skip = usize::try_from(offset).unwrap_or(usize::MAX);
+    let batch = if decision.is_none() { wanted } else { BATCH };
+    if decision.is_none() {
+        filter.offset = std::mem::take(&mut skip);
+    }
+    let first = filter.offset;
+    let mut items = Vec::new();
+    loop {
+        filter.limit = Some(batch);
+        let found = records.query(&filter).await.map_err(|error| {
+            tracing::error!(%error, source = ?std::error::Error::source(&error), "the access log cannot be read");
+            Problem::new(ErrorCode::UpstreamUnavailable, "the access log cannot be read now: try again later")
+        })?;
+        let last = found.len() < batch;
+        filter.offset += found.len();
+        for entry in found.into_iter().filter_map(|record| Entry::of(bases, record, tenant)) {
+            if decision.is_some_and(|wanted| entry.decision != wanted) {
+                continue;
+            }
+            if skip > 0 {
+                skip -= 1;
+            } else if items.len() < wanted {
+                items.push(entry);
+            }
+        }
+        if last || items.len() >= wanted {
+            return Ok((items, last));
+        }
+        if filter.offset - first >= MOST_LOOKED_AT {
+            return Ok((items, false));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "access_log_tests.rs"]
+mod tests;

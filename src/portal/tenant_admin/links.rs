@@ -1,0 +1,188 @@
+//! `GET /links` and `PATCH /links/{link_id}`: the links to my tenant, and my word on them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use http::HeaderMap;
+use serde::Serialize;
+
+use super::{home, store_problem};
+use crate::{
+    domain::{
+        ErrorCode, LinkId, Permission,
+        link_rules::{FieldError, LinkInput},
+    },
+    portal::{
+        Call, Portal, Prepared, Problem, Question, Reply,
+        body::Fields,
+        query::{Paging, Params},
+    },
+    store::{Actor, Admin, StoreError, TenantLink, TenantLinkFilter, tenant_link, tenant_links},
+};
+
+struct List {
+    filter: TenantLinkFilter,
+    paging: Paging,
+}
+
+pub(in crate::portal) fn list(question: &Question<'_>) -> Result<Box<dyn Prepared>, Problem> {
+    let mut params = Params::new(question.query);
+    let filter = TenantLinkFilter {
+        approval: params
+            .word("approval", &[("pending", "pending"), ("approved", "approved"), ("rejected", "rejected")]),
+        is_active: params.word("is_active", &[("true", true), ("false", false)]),
+    };
+    let paging = params.paging();
+    params.finish()?;
+    Ok(Box::new(List { filter, paging }))
+}
+
+/// A link for the tenant that it leads to. Never `notes` and `metadata`: they are the operator's.
+#[derive(Serialize)]
+struct LinkView {
+    link_id: String,
+    partner_id: String,
+    partner_name: String,
+    partner_is_active: bool,
+    access_role: &'static str,
+    relationship_type: &'static str,
+    start_date: String,
+    end_date: Option<String>,
+    approval: &'static str,
+    is_active: bool,
+    custom_permissions: BTreeMap<String, bool>,
+    /// What role and overrides allow together; the parents of a delegated link may allow less.
+    permissions: Vec<&'static str>,
+    allowed_cidrs: Vec<String>,
+    require_mfa: bool,
+    parent_link_id: Option<String>,
+    version: i64,
+    created_at: String,
+    updated_at: String,
+}
+
+impl LinkView {
+    fn of(portal: &Portal, found: TenantLink) -> Self {
+        let TenantLink { link, partner_name, partner_is_active } = found;
+        let (terms, stamps) = (link.terms, link.stamps);
+        let permissions = terms.effective(portal.policies.current().roles());
+        Self {
+            link_id: link.id.to_string(),
+            partner_id: link.partner_id.to_string(),
+            partner_name,
+            partner_is_active,
+            access_role: terms.access_role.as_str(),
+            relationship_type: terms.relationship_type.as_str(),
+            start_date: terms.start_date.to_string(),
+            end_date: terms.end_date.map(|end| end.to_string()),
+            approval: terms.approval.as_str(),
+            is_active: terms.is_active,
+            custom_permissions: terms.custom_permissions,
+            permissions: permissions.iter().map(Permission::name).collect(),
+            allowed_cidrs: terms.allowed_cidrs.iter().map(ToString::to_string).collect(),
+            require_mfa: terms.require_mfa,
+            parent_link_id: terms.parent_link_id.map(|id| id.to_string()),
+            version: stamps.version,
+            created_at: stamps.created_at.to_string(),
+            updated_at: stamps.updated_at.to_string(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ListAnswer {
+    items: Vec<LinkView>,
+    total: u64,
+    total_exact: bool,
+    limit: u64,
+    offset: u64,
+    has_more: bool,
+}
+
+impl Prepared for List {
+    fn answer(self: Box<Self>, portal: Arc<Portal>, call: Call) -> BoxFuture<'static, Result<Reply, Problem>> {
+        async move {
+            let Paging { limit, offset } = self.paging;
+            let (links, total) = tenant_links(&portal.database, home(&call)?, &self.filter, limit, offset)
+                .await
+                .map_err(store_problem)?;
+            let has_more = offset.saturating_add(links.len() as u64) < total;
+            let items = links.into_iter().map(|link| LinkView::of(&portal, link)).collect();
+            Reply::json(200, &ListAnswer { items, total, total_exact: true, limit, offset, has_more })
+        }
+        .boxed()
+    }
+}
+
+struct Approve {
+    link: LinkId,
+    approval: &'static str,
+    /// `If-Match`: refuses where the link has changed since it was looked at.
+    version: Option<i64>,
+}
+
+pub(in crate::portal) fn approve(question: &Question<'_>) -> Result<Box<dyn Prepared>, Problem> {
+    Params::new(question.query).finish()?;
+    let version = if_match(question.headers)?;
+    let mut fields = Fields::read(question.body)?;
+    let approval = fields.required_word("approval", &[("approved", "approved"), ("rejected", "rejected")]);
+    fields.finish()?;
+    let link = question.param.and_then(|id| id.parse().ok()).ok_or_else(unknown_link)?;
+    Ok(Box::new(Approve { link, approval: approval.unwrap_or_default(), version }))
+}
+
+/// A link's `version`, with or without quotes.
+fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
+    let Some(value) = headers.get(http::header::IF_MATCH) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim_matches('"');
+    if text == "*" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        let message = "must be the version of the link as it was read".into();
+        Problem::invalid(vec![FieldError { field: "If-Match".into(), message }])
+    })
+}
+
+/// The same whether there is no such link or it leads to another tenant.
+fn unknown_link() -> Problem {
+    Problem::new(ErrorCode::RouteNotFound, "your tenant has no link of this id")
+}
+
+impl Prepared for Approve {
+    fn answer(self: Box<Self>, portal: Arc<Portal>, call: Call) -> BoxFuture<'static, Result<Reply, Problem>> {
+        async move {
+            let tenant = home(&call)?;
+            let before = tenant_link(&portal.database, tenant, self.link).await.map_err(store_problem)?;
+            let before = before.ok_or_else(unknown_link)?;
+            let actor = Actor {
+                name: call.asker.user_id.to_string(),
+                username: call.asker.username.as_deref().map(str::to_owned),
+                request_id: Some(call.request_id.clone()),
+                client_ip: Some(call.asker.ip),
+            };
+            let roles = Arc::new(portal.policies.current().roles().clone());
+            let admin = Admin::new(&portal.database, roles, portal.require_approval);
+            let input = LinkInput { approval: Some(self.approval.to_owned()), ..LinkInput::default() };
+            // A task of its own: a change that is committed must also be noticed here if the client leaves.
+            let (directory, link, version) = (Arc::clone(&portal.directory), self.link, self.version);
+            let changed = tokio::spawn(async move {
+                let written = admin.update_link(&actor, link, version, &input).await?;
+                directory.notice(&written.change).await;
+                Ok::<_, StoreError>(written.value)
+            });
+            let changed = changed.await.map_err(|error| {
+                tracing::error!(%error, "an approval ended by a panic");
+                Problem::new(ErrorCode::InternalError, "")
+            })?;
+            let link = match changed {
+                Ok(link) => link,
+                Err(StoreError::NotFound { .. }) => return Err(unknown_link()),
+                // What other rows say is not for a tenant's eyes; which rule it was is.
+                Err(error) => return Err(store_problem(error)),
+            };
+            Reply::json(200, &LinkView::of(&portal, TenantLink { link, ..before }))
+        }
+        .boxed()
+    }
+}

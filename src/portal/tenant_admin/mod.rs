@@ -1,0 +1,35 @@
+//! For a managed tenant's own administrators: who may work in my tenant, and who did what (contract, section 8).
+//!
+//! Invariant: everything here is about the caller's home tenant. Another tenant's link is answered like one that does
+//! not exist, and of a record over several tenants only the own part is shown.
+
+mod access_log;
+mod links;
+
+pub(super) use access_log::prepare as access_log;
+pub(super) use links::{approve, list};
+
+use super::{Call, call::Problem};
+use crate::{
+    domain::{ErrorCode, TenantId},
+    store::StoreError,
+};
+
+fn home(call: &Call) -> Result<&TenantId, Problem> {
+    call.asker.home_tenant.as_ref().ok_or_else(|| Problem::new(ErrorCode::InternalError, ""))
+}
+
+/// A refusal of the rules as it is; a database that is away as unavailable.
+fn store_problem(error: StoreError) -> Problem {
+    match error {
+        StoreError::Refused(refusal) => refusal.into(),
+        error => {
+            tracing::error!(%error, "the store cannot answer a tenant's administrator");
+            let code = match error {
+                StoreError::Unavailable(_) => ErrorCode::UpstreamUnavailable,
+                _ => ErrorCode::InternalError,
+            };
+            Problem::new(code, "the gateway's database does not answer: try again later")
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! `PATCH /support/tickets/{ticket_id}`: a ticket changed in the tenant that it belongs to.
+
+use std::sync::Arc;
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{
+    ACTED, DEADLINE, PRIORITIES, may_be_done,
+    once::{self, Asked, Outcome, once},
+    outcome, problem,
+    service::TicketService,
+};
+use crate::{
+    audit::SliceOutcome,
+    connector::rows::{TicketRow, TicketStatus},
+    domain::{Denial, ErrorCode, Reason},
+    portal::{
+        Call, Portal, Prepared, Problem, Question, Reply,
+        body::{Fields, TextRule},
+        call::Granted,
+        partial::Status,
+        query::Params,
+        sources::{Comment, Site, SourceError, TicketChange, WriteError},
+    },
+};
+
+const COMMENT: &str = "partner.support.tickets.comment";
+/// Characters of a comment, and of an id.
+const MAX_COMMENT: usize = 50_000;
+const MAX_ID: usize = 255;
+/// Tenants asked at once for a ticket whose tenant is not named.
+const LOOKUPS_AT_ONCE: usize = 16;
+
+const STATUSES: &[(&str, TicketStatus)] = &[
+    ("open", TicketStatus::Open),
+    ("pending", TicketStatus::Pending),
+    ("resolved", TicketStatus::Resolved),
+    ("closed", TicketStatus::Closed),
+];
+
+/// What is to be changed.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) ticket_id: String,
+    pub(super) change: TicketChange,
+    pub(super) comment: Option<Comment>,
+}
+
+struct Update {
+    wanted: Wanted,
+    key: Option<String>,
+}
+
+pub(in crate::portal) fn prepare(question: &Question<'_>) -> Result<Box<dyn Prepared>, Problem> {
+    Params::new(question.query).finish()?;
+    let key = once::key(question.headers)?;
+    let wanted = read(question.param.unwrap_or_default(), question.body)?;
+    Ok(Box::new(Update { wanted, key }))
+}
+
+pub(super) fn read(ticket_id: &str, body: &[u8]) -> Result<Wanted, Problem> {
+    let mut fields = Fields::read(body)?;
+    let change = TicketChange {
+        status: fields.word("status", STATUSES),
+        priority: fields.word("priority", PRIORITIES),
+        assigned_to: fields.text("assigned_to", TextRule::line(MAX_ID)),
+    };
+    let comment = fields.object("comment").map(|mut inner| {
+        let content = inner.required_text("content", TextRule::lines(MAX_COMMENT));
+        let comment = Comment {
+            content: content.unwrap_or_default(),
+            is_internal: inner.flag("is_internal").unwrap_or_default(),
+            notify_customer: inner.flag("notify_customer"),
+        };
+        fields.close(inner);
+        comment
+    });
+    fields.finish()?;
+    if change == TicketChange::default() && comment.is_none() {
+        return Err(Problem::new(
+            ErrorCode::ValidationError,
+            "nothing is to be changed: send status, priority, assigned_to or comment",
+        ));
+    }
+    // What no service has an id of is told like what none has.
+    if ticket_id.is_empty() || ticket_id.chars().count() > MAX_ID || ticket_id.chars().any(char::is_control) {
+        return Err(Problem::new(ErrorCode::TicketNotFound, ""));
+    }
+    Ok(Wanted { ticket_id: ticket_id.to_owned(), change, comment })
+}
+
+impl Prepared for Update {
+    fn answer(self: Box<Self>, portal: Arc<Portal>, call: Call) -> BoxFuture<'static, Result<Reply, Problem>> {
+        async move {
+            let asked = self.key.as_deref().map(|key| Asked::new(key, &call)).transpose()?;
+            let named = call.active.is_some();
+            let granted: Vec<Granted> = call.granted().cloned().collect();
+            let comments = self.wanted.comment.is_some();
+            if comments && granted.iter().all(|slice| !slice.also(COMMENT)) && !granted.is_empty() {
+                return Err(no_comment());
+            }
+            let seen = granted.clone();
+            let may_see = move |tenant: &str| {
+                seen.iter().any(|slice| slice.tenant().as_str() == tenant && (!comments || slice.also(COMMENT)))
+            };
+            let (keys, wanted) = (portal.keys.clone(), self.wanted);
+            once(keys, asked, may_see, move || async move { update(&*portal.sources, granted, named, &wanted).await })
+                .await
+        }
+        .boxed()
+    }
+}
+
+fn no_comment() -> Problem {
+    let denial = Denial::new(ErrorCode::Forbidden, Reason::Permission);
+    Problem { message: "comments are not allowed in this tenant".into(), ..Problem::from(denial) }
+}
+
+/// Finds the tenant where none is named, changes, comments.
+pub(super) async fn update(
+    service: &impl TicketService,
+    granted: Vec<Granted>,
+    named: bool,
+    wanted: &Wanted,
+) -> Outcome {
+    let until = Instant::now() + DEADLINE;
+    let (slice, found, mut slices) = if named {
+        match granted.into_iter().next() {
+            Some(slice) => (slice, None, Vec::new()),
+            None => return Outcome::NotDone(Problem::new(ErrorCode::TicketNotFound, "")),
+        }
+    } else {
+        match look_up(service, granted, &wanted.ticket_id, until).await {
+            Ok((slice, row, slices)) => (slice, Some(row), slices),
+            Err(problem) => return Outcome::NotDone(problem),
+        }
+    };
+    if wanted.comment.is_some() && !slice.also(COMMENT) {
+        return Outcome::NotDone(no_comment().with_slices(slices));
+    }
+    slices.retain(|outcome| outcome.managed_tenant_id != slice.tenant().as_str());
+    change(service, &slice, found, wanted, until, slices).await
+}
+
+type Found = (Granted, TicketRow, Vec<SliceOutcome>);
+
+/// Asks every granted tenant for the ticket.
+async fn look_up(
+    service: &impl TicketService,
+    granted: Vec<Granted>,
+    id: &str,
+    until: Instant,
+) -> Result<Found, Problem> {
+    let answers: Vec<(Granted, Result<Option<TicketRow>, SourceError>)> = stream::iter(granted)
+        .map(|slice| async move {
+            let answer = service.ticket(&Site::from(&slice), id, until).await;
+            (slice, answer)
+        })
+        .buffer_unordered(LOOKUPS_AT_ONCE)
+        .collect()
+        .await;
+    let mut slices = Vec::with_capacity(answers.len());
+    let mut found = Vec::new();
+    let mut failed = 0_usize;
+    for (slice, answer) in answers {
+        let status = match &answer {
+            Ok(_) => Status::Ok,
+            Err(error) => {
+                tracing::warn!(tenant = %slice.tenant(), %error, "a ticket cannot be looked up");
+                failed += 1;
+                Status::from(error)
+            }
+        };
+        slices.push(outcome(slice.tenant(), status.as_str()));
+        if let Ok(Some(row)) = answer {
+            found.push((slice, row));
+        }
+    }
+    let problem = match (found.len(), failed) {
+        (1, _) => None,
+        (0, 0) => Some(Problem::new(ErrorCode::TicketNotFound, "")),
+        (0, _) => Some(Problem::new(
+            ErrorCode::UpstreamUnavailable,
+            format!(
+                "the ticket was not found, and {failed} of your tenants cannot be asked now: \
+                 name the tenant in X-Active-Tenant-Id, or try again later"
+            ),
+        )),
+        _ => Some(Problem::new(
+            ErrorCode::TenantContextRequired,
+            "more than one of your tenants has a ticket of this id: name the tenant in X-Active-Tenant-Id",
+        )),
+    };
+    match (problem, found.pop()) {
+        (None, Some((slice, row))) => Ok((slice, row, slices)),
+        (Some(problem), _) => Err(problem.with_slices(slices)),
+        (None, None) => Err(Problem::new(ErrorCode::TicketNotFound, "").with_slices(slices)),
+    }
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    ticket_id: &'a str,
+    ticket_number: Option<&'a str>,
+    status: TicketStatus,
+    updated_at: Option<Timestamp>,
+    comment_id: Option<&'a str>,
+}
+
+async fn change(
+    service: &impl TicketService,
+    slice: &Granted,
+    found: Option<TicketRow>,
+    wanted: &Wanted,
+    until: Instant,
+    mut slices: Vec<SliceOutcome>,
+) -> Outcome {
+    let (site, tenant) = (Site::from(slice), slice.tenant());
+    let id = &wanted.ticket_id;
+    let mut told = |status| {
+        slices.push(outcome(tenant, status));
+        std::mem::take(&mut slices)
+    };
+    let changes = wanted.change != TicketChange::default();
+    let row = if changes {
+        match service.update_ticket(&site, id, &wanted.change, until).await {
+            Ok(row) => row,
+            Err(WriteError::NotFound) => {
+                return Outcome::NotDone(Problem::new(ErrorCode::TicketNotFound, "").with_slices(told("ok")));
+            }
+            Err(error) => {
+                tracing::warn!(%tenant, %error, "a ticket was not changed, or nobody knows");
+                let unsaid = if wanted.comment.is_some() { "; the comment was not sent" } else { "" };
+                let mut problem = problem(&error, "the ticket was not changed", "whether the ticket was changed");
+                problem.message = format!("{}{unsaid}", problem.message).into();
+                let problem = problem.with_slices(told("error"));
+                return if may_be_done(&error) { Outcome::Unknown(problem) } else { Outcome::NotDone(problem) };
+            }
+        }
+    } else {
+        match found {
+            Some(row) => row,
+            None => match service.ticket(&site, id, until).await {
+                Ok(Some(row)) => row,
+                Ok(None) => {
+                    return Outcome::NotDone(Problem::new(ErrorCode::TicketNotFound, "").with_slices(told("ok")));
+                }
+                Err(error) => {
+                    tracing::warn!(%tenant, %error, "a ticket cannot be looked up");
+                    let error = WriteError::NotSent(error);
+                    let problem = problem(&error, "the comment was not stored", "whether the comment was stored");
+                    return Outcome::NotDone(problem.with_slices(told("error")));
+                }
+            },
+        }
+    };
+    let stored = match &wanted.comment {
+        None => None,
+        Some(comment) => match service.comment(&site, id, comment, until).await {
+            Ok(stored) => Some(stored),
+            Err(error) => {
+                tracing::warn!(%tenant, %error, changes, "a comment was not stored, or nobody knows");
+                let slices = told("error");
+                return comment_failed(&error, changes, tenant.as_str(), slices);
+            }
+        },
+    };
+    let answer = Answer {
+        ticket_id: &row.ticket_id,
+        ticket_number: row.ticket_number.as_deref(),
+        status: row.status,
+        updated_at: row.updated_at.max(stored.as_ref().and_then(|stored| stored.updated_at)),
+        comment_id: stored.as_ref().and_then(|stored| stored.comment_id.as_deref()),
+    };
+    Outcome::done(200, &answer, tenant.as_str(), told(ACTED))
+}
+
+/// The comment failed. Where the change before it was made, the client must hear of both.
+fn comment_failed(error: &WriteError, changed: bool, tenant: &str, slices: Vec<SliceOutcome>) -> Outcome {
+    let problem = problem(error, "the comment was not stored", "whether the comment was stored");
+    if !changed {
+        let problem = match error {
+            WriteError::NotFound => Problem::new(ErrorCode::TicketNotFound, ""),
+            _ => problem,
+        };
+        let problem = problem.with_slices(slices);
+        return if may_be_done(error) { Outcome::Unknown(problem) } else { Outcome::NotDone(problem) };
+    }
+    let message = format!("the ticket was changed, but not all was done: {}", problem.message);
+    Outcome::Partly {
+        problem: Problem::new(ErrorCode::UpstreamError, message).with_slices(slices),
+        tenant: tenant.to_owned(),
+    }
+}

@@ -40,8 +40,8 @@ pub struct Background {
 pub fn start(gateway: &Arc<Gateway>, database: &Database) -> Background {
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&gateway.verifier).maintain());
-    let store = Arc::new(AuditStore::new(database));
     let journal = Journal::clone(&gateway.journal);
+    let store = Arc::new(AuditStore::new(database, journal.dir()));
     let indexer = Indexer::new(journal.clone(), Arc::clone(&store), INDEX_INTERVAL);
     let (indexed, judged) = (indexer.progress(), journal.clone());
     tasks.spawn(async move {
@@ -76,7 +76,7 @@ impl Background {
 
 /// Opens the journal. It must not end before what the database has seen of it: then its tail was cut off.
 pub async fn open_journal(settings: &AuditSettings, database: &Database) -> Result<(Journal, Recovery), AppError> {
-    let store = AuditStore::new(database);
+    let store = AuditStore::new(database, &settings.dir);
     let known = chain_file(&settings.dir).map_err(|source| JournalError::Io {
         act: "read the audit journal in",
         path: settings.dir.clone(),

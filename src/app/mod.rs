@@ -25,7 +25,7 @@ use crate::{
     identity::{IdentityError, Keyring, SigningError, Verifier},
     limit::Limits,
     policy::{Policies, PolicyErrors},
-    portal::{Portal, sources::Sources},
+    portal::{Portal, openapi, sources::Sources},
     proxy::{
         headers::StripList,
         metrics::Metrics,
@@ -33,6 +33,7 @@ use crate::{
         worker::Gateway,
     },
     server::{
+        docs::Docs,
         health::{self, Check, Health},
         workers::{self, Workers},
     },
@@ -285,7 +286,9 @@ fn observe(
             check("listener", open, "the gateway is stopping"),
         ]
     };
-    Ok(Health { readiness: Arc::new(readiness), refresh: Arc::new(refresh), registry })
+    let portal = gateway.portal.as_ref().filter(|_| gateway.settings.api_docs);
+    let docs = portal.map(|portal| Docs::new(&openapi::document(&portal.bases)));
+    Ok(Health { readiness: Arc::new(readiness), refresh: Arc::new(refresh), registry, docs })
 }
 
 /// The signals that a server obeys.

@@ -107,6 +107,8 @@ raw! {
         enabled: bool = true,
         /// Address and port; keep it off public networks.
         address: String = "127.0.0.1:8081".to_owned(),
+        /// Show the description of the consolidated API: /openapi.json, and /docs to read it.
+        api_docs: bool = false,
     }
 
     /// Where partners, tenants, users and links are kept: SQLite, unless a Postgres URL is given.

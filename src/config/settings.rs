@@ -20,6 +20,8 @@ pub struct Config {
     pub listen: ListenSettings,
     /// Health, readiness and metrics; a listener of its own.
     pub health: Option<SocketAddr>,
+    /// The health listener shows the description of the consolidated API.
+    pub api_docs: bool,
     pub database: DatabaseSettings,
     pub links: LinkSettings,
     pub identity: IdentitySettings,

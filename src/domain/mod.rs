@@ -14,6 +14,7 @@ pub mod link_rules;
 pub mod money;
 pub mod permission;
 pub mod role;
+mod schema;
 pub mod secret;
 pub mod strict_json;
 pub mod time;

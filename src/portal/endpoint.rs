@@ -258,6 +258,7 @@ impl Bases {
                 return Found::Endpoint { spec, index, param, compatible };
             }
             allowed.push(spec.method);
+            allowed.extend((spec.method == "GET").then_some("HEAD"));
         }
         if allowed.is_empty() { Found::NotFound } else { Found::MethodNotAllowed(allowed.join(", ")) }
     }
@@ -322,7 +323,7 @@ mod tests {
         let Found::MethodNotAllowed(allow) = bases().find("DELETE", "/api/v1/partner/support/tickets") else {
             panic!()
         };
-        assert_eq!(allow, "GET, POST");
+        assert_eq!(allow, "GET, HEAD, POST");
     }
 
     #[test]

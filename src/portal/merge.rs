@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -158,9 +159,10 @@ pub(super) fn kept_depth(paging: Paging) -> usize {
     kept
 }
 
-/// The envelope of a list.
-#[derive(Debug, Serialize)]
-pub(super) struct List<I, A> {
+/// The envelope of a list. `M`: what stands beside the items, [`Nothing`] or [`Aggregated`].
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ListOf{I}")]
+pub(super) struct List<I, M> {
     pub(super) items: Vec<I>,
     pub(super) total: u64,
     pub(super) limit: u64,
@@ -168,10 +170,21 @@ pub(super) struct List<I, A> {
     pub(super) has_more: bool,
     /// Every source was read to its end, just now or recently enough.
     pub(super) total_exact: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) aggregates: Option<A>,
+    #[serde(flatten)]
+    pub(super) more: M,
     #[serde(flatten)]
     pub(super) coverage: Coverage,
+}
+
+/// A list without sums.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Nothing {}
+
+/// Sums over the whole filtered set, not the page.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Aggregated{A}")]
+pub(super) struct Aggregated<A> {
+    pub(super) aggregates: A,
 }
 
 /// One page of what was merged.

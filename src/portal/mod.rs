@@ -18,6 +18,7 @@ mod invoice;
 mod lists;
 mod managed;
 mod merge;
+pub mod openapi;
 mod periods;
 mod reports;
 
@@ -138,7 +139,7 @@ impl Portal {
     }
 
     /// Reads query and body; every mistake at once.
-    pub fn prepare(&self, question: &Question<'_>) -> Result<Box<dyn Prepared>, Problem> {
+    pub fn prepare(question: &Question<'_>) -> Result<Box<dyn Prepared>, Problem> {
         match question.spec.endpoint {
             Endpoint::Customers => customers::list::prepare(question),
             Endpoint::Customer => customers::detail::prepare(question),

@@ -1,6 +1,7 @@
 //! What is missing from an answer, and why: `partial` and `sources` (contract, section 8).
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Call, Problem, Slice, sources::SourceError};
@@ -10,7 +11,8 @@ use crate::{
 };
 
 /// How one tenant's slice went into the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[schemars(rename = "SourceStatus")]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Ok,
@@ -49,7 +51,7 @@ impl From<&SourceError> for Status {
 }
 
 /// One entry of `sources`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Source {
     pub tenant_id: TenantId,
     pub status: Status,
@@ -72,7 +74,7 @@ pub(super) fn worst(tenant: &TenantId, ends: Vec<Source>) -> Source {
 }
 
 /// The tail of every consolidated answer; flatten it into the answer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Coverage {
     pub partial: bool,
     /// The sources that are not `ok`, or all of them with `?sources=all`.

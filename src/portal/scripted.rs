@@ -443,7 +443,7 @@ impl Stage {
             now: self.now,
             compatible,
         };
-        let prepared = self.portal.prepare(&question)?;
+        let prepared = Portal::prepare(&question)?;
         let wanted: Option<Vec<TenantId>> = match prepared.narrow() {
             super::Narrow::All => None,
             super::Narrow::To(tenants) => Some(tenants.to_vec()),

@@ -33,7 +33,7 @@ pub fn begin(
     trail: &Trail,
     mut response: Response<Incoming>,
     client: Option<OnUpgrade>,
-    ledger: Ledger,
+    ledger: Box<Ledger>,
     cut: Rc<Cut>,
     total: Option<Instant>,
 ) -> Response<ResponseBody> {
@@ -57,7 +57,7 @@ pub fn begin(
     Response::from_parts(parts, ResponseBody::Empty)
 }
 
-async fn run(client: OnUpgrade, upstream: OnUpgrade, ledger: Ledger, cut: Rc<Cut>, total: Option<Instant>) {
+async fn run(client: OnUpgrade, upstream: OnUpgrade, ledger: Box<Ledger>, cut: Rc<Cut>, total: Option<Instant>) {
     let agreed = tokio::time::timeout(AGREEMENT_TIMEOUT, async { tokio::try_join!(client, upstream) }).await;
     let sent = Cell::new(0u64);
     let aborted = match agreed {

@@ -138,9 +138,13 @@ pub async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<&'static st
         return Some("links_stale");
     }
     let session = watched.session.borrow().clone();
-    let Ok(Ok(session)) = tokio::time::timeout(LOOK_UP_TIMEOUT, worker.refreshed(&session)).await else {
-        return Some("links_stale");
+    let session = if worker.is_current(&session) {
+        session
+    } else {
+        let looked_up = Box::pin(tokio::time::timeout(LOOK_UP_TIMEOUT, worker.refreshed(&session))).await;
+        let Ok(Ok(session)) = looked_up else { return Some("links_stale") };
+        watched.session.replace(Rc::clone(&session));
+        session
     };
-    watched.session.replace(Rc::clone(&session));
     super::authorize::still_allowed(worker, &session, watched, Millis::now()).err()
 }

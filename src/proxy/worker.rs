@@ -99,7 +99,8 @@ impl Worker {
         self.sessions.borrow_mut().put(token, session.keys, Rc::clone(session));
     }
 
-    fn is_current(&self, session: &Session) -> bool {
+    /// Whether keys aside nothing has changed since the session was resolved.
+    pub fn is_current(&self, session: &Session) -> bool {
         session.epoch == self.gateway.directory.epoch()
             && session.policies == self.gateway.policies.current().generation()
     }

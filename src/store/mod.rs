@@ -23,9 +23,11 @@ pub mod alerts;
 pub mod deliveries;
 pub mod events;
 
+mod audit_chunks;
 mod audit_index;
-mod audit_lots;
+mod audit_lines;
 mod audit_query;
+mod audit_terms;
 mod outbox;
 
 mod changes;

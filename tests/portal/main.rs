@@ -30,5 +30,7 @@ mod failures;
 mod lists;
 mod parameters;
 mod reports;
+#[cfg(feature = "demo")]
+mod samples;
 mod speed;
 mod webhooks;

@@ -71,13 +71,25 @@ impl Rig {
     }
 
     pub fn of(world: World, links: Vec<(&'static str, String, &'static str)>, portal: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
         let service = Service::start(world.clone());
+        let connectors = connectors(service.address);
+        Self::over(service, world, links, &connectors, portal)
+    }
+
+    /// `connectors`: they and their upstreams, where `service` is not all.
+    pub fn over(
+        service: Service,
+        world: World,
+        links: Vec<(&'static str, String, &'static str)>,
+        connectors: &str,
+        portal: &str,
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let key = DevKey::generate(DevAlgorithm::Es256).unwrap();
         key.write_jwks(&dir.path().join("jwks.json")).unwrap();
         DevKey::generate(DevAlgorithm::EdDsa).unwrap().write_pem(&dir.path().join("signing.pem")).unwrap();
         let path = dir.path().join("linkgate.toml");
-        std::fs::write(&path, configuration(service.address, portal)).unwrap();
+        std::fs::write(&path, configuration(connectors, portal)).unwrap();
         let env = [("SECRET".to_owned(), "0123456789abcdef0123456789abcdef".to_owned())];
         let mut config = config::load(Some(&path), env.into_iter()).unwrap_or_else(|errors| panic!("{errors}"));
         config.listen.address = "127.0.0.1:0".parse().unwrap();
@@ -176,7 +188,22 @@ pub fn names(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-fn configuration(service: SocketAddr, portal: &str) -> String {
+fn connectors(service: SocketAddr) -> String {
+    format!(
+        r#"
+[upstreams.isp]
+origin = "http://{service}"
+assertion = "off"
+[upstreams.isp.replacement]
+hs256_secret_env = "SECRET"
+[connectors.main]
+preset = "gen1"
+upstream = "isp"
+"#
+    )
+}
+
+fn configuration(connectors: &str, portal: &str) -> String {
     format!(
         r#"
 [listen]
@@ -202,14 +229,7 @@ detail = 0
 tenant = 0
 refusal = 0
 unauthenticated = 0
-[upstreams.isp]
-origin = "http://{service}"
-assertion = "off"
-[upstreams.isp.replacement]
-hs256_secret_env = "SECRET"
-[connectors.main]
-preset = "gen1"
-upstream = "isp"
+{connectors}
 [portal]
 {portal}
 "#

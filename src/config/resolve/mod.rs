@@ -72,6 +72,7 @@ impl Resolver<'_> {
         let upstreams = self.upstreams(&raw.upstreams, signing.is_some());
         let routes = self.routes(&raw.routes, &raw.upstreams, &audit);
         let config = Config {
+            api_docs: raw.health.api_docs,
             health: self.health(&raw.health, &listen),
             database: self.database(&raw.database),
             links: self.links(&raw.links),

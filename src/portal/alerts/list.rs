@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -62,8 +63,9 @@ pub(crate) fn prepare(kind: AlertKind, question: &Question<'_>) -> Result<Box<dy
     Ok(Box::new(list))
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AlertList")]
+pub(in crate::portal) struct Answer<'a> {
     items: Vec<AlertView<'a>>,
     total: usize,
     limit: u64,

@@ -5,7 +5,7 @@
 
 mod acknowledge;
 mod evaluate;
-mod list;
+pub(super) mod list;
 mod rules;
 mod watch;
 
@@ -13,6 +13,7 @@ pub(super) use acknowledge::prepare as prepare_acknowledge;
 pub(super) use list::prepare as prepare_list;
 pub use watch::Watcher;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -25,8 +26,9 @@ use crate::{
 };
 
 /// One alert as a partner sees it (contract, section 8, fields of 12 and 13).
-#[derive(Serialize)]
-struct AlertView<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Alert")]
+pub(in crate::portal) struct AlertView<'a> {
     alert_id: Uuid,
     tenant_id: &'a TenantId,
     tenant_name: Option<&'a str>,
@@ -38,6 +40,7 @@ struct AlertView<'a> {
     acknowledged_at: Option<jiff::Timestamp>,
     resolved_at: Option<jiff::Timestamp>,
     status: AlertStatus,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     metadata: &'a RawValue,
 }
 

@@ -16,7 +16,7 @@ use crate::{
         Call, Portal, Prepared, Problem, Question, Reply,
         fanout::{Kind, Reading},
         lists::Needle,
-        merge::{List, Order, exact, has_more, page},
+        merge::{List, Nothing, Order, exact, has_more, page},
         partial::{Coverage, Source, Wish, worst},
         query::{Paging, Params},
     },
@@ -184,7 +184,7 @@ impl Prepared for Customers {
                 offset: self.paging.offset,
                 has_more: has_more(total, self.paging),
                 total_exact,
-                aggregates: None::<()>,
+                more: Nothing {},
                 coverage,
             };
             Ok(Reply::json(200, &list)?.with_slices(outcomes))
@@ -192,3 +192,6 @@ impl Prepared for Customers {
         .boxed()
     }
 }
+
+/// What is answered, for the API's description.
+pub(in crate::portal) type Answer = List<super::view::Item<'static>, Nothing>;

@@ -8,7 +8,7 @@ pub(super) mod list;
 
 mod compatible;
 mod parts;
-mod view;
+pub(super) mod view;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Customer, parts::Figures};
@@ -12,8 +13,9 @@ use crate::{
 };
 
 /// One item of the list.
-#[derive(Serialize)]
-pub(super) struct Item<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Customer")]
+pub(in crate::portal) struct Item<'a> {
     tenant_id: &'a TenantId,
     name: &'a str,
     slug: Option<&'a str>,
@@ -27,7 +29,7 @@ pub(super) struct Item<'a> {
     updated_at: Option<Timestamp>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Relationship {
     link_id: String,
     access_role: &'static str,
@@ -36,7 +38,8 @@ struct Relationship {
     relationship_type: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CustomerMetrics")]
 struct Metrics {
     outstanding_balance: Option<Number>,
     open_tickets: Option<u64>,
@@ -44,7 +47,8 @@ struct Metrics {
     total_subscribers: Option<i64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CustomerBilling")]
 struct Billing<'a> {
     billing_cycle: Option<&'a str>,
     current_mrr: Option<Number>,
@@ -107,8 +111,9 @@ impl<'a> Item<'a> {
 }
 
 /// The whole of one customer.
-#[derive(Serialize)]
-pub(super) struct Detail<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CustomerDetail")]
+pub(in crate::portal) struct Detail<'a> {
     tenant_id: &'a TenantId,
     name: &'a str,
     slug: Option<&'a str>,
@@ -127,14 +132,14 @@ pub(super) struct Detail<'a> {
     coverage: Coverage,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Contact<'a> {
     email: Option<&'a str>,
     phone: Option<&'a str>,
     billing_email: Option<&'a str>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Address<'a> {
     line1: Option<&'a str>,
     city: Option<&'a str>,
@@ -143,7 +148,7 @@ struct Address<'a> {
     country: Option<&'a str>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct FullRelationship<'a> {
     #[serde(flatten)]
     relationship: Relationship,
@@ -155,7 +160,7 @@ struct FullRelationship<'a> {
     billing_alert_threshold: Option<Number>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct FullMetrics {
     current_users: Option<i64>,
     max_users: Option<i64>,
@@ -169,7 +174,7 @@ struct FullMetrics {
     sla_breach_count_30d: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Subscription<'a> {
     billing_cycle: Option<&'a str>,
     trial_ends_at: Option<Timestamp>,

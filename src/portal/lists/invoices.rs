@@ -8,6 +8,7 @@ use std::{cmp::Ordering, sync::Arc};
 use futures_util::{FutureExt, future::BoxFuture};
 use jiff::{Timestamp, civil::Date};
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Needle;
@@ -18,7 +19,9 @@ use crate::{
         Call, Narrow, Portal, Prepared, Problem, Question, Reply,
         fanout::{Kind, Loaded, Part, Upstreams},
         invoice,
-        merge::{List, Order, Ranked, Seen, Sorted, TopRows, exact, has_more, kept_depth, nothing_known, page},
+        merge::{
+            Aggregated, List, Order, Ranked, Seen, Sorted, TopRows, exact, has_more, kept_depth, nothing_known, page,
+        },
         partial::{Coverage, Wish},
         periods::day,
         query::{Paging, Params, Period},
@@ -208,15 +211,17 @@ impl Totals {
     }
 }
 
-#[derive(Serialize)]
-struct Aggregates {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "InvoiceAggregates")]
+pub(in crate::portal) struct Aggregates {
     total_amount: Option<Number>,
     paid_amount: Option<Number>,
     outstanding_amount: Option<Number>,
 }
 
-#[derive(Serialize)]
-struct Item<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Invoice")]
+pub(in crate::portal) struct Item<'a> {
     invoice_id: &'a str,
     invoice_number: Option<&'a str>,
     tenant_id: &'a TenantId,
@@ -297,7 +302,7 @@ impl Prepared for Invoices {
                 offset: paging.offset,
                 has_more: has_more(totals.count, paging),
                 total_exact,
-                aggregates: Some(totals.aggregates(unknown)),
+                more: Aggregated { aggregates: totals.aggregates(unknown) },
                 coverage,
             };
             Ok(Reply::json(200, &list)?.with_slices(outcomes))
@@ -305,6 +310,9 @@ impl Prepared for Invoices {
         .boxed()
     }
 }
+
+/// What is answered, for the API's description.
+pub(in crate::portal) type Answer = List<Item<'static>, Aggregated<Aggregates>>;
 
 #[cfg(test)]
 mod tests {

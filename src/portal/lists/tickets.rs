@@ -8,6 +8,7 @@ use std::{cmp::Ordering, sync::Arc};
 use futures_util::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Needle;
@@ -17,7 +18,9 @@ use crate::{
     portal::{
         Call, Granted, Narrow, Portal, Prepared, Problem, Question, Reply,
         fanout::{Kind, Loaded, Part, Upstreams},
-        merge::{List, Order, Ranked, Seen, Sorted, TopRows, exact, has_more, kept_depth, nothing_known, page},
+        merge::{
+            Aggregated, List, Order, Ranked, Seen, Sorted, TopRows, exact, has_more, kept_depth, nothing_known, page,
+        },
         partial::{Coverage, Wish},
         query::{Moment, Paging, Params},
         sources::{Site, SourceError, TicketFilter},
@@ -201,8 +204,9 @@ impl Sum {
     }
 }
 
-#[derive(Serialize)]
-struct Aggregates {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TicketAggregates")]
+pub(in crate::portal) struct Aggregates {
     open_count: Option<u64>,
     pending_count: Option<u64>,
     resolved_count: Option<u64>,
@@ -210,8 +214,9 @@ struct Aggregates {
     avg_resolution_hours: Option<Number>,
 }
 
-#[derive(Serialize)]
-struct Item<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Ticket")]
+pub(in crate::portal) struct Item<'a> {
     ticket_id: &'a str,
     ticket_number: Option<&'a str>,
     tenant_id: &'a TenantId,
@@ -291,7 +296,7 @@ impl Prepared for Tickets {
                 offset: paging.offset,
                 has_more: has_more(sum.totals.count, paging),
                 total_exact,
-                aggregates: Some(sum.aggregates(unknown)),
+                more: Aggregated { aggregates: sum.aggregates(unknown) },
                 coverage,
             };
             Ok(Reply::json(200, &list)?.with_slices(outcomes))
@@ -299,6 +304,9 @@ impl Prepared for Tickets {
         .boxed()
     }
 }
+
+/// What is answered, for the API's description.
+pub(in crate::portal) type Answer = List<Item<'static>, Aggregated<Aggregates>>;
 
 #[cfg(test)]
 mod tests {

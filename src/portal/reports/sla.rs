@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use futures_util::{FutureExt, future::BoxFuture};
 use jiff::civil::Date;
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -131,15 +132,17 @@ fn outages(period: Period) -> Part<Outages> {
     })
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SlaReport")]
+pub(in crate::portal) struct Answer<'a> {
     summary: Summary,
     by_tenant: Vec<Tenant<'a>>,
     #[serde(flatten)]
     coverage: Coverage,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(rename = "SlaSummary")]
 struct Summary {
     tenant_count: usize,
     avg_uptime_percentage: Option<Number>,
@@ -150,7 +153,8 @@ struct Summary {
     worst_uptime_percentage: Option<Number>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TenantSla")]
 struct Tenant<'a> {
     tenant_id: &'a TenantId,
     tenant_name: Option<&'a str>,
@@ -164,7 +168,7 @@ struct Tenant<'a> {
     mttr_minutes: Option<Number>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct WorstDay {
     date: Date,
     uptime_percentage: Number,

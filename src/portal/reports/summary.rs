@@ -10,6 +10,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use futures_util::{FutureExt, future::BoxFuture};
 use jiff::{Timestamp, civil::Date};
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -125,8 +126,9 @@ async fn read(wanted: &Wanted, upstreams: &dyn Upstreams, site: &Site, until: to
 
 type Read = Result<Loaded<Figures>, SourceError>;
 
-#[derive(Serialize)]
-struct Answer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "BillingSummary")]
+pub(in crate::portal) struct Answer<'a> {
     summary: Total,
     by_tenant: Vec<Tenant<'a>>,
     period: Span,
@@ -134,7 +136,8 @@ struct Answer<'a> {
     coverage: Coverage,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "BillingTotal")]
 struct Total {
     total_revenue: Option<Number>,
     total_outstanding: Option<Number>,
@@ -147,7 +150,8 @@ struct Total {
     other_currencies: BTreeSet<Currency>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TenantBilling")]
 struct Tenant<'a> {
     tenant_id: &'a TenantId,
     tenant_name: Option<&'a str>,
@@ -160,7 +164,7 @@ struct Tenant<'a> {
 }
 
 /// A period in plain days.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Span {
     from_date: Date,
     to_date: Date,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::{FutureExt, future::BoxFuture};
 use jiff::civil::Date;
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -106,8 +107,9 @@ impl Parts {
     }
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "UsageReport")]
+pub(in crate::portal) struct Answer<'a> {
     summary: Summary,
     by_tenant: Vec<Tenant<'a>>,
     time_series: Vec<Point>,
@@ -115,7 +117,8 @@ struct Answer<'a> {
     coverage: Coverage,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "UsageSummary")]
 struct Summary {
     total_subscribers: Option<i64>,
     active_subscribers: Option<i64>,
@@ -124,7 +127,8 @@ struct Summary {
     period_days: i64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TenantUsage")]
 struct Tenant<'a> {
     tenant_id: &'a TenantId,
     tenant_name: Option<&'a str>,
@@ -136,7 +140,8 @@ struct Tenant<'a> {
     avg_bandwidth_mbps: Option<Number>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "UsagePoint")]
 struct Point {
     /// The piece's first day.
     date: Date,

@@ -142,7 +142,7 @@ fn prepare(target: &Target, parts: &Parts, body: &[u8], now: Millis) -> Result<B
         now: now.timestamp().unwrap_or(jiff::Timestamp::MAX),
         compatible: target.compatible,
     };
-    target.portal.prepare(&question).map_err(|problem| failure(&problem))
+    Portal::prepare(&question).map_err(|problem| failure(&problem))
 }
 
 /// Only the slices that were asked for; a tenant that may not be named refuses the whole.

@@ -246,7 +246,8 @@ mod tests {
     #[test]
     fn amounts_are_exact_in_every_unit() {
         let jpy = "JPY".parse().ok();
-        let cases: [(&str, Unit, Option<Currency>, Result<&str, ()>); 16] = [
+        type Case<'t> = (&'t str, Unit, Option<Currency>, Result<&'t str, ()>);
+        let cases: [Case<'_>; 16] = [
             ("1234", Unit::Minor, usd(), Ok("12.34")),
             ("1234", Unit::Minor, jpy, Ok("1234")),
             ("-5", Unit::Minor, usd(), Ok("-0.05")),

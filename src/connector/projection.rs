@@ -215,7 +215,55 @@ impl<'de> DeserializeSeed<'de> for EachRow<'_, 'de, '_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[a-zé\"]{0,3}".prop_map(Value::from)
+        ];
+        leaf.prop_recursive(4, 40, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[ab01]", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        /// The one pass finds what the library's own pointers find in the whole tree, however pointers overlap.
+        #[test]
+        fn it_finds_what_pointers_find(value in json(), pointers in prop::collection::vec("(/[ab01]){0,4}", 1..5)) {
+            let text = value.to_string();
+            let mut projection = Projection::default();
+            let found: Vec<usize> =
+                pointers.iter().map(|pointer| projection.keep(&Pointer::parse(pointer).unwrap())).collect();
+            let mut slots = Slots::new();
+            projection.read_value(&text, &mut slots).unwrap();
+            for (pointer, slot) in pointers.iter().zip(found) {
+                let kept: Option<Value> = slots[slot].map(|raw| serde_json::from_str(raw.get()).unwrap());
+                prop_assert_eq!(kept.as_ref(), value.pointer(pointer), "{} in {}", pointer, text);
+            }
+        }
+
+        /// Whatever comes is read or refused.
+        #[test]
+        fn it_takes_any_bytes(text in ".{0,60}", pointers in prop::collection::vec("(/[ab0-]){0,3}", 1..4)) {
+            let mut projection = Projection::default();
+            for pointer in &pointers {
+                projection.keep(&Pointer::parse(pointer).unwrap());
+            }
+            let is_json = serde_json::from_str::<Value>(&text).is_ok();
+            let read = projection.read_value(&text, &mut Slots::new()).is_ok();
+            prop_assert!(!read || is_json, "{}", text);
+        }
+    }
 
     fn kept(pointers: &[&str], text: &str) -> Result<Vec<Option<String>>, String> {
         let mut projection = Projection::default();

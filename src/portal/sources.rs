@@ -143,7 +143,9 @@ pub struct StoredComment {
     pub updated_at: Option<Timestamp>,
 }
 
-/// Rows as they come. Called for each row of a page; pages come in the service's own order.
+/// Rows as they come. Called for each row of a page; pages come in the service's own order, and no row comes twice.
+///
+/// Where the call ends with an error, the rows handed out before it count for nothing.
 pub type Each<'a, R> = &'a mut (dyn FnMut(R) + Send);
 
 /// All services, by their connectors.

@@ -1,4 +1,5 @@
-//! Sample upstreams: two small services that behave like the ones linkgate stands before, faults included.
+//! Sample upstreams: small services that behave like the ones linkgate stands before, in both generations, faults
+//! included.
 //!
 //! Used by `linkgate demo` and by the tests; left out of builds without the feature `demo`. They copy habits, not
 //! features: money in minor units, tickets as a bare array, a redirect where the trailing slash is missing, internal

@@ -27,8 +27,8 @@ struct Scripted {
     connections: Arc<Mutex<usize>>,
 }
 
-/// Whether to answer the request with this number (from 0) in its connection, or to close instead.
-type Rule = fn(request: usize) -> bool;
+/// The answer to the request with this number (from 0) in its connection; `None`: it is closed instead.
+type Rule = fn(request: usize, head: &str) -> Option<&'static str>;
 
 const METRICS: &str =
     r#"{"subscriber_metrics": {"total": 1, "active": 1, "suspended": 0}, "revenue_metrics": {"mrr": 0.1}}"#;
@@ -57,13 +57,20 @@ impl Scripted {
                         let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
                         let mut body = vec![0; length.map_or(0, |text| text.parse().unwrap())];
                         stream.read_exact(&mut body).await.unwrap();
+                        let answer = rule(request, &head);
                         notes.lock().unwrap().push(head);
-                        if !rule(request) {
-                            return;
+                        let Some(answer) = answer else { return };
+                        if answer.starts_with("HTTP/") {
+                            // Written as it is; an answer that is cut ends with its connection, others just stop.
+                            let _ = stream.write_all(answer.trim_end_matches('!').as_bytes()).await;
+                            if answer.ends_with('!') {
+                                return;
+                            }
+                            continue;
                         }
                         let answer = format!(
-                            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{METRICS}",
-                            METRICS.len()
+                            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{answer}",
+                            answer.len()
                         );
                         if stream.write_all(answer.as_bytes()).await.is_err() {
                             return;
@@ -122,7 +129,7 @@ fn claims(token: &str) -> Value {
 
 #[tokio::test]
 async fn every_signal_names_the_same_tenant_and_nothing_is_asked_for_compressed() {
-    let service = Scripted::start(|_| true).await;
+    let service = Scripted::start(|_, _| Some(METRICS)).await;
     let (sources, _) = service.sources("audience = \"isp-api\"", "");
     let site = site("t1");
     for _ in 0..3 {
@@ -155,7 +162,7 @@ async fn every_signal_names_the_same_tenant_and_nothing_is_asked_for_compressed(
 
 #[tokio::test]
 async fn a_header_with_the_tenants_own_secret_replaces_the_token() {
-    let service = Scripted::start(|_| true).await;
+    let service = Scripted::start(|_, _| Some(METRICS)).await;
     let more = "tenant_header = \"X-Org\"\n[connectors.one.credential]\nkind = \"header\"\n\
                 [connectors.one.credential.tenants.t1]\nsecret_env = \"SECRET\"\n";
     let (sources, _) = service.sources("assertion = \"off\"", more);
@@ -172,7 +179,7 @@ async fn a_header_with_the_tenants_own_secret_replaces_the_token() {
 #[tokio::test]
 async fn the_token_is_of_one_tenant_and_short() {
     // Upper and lower case matter here, so the claims are read from the signed token itself.
-    let service = Scripted::start(|_| true).await;
+    let service = Scripted::start(|_, _| Some(METRICS)).await;
     let (_, config) = service.sources("audience = \"isp-api\"", "");
     let connector = &config.connectors[0];
     let linkgate::connector::settings::Credential::Token { subject, roles, permissions } = &connector.credential else {
@@ -217,7 +224,7 @@ async fn the_token_is_of_one_tenant_and_short() {
 #[tokio::test]
 async fn a_question_survives_a_connection_that_was_closed_while_idle_and_a_write_is_not_repeated() {
     // Closes instead of answering a second request: what a service does whose keep-alive has just run out.
-    let service = Scripted::start(|request| request == 0).await;
+    let service = Scripted::start(|request, _| (request == 0).then_some(METRICS)).await;
     let (sources, _) = service.sources("", "");
     for _ in 0..3 {
         sources.metrics(&site("t1"), soon()).await.unwrap();
@@ -242,7 +249,7 @@ async fn a_question_survives_a_connection_that_was_closed_while_idle_and_a_write
 
 #[tokio::test]
 async fn a_service_that_never_answers_is_asked_once_and_its_connection_is_closed() {
-    let service = Scripted::start(|_| false).await;
+    let service = Scripted::start(|_, _| None).await;
     let (sources, _) = service.sources("", "");
     let error = sources.metrics(&site("t1"), soon()).await.unwrap_err();
     assert_eq!(error, SourceError::Unavailable("`isp` broke the connection off".to_owned()));
@@ -275,4 +282,98 @@ async fn requests_under_way_are_bounded_for_each_upstream() {
     }
     assert_eq!(refused, 2);
     assert!(sources.metrics(&site("t1"), soon()).await.is_ok(), "places come back");
+}
+
+/// A connector for a service with the smallest possible invoices.
+const SMALL: &str = r#"
+[connectors.one.invoices]
+page_size = 2
+failed_when = []
+rows = "/rows"
+tenant = ""
+line_items = {}
+[connectors.one.invoices.fields]
+invoice_id = "/id"
+invoice_number = ""
+customer_id = ""
+invoice_date = "/day"
+due_date = ""
+subtotal = ""
+tax = ""
+total = { pointer = "/total", unit = "text" }
+paid_amount = { pointer = "/total", minus = "/owed", unit = "text" }
+balance = { pointer = "/owed", unit = "text" }
+currency = "/in"
+payment_date = ""
+created_at = ""
+status = { pointer = "/state", words = { done = "paid" }, otherwise = "draft" }
+"#;
+
+async fn ids(sources: &Sources) -> Result<Vec<String>, SourceError> {
+    let mut ids = Vec::new();
+    let filter = linkgate::portal::sources::InvoiceFilter::default();
+    sources.invoices(&site("t1"), &filter, soon(), &mut |row| ids.push(row.invoice_id)).await?;
+    Ok(ids)
+}
+
+#[tokio::test]
+async fn a_row_that_slips_to_the_next_page_counts_once() {
+    let service = Scripted::start(|_, head| {
+        Some(if head.contains("offset=0") {
+            r#"{"rows": [{"id": "a", "day": "2026-01-02", "total": "5.00", "owed": "1.50", "in": "eur", "state": "done"},
+                         {"id": "b", "day": "2026-01-01", "total": "5", "owed": "5", "in": "EUR", "state": "odd"}], "has_more": true}"#
+        } else {
+            r#"{"rows": [{"id": "b", "day": "2026-01-01", "total": "5", "owed": "5", "in": "EUR", "state": "odd"},
+                         {"id": "c", "day": "2025-12-31", "total": "5", "owed": "0", "in": "JPY", "state": "done"}], "has_more": false}"#
+        })
+    })
+    .await;
+    let (sources, _) = service.sources("", SMALL);
+    assert_eq!(ids(&sources).await.unwrap(), ["a", "b", "c"]);
+    assert_eq!(service.heads().len(), 2);
+}
+
+#[tokio::test]
+async fn a_service_that_promises_more_and_gives_nothing_is_not_asked_for_ever() {
+    let service = Scripted::start(|_, _| Some(r#"{"rows": [], "has_more": true}"#)).await;
+    let (sources, _) = service.sources("", SMALL);
+    let told = ids(&sources).await.unwrap_err().to_string();
+    assert!(told.ends_with("a page without rows says that there are more"), "{told}");
+    assert_eq!(service.heads().len(), 1);
+}
+
+#[tokio::test]
+async fn what_could_be_read_in_two_ways_is_an_error() {
+    let service = Scripted::start(|_, _| {
+        Some(r#"{"rows": [{"id": "a", "id": "b", "day": "2026-01-02", "total": "5", "owed": "1", "in": "EUR", "state": "done"}], "has_more": false}"#)
+    })
+    .await;
+    let (sources, _) = service.sources("", SMALL);
+    let told = ids(&sources).await.unwrap_err().to_string();
+    assert!(told.contains("`/rows/0`: this is no JSON, or a key in it stands twice"), "{told}");
+}
+
+#[tokio::test]
+async fn half_an_answer_is_none() {
+    let ask = async |rule: Rule| {
+        let (sources, _) = Scripted::start(rule).await.sources("", "");
+        let until = tokio::time::Instant::now() + Duration::from_millis(300);
+        sources.metrics(&site("t1"), until).await.unwrap_err()
+    };
+    let stopped =
+        |_: usize, _: &str| Some("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n{");
+    assert_eq!(ask(stopped).await, SourceError::Timeout);
+    let cut =
+        |_: usize, _: &str| Some("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n{!");
+    assert_eq!(ask(cut).await, SourceError::Unavailable("`isp` broke the answer off".to_owned()));
+    let noise = |_: usize, _: &str| Some("HTTP/9 what\r\n\r\n!");
+    assert_eq!(ask(noise).await, SourceError::Unavailable("`isp` broke the connection off".to_owned()));
+    let packed = |_: usize, _: &str| {
+        Some(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}",
+        )
+    };
+    assert!(matches!(ask(packed).await, SourceError::Answer(text) if text.ends_with("the answer is no JSON")));
+    let none = |_: usize, _: &str| Some("HTTP/1.1 204 No Content\r\n\r\n");
+    assert!(matches!(ask(none).await, SourceError::Answer(text) if text.ends_with("status 204")));
 }

@@ -197,7 +197,7 @@ fn reports_cover_both_generations() {
 
 #[test]
 fn what_the_samples_do_wrong_is_told_and_nothing_is_invented() {
-    let samples = Samples::start("source_timeout = \"1s\"\nbreaker_failures = 0");
+    let samples = Samples::start("source_timeout = \"2s\"\nbreaker_failures = 0");
     let others: usize =
         samples.each().filter(|(tenant, _)| *tenant != "g2-a").map(|(_, truth)| truth.invoices.len()).sum();
     for how in [

@@ -1,4 +1,5 @@
-//! What audit costs: `os` and `memory` per record in CPU time, and `disk` with 64 that wait at once.
+//! What audit costs: `os` and `memory` per record in CPU time, `disk` with 64 that wait at once, the index behind the
+//! journal on SQLite, and how long questions to it take.
 //!
 //! A plain harness, because the figures wanted are CPU time and the share of waiting, which criterion does not give.
 //! `cargo bench --bench audit [-- DIR]`; DIR must be on the kind of disk that is to be measured (default: a temporary
@@ -14,8 +15,13 @@ use std::{
 };
 
 use linkgate::{
-    audit::{AuditSettings, Completion, Decision, Durability, Journal, Opening},
+    audit::{
+        AuditSettings, AuditUnavailable, Completion, Decision, Durability, Journal, Opening, RecordFilter,
+        RecordSource, indexer::Indexer,
+    },
+    config::settings::DatabaseSettings,
     domain::{DecisionId, LinkId, LinkVersion, Millis, PartnerId},
+    store::{AuditStore, Database},
 };
 use uuid::Uuid;
 
@@ -32,13 +38,18 @@ fn main() -> Result<(), Failed> {
     let records: u64 = if full { 400_000 } else { 200 };
     println!("folder {}, {records} records a run", dir.display());
     input(records)?;
-    for (name, level, threads) in [
-        ("memory, 1 thread", Durability::Memory, 1),
-        ("os, 1 thread", Durability::Os, 1),
-        ("os, 2 threads", Durability::Os, 2),
+    for (name, level, threads, tasks) in [
+        ("memory, 1 thread", Durability::Memory, 1, 1),
+        ("os, 1 thread", Durability::Os, 1, 1),
+        ("os, 2 threads", Durability::Os, 2, 1),
+        ("os, 1 thread of 4", Durability::Os, 1, 4),
+        ("os, 2 threads of 4", Durability::Os, 2, 4),
+        ("os, 2 threads of 32", Durability::Os, 2, 32),
     ] {
-        per_record(&dir, name, level, threads, records)?;
+        per_record(&dir, name, level, (threads, tasks), records)?;
     }
+    let (indexed, questions) = if full { (200_000, 1_000_000) } else { (200, 400) };
+    indexing(&dir, indexed, questions)?;
     for waiting in [1, 64] {
         group_commit(&dir, waiting, if full { Duration::from_secs(5) } else { Duration::from_millis(50) })?;
     }
@@ -58,6 +69,8 @@ fn settings(dir: &Path) -> Result<AuditSettings, Failed> {
         flush_interval: Duration::from_millis(50),
     })
 }
+
+const TENANT: &str = "c1a3b6de-0a46-4c43-9f70-0b1f5f4a9c55";
 
 /// A record as a proxied request has it.
 struct Sample {
@@ -89,7 +102,7 @@ impl Sample {
             action: Some("partner.billing.invoices.read"),
             resource_type: Some("invoice"),
             resource_id: Some("inv-000017"),
-            managed_tenant_id: Some("c1a3b6de-0a46-4c43-9f70-0b1f5f4a9c55"),
+            managed_tenant_id: Some(TENANT),
             link_id: Some(self.link),
             link_version: Some(LinkVersion(7)),
             decision: Decision::Allow,
@@ -140,7 +153,22 @@ fn input(records: u64) -> Result<(), Failed> {
     Ok(())
 }
 
-fn per_record(dir: &Path, name: &str, level: Durability, threads: u64, records: u64) -> Result<(), Failed> {
+async fn one(journal: Journal, level: Durability, records: u64) -> Result<(), AuditUnavailable> {
+    let sample = Sample::new();
+    for _ in 0..records {
+        journal.admit(&sample.opening(), level).await?.complete(sample.completion());
+    }
+    Ok(())
+}
+
+/// On so many threads, each with so many requests that are ready at the same time.
+fn per_record(
+    dir: &Path,
+    name: &str,
+    level: Durability,
+    (threads, tasks): (u64, u64),
+    records: u64,
+) -> Result<(), Failed> {
     let (journal, _) = Journal::open(settings(dir)?)?;
     let (user, system) = cpu()?;
     let start = Instant::now();
@@ -149,11 +177,12 @@ fn per_record(dir: &Path, name: &str, level: Durability, threads: u64, records: 
             .map(|_| {
                 scope.spawn(|| -> Result<(), String> {
                     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| e.to_string())?;
-                    let sample = Sample::new();
-                    runtime.block_on(async {
-                        for _ in 0..records / threads {
-                            let open = journal.admit(&sample.opening(), level).await.map_err(|e| e.to_string())?;
-                            open.complete(sample.completion());
+                    tokio::task::LocalSet::new().block_on(&runtime, async {
+                        let each = records / threads / tasks;
+                        let work: Vec<_> =
+                            (0..tasks).map(|_| tokio::task::spawn_local(one(journal.clone(), level, each))).collect();
+                        for task in work {
+                            task.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
                         }
                         Ok(())
                     })
@@ -167,13 +196,79 @@ fn per_record(dir: &Path, name: &str, level: Durability, threads: u64, records: 
     let (user_after, system_after) = cpu()?;
     let each = 1e6 / records as f64;
     println!(
-        "{name:18} {:6.2} µs wall, {:5.2} µs user + {:5.2} µs system CPU a record (opening and completion)",
+        "{name:19} {:6.2} µs wall, {:5.2} µs user + {:5.2} µs system CPU a record (opening and completion)",
         wall * each,
         (user_after - user) * each,
         (system_after - system) * each
     );
     drop(journal);
     std::fs::remove_dir_all(dir)?;
+    Ok(())
+}
+
+/// CPU time of the index for `records` records, read by the batch as behind a busy server, and then the time of questions
+/// once there are `questions` records.
+fn indexing(dir: &Path, records: u64, questions: u64) -> Result<(), Failed> {
+    let (journal, _) = Journal::open(settings(dir)?)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        let database = Database::open(&DatabaseSettings::Sqlite { path: dir.join("linkgate.db") }).await?;
+        database.migrate().await?;
+        let store = Arc::new(AuditStore::new(&database, dir));
+        let mut indexer = Indexer::new(journal.clone(), Arc::clone(&store), Duration::from_secs(1));
+        write(&journal, records).await?;
+        journal.settle().await?;
+        let (user, system) = cpu()?;
+        indexer.catch_up().await?;
+        let (user_after, system_after) = cpu()?;
+        let each = 1e6 / records as f64;
+        println!(
+            "index on SQLite    {:5.2} µs user + {:5.2} µs system CPU a record",
+            (user_after - user) * each,
+            (system_after - system) * each
+        );
+        while journal.status().last_seq < questions * 2 {
+            // Indexed on the way, as behind a server.
+            write(&journal, records.min(20_000)).await?;
+            indexer.catch_up().await?;
+        }
+        let oldest = store
+            .query(&RecordFilter {
+                offset: 100_000.min(records as usize / 2),
+                limit: Some(1),
+                ..RecordFilter::default()
+            })
+            .await?;
+        let id = oldest.first().ok_or("nothing is indexed")?.id;
+        let any = RecordFilter::default;
+        for (name, filter) in [
+            ("the newest 50", RecordFilter { limit: Some(50), ..any() }),
+            ("a decision id", RecordFilter { id: Some(id), ..any() }),
+            ("an id that nobody has", RecordFilter { id: Some(DecisionId::generate()), ..any() }),
+            ("an unknown request id", RecordFilter { request_id: Some("req_none".to_owned()), ..any() }),
+            ("50 of a tenant", RecordFilter { managed_tenant_id: Some(TENANT.to_owned()), limit: Some(50), ..any() }),
+            ("denials, none there", RecordFilter { decision: Some(Decision::Deny), limit: Some(50), ..any() }),
+        ] {
+            let start = Instant::now();
+            let found = store.query(&filter).await?.len();
+            let took = start.elapsed().as_secs_f64() * 1e3;
+            println!("query, {name:22} {took:7.2} ms, {found} found of {questions}");
+        }
+        database.close().await;
+        Ok::<(), Failed>(())
+    })?;
+    drop(journal);
+    std::fs::remove_dir_all(dir)?;
+    Ok(())
+}
+
+async fn write(journal: &Journal, records: u64) -> Result<(), Failed> {
+    let sample = Sample::new();
+    for n in 0..records {
+        let request = format!("req_{n}");
+        let opening = Opening { request_id: &request, ..sample.opening() };
+        journal.admit(&opening, Durability::Os).await?.complete(sample.completion());
+    }
     Ok(())
 }
 

@@ -33,7 +33,7 @@ use hyper_util::rt::TokioIo;
 use linkgate::{
     app, config,
     config::settings::{Config, DatabaseSettings},
-    domain::Millis,
+    domain::{LinkRole, Millis},
     identity::mint::{DevAlgorithm, DevKey, mint},
     store::{Database, bulk},
     upstream::{
@@ -162,7 +162,8 @@ fn passthrough() {
                         async move {
                             request.headers_mut().remove(header::CONNECTION);
                             request.headers_mut().insert(header::HOST, host.clone());
-                            let (mut response, lease) = pool.send(origin, settings, request, true).await.unwrap();
+                            let (mut response, lease) =
+                                pool.send(origin, settings, Box::new(request), true).await.unwrap();
                             response.headers_mut().remove(header::CONNECTION);
                             Ok::<_, Infallible>(response.map(|inner| Leased { inner, lease: Some(lease) }))
                         }
@@ -468,7 +469,8 @@ requests = {log}
             let database = Database::open(&config.database).await.unwrap();
             database.migrate().await.unwrap();
             let tenants = partners.max(links_per_partner);
-            let fill = bulk::Fill { partners, links_per_partner, tenants, issuer: "bench".into() };
+            let fill =
+                bulk::Fill { partners, links_per_partner, tenants, issuer: "bench".into(), role: LinkRole::MspBilling };
             bulk::fill(&database, &fill).await.unwrap();
             database.close().await;
         });

@@ -64,6 +64,32 @@ fn the_default_configuration_can_be_printed_and_checked() {
 }
 
 #[test]
+fn shipped_connectors_can_be_read_and_copied_from() {
+    assert_eq!(run(&mut linkgate(&["config", "connectors"])).out, "gen1\ngen2\n");
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["gen1", "gen2"] {
+        let text = run(&mut linkgate(&["config", "connectors", name])).out;
+        // As it stands, below another name, it is a connector like any other.
+        let copied = text
+            .lines()
+            .map(|line| match (line.strip_prefix("[["), line.strip_prefix('[')) {
+                (Some(rest), _) => format!("[[connectors.copy.{rest}"),
+                (_, Some(rest)) => format!("[connectors.copy.{rest}"),
+                _ => line.replace("tenant_header =", "[connectors.copy]\nupstream = \"isp\"\ntenant_header ="),
+            })
+            .collect::<Vec<_>>()
+            .join("\n");
+        let mut base = run(&mut linkgate(&["config", "print-default"])).out;
+        base.truncate(base.find("[connectors.main]").unwrap());
+        std::fs::write(dir.path().join("linkgate.toml"), format!("{base}{copied}\n")).unwrap();
+        let checked = run(linkgate(&["check"]).current_dir(dir.path()).env("LINKGATE__AUDIT__WRITES", "os"));
+        assert_eq!(checked.code, 0, "{}{}", checked.out, checked.err);
+    }
+    let unknown = run(&mut linkgate(&["config", "connectors", "gen3"]));
+    assert!(unknown.code == 3 && unknown.err.contains("known: gen1, gen2"), "{}", unknown.err);
+}
+
+#[test]
 fn the_json_schema_is_json_and_describes_every_key() {
     let printed = run(&mut linkgate(&["config", "json-schema"]));
     let schema: Value = serde_json::from_str(&printed.out).unwrap();

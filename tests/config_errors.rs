@@ -241,6 +241,22 @@ fn each_rule_of_routes() {
 }
 
 #[test]
+fn each_rule_of_consolidated_reads() {
+    let with = |lines: &str| changed("[upstreams.isp]", &format!("[portal]\n{lines}\n[upstreams.isp]"));
+    let cases = [
+        with("deadline = \"1s\"\nsource_timeout = \"2s\""),
+        with("deadline = \"3m\""),
+        with("concurrency = 0\nconcurrency_per_upstream = 70000\nconcurrency_total = 1"),
+        with("hedge_percent = 21\nbreaker_pause = \"1ms\""),
+        with("slice_fresh = \"2m\""),
+        with("max_slice_age = \"1h\""),
+        with("slice_cache = \"1kB\""),
+        with("compatibility_base_paths = [\"/api/v1/partner\", \"/old/\", \"/{x}\"]"),
+    ];
+    insta::assert_snapshot!(cases.join("\n---\n"));
+}
+
+#[test]
 fn a_development_key_needs_a_loopback_listener() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("dev.pem"), "x").unwrap();

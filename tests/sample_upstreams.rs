@@ -136,7 +136,7 @@ async fn tickets_are_a_bare_array_and_a_body_can_name_any_tenant() {
     let path = "/api/isp/v1/tickets/";
     let before = get(&isp, path, "t1").await.as_array().unwrap().len();
     let headers = [("x-tenant-id", "t1"), ("content-type", "application/json")];
-    let body = json!({"subject": "No signal", "message": "since noon", "target_type": "tenant"}).to_string();
+    let body = json!({"subject": "No signal", "message": "since noon", "target_type": "platform"}).to_string();
     let created = send(&isp, Method::POST, path, &headers, &body).await;
     assert_eq!(created.status(), StatusCode::CREATED);
     let id = json_of(created).await["id"].as_str().unwrap().to_owned();
@@ -150,7 +150,8 @@ async fn tickets_are_a_bare_array_and_a_body_can_name_any_tenant() {
     assert_eq!(message.status(), StatusCode::CREATED);
     assert_eq!(get(&isp, &format!("{path}{id}/messages"), "t1").await.as_array().unwrap().len(), 2);
 
-    let foreign = json!({"subject": "Planted", "message": "x", "tenant_id": "t2"}).to_string();
+    let foreign =
+        json!({"subject": "Planted", "message": "x", "target_type": "partner", "tenant_id": "t2"}).to_string();
     send(&isp, Method::POST, path, &headers, &foreign).await;
     assert_eq!(get(&isp, path, "t2").await[0]["subject"], "Planted");
 }
@@ -166,6 +167,86 @@ async fn the_platform_shows_a_tenant_by_its_path() {
     assert_eq!(get(&platform, "/nowhere", "t1").await, json!({"detail": "Not Found"}));
     let login = send(&platform, Method::POST, "/api/platform/v1/auth/login", &[], "{}").await;
     assert_eq!(login.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn staff_cannot_address_its_own_tenant_and_words_are_checked() {
+    let isp = start(Kind::Isp).await;
+    let headers = [("x-tenant-id", "t1"), ("content-type", "application/json")];
+    let status = async |body: Value| {
+        let body = body.to_string();
+        send(&isp, Method::POST, "/api/isp/v1/tickets/", &headers, &body).await.status().as_u16()
+    };
+    let ticket = |target: Value, kind: &str| json!({"subject": "No signal", "message": "x", "target_type": target, "ticket_type": kind});
+    assert_eq!(status(ticket("tenant".into(), "billing_issue")).await, 400);
+    assert_eq!(status(ticket(Value::Null, "billing_issue")).await, 422);
+    assert_eq!(status(ticket("partner".into(), "gardening")).await, 422);
+    assert_eq!(status(ticket("partner".into(), "billing_issue")).await, 201);
+}
+
+#[tokio::test]
+async fn availability_comes_by_day_for_ninety_days_at_most_and_traffic_needs_both_dates() {
+    let isp = start(Kind::Isp).await;
+    let claims = token(&json!({"tenant_id": "t1", "roles": ["tenant_admin"]}));
+    let headers = [("x-tenant-id", "t1"), ("authorization", claims.as_str())];
+    let ask = async |path: &str| {
+        let response = send(&isp, Method::GET, &format!("/api/isp/v1{path}"), &headers, "").await;
+        (response.status().as_u16(), json_of(response).await)
+    };
+    let (_, days) = ask("/faults/sla/compliance?from_date=2026-01-01&to_date=2026-02-01T00:00:00Z").await;
+    assert_eq!(days.as_array().unwrap().len(), 31);
+    assert_eq!(days[0]["date"], "2026-01-01");
+    assert_eq!(ask("/faults/sla/compliance?from_date=2026-01-01&to_date=2026-06-01").await.0, 400);
+    assert_eq!(ask("/faults/sla/compliance").await.0, 422);
+    let usage = "/radius/analytics/tenant/usage?start_date=2026-01-01T00:00:00Z";
+    assert_eq!(ask(usage).await.0, 422);
+    assert!(ask(&format!("{usage}&end_date=2026-01-08")).await.1["total_bandwidth_bytes"].is_u64());
+    isp.misbehave("t1", sample::Misbehave::UsageOff);
+    assert_eq!(ask(&format!("{usage}&end_date=2026-01-08")).await.0, 503);
+}
+
+#[tokio::test]
+async fn the_dashboard_adds_up_the_services_own_rows_and_mixes_currencies() {
+    let isp = start(Kind::Isp).await;
+    let truth = isp.truth("t1");
+    let count = |status: &str| truth.subscribers.iter().filter(|row| row["status"] == status).count();
+    let shown = &truth.dashboard["subscriber_metrics"];
+    assert_eq!((&shown["total"], &shown["active"]), (&json!(truth.subscribers.len()), &json!(count("active"))));
+    let owed: u64 = truth
+        .invoices
+        .iter()
+        .filter(|row| row["status"] == "open")
+        .map(|row| row["remaining_balance"].as_u64().unwrap())
+        .sum();
+    assert_eq!(truth.dashboard["revenue_metrics"]["outstanding_ar"], owed as f64 / 100.0);
+    let open = truth.tickets.iter().filter(|row| ["open", "in_progress"].contains(&row["status"].as_str().unwrap()));
+    assert_eq!(truth.dashboard["support_metrics"]["open_tickets"], open.count());
+    let claims = token(&json!({"tenant_id": "t1", "permissions": ["metrics.read"]}));
+    let path = "/api/isp/v1/metrics/dashboard";
+    let told = json_of(send(&isp, Method::GET, path, &[("authorization", &claims)], "").await).await;
+    assert_eq!(told["revenue_metrics"], truth.dashboard["revenue_metrics"]);
+    let plain = token(&json!({"tenant_id": "t1"}));
+    assert_eq!(send(&isp, Method::GET, path, &[("authorization", &plain)], "").await.status(), 403);
+}
+
+#[tokio::test]
+async fn the_newer_generation_wants_all_signals_to_agree_and_counts_truly() {
+    let gen2 = start(Kind::Gen2).await;
+    let ask = async |tenant: &str, claims: Value| {
+        let claims = token(&claims);
+        let headers = [("x-tenant-id", tenant), ("authorization", claims.as_str())];
+        let response = send(&gen2, Method::GET, "/api/v1/billing/invoices?limit=2", &headers, "").await;
+        (response.status().as_u16(), json_of(response).await)
+    };
+    let own = json!({"tenant_id": "t1", "iss": "i", "aud": "a"});
+    let (status, page) = ask("t1", own.clone()).await;
+    assert_eq!((status, page["total_count"].as_u64()), (200, Some(gen2.truth("t1").invoices.len() as u64)));
+    assert!(page["invoices"][0]["issue_date"].as_str().unwrap().ends_with("+00:00"));
+    let (status, error) = ask("t2", own).await;
+    assert_eq!((status, &error["error_code"], &error["status"]), (403, &json!("HTTP_403"), &json!(403)));
+    assert_eq!(ask("t1", json!({"tenant_id": "t1"})).await.0, 401, "without iss and aud");
+    gen2.set_invoices_per_tenant(3);
+    assert_eq!(gen2.truth("t9").invoices.len(), 3);
 }
 
 #[tokio::test]

@@ -1,8 +1,11 @@
-//! Background work of a running server: key refresh, the audit index, the outbox of changes.
+//! Background work of a running server: key refresh, the audit index, the outbox of changes, alerts, webhooks, exports.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 
 use super::AppError;
 use crate::{
@@ -12,6 +15,7 @@ use crate::{
         outbox::OutboxRelay,
         reader::chain_file,
     },
+    portal::{Watcher, webhooks::Deliverer},
     proxy::worker::Gateway,
     store::{AuditStore, Database},
 };
@@ -23,6 +27,9 @@ const OUTBOX_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a stop waits for the index to see the last records; the next start goes on where it ended.
 const LAST_INDEXING: Duration = Duration::from_secs(3);
 
+/// How long a stop waits for exports under way to be given back.
+const LAST_EXPORTS: Duration = Duration::from_secs(2);
+
 /// How long the start waits for the database to say which head it has seen.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -33,14 +40,15 @@ pub struct Background {
     pub indexed: Arc<IndexProgress>,
     journal: Journal,
     store: Arc<AuditStore>,
+    exports: Option<(watch::Sender<bool>, JoinHandle<()>)>,
 }
 
 /// Starts everything.
 pub fn start(gateway: &Arc<Gateway>, database: &Database) -> Background {
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&gateway.verifier).maintain());
-    let store = Arc::new(AuditStore::new(database));
     let journal = Journal::clone(&gateway.journal);
+    let store = Arc::new(AuditStore::new(database, journal.dir()));
     let indexer = Indexer::new(journal.clone(), Arc::clone(&store), INDEX_INTERVAL);
     let (indexed, judged) = (indexer.progress(), journal.clone());
     tasks.spawn(async move {
@@ -48,12 +56,32 @@ pub fn start(gateway: &Arc<Gateway>, database: &Database) -> Background {
         judged.distrust(indexer.run().await);
     });
     tasks.spawn(OutboxRelay::new(journal.clone(), Arc::clone(&store), OUTBOX_INTERVAL).run());
-    Background { tasks, indexed, journal, store }
+    if let Some(portal) = gateway.portal.as_ref().filter(|portal| portal.settings.alerts.background) {
+        tasks.spawn(Watcher::new(portal, &gateway.directory).run());
+    }
+    let webhooks = &gateway.settings.webhooks;
+    if webhooks.enabled {
+        let deliverer = Arc::new(Deliverer::new(webhooks, database, &gateway.directory, &gateway.policies));
+        tasks.spawn(Arc::clone(&deliverer).keep());
+        tasks.spawn(deliverer.run());
+    }
+    let exports = gateway.portal.as_ref().map(|portal| {
+        let (stop, stopped) = watch::channel(false);
+        (stop, tokio::spawn(Arc::new(portal.export_worker()).run(stopped)))
+    });
+    Background { tasks, indexed, journal, store, exports }
 }
 
 impl Background {
     /// Ends the tasks and brings the index up to the journal's end: nobody else does it until the next start.
     pub async fn stop(mut self) {
+        if let Some((stop, ended)) = self.exports.take() {
+            // Jobs under way are given back, so that another replica need not wait for their leases to end.
+            stop.send_replace(true);
+            if tokio::time::timeout(LAST_EXPORTS, ended).await.is_err() {
+                tracing::warn!("exports under way did not stop in time; they are begun anew after their leases");
+            }
+        }
         self.tasks.shutdown().await;
         let mut indexer = Indexer::new(self.journal, self.store, INDEX_INTERVAL);
         match tokio::time::timeout(LAST_INDEXING, indexer.catch_up()).await {
@@ -66,7 +94,7 @@ impl Background {
 
 /// Opens the journal. It must not end before what the database has seen of it: then its tail was cut off.
 pub async fn open_journal(settings: &AuditSettings, database: &Database) -> Result<(Journal, Recovery), AppError> {
-    let store = AuditStore::new(database);
+    let store = AuditStore::new(database, &settings.dir);
     let known = chain_file(&settings.dir).map_err(|source| JournalError::Io {
         act: "read the audit journal in",
         path: settings.dir.clone(),

@@ -25,7 +25,7 @@ use crate::{
     identity::{IdentityError, Keyring, SigningError, Verifier},
     limit::Limits,
     policy::{Policies, PolicyErrors},
-    portal::{Foundations, Portal},
+    portal::{Foundations, Portal, openapi, sources::Sources},
     proxy::{
         headers::StripList,
         metrics::Metrics,
@@ -33,6 +33,7 @@ use crate::{
         worker::Gateway,
     },
     server::{
+        docs::Docs,
         health::{self, Check, Health},
         workers::{self, Workers},
     },
@@ -189,8 +190,8 @@ async fn open_database(settings: &DatabaseSettings) -> Result<Database, AppError
 }
 
 async fn compose(config: Config, database: &Database, registry: &Registry) -> Result<Gateway, AppError> {
-    let keyring = config.signing.as_ref().map(Keyring::load).transpose()?;
-    let verifier = Verifier::new(&config.identity, keyring.as_ref().map(Keyring::issuer))?;
+    let keyring = config.signing.as_ref().map(Keyring::load).transpose()?.map(Arc::new);
+    let verifier = Verifier::new(&config.identity, keyring.as_deref().map(Keyring::issuer))?;
     let policies = Policies::new(config.policy.clone())?;
     for warning in policies.current().warnings() {
         tracing::warn!("{warning}");
@@ -207,9 +208,13 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
         directory: &directory,
         require_approval: config.links.require_approval,
         exports: &config.exports,
-        keyring: keyring.as_ref(),
+        keyring: keyring.as_deref(),
+        journal: &config.audit.dir,
     };
-    let portal = config.portal.as_ref().map(|settings| Arc::new(Portal::new(settings, &foundations)));
+    let portal = config.portal.as_ref().map(|settings| {
+        let sources = Sources::new(&config.connectors, &upstreams, keyring.as_ref(), &policies, settings);
+        Arc::new(Portal::new(settings, &foundations, sources))
+    });
     let patience = tokio::time::Instant::now() + FIRST_READING;
     while !directory.is_fresh() && tokio::time::Instant::now() < patience {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -290,7 +295,9 @@ fn observe(
             check("listener", open, "the gateway is stopping"),
         ]
     };
-    Ok(Health { readiness: Arc::new(readiness), refresh: Arc::new(refresh), registry })
+    let portal = gateway.portal.as_ref().filter(|_| gateway.settings.api_docs);
+    let docs = portal.map(|portal| Docs::new(&openapi::document(&portal.bases)));
+    Ok(Health { readiness: Arc::new(readiness), refresh: Arc::new(refresh), registry, docs })
 }
 
 /// The signals that a server obeys.

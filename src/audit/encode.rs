@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::{
     chain::{ChainId, Hash, Unplaced, private_digest, slice_digest},
-    json::{self, Object},
+    json::{self, Object, key},
     record::{ChangeRecord, Completion, Opening, USER_AGENT_MAX_BYTES},
     redact::redact_each,
 };
@@ -102,16 +102,16 @@ pub(super) fn opening(out: &mut Vec<u8>, from: &Opening<'_>) -> Unplaced {
     for slice in from.slices {
         let start = begin_slice(out, slices.is_empty());
         let mut object = Object::new(out);
-        object.text("managed_tenant_id", &slice.managed_tenant_id);
+        object.text(key!("managed_tenant_id"), &slice.managed_tenant_id);
         if let Some(link) = slice.link_id {
-            object.uuid("link_id", link.0);
+            object.uuid(key!("link_id"), link.0);
         }
         if let Some(version) = slice.link_version {
-            object.signed("link_version", version.0);
+            object.signed(key!("link_version"), version.0);
         }
-        object.word("decision", slice.decision.as_str());
-        object.maybe_text("reason", slice.reason.as_deref());
-        object.maybe_text("status", slice.status.as_deref());
+        object.word(key!("decision"), slice.decision.as_str());
+        object.maybe_text(key!("reason"), slice.reason.as_deref());
+        object.maybe_text(key!("status"), slice.status.as_deref());
         object.salt();
         object.end();
         slices.push(slice_digest(out.get(start..).unwrap_or_default()));
@@ -120,81 +120,81 @@ pub(super) fn opening(out: &mut Vec<u8>, from: &Opening<'_>) -> Unplaced {
 }
 
 fn opening_visible(object: &mut Object<'_>, from: &Opening<'_>) {
-    object.uuid("id", from.id.0);
-    object.time("time", from.time);
+    object.uuid(key!("id"), from.id.0);
+    object.time(key!("time"), from.time);
     if let Some(partner) = from.partner_id {
-        object.uuid("partner_id", partner.0);
+        object.uuid(key!("partner_id"), partner.0);
     }
-    object.maybe_text("partner_name", from.partner_name);
-    object.maybe_text("user_id", from.user_id);
-    object.maybe_text("username", from.username);
-    object.maybe_text("action", from.action);
-    object.text("method", from.method);
-    let out = object.key("path");
+    object.maybe_text(key!("partner_name"), from.partner_name);
+    object.maybe_text(key!("user_id"), from.user_id);
+    object.maybe_text(key!("username"), from.username);
+    object.maybe_text(key!("action"), from.action);
+    object.text(key!("method"), from.method);
+    let out = object.key(key!("path"));
     out.push(b'"');
     redact_each(from.path, |piece| json::pieces(out, piece));
     out.push(b'"');
-    object.maybe_text("resource_type", from.resource_type);
-    object.maybe_text("resource_id", from.resource_id);
-    object.maybe_text("managed_tenant_id", from.managed_tenant_id);
-    object.word("decision", from.decision.as_str());
-    object.maybe_text("reason", from.reason);
-    object.text("request_id", from.request_id);
+    object.maybe_text(key!("resource_type"), from.resource_type);
+    object.maybe_text(key!("resource_id"), from.resource_id);
+    object.maybe_text(key!("managed_tenant_id"), from.managed_tenant_id);
+    object.word(key!("decision"), from.decision.as_str());
+    object.maybe_text(key!("reason"), from.reason);
+    object.text(key!("request_id"), from.request_id);
     if let Some(ip) = from.client_ip {
-        object.address("client_ip", ip);
+        object.address(key!("client_ip"), ip);
     }
-    object.maybe_text("user_agent", from.user_agent.map(bounded));
+    object.maybe_text(key!("user_agent"), from.user_agent.map(bounded));
 }
 
 fn opening_private(object: &mut Object<'_>, from: &Opening<'_>) {
-    object.maybe_text("partner_tenant_id", from.partner_tenant_id);
-    object.maybe_text("session_id", from.session_id);
-    object.maybe_text("issuer", from.issuer);
+    object.maybe_text(key!("partner_tenant_id"), from.partner_tenant_id);
+    object.maybe_text(key!("session_id"), from.session_id);
+    object.maybe_text(key!("issuer"), from.issuer);
     if let Some(link) = from.link_id {
-        object.uuid("link_id", link.0);
+        object.uuid(key!("link_id"), link.0);
     }
     if let Some(version) = from.link_version {
-        object.signed("link_version", version.0);
+        object.signed(key!("link_version"), version.0);
     }
     if !from.policies.is_empty() {
-        object.texts("policies", from.policies.iter().map(AsRef::as_ref));
+        object.texts(key!("policies"), from.policies.iter().map(AsRef::as_ref));
     }
     if !from.policy_version.is_empty() {
-        object.text("policy_version", from.policy_version);
+        object.text(key!("policy_version"), from.policy_version);
     }
     if !from.near_misses.is_empty() {
-        object.texts("near_misses", from.near_misses.iter().copied());
+        object.texts(key!("near_misses"), from.near_misses.iter().copied());
     }
-    object.maybe_text("trace_id", from.trace_id);
-    object.flag("mfa", from.mfa);
+    object.maybe_text(key!("trace_id"), from.trace_id);
+    object.flag(key!("mfa"), from.mfa);
     object.salt();
 }
 
 /// Appends the body of a completion.
 pub(super) fn completion(out: &mut Vec<u8>, id: DecisionId, from: &Completion) -> Unplaced {
     let visible = part(out, b"\"pub\":", |object| {
-        object.uuid("id", id.0);
+        object.uuid(key!("id"), id.0);
         if let Some(status) = from.status {
-            object.number("status", u64::from(status));
+            object.number(key!("status"), u64::from(status));
         }
         if let Some(decision) = from.decision {
-            object.word("decision", decision.as_str());
+            object.word(key!("decision"), decision.as_str());
         }
-        object.maybe_text("reason", from.reason.as_deref());
+        object.maybe_text(key!("reason"), from.reason.as_deref());
     });
     let private = part(out, b",\"priv\":", |object| {
-        object.number("bytes", from.bytes);
-        object.number("duration_us", from.duration_us);
-        object.maybe_text("upstream", from.upstream.as_deref());
-        object.flag("aborted", from.aborted);
+        object.number(key!("bytes"), from.bytes);
+        object.number(key!("duration_us"), from.duration_us);
+        object.maybe_text(key!("upstream"), from.upstream.as_deref());
+        object.flag(key!("aborted"), from.aborted);
         object.salt();
     });
     let mut slices = Slices::new();
     for slice in &from.slices {
         let start = begin_slice(out, slices.is_empty());
         let mut object = Object::new(out);
-        object.text("managed_tenant_id", &slice.managed_tenant_id);
-        object.text("status", &slice.status);
+        object.text(key!("managed_tenant_id"), &slice.managed_tenant_id);
+        object.text(key!("status"), &slice.status);
         object.salt();
         object.end();
         slices.push(slice_digest(out.get(start..).unwrap_or_default()));
@@ -217,14 +217,14 @@ pub(super) fn change(
             if let ("user_agent", serde_json::Value::String(text)) = (name.as_str(), &mut value) {
                 text.truncate(bounded(text).len());
             }
-            failed = serde_json::to_writer(object.key(&name), &value).err().or(failed.take());
+            failed = serde_json::to_writer(object.named(&name), &value).err().or(failed.take());
         }
     };
     let visible = part(out, b"\"pub\":", |object| write(object, visible));
     let private = part(out, b",\"priv\":", |object| {
         write(object, private);
         if let Some(seq) = outbox {
-            object.signed("outbox_seq", seq);
+            object.signed(key!("outbox_seq"), seq);
         }
         object.salt();
     });

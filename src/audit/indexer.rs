@@ -6,8 +6,6 @@
 //! database is away the journal goes on, and the indexer catches up later.
 
 use std::{
-    collections::HashMap,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,21 +14,11 @@ use std::{
 };
 
 use super::{
-    chain::{ChainHead, ChainId, Hash},
-    check::Fault,
-    entry::Entry,
-    joined::{Completed, Record},
-    journal::{AuditUnavailable, Journal, JournalError, Written, io_error},
-    line::Line,
-    reader::{Lines, Step, segment_path, segments},
-    traits::{IndexBatch, IndexPosition, IndexSink, IndexUnavailable},
+    batch::{BATCH_LINES, read_batch},
+    journal::{AuditUnavailable, Journal, JournalError},
+    traits::{IndexPosition, IndexSink, IndexUnavailable},
 };
-use crate::domain::DecisionId;
 
-/// Lines of one batch at most.
-const BATCH_LINES: usize = 1000;
-/// Bytes of one batch at most, the last line aside.
-const BATCH_BYTES: u64 = 4 << 20;
 /// First and longest pause after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
@@ -138,7 +126,9 @@ impl<S: IndexSink> Indexer<S> {
         let until = self.journal.settle().await?;
         while self.position.is_none_or(|position| position.head.seq < until.head.seq) {
             let (dir, after) = (self.journal.dir().to_owned(), self.position);
-            let batch = blocking(move || read_batch(&dir, chain, after, until)).await??;
+            let keep_lines = self.sink.keeps_lines();
+            let known = self.journal.known(after.map_or(0, |after| after.head.seq), BATCH_LINES);
+            let batch = blocking(move || read_batch(&dir, chain, after, until, &known, keep_lines)).await??;
             let position = batch.position;
             if let Err(error) = self.sink.store(batch).await {
                 // Whether it was stored is not known: ask again before going on.
@@ -155,123 +145,4 @@ impl<S: IndexSink> Indexer<S> {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, IndexerError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| IndexerError::Cancelled)
-}
-
-/// Reads on behind `after`, up to `until` at most. Every line is checked on the way.
-fn read_batch(
-    dir: &Path,
-    chain_id: ChainId,
-    after: Option<IndexPosition>,
-    until: Written,
-) -> Result<IndexBatch, JournalError> {
-    let start = match after {
-        Some(after) => after,
-        None => {
-            let first = segments(dir).map_err(io_error("list", dir))?.into_iter().next().unwrap_or(1);
-            IndexPosition { segment: first, offset: 0, head: ChainHead { seq: 0, hash: Hash::GENESIS } }
-        }
-    };
-    let mut reading =
-        Reading { chain_id, position: start, begun: after.is_some(), join: Join::default(), lines: 0, bytes: 0 };
-    loop {
-        let number = reading.position.segment;
-        let path = segment_path(dir, number);
-        let mut lines = Lines::open(&path, reading.position.offset).map_err(io_error("read", &path))?;
-        let offset = reading.position.offset;
-        let mut full = false;
-        while !full && reading.position.head.seq < until.head.seq {
-            if lines.step().map_err(io_error("read", &path))? != Step::Line {
-                break;
-            }
-            reading.line(&lines).map_err(|fault| broken(dir, number, offset, lines.number(), fault))?;
-            full = reading.lines >= BATCH_LINES || reading.bytes >= BATCH_BYTES;
-        }
-        if full || reading.position.head.seq >= until.head.seq {
-            break;
-        }
-        if number >= until.segment {
-            // The journal said that this much is written, and it is not there.
-            return Err(JournalError::CutOff { stored: until.head.seq, found: reading.position.head.seq });
-        }
-        (reading.position.segment, reading.position.offset) = (number + 1, 0);
-    }
-    let Reading { position, join, .. } = reading;
-    Ok(IndexBatch { chain_id, after, records: join.records, completions: join.completions, position })
-}
-
-/// Names the line as `verify` would: counted from the segment's start.
-fn broken(dir: &Path, number: u64, offset: u64, line: u64, fault: Fault) -> JournalError {
-    let file = segment_path(dir, number);
-    let before = std::fs::read(&file)
-        .map(|bytes| {
-            let read = usize::try_from(offset).unwrap_or(usize::MAX);
-            bytes.iter().take(read).filter(|byte| **byte == b'\n').count()
-        })
-        .unwrap_or_default();
-    JournalError::Broken { file, line: line + u64::try_from(before).unwrap_or_default(), fault }
-}
-
-struct Reading {
-    chain_id: ChainId,
-    position: IndexPosition,
-    /// The place of the next line is known.
-    begun: bool,
-    join: Join,
-    lines: usize,
-    bytes: u64,
-}
-
-impl Reading {
-    fn line(&mut self, lines: &Lines) -> Result<(), Fault> {
-        let line = Line::parse(lines.bytes())?;
-        if line.computed_hash() != line.hash {
-            return Err(Fault::Altered);
-        }
-        let expected = self.position.head.seq + 1;
-        if self.begun || expected == line.seq {
-            if line.seq > expected {
-                return Err(Fault::Missing { from: expected, to: line.seq - 1 });
-            }
-            if line.seq < expected {
-                return Err(Fault::Misplaced { expected });
-            }
-            if line.prev != self.position.head.hash {
-                return Err(Fault::Unchained);
-            }
-        }
-        self.begun = true;
-        if let Some(entry) = line.entry(self.chain_id)? {
-            self.join.add(entry);
-        }
-        self.lines += 1;
-        self.bytes += lines.next_offset() - lines.start();
-        self.position.offset = lines.next_offset();
-        self.position.head = ChainHead { seq: line.seq, hash: line.hash };
-        Ok(())
-    }
-}
-
-/// Completions find their openings within the batch; the others go to the sink as they are.
-#[derive(Default)]
-struct Join {
-    records: Vec<Record>,
-    completions: Vec<Completed>,
-    places: HashMap<DecisionId, usize, ahash::RandomState>,
-}
-
-impl Join {
-    fn add(&mut self, entry: Entry) {
-        match entry {
-            Entry::Record(record) => {
-                self.places.insert(record.id, self.records.len());
-                self.records.push(*record);
-            }
-            Entry::Completed(completed) => {
-                match self.places.remove(&completed.id).and_then(|at| self.records.get_mut(at)) {
-                    Some(record) => record.complete(completed),
-                    None => self.completions.push(completed),
-                }
-            }
-        }
-    }
 }

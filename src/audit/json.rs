@@ -10,6 +10,14 @@ use uuid::Uuid;
 use super::chain::hex_into;
 use crate::domain::Millis;
 
+/// A key as the methods of [`Object`] take it: with its quotes, and a comma before it.
+macro_rules! key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
+}
+pub(super) use key;
+
 /// Appends one JSON object; keys are written as they are and must need no escaping.
 pub(super) struct Object<'b> {
     out: &'b mut Vec<u8>,
@@ -26,46 +34,53 @@ impl<'b> Object<'b> {
         self.out.push(b'}');
     }
 
-    /// Writes the key and hands out the buffer for its value.
-    pub(super) fn key(&mut self, key: &str) -> &mut Vec<u8> {
+    /// Writes the key, made by [`key!`], and hands out the buffer for its value.
+    pub(super) fn key(&mut self, key: &'static str) -> &mut Vec<u8> {
+        let comma = usize::from(std::mem::take(&mut self.empty));
+        self.out.extend_from_slice(key.as_bytes().get(comma..).unwrap_or_default());
+        self.out
+    }
+
+    /// The same for a name that is not known beforehand.
+    pub(super) fn named(&mut self, name: &str) -> &mut Vec<u8> {
         if !std::mem::take(&mut self.empty) {
             self.out.push(b',');
         }
         self.out.push(b'"');
-        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b"\":");
         self.out
     }
 
-    pub(super) fn text(&mut self, key: &str, value: &str) {
+    pub(super) fn text(&mut self, key: &'static str, value: &str) {
         string(self.key(key), value);
     }
 
-    pub(super) fn maybe_text(&mut self, key: &str, value: Option<&str>) {
+    pub(super) fn maybe_text(&mut self, key: &'static str, value: Option<&str>) {
         if let Some(value) = value {
             self.text(key, value);
         }
     }
 
     /// A word of ours that needs no escaping.
-    pub(super) fn word(&mut self, key: &str, value: &str) {
+    pub(super) fn word(&mut self, key: &'static str, value: &str) {
         let out = self.key(key);
         out.push(b'"');
         out.extend_from_slice(value.as_bytes());
         out.push(b'"');
     }
 
-    pub(super) fn uuid(&mut self, key: &str, value: Uuid) {
+    pub(super) fn uuid(&mut self, key: &'static str, value: Uuid) {
         let mut text = [0; 36];
         let text = value.hyphenated().encode_lower(&mut text);
         self.word(key, text);
     }
 
-    pub(super) fn number(&mut self, key: &str, value: u64) {
+    pub(super) fn number(&mut self, key: &'static str, value: u64) {
         decimal(self.key(key), value);
     }
 
-    pub(super) fn signed(&mut self, key: &str, value: i64) {
+    pub(super) fn signed(&mut self, key: &'static str, value: i64) {
         let out = self.key(key);
         if value < 0 {
             out.push(b'-');
@@ -73,11 +88,11 @@ impl<'b> Object<'b> {
         decimal(out, value.unsigned_abs());
     }
 
-    pub(super) fn flag(&mut self, key: &str, value: bool) {
+    pub(super) fn flag(&mut self, key: &'static str, value: bool) {
         self.key(key).extend_from_slice(if value { b"true" } else { b"false" });
     }
 
-    pub(super) fn texts<'t>(&mut self, key: &str, values: impl Iterator<Item = &'t str>) {
+    pub(super) fn texts<'t>(&mut self, key: &'static str, values: impl Iterator<Item = &'t str>) {
         let out = self.key(key);
         out.push(b'[');
         for (at, value) in values.enumerate() {
@@ -89,7 +104,7 @@ impl<'b> Object<'b> {
         out.push(b']');
     }
 
-    pub(super) fn address(&mut self, key: &str, value: IpAddr) {
+    pub(super) fn address(&mut self, key: &'static str, value: IpAddr) {
         let out = self.key(key);
         out.push(b'"');
         match value {
@@ -108,7 +123,7 @@ impl<'b> Object<'b> {
     }
 
     /// RFC 3339 in UTC with milliseconds, as `Millis` prints it.
-    pub(super) fn time(&mut self, key: &str, value: Millis) {
+    pub(super) fn time(&mut self, key: &'static str, value: Millis) {
         let out = self.key(key);
         out.push(b'"');
         instant(out, value);
@@ -119,7 +134,7 @@ impl<'b> Object<'b> {
     pub(super) fn salt(&mut self) {
         let mut hex = [b'0'; 32];
         hex_into(&random_salt(), &mut hex);
-        let out = self.key("salt");
+        let out = self.key(key!("salt"));
         out.push(b'"');
         out.extend_from_slice(&hex);
         out.push(b'"');
@@ -252,18 +267,18 @@ mod tests {
         let nasty: String = (0u8..=0x80).map(char::from).chain("\"\\/ü\u{2028}😀".chars()).collect();
         let mut out = Vec::new();
         let mut object = Object::new(&mut out);
-        object.text("nasty", &nasty);
+        object.text(key!("nasty"), &nasty);
         // A special byte at every place of the steps in which plain text is copied.
         for at in 0..40 {
-            object.text(&format!("at{at}"), &format!("{}\n{}", "x".repeat(at), "y".repeat(40 - at)));
+            string(object.named(&format!("at{at}")), &format!("{}\n{}", "x".repeat(at), "y".repeat(40 - at)));
         }
-        object.number("max", u64::MAX);
-        object.number("zero", 0);
-        object.signed("min", i64::MIN);
-        object.address("v4", "10.0.200.1".parse().unwrap());
-        object.address("v6", "2001:db8::1".parse().unwrap());
-        object.texts("list", ["a", "\n"].into_iter());
-        object.flag("yes", true);
+        object.number(key!("max"), u64::MAX);
+        object.number(key!("zero"), 0);
+        object.signed(key!("min"), i64::MIN);
+        object.address(key!("v4"), "10.0.200.1".parse().unwrap());
+        object.address(key!("v6"), "2001:db8::1".parse().unwrap());
+        object.texts(key!("list"), ["a", "\n"].into_iter());
+        object.flag(key!("yes"), true);
         object.end();
         let mut value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         for at in 0..40 {

@@ -2,14 +2,17 @@
 //!
 //! Reading order: `record` (what is said), `chain` (what binds it), `encode`, `line` and `entry` (how it is written and
 //! read), `journal` (when and how durably), `check` and `verify` (what is found when someone touched it), `scan`,
-//! `indexer` and `outbox` (what stands around it), `view` (what a tenant can check). The database is behind `traits`.
+//! `batch`, `indexer` and `outbox` (what stands around it), `glance`, `words` and `run` (how records are found), `view` (what a
+//! tenant can check). The database is behind `traits`.
 
 pub mod settings;
 
+pub mod batch;
 pub mod chain;
 pub mod check;
 pub mod encode;
 pub mod entry;
+mod glance;
 pub mod indexer;
 pub mod joined;
 pub mod journal;
@@ -20,10 +23,12 @@ pub mod outbox;
 pub mod reader;
 pub mod record;
 pub mod redact;
+pub mod run;
 pub mod scan;
 pub mod traits;
 pub mod verify;
 pub mod view;
+pub mod words;
 
 pub use chain::{ChainHead, ChainId, Hash, Stamp};
 pub use joined::{Completed, Record, RecordFilter};
@@ -31,5 +36,6 @@ pub use journal::{AuditUnavailable, Journal, JournalError, JournalStatus, OpenRe
 pub use record::{ChangeRecord, Completion, Decision, Kind, Opening, Slice, SliceOutcome};
 pub use settings::{AuditSettings, Durability};
 pub use traits::{
-    ChainHeads, IndexBatch, IndexPosition, IndexSink, IndexUnavailable, OutboxRow, OutboxSource, RecordSource,
+    ChainHeads, Chunk, IndexBatch, IndexPosition, IndexSink, IndexUnavailable, Late, OutboxRow, OutboxSource,
+    RecordSource,
 };

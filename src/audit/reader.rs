@@ -138,3 +138,12 @@ impl Lines {
         self.number
     }
 }
+
+/// Bytes `start` to `end` of a segment: lines that an index points to.
+pub fn read_run(dir: &Path, number: u64, start: u64, end: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(segment_path(dir, number))?;
+    file.seek(SeekFrom::Start(start))?;
+    let mut run = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX)];
+    io::Read::read_exact(&mut file, &mut run)?;
+    Ok(run)
+}

@@ -3,22 +3,35 @@
 //! The journal is the truth and the database an index of it. Everything here may be away for a while: the journal goes
 //! on, and the index catches up from the position that it stored itself, in one transaction with what it indexed.
 
-use std::future::Future;
+use std::{future::Future, path::PathBuf};
 
 use super::{
     chain::{ChainHead, ChainId},
-    joined::{Completed, Record, RecordFilter},
+    check::Fault,
+    joined::{Record, RecordFilter},
+    journal::JournalError,
     record::ChangeRecord,
 };
+use crate::domain::{DecisionId, Millis};
 
-/// The database could not be asked. Display says what to look at; the source says why.
+/// The index could not be asked. Display says what to look at; the source says why.
 #[derive(Debug, thiserror::Error)]
-#[error("the audit index cannot be read or written: is the database up and migrated?")]
-pub struct IndexUnavailable(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+pub enum IndexUnavailable {
+    #[error("the audit index cannot be read or written: is the database up and migrated?")]
+    Database(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The index only says where in the journal the records stand.
+    #[error(
+        "the records stand in the audit journal in `{dir}`, which cannot be read: is it `audit.dir` of the server?"
+    )]
+    Journal { dir: PathBuf, source: JournalError },
+    /// A stored copy of the journal's lines is not as it was written.
+    #[error("a copy of the journal's lines in the audit index was altered: {0}")]
+    Altered(Fault),
+}
 
 impl IndexUnavailable {
     pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self(source.into())
+        Self::Database(source.into())
     }
 }
 
@@ -33,27 +46,58 @@ pub struct IndexPosition {
     pub head: ChainHead,
 }
 
+/// A run of whole lines of one segment, and what its records can be asked by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    pub segment: u64,
+    /// Byte offsets in the segment: where the first line begins and where the last one ends.
+    pub start: u64,
+    pub end: u64,
+    pub first_seq: u64,
+    pub last_seq: u64,
+    /// Times of the records opened here; `None` where none is (completions alone).
+    pub times: Option<(Millis, Millis)>,
+    /// Openings and changes.
+    pub records: u64,
+    /// Hashes of all words (see `words`), most of them once. The id of a completion whose opening lies before this chunk
+    /// is one of them.
+    pub words: Vec<u64>,
+    /// The lines, each with its newline. Empty unless the sink keeps them.
+    pub lines: Vec<u8>,
+}
+
+/// A completion whose opening lies in an earlier chunk, and which may say something that the opening did not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Late {
+    pub id: DecisionId,
+    /// Words that the record has from now on: a decision that was overturned, tenants of its slices.
+    pub words: Vec<u64>,
+}
+
 /// What the indexer hands over at once.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexBatch {
     pub chain_id: ChainId,
     /// The position that the batch starts from; `None` for the first of a chain. A sink whose stored position is
     /// another one must refuse the batch (two indexers on one chain).
     pub after: Option<IndexPosition>,
-    /// To insert, ascending in `opening.seq`; most are whole.
-    pub records: Vec<Record>,
-    /// Completions of records of earlier batches: update the row with that id as [`Record::complete`] does.
-    pub completions: Vec<Completed>,
+    /// Ascending; each begins where the one before it, or the batch before this one, ended.
+    pub chunks: Vec<Chunk>,
+    /// The chunk of each of these openings is found by these words too from now on.
+    pub late: Vec<Late>,
     /// To store together with the rest, in one transaction.
     pub position: IndexPosition,
 }
 
 /// The index being filled.
 pub trait IndexSink: Send + Sync {
+    /// Whether chunks carry their lines: an index that is asked where the journal is not must have them.
+    fn keeps_lines(&self) -> bool;
+
     /// The position stored with the last batch of this chain.
     fn position(&self, chain: ChainId) -> impl Future<Output = Result<Option<IndexPosition>, IndexUnavailable>> + Send;
 
-    /// Rows, completions, position and head in one transaction.
+    /// Chunks, late words and position in one transaction.
     fn store(&self, batch: IndexBatch) -> impl Future<Output = Result<(), IndexUnavailable>> + Send;
 }
 

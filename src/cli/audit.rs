@@ -10,10 +10,13 @@ use std::{
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::outcome::{Console, Exit, Failure};
+use super::{
+    context::chain,
+    outcome::{Console, Exit, Failure},
+};
 use crate::{
     audit::{
-        AuditSettings, ChainHeads, Decision, JournalError, Kind, Record, RecordFilter, RecordSource,
+        AuditSettings, ChainHeads, Decision, IndexUnavailable, JournalError, Kind, Record, RecordFilter, RecordSource,
         reader::chain_file,
         scan::{self, ScanError},
         verify::{VerifyOptions, verify},
@@ -173,7 +176,7 @@ async fn query<S: RecordSource>(
     let offset = usize::try_from(args.offset).unwrap_or(usize::MAX);
     let filter = RecordFilter { limit: Some(limit), offset, ..args.filter.filter() };
     let records = match source.filter(|_| !args.journal) {
-        Some(source) => source.query(&filter).await.map_err(|error| Failure::new(Exit::Database, error))?,
+        Some(source) => source.query(&filter).await.map_err(unanswered)?,
         None => scan::newest(&audit.dir, &filter, limit).map_err(unreadable)?,
     };
     let header = ["time", "id", "decision", "reason", "status", "user", "action", "tenant", "what"];
@@ -304,6 +307,18 @@ fn export(args: ExportArgs, audit: &AuditSettings) -> Result<(), Failure> {
         Err(error) => Err(unreadable(error)),
         Ok(_) => flushed.map_err(Failure::from),
     }
+}
+
+/// With every cause: where the index points to a journal that cannot be read, it names the folder and says why.
+fn unanswered(error: IndexUnavailable) -> Failure {
+    let exit = match &error {
+        IndexUnavailable::Database(_) => Exit::Database,
+        IndexUnavailable::Altered(_) | IndexUnavailable::Journal { source: JournalError::Broken { .. }, .. } => {
+            Exit::Verification
+        }
+        IndexUnavailable::Journal { .. } => Exit::Failed,
+    };
+    Failure::new(exit, chain(&error))
 }
 
 /// A journal that was tampered with is a finding, not a failure to read.

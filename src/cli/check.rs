@@ -107,8 +107,17 @@ impl Report {
             self.errors.push(Finding::plain(message));
         }
         for upstream in &config.upstreams {
-            if !config.routes.iter().any(|route| route.upstream.as_ref() == Some(&upstream.name)) {
-                self.warnings.push(Finding::plain(format!("no route leads to the upstream `{}`", upstream.name)));
+            let routed = config.routes.iter().any(|route| route.upstream.as_ref() == Some(&upstream.name));
+            let resources = || config.connectors.iter().flat_map(|connector| &connector.resources);
+            let asked = resources().any(|resource| {
+                let mut witnesses = resource.failed_when.iter().filter_map(|rule| rule.witness.as_ref());
+                resource.upstream == upstream.name || witnesses.any(|witness| witness.upstream == upstream.name)
+            });
+            if !routed && !asked {
+                self.warnings.push(Finding::plain(format!(
+                    "neither a route nor a connector leads to the upstream `{}`",
+                    upstream.name
+                )));
             }
         }
         for upstream in &config.upstreams {

@@ -70,8 +70,17 @@ impl Context {
                     None
                 }
             };
-            let index = database.as_ref().map(AuditStore::new);
+            let index = database.as_ref().map(|database| AuditStore::new(database, &config.audit.dir));
             let done = work(&config.audit, index.as_ref()).await;
+            let moved = index.as_ref().map(AuditStore::moved_segments).unwrap_or_default();
+            if !moved.is_empty() {
+                let moved: Vec<String> = moved.iter().map(u64::to_string).collect();
+                eprintln!(
+                    "warning: records of segments that are not in `{}` any more are left out: {}",
+                    config.audit.dir.display(),
+                    moved.join(", ")
+                );
+            }
             if let Some(database) = database {
                 database.close().await;
             }

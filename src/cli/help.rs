@@ -10,7 +10,7 @@ use super::outcome::Exit;
 pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Run", &["serve", "demo"]),
     ("Set up", &["config", "check", "migrate", "completions"]),
-    ("Partners and access", &["tenant", "partner", "user", "link", "import"]),
+    ("Partners and access", &["tenant", "partner", "user", "link", "import", "webhook"]),
     ("Look and ask", &["decide", "explain", "audit", "token"]),
 ];
 

@@ -25,6 +25,7 @@ pub mod link;
 pub mod partner;
 pub mod tenant;
 pub mod user;
+pub mod webhook;
 
 pub mod decide;
 
@@ -73,6 +74,7 @@ enum Command {
     User(user::UserArgs),
     Link(link::LinkArgs),
     Import(import::ImportArgs),
+    Webhook(webhook::WebhookArgs),
     Decide(decide::Args),
     Explain(explain::ExplainArgs),
     Audit(audit::AuditArgs),
@@ -121,6 +123,10 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::User(args) => context.store(|store| user::run(args, store)),
         Command::Link(args) => context.store(|store| link::run(args, store)),
         Command::Import(args) => context.store(|store| import::run(args, store)),
+        Command::Webhook(args) => {
+            let settings = context.config()?.webhooks;
+            context.store(|store| webhook::run(args, &settings, store))
+        }
         Command::Decide(args) => decide::run(args, console),
         Command::Explain(args) => context.audit(async |audit, index| explain::run(args, audit, index, console).await),
         Command::Audit(args) => context.audit(async |audit, index| audit::run(args, audit, index, console).await),

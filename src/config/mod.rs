@@ -14,7 +14,9 @@
 
 mod errors;
 pub mod pattern;
+mod presets;
 mod raw;
+mod raw_connectors;
 mod raw_portal;
 mod resolve;
 pub mod route_table;
@@ -134,7 +136,9 @@ fn read(
     if !syntax_is_good {
         return (None, errors);
     }
-    match serde_json::from_value::<raw::RawConfig>(tree.to_json()) {
+    let mut json = tree.to_json();
+    presets::lay_under(&mut json);
+    match serde_json::from_value::<raw::RawConfig>(json) {
         Ok(raw) => {
             let (config, more) = resolve::resolve(&raw, &tree, &reported, environment, base);
             errors.extend(more);

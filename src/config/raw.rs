@@ -10,7 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    raw_portal::{RawExports, RawPortal},
+    raw_connectors::RawConnector,
+    raw_portal::{RawAlerts, RawExports, RawPortal, RawWebhooks},
     scalar::{DurationText, QuotaText, SizeText},
 };
 
@@ -64,6 +65,12 @@ raw! {
         portal: RawPortal = RawPortal::default(),
         /// Exports: files made in the background, for download.
         exports: RawExports = RawExports::default(),
+        /// Alerts: when a link's sources are looked at.
+        alerts: RawAlerts = RawAlerts::default(),
+        /// Webhooks: telling partners what happens.
+        webhooks: RawWebhooks = RawWebhooks::default(),
+        /// How services are asked about tenants, by name.
+        connectors: BTreeMap<String, RawConnector> = BTreeMap::new(),
         /// Logs on standard error.
         log: RawLog = RawLog::default(),
     }
@@ -102,6 +109,8 @@ raw! {
         enabled: bool = true,
         /// Address and port; keep it off public networks.
         address: String = "127.0.0.1:8081".to_owned(),
+        /// Show the description of the consolidated API: /openapi.json, and /docs to read it.
+        api_docs: bool = false,
     }
 
     /// Where partners, tenants, users and links are kept: SQLite, unless a Postgres URL is given.

@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{raw::raw, scalar::DurationText};
+use super::{
+    raw::raw,
+    scalar::{DurationText, SizeText},
+};
 
 raw! {
     /// The consolidated API for partners: one answer over all their tenants.
@@ -16,6 +19,76 @@ raw! {
         tenant_base_path: String = "/api/v1/tenant".to_owned(),
         /// Token roles that make a user an administrator of their own tenant.
         tenant_admin_roles: Vec<String> = vec!["tenant_admin".to_owned(), "admin".to_owned()],
+        /// Most rows read of one list of one tenant; what is beyond is told as `truncated`.
+        max_rows_per_source: u32 = 10_000,
+        /// Paths under which `/customers` and `/customers/{id}` answer in the shape that older browser clients expect.
+        compatibility_base_paths: Vec<String> = Vec::new(),
+        /// Longest time for one consolidated read; what has not come by then is missing from the answer.
+        deadline: DurationText = DurationText::of("5s"),
+        /// Longest time for one tenant's part of it, waiting included; at most `deadline`.
+        source_timeout: DurationText = DurationText::of("3s"),
+        /// Tenants asked at once for one request.
+        concurrency: u32 = 256,
+        /// Questions to one upstream under way at once, over all requests.
+        concurrency_per_upstream: u32 = 512,
+        /// Questions under way at once, over all upstreams and requests.
+        concurrency_total: u32 = 1024,
+        /// Second tries for the slowest reads, in per cent of all reads; 0: none.
+        hedge_percent: u32 = 5,
+        /// Failures in a row after which a tenant is not asked for a kind of data; 0: always asked.
+        breaker_failures: u32 = 5,
+        /// How long it is not asked then; after it one question at a time tries.
+        breaker_pause: DurationText = DurationText::of("10s"),
+        /// A cached slice is shown without asking again for so long; 0s: never.
+        slice_fresh: DurationText = DurationText::of("15s"),
+        /// A cached slice is `ok` for so long, and asked for again in the background.
+        max_slice_age: DurationText = DurationText::of("60s"),
+        /// A cached slice stands in, as `stale`, for a source that fails, for so long.
+        max_stale_age: DurationText = DurationText::of("10m"),
+        /// Memory for cached slices.
+        slice_cache: SizeText = SizeText::of("256MiB"),
+    }
+
+    /// Alerts: when a link's sources are looked at.
+    struct RawAlerts {
+        /// Off: links are looked at only when somebody asks.
+        background: bool = true,
+        /// How often each link is looked at in the background.
+        interval: DurationText = DurationText::of("5m"),
+        /// Links looked at at once, by this process.
+        concurrency: u32 = 8,
+        /// Longest wait for the sources of one link, in the background.
+        timeout: DurationText = DurationText::of("15s"),
+        /// A request looks again at links that were not looked at for this long.
+        fresh_for: DurationText = DurationText::of("1m"),
+        /// How long resolved alerts are kept.
+        keep_resolved: DurationText = DurationText::of("90d"),
+    }
+
+    /// Webhooks: telling partners what happens.
+    struct RawWebhooks {
+        /// Off: events are kept and sent once it is on.
+        enabled: bool = true,
+        /// Longest wait for one answer, connecting included.
+        timeout: DurationText = DurationText::of("10s"),
+        /// Tries of one delivery before it is dead.
+        attempts: u32 = 8,
+        /// Wait after the first failed try; each further wait is four times as long.
+        first_retry: DurationText = DurationText::of("15s"),
+        /// Deliveries under way at once, by this process.
+        concurrency: u32 = 16,
+        /// Deliveries under way at once to one subscription.
+        concurrency_per_subscription: u32 = 4,
+        /// Plain http addresses are taken too.
+        allow_http: bool = false,
+        /// Private and loopback addresses are taken too; link-local ones never.
+        allow_private: bool = false,
+        /// Days before the end of a link on which its partner is told.
+        expiry_notice_days: Vec<u32> = vec![14, 1],
+        /// How long deliveries that were sent or dropped are kept.
+        keep_delivered: DurationText = DurationText::of("7d"),
+        /// How long dead letters are kept.
+        keep_dead: DurationText = DurationText::of("30d"),
     }
 
     /// Exports: files made in the background, for download.

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use crate::{
     audit::settings::{AuditSettings, Durability},
+    connector::ConnectorSettings,
     domain::Permission,
     identity::settings::{IdentitySettings, SigningSettings},
     limit::settings::LimitSettings,
@@ -19,6 +20,8 @@ pub struct Config {
     pub listen: ListenSettings,
     /// Health, readiness and metrics; a listener of its own.
     pub health: Option<SocketAddr>,
+    /// The health listener shows the description of the consolidated API.
+    pub api_docs: bool,
     pub database: DatabaseSettings,
     pub links: LinkSettings,
     pub identity: IdentitySettings,
@@ -32,6 +35,9 @@ pub struct Config {
     /// `None`: switched off.
     pub portal: Option<PortalSettings>,
     pub exports: ExportSettings,
+    pub webhooks: WebhookSettings,
+    /// How services are asked about tenants.
+    pub connectors: Vec<ConnectorSettings>,
     pub log: LogSettings,
 }
 
@@ -79,6 +85,67 @@ pub struct PortalSettings {
     pub tenant_base_path: String,
     /// Token roles of a tenant's own administrators.
     pub tenant_admin_roles: Vec<String>,
+    /// Most rows read of one list of one tenant.
+    pub max_rows_per_source: u64,
+    /// Without a slash at the end; here customers are shown as older browser clients expect them.
+    pub compatibility_base_paths: Vec<String>,
+    pub reads: ReadSettings,
+    pub alerts: AlertSettings,
+}
+
+/// How the consolidated API asks many tenants at once.
+#[derive(Clone, Debug)]
+pub struct ReadSettings {
+    /// For one request.
+    pub deadline: Duration,
+    /// For one tenant's part of it; at most `deadline`.
+    pub source_timeout: Duration,
+    /// Tenants asked at once for one request.
+    pub concurrency: usize,
+    /// Questions to one upstream under way at once.
+    pub concurrency_per_upstream: usize,
+    /// Questions under way at once.
+    pub concurrency_total: usize,
+    /// Per cent of all reads; 0: no second tries.
+    pub hedge_percent: u32,
+    /// Failures in a row; 0: no breaker.
+    pub breaker_failures: u32,
+    pub breaker_pause: Duration,
+    /// Ascending: `slice_fresh`, `max_slice_age`, `max_stale_age`.
+    pub slice_fresh: Duration,
+    pub max_slice_age: Duration,
+    pub max_stale_age: Duration,
+    pub slice_cache_bytes: u64,
+}
+
+/// When a link's sources are looked at for alerts.
+#[derive(Clone, Debug)]
+pub struct AlertSettings {
+    pub background: bool,
+    pub interval: Duration,
+    /// Links looked at at once.
+    pub concurrency: usize,
+    /// For the sources of one link, in the background.
+    pub timeout: Duration,
+    pub fresh_for: Duration,
+    pub keep_resolved: Duration,
+}
+
+/// How partners are told what happens.
+#[derive(Clone, Debug)]
+pub struct WebhookSettings {
+    pub enabled: bool,
+    pub timeout: Duration,
+    pub attempts: u32,
+    pub first_retry: Duration,
+    pub concurrency: usize,
+    pub concurrency_per_subscription: usize,
+    pub allow_http: bool,
+    pub allow_private: bool,
+    /// Ascending, each once.
+    pub expiry_notice_days: Vec<u32>,
+    pub keep_delivered: Duration,
+    pub keep_dead: Duration,
 }
 
 /// Exports made in the background.

@@ -5,18 +5,18 @@
 
 use jiff::{Timestamp, civil::Date};
 use rust_decimal::Decimal;
-use serde::{Deserialize, Serialize};
 
 use crate::domain::Currency;
 
 macro_rules! words {
     ($($(#[$doc:meta])* $name:ident { $($variant:ident $text:literal),+ $(,)? })+) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         pub enum $name { $(#[serde(rename = $text)] $variant),+ }
 
         impl $name {
             pub const ALL: &[Self] = &[$(Self::$variant),+];
+            pub const WORDS: &[&str] = &[$($text),+];
 
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
@@ -28,6 +28,8 @@ macro_rules! words {
         }
     )+};
 }
+
+pub(super) use words;
 
 words! {
     /// Contract, section 8: `partially_paid` is finalized, `void` is cancelled, past due is overdue.

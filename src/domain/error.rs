@@ -32,6 +32,7 @@ codes! {
     InvoiceNotFound "INVOICE_NOT_FOUND" 404,
     TicketNotFound "TICKET_NOT_FOUND" 404,
     ExportNotFound "EXPORT_NOT_FOUND" 404,
+    AlertNotFound "ALERT_NOT_FOUND" 404,
     RouteNotFound "ROUTE_NOT_FOUND" 404,
     TenantContextRequired "TENANT_CONTEXT_REQUIRED" 400,
     TenantContextConflict "TENANT_CONTEXT_CONFLICT" 400,

@@ -4,6 +4,7 @@
 //! of sockets, databases or the policy engine, so every rule in this folder can be read and tested alone.
 
 pub mod error;
+pub mod event;
 pub mod facts;
 pub mod gate;
 pub mod ids;
@@ -13,11 +14,13 @@ pub mod link_rules;
 pub mod money;
 pub mod permission;
 pub mod role;
+mod schema;
 pub mod secret;
 pub mod strict_json;
 pub mod time;
 
 pub use error::ErrorCode;
+pub use event::{About, EventType};
 pub use facts::{Facts, LinkFacts, Member, Partner, Portfolio, UserFacts};
 pub use gate::{Denial, Gate, Reason};
 pub use ids::{DecisionId, LinkId, LinkVersion, PartnerId, RequestId, TenantId};

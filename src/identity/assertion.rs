@@ -114,6 +114,22 @@ pub struct ReplacementClaims<'a> {
     pub shape: ReplacementShape<'a>,
 }
 
+/// What a token of the gateway's own towards an upstream says: it asks for itself, about one tenant.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceClaims<'a> {
+    /// `sub`.
+    pub subject: &'a str,
+    pub tenant: &'a TenantId,
+    pub partner: PartnerId,
+    /// In the upstream's words; `None`: the link's role and permissions, mapped.
+    pub roles: Option<&'a [String]>,
+    pub permissions: Option<&'a [String]>,
+    pub link_role: LinkRole,
+    pub link_permissions: PermissionSet,
+    pub not_after: Option<Millis>,
+    pub shape: ReplacementShape<'a>,
+}
+
 /// A signed token as a header value, and how long it may be used.
 #[derive(Clone, Debug)]
 pub struct Signed {
@@ -240,30 +256,72 @@ impl Keyring {
 
     /// `Authorization` for an upstream that takes the tenant from the token. Cross-tenant requests only.
     pub fn replacement_token(&self, claims: &ReplacementClaims<'_>, now: Millis) -> Result<Signed, SigningError> {
-        let life = Life::from(now, claims.not_after);
         let shape = &claims.shape;
         let body = ReplacementBody {
+            username: claims.subject.username,
+            email: claims.subject.email,
+            roles: mapped([claims.role.as_str()], shape.role_names),
+            permissions: mapped(claims.permissions.iter().map(Permission::name), shape.permission_names),
+            ..self.bare(shape, claims.subject.sub, claims.tenant, claims.partner, Life::from(now, claims.not_after))
+        };
+        self.bearer(shape, &body, now)
+    }
+
+    /// `Authorization` of the gateway's own questions about a tenant: fan-out, exports, alerts.
+    pub fn service_token(&self, claims: &ServiceClaims<'_>, now: Millis) -> Result<Signed, SigningError> {
+        let shape = &claims.shape;
+        let body = ReplacementBody {
+            roles: match claims.roles {
+                Some(names) => names.iter().map(String::as_str).collect(),
+                None => mapped([claims.link_role.as_str()], shape.role_names),
+            },
+            permissions: match claims.permissions {
+                Some(names) => names.iter().map(String::as_str).collect(),
+                None => mapped(claims.link_permissions.iter().map(Permission::name), shape.permission_names),
+            },
+            ..self.bare(shape, claims.subject, claims.tenant, claims.partner, Life::from(now, claims.not_after))
+        };
+        self.bearer(shape, &body, now)
+    }
+
+    fn bare<'a>(
+        &'a self,
+        shape: &ReplacementShape<'a>,
+        sub: &'a str,
+        tenant: &'a TenantId,
+        partner: PartnerId,
+        life: Life,
+    ) -> ReplacementBody<'a> {
+        ReplacementBody {
             iss: shape.issuer.unwrap_or(&self.issuer),
-            sub: claims.subject.sub,
+            sub,
             aud: shape.audience,
             life,
             jti: uuid::Uuid::now_v7(),
             r#type: "access",
-            username: claims.subject.username,
-            email: claims.subject.email,
-            tenant_id: claims.tenant,
-            partner_id: claims.partner,
-            managed_tenant_ids: [claims.tenant],
-            active_managed_tenant_id: claims.tenant,
-            roles: mapped([claims.role.as_str()], shape.role_names),
-            permissions: mapped(claims.permissions.iter().map(Permission::name), shape.permission_names),
+            username: None,
+            email: None,
+            tenant_id: tenant,
+            partner_id: partner,
+            managed_tenant_ids: [tenant],
+            active_managed_tenant_id: tenant,
+            roles: Vec::new(),
+            permissions: Vec::new(),
             linkgate: true,
-        };
+        }
+    }
+
+    fn bearer(
+        &self,
+        shape: &ReplacementShape<'_>,
+        body: &ReplacementBody<'_>,
+        now: Millis,
+    ) -> Result<Signed, SigningError> {
         let token = match shape.hs256 {
-            Some(secret) => sign_hs256(&encode_header("JWT", "HS256", None), &body, secret.expose())?,
-            None => self.sign(&self.replacement_header, &body)?,
+            Some(secret) => sign_hs256(&encode_header("JWT", "HS256", None), body, secret.expose())?,
+            None => self.sign(&self.replacement_header, body)?,
         };
-        Signed::new(format!("Bearer {token}"), life, now)
+        Signed::new(format!("Bearer {token}"), body.life, now)
     }
 
     fn body<'a>(

@@ -29,7 +29,9 @@ mod keyring;
 pub mod mint;
 pub mod settings;
 
-pub use assertion::{AssertionClaims, LinkClaim, ReplacementClaims, ReplacementShape, RequestBinding, Signed, Subject};
+pub use assertion::{
+    AssertionClaims, LinkClaim, ReplacementClaims, ReplacementShape, RequestBinding, ServiceClaims, Signed, Subject,
+};
 pub use bearer::{Presented, Source, bearer, same_origin};
 pub use cache::{Remembered, SignedCache, SignedForm, SignedKey, TokenCache};
 pub use caller::Caller;

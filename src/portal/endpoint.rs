@@ -222,7 +222,8 @@ pub enum Found<'p> {
     /// The path is there, the method is not; upper-case methods for `Allow`.
     MethodNotAllowed(String),
     /// The parameter is as it stands in the path, percent-encoded.
-    Endpoint { spec: &'static Spec, index: usize, param: Option<&'p str> },
+    /// `compatible`: in the shape of older clients.
+    Endpoint { spec: &'static Spec, index: usize, param: Option<&'p str>, compatible: bool },
 }
 
 /// Where the API is mounted.
@@ -230,6 +231,8 @@ pub enum Found<'p> {
 pub struct Bases {
     /// Base paths of the partners' endpoints, without a slash at the end.
     pub partner: Vec<String>,
+    /// Base paths under which customers are shown as older clients expect them, and nothing else is.
+    pub compatible: Vec<String>,
     /// Base path of the tenant administrators' endpoints.
     pub tenant: String,
 }
@@ -238,19 +241,24 @@ impl Bases {
     /// Finds the endpoint of a raw path that was found unambiguous before.
     pub fn find<'p>(&self, method: &str, path: &'p str) -> Found<'p> {
         let below = |base: &str| path.strip_prefix(base).filter(|rest| rest.starts_with('/'));
-        let partner = self.partner.iter().find_map(|base| below(base)).map(|rest| (Audience::Partner, rest));
-        let Some((audience, rest)) = partner.or_else(|| below(&self.tenant).map(|rest| (Audience::TenantAdmin, rest)))
-        else {
-            return Found::Nothing;
-        };
+        let under = |bases: &[String]| bases.iter().find_map(|base| below(base));
+        let found = under(&self.partner).map(|rest| (Audience::Partner, false, rest));
+        let found = found.or_else(|| under(&self.compatible).map(|rest| (Audience::Partner, true, rest)));
+        let found = found.or_else(|| below(&self.tenant).map(|rest| (Audience::TenantAdmin, false, rest)));
+        let Some((audience, compatible, rest)) = found else { return Found::Nothing };
         let mut allowed: Vec<&'static str> = Vec::new();
-        for (index, spec) in TABLE.iter().enumerate().filter(|(_, spec)| spec.audience == audience) {
+        let here = |spec: &Spec| {
+            spec.audience == audience
+                && (!compatible || matches!(spec.endpoint, Endpoint::Customers | Endpoint::Customer))
+        };
+        for (index, spec) in TABLE.iter().enumerate().filter(|(_, spec)| here(spec)) {
             let Some(param) = matches(spec.path, rest) else { continue };
             // GET stands for HEAD: the answer's body is left out by the server.
             if spec.method == method || (spec.method == "GET" && method == "HEAD") {
-                return Found::Endpoint { spec, index, param };
+                return Found::Endpoint { spec, index, param, compatible };
             }
             allowed.push(spec.method);
+            allowed.extend((spec.method == "GET").then_some("HEAD"));
         }
         if allowed.is_empty() { Found::NotFound } else { Found::MethodNotAllowed(allowed.join(", ")) }
     }
@@ -276,7 +284,11 @@ mod tests {
     use super::*;
 
     fn bases() -> Bases {
-        Bases { partner: vec!["/api/v1/partner".into(), "/api/isp/v1/partner".into()], tenant: "/api/v1/tenant".into() }
+        Bases {
+            partner: vec!["/api/v1/partner".into(), "/api/isp/v1/partner".into()],
+            compatible: vec!["/old/partner".into()],
+            tenant: "/api/v1/tenant".into(),
+        }
     }
 
     fn endpoint(method: &str, path: &str) -> Option<(Endpoint, Option<String>)> {
@@ -311,7 +323,17 @@ mod tests {
         let Found::MethodNotAllowed(allow) = bases().find("DELETE", "/api/v1/partner/support/tickets") else {
             panic!()
         };
-        assert_eq!(allow, "GET, POST");
+        assert_eq!(allow, "GET, HEAD, POST");
+    }
+
+    #[test]
+    fn older_clients_find_customers_only() {
+        let found = bases();
+        for path in ["/old/partner/customers", "/old/partner/customers/a"] {
+            assert!(matches!(found.find("GET", path), Found::Endpoint { compatible: true, .. }));
+        }
+        assert!(matches!(found.find("GET", "/api/v1/partner/customers"), Found::Endpoint { compatible: false, .. }));
+        assert!(matches!(found.find("GET", "/old/partner/billing/summary"), Found::NotFound));
     }
 
     #[test]

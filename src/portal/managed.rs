@@ -25,7 +25,7 @@ pub struct ManagedTenant {
     pub link: LinkRecord,
 }
 
-type Tenants = HashMap<TenantId, Arc<ManagedTenant>, ahash::RandomState>;
+pub(super) type Tenants = HashMap<TenantId, Arc<ManagedTenant>, ahash::RandomState>;
 
 #[derive(Debug)]
 pub(super) struct ManagedTenants {
@@ -41,6 +41,13 @@ impl ManagedTenants {
             .time_to_live(MAX_AGE)
             .build();
         Self { database: database.clone(), cache }
+    }
+
+    /// As if it had been read.
+    #[cfg(test)]
+    pub(super) fn put(&self, portfolio: &Portfolio, tenants: Tenants) {
+        let key = (portfolio.partner.id, portfolio.as_of);
+        futures_util::FutureExt::now_or_never(self.cache.insert(key, Arc::new(tenants))).unwrap();
     }
 
     /// All tenants of the partner by id, whether their links are live or not.

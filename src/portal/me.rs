@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, future::BoxFuture};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Call, Portal, Prepared, Problem, Question, Reply, query::Params};
@@ -15,8 +16,9 @@ pub(super) fn prepare(question: &Question<'_>) -> Result<Box<dyn Prepared>, Prob
     Ok(Box::new(Me))
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Me")]
+pub(super) struct Answer<'a> {
     user_id: &'a str,
     username: Option<&'a str>,
     partner: PartnerView<'a>,
@@ -24,7 +26,8 @@ struct Answer<'a> {
     tenants: Vec<TenantView<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "MePartner")]
 struct PartnerView<'a> {
     partner_id: String,
     name: &'a str,
@@ -32,7 +35,8 @@ struct PartnerView<'a> {
     home_tenant_id: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "MeTenant")]
 struct TenantView<'a> {
     tenant_id: &'a str,
     name: &'a str,

@@ -3,8 +3,8 @@
 //! The proxy room identifies the caller, decides every tenant's slice and opens the record; this room fetches what was
 //! granted, merges it and says what is missing. It runs on the service runtime and never decides by itself.
 //!
-//! Reading order: [`endpoint`] what there is, [`call`] what comes in and goes out, [`query`] what may be asked, then one
-//! file an endpoint.
+//! Reading order: [`endpoint`] what there is, [`call`] what comes in and goes out, [`query`] what may be asked, `fanout`
+//! how many tenants are asked at once, `merge` how their rows become one page, then one file an endpoint.
 
 pub mod body;
 pub mod call;
@@ -14,16 +14,33 @@ pub mod partial;
 pub mod query;
 pub mod sources;
 
+mod customers;
+mod fanout;
+mod invoice;
+mod lists;
 mod managed;
+mod merge;
+pub mod openapi;
+mod periods;
+mod reports;
 
 mod me;
 mod tenant_admin;
 mod writes;
 
-use std::sync::Arc;
+mod unattended;
+
+mod alerts;
+pub mod events;
+#[cfg(test)]
+mod scripted;
+pub mod webhooks;
+
+use std::{path::Path, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
+pub use alerts::Watcher;
 pub use call::{Asker, AskingPartner, Call, Granted, Problem, Reply, ReplyBody, Slice};
 pub use endpoint::{Audience, Bases, Endpoint, Found, Spec, TenantHeader};
 pub use managed::ManagedTenant;
@@ -33,8 +50,11 @@ use crate::{
     domain::TenantId,
     identity::Keyring,
     policy::Policies,
-    store::{AuditStore, Database, Directory, IdempotencyKeys},
+    store::{AlertKind, AlertStore, AuditStore, Database, Directory, IdempotencyKeys},
 };
+
+/// Without it fields of revenue are null.
+const REVENUE: &str = "partner.reports.revenue.read";
 
 /// What all consolidated requests share.
 #[derive(Debug)]
@@ -43,9 +63,12 @@ pub struct Portal {
     pub settings: PortalSettings,
     policies: Arc<Policies>,
     managed: managed::ManagedTenants,
-    sources: sources::Sources,
-    keys: IdempotencyKeys,
     database: Database,
+    alerts: AlertStore,
+    /// For what must never be asked twice; reads go through the fan-out.
+    sources: Arc<sources::Sources>,
+    fanout: fanout::Fanout,
+    keys: IdempotencyKeys,
     directory: Arc<Directory>,
     records: AuditStore,
     require_approval: bool,
@@ -62,6 +85,8 @@ pub struct Foundations<'a> {
     pub require_approval: bool,
     pub exports: &'a ExportSettings,
     pub keyring: Option<&'a Keyring>,
+    /// Folder of the audit journal.
+    pub journal: &'a Path,
 }
 
 /// Which tenants a question is about.
@@ -101,29 +126,56 @@ pub struct Question<'a> {
     pub headers: &'a http::HeaderMap,
     pub body: &'a [u8],
     pub now: jiff::Timestamp,
+    /// Asked under a base path of older clients.
+    pub compatible: bool,
 }
 
 impl Portal {
-    pub fn new(settings: &PortalSettings, on: &Foundations<'_>) -> Self {
-        let bases = Bases { partner: settings.base_paths.clone(), tenant: settings.tenant_base_path.clone() };
+    pub fn new(settings: &PortalSettings, on: &Foundations<'_>, sources: sources::Sources) -> Self {
+        let bases = Bases {
+            partner: settings.base_paths.clone(),
+            compatible: settings.compatibility_base_paths.clone(),
+            tenant: settings.tenant_base_path.clone(),
+        };
+        let sources = Arc::new(sources);
+        let upstreams: Arc<dyn fanout::Upstreams> = Arc::<sources::Sources>::clone(&sources);
         Self {
             bases,
             settings: settings.clone(),
             policies: Arc::clone(on.policies),
             managed: managed::ManagedTenants::new(on.database),
-            sources: sources::Sources {},
-            keys: IdempotencyKeys::new(on.database),
+            sources,
             database: on.database.clone(),
+            alerts: AlertStore::new(on.database),
+            fanout: fanout::Fanout::new(&settings.reads, upstreams),
+            keys: IdempotencyKeys::new(on.database),
             directory: Arc::clone(on.directory),
-            records: AuditStore::new(on.database),
+            records: AuditStore::new(on.database, on.journal),
             require_approval: on.require_approval,
             exports: exports::Exports::new(on.exports, on.database, on.keyring),
         }
     }
 
+    /// What makes the files of exports; runs until it is stopped.
+    pub fn export_worker(&self) -> exports::ExportWorker<Arc<sources::Sources>> {
+        self.exports.worker(Arc::clone(&self.sources), &self.database, &self.policies, &self.directory)
+    }
+
+    /// A request's way to its tenants; its time runs from now on.
+    fn reading<'c>(&'c self, call: &'c Call) -> fanout::Reading<'c> {
+        self.fanout.read(call, self.policies.current().generation())
+    }
+
     /// Reads query and body; every mistake at once.
-    pub fn prepare(&self, question: &Question<'_>) -> Result<Box<dyn Prepared>, Problem> {
+    pub fn prepare(question: &Question<'_>) -> Result<Box<dyn Prepared>, Problem> {
         match question.spec.endpoint {
+            Endpoint::Customers => customers::list::prepare(question),
+            Endpoint::Customer => customers::detail::prepare(question),
+            Endpoint::BillingSummary => reports::summary::prepare(question),
+            Endpoint::Invoices => lists::invoices::prepare(question),
+            Endpoint::Tickets => lists::tickets::prepare(question),
+            Endpoint::UsageReport => reports::usage::prepare(question),
+            Endpoint::SlaReport => reports::sla::prepare(question),
             Endpoint::Me => me::prepare(question),
             Endpoint::CreateTicket => writes::create(question),
             Endpoint::UpdateTicket => writes::update(question),
@@ -133,7 +185,10 @@ impl Portal {
             Endpoint::TenantLinks => tenant_admin::list(question),
             Endpoint::ApproveLink => tenant_admin::approve(question),
             Endpoint::AccessLog => tenant_admin::access_log(question),
-            _ => Err(Problem::new(crate::domain::ErrorCode::RouteNotFound, "")),
+            Endpoint::SlaAlerts => alerts::prepare_list(AlertKind::Sla, question),
+            Endpoint::BillingAlerts => alerts::prepare_list(AlertKind::Billing, question),
+            Endpoint::AcknowledgeSlaAlert => alerts::prepare_acknowledge(AlertKind::Sla, question),
+            Endpoint::AcknowledgeBillingAlert => alerts::prepare_acknowledge(AlertKind::Billing, question),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is missing from an answer, and why: `partial` and `sources` (contract, section 8).
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Call, Problem, Slice, sources::SourceError};
@@ -10,7 +11,8 @@ use crate::{
 };
 
 /// How one tenant's slice went into the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[schemars(rename = "SourceStatus")]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Ok,
@@ -49,7 +51,7 @@ impl From<&SourceError> for Status {
 }
 
 /// One entry of `sources`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Source {
     pub tenant_id: TenantId,
     pub status: Status,
@@ -59,8 +61,20 @@ pub struct Source {
     pub error: Option<String>,
 }
 
+/// One tenant's source that several questions went into: the worst of their ends, and the oldest of what is shown.
+pub(super) fn worst(tenant: &TenantId, ends: Vec<Source>) -> Source {
+    let as_of = ends.iter().filter_map(|end| end.as_of).min();
+    let none = Source { tenant_id: tenant.clone(), status: Status::Ok, as_of, error: None };
+    ends.into_iter().fold(
+        none,
+        |worst, end| {
+            if end.status > worst.status { Source { as_of: worst.as_of, ..end } } else { worst }
+        },
+    )
+}
+
 /// The tail of every consolidated answer; flatten it into the answer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Coverage {
     pub partial: bool,
     /// The sources that are not `ok`, or all of them with `?sources=all`.

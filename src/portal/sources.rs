@@ -3,19 +3,28 @@
 //! Every call names a [`Site`], which is made from a granted slice, carries the gateway's own credential for that tenant,
 //! and ends at its deadline. Nothing is cached here and nothing is merged.
 
+mod client;
+mod credential;
+mod list;
+mod read;
+mod table;
+mod write;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rust_decimal::Decimal;
-use tokio::time::Instant;
 
 use super::{Granted, query::Period};
 use crate::{
-    connector::rows::{
-        BreachRow, InvoiceRow, InvoiceStatus, MetricsRow, Priority, TenantRow, TicketRow, TicketStatus, UptimeDay,
-        UsageRow,
+    config::settings::PortalSettings,
+    connector::{
+        ConnectorSettings, ResourceKind,
+        rows::{InvoiceStatus, Priority, TicketStatus},
     },
     domain::{LinkFacts, TenantId},
+    identity::Keyring,
+    policy::Policies,
+    upstream::Upstream,
 };
 
 /// One tenant, by the link that lets us ask about it.
@@ -134,101 +143,37 @@ pub struct StoredComment {
     pub updated_at: Option<Timestamp>,
 }
 
-/// Rows as they come. Called for each row of a page; pages come in the service's own order.
+/// Rows as they come. Called for each row of a page; pages come in the service's own order, and no row comes twice.
+///
+/// Where the call ends with an error, the rows handed out before it count for nothing.
 pub type Each<'a, R> = &'a mut (dyn FnMut(R) + Send);
 
 /// All services, by their connectors.
 #[derive(Debug)]
-pub struct Sources {}
+pub struct Sources {
+    table: table::Table,
+    client: client::Client,
+    /// Most rows of one list.
+    max_rows: u64,
+}
 
 impl Sources {
-    /// The registry's word on the tenant.
-    pub async fn tenant(&self, _site: &Site, _until: Instant) -> Result<TenantRow, SourceError> {
-        Err(SourceError::NoConnector("tenant"))
+    pub fn new(
+        connectors: &[ConnectorSettings],
+        upstreams: &[Arc<Upstream>],
+        keyring: Option<&Arc<Keyring>>,
+        policies: &Arc<Policies>,
+        settings: &PortalSettings,
+    ) -> Self {
+        Self {
+            table: table::Table::new(connectors, upstreams),
+            client: client::Client::new(keyring, policies),
+            max_rows: settings.max_rows_per_source,
+        }
     }
 
-    pub async fn metrics(&self, _site: &Site, _until: Instant) -> Result<MetricsRow, SourceError> {
-        Err(SourceError::NoConnector("metrics"))
-    }
-
-    /// Every invoice that fits, at least; bounded by `max_rows_per_source`.
-    pub async fn invoices(
-        &self,
-        _site: &Site,
-        _filter: &InvoiceFilter,
-        _until: Instant,
-        _each: Each<'_, InvoiceRow>,
-    ) -> Result<Scanned, SourceError> {
-        Err(SourceError::NoConnector("invoices"))
-    }
-
-    pub async fn tickets(
-        &self,
-        _site: &Site,
-        _filter: &TicketFilter,
-        _until: Instant,
-        _each: Each<'_, TicketRow>,
-    ) -> Result<Scanned, SourceError> {
-        Err(SourceError::NoConnector("tickets"))
-    }
-
-    /// One ticket; `None` where the tenant has none of this id.
-    pub async fn ticket(&self, _site: &Site, _id: &str, _until: Instant) -> Result<Option<TicketRow>, SourceError> {
-        Err(SourceError::NoConnector("ticket"))
-    }
-
-    /// Traffic in the period.
-    pub async fn usage(&self, _site: &Site, _period: Period, _until: Instant) -> Result<UsageRow, SourceError> {
-        Err(SourceError::NoConnector("usage"))
-    }
-
-    /// One row a day. `target`: per cent, for services that want one.
-    pub async fn uptime(
-        &self,
-        _site: &Site,
-        _period: Period,
-        _target: Decimal,
-        _until: Instant,
-    ) -> Result<Vec<UptimeDay>, SourceError> {
-        Err(SourceError::NoConnector("uptime"))
-    }
-
-    pub async fn breaches(
-        &self,
-        _site: &Site,
-        _until: Instant,
-        _each: Each<'_, BreachRow>,
-    ) -> Result<Scanned, SourceError> {
-        Err(SourceError::NoConnector("breaches"))
-    }
-
-    /// Never sent twice.
-    pub async fn create_ticket(
-        &self,
-        _site: &Site,
-        _ticket: &NewTicket,
-        _until: Instant,
-    ) -> Result<TicketRow, WriteError> {
-        Err(WriteError::NotSent(SourceError::NoConnector("create_ticket")))
-    }
-
-    pub async fn update_ticket(
-        &self,
-        _site: &Site,
-        _id: &str,
-        _change: &TicketChange,
-        _until: Instant,
-    ) -> Result<TicketRow, WriteError> {
-        Err(WriteError::NotSent(SourceError::NoConnector("update_ticket")))
-    }
-
-    pub async fn comment(
-        &self,
-        _site: &Site,
-        _id: &str,
-        _comment: &Comment,
-        _until: Instant,
-    ) -> Result<StoredComment, WriteError> {
-        Err(WriteError::NotSent(SourceError::NoConnector("comment")))
+    /// The name of the upstream that answers for the tenant and this kind of data; `None`: no connector does.
+    pub fn upstream_of(&self, tenant: &TenantId, kind: ResourceKind) -> Option<&Arc<str>> {
+        self.table.route(tenant, kind).ok().map(|route| &route.upstream.name)
     }
 }

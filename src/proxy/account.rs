@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use uuid::Uuid;
 
 use super::{
@@ -24,14 +24,14 @@ use crate::{
     domain::{DecisionId, ErrorCode},
 };
 
-pub const REQUEST_ID: &str = "x-request-id";
-pub const DECISION_ID: &str = "x-decision-id";
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const DECISION_ID: HeaderName = HeaderName::from_static("x-decision-id");
 
 /// A request that may be acted upon: decided, counted, recorded.
 #[derive(Debug)]
 pub struct Opened {
     pub checked: Checked,
-    pub ledger: Ledger,
+    pub ledger: Box<Ledger>,
 }
 
 /// Opens the record where one is due: partner users, and whoever names a managed tenant.
@@ -40,7 +40,7 @@ pub async fn open(worker: &Rc<Worker>, trail: &mut Trail, checked: Checked) -> R
 }
 
 /// Opens the record of what is about to be done.
-pub async fn begin(worker: &Rc<Worker>, trail: &mut Trail) -> Result<Ledger, Failure> {
+pub async fn begin(worker: &Rc<Worker>, trail: &mut Trail) -> Result<Box<Ledger>, Failure> {
     let mut record = None;
     if is_recorded(trail) {
         let id = DecisionId::generate();
@@ -50,7 +50,7 @@ pub async fn begin(worker: &Rc<Worker>, trail: &mut Trail) -> Result<Ledger, Fai
         record = Some(opened.map_err(|error| unrecorded(worker, trail, &error))?);
         trail.decision_id = Some(id);
     }
-    Ok(Ledger::new(worker, trail, record))
+    Ok(Box::new(Ledger::new(worker, trail, record)))
 }
 
 /// Records a refusal. What is refused before the caller is known is counted, not journalled.

@@ -86,7 +86,7 @@ fn identity(bearer: &Bearer<'_>, cross: bool, headers: &mut HeaderMap) -> Result
     if let Some(tenant) = bearer.tenant {
         let value = text_header(tenant.as_str()).ok_or_else(unfit)?;
         if cross {
-            headers.insert(HeaderName::from_static(ACTIVE_TENANT), value.clone());
+            headers.insert(ACTIVE_TENANT, value.clone());
         }
         headers.insert(TENANT, value);
     }

@@ -6,7 +6,7 @@
 use std::{future::poll_fn, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::time::Instant;
 
@@ -27,7 +27,7 @@ use crate::{
     upstream::{Lease, SendError, Upstream},
 };
 
-pub const CROSS_TENANT: &str = "x-cross-tenant-access";
+pub const CROSS_TENANT: HeaderName = HeaderName::from_static("x-cross-tenant-access");
 
 /// Where the gateway publishes the keys of its assertions.
 const JWKS_PATH: &str = "/.well-known/linkgate/jwks.json";
@@ -157,7 +157,7 @@ async fn wait(
     worker: &Rc<Worker>,
     upstream: &Upstream,
     tenant: Option<&crate::domain::TenantId>,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     exchange: &Exchange,
     patience: Duration,
     total: Option<Instant>,
@@ -239,7 +239,7 @@ fn answer(
     trail: &Trail,
     response: Response<Incoming>,
     client_upgrade: Option<OnUpgrade>,
-    ledger: Ledger,
+    ledger: Box<Ledger>,
     cut: Rc<Cut>,
     total: Option<Instant>,
 ) -> Response<ResponseBody> {
@@ -251,7 +251,7 @@ fn answer(
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     headers::clean_response(&mut parts.headers);
-    let stream = UpstreamStream::new(body, cut, total, Box::new(ledger));
+    let stream = UpstreamStream::new(body, cut, total, ledger);
     Response::from_parts(parts, ResponseBody::Stream(Box::new(stream)))
 }
 

@@ -24,7 +24,7 @@ use crate::{
 /// A request with its caller; `None` only on public routes.
 #[derive(Debug)]
 pub struct Identified {
-    pub routed: Routed,
+    pub routed: Box<Routed>,
     pub session: Option<Rc<Session>>,
     /// Where the token stood, to send it on in a home request.
     pub source: Option<Source>,
@@ -32,7 +32,7 @@ pub struct Identified {
 
 /// Verifies the token and looks its bearer up. The tenant header is read in between, so that a malformed one is
 /// told before anything about the account is.
-pub async fn caller(worker: &Worker, trail: &mut Trail, routed: Routed) -> Result<(Identified, Named), Failure> {
+pub async fn caller(worker: &Worker, trail: &mut Trail, routed: Box<Routed>) -> Result<(Identified, Named), Failure> {
     if routed.route.settings.access == Access::Public {
         return Ok((Identified { routed, session: None, source: None }, Named::Nothing));
     }
@@ -71,45 +71,48 @@ async fn known(worker: &Worker, trail: &mut Trail, headers: &HeaderMap, token: &
     let now = trail.now;
     let session = match worker.known_session(token, now) {
         Some(session) => session,
-        None => {
-            let keys = worker.gateway.verifier.generation();
-            let caller = match worker.verified_caller(token, keys, now) {
-                Some(caller) => caller,
-                None => verify(worker, token, now).await?,
-            };
-            let named = tenant::named(headers);
-            let home = named.as_ref().is_ok_and(|named| stays_home(&caller, named));
-            match session::resolve(worker, Arc::clone(&caller), keys).await {
-                Ok(session) => {
-                    worker.keep_session(token, &session);
-                    session
-                }
-                Err(session::Unresolved) => {
-                    let named = named?;
-                    let known_last = if home {
-                        session::resolve_for_home(worker, Arc::clone(&caller), keys).await
-                    } else {
-                        Err(session::Unresolved)
-                    };
-                    match known_last {
-                        Ok(session) => session,
-                        Err(session::Unresolved) => {
-                            // Who asked for which tenant is known all the same, and recorded.
-                            trail.stranger = Some(caller);
-                            trail.cross = !home;
-                            trail.managed_tenant = match named {
-                                Named::Tenant(tenant) if !home => Some(tenant),
-                                _ => None,
-                            };
-                            return Err(Failure::new(ErrorCode::LinksStale, "account_unknown"));
-                        }
-                    }
-                }
-            }
-        }
+        // Boxed: the rare and long way, see `flow::handle`.
+        None => Box::pin(looked_up(worker, trail, headers, token)).await?,
     };
     trail.session = Some(Rc::clone(&session));
     Ok(session)
+}
+
+/// Verifies the token where it is new, and resolves its bearer by the facts of now.
+async fn looked_up(
+    worker: &Worker,
+    trail: &mut Trail,
+    headers: &HeaderMap,
+    token: &str,
+) -> Result<Rc<Session>, Failure> {
+    let now = trail.now;
+    let keys = worker.gateway.verifier.generation();
+    let caller = match worker.verified_caller(token, keys, now) {
+        Some(caller) => caller,
+        None => verify(worker, token, now).await?,
+    };
+    let named = tenant::named(headers);
+    let home = named.as_ref().is_ok_and(|named| stays_home(&caller, named));
+    if let Ok(session) = session::resolve(worker, Arc::clone(&caller), keys).await {
+        worker.keep_session(token, &session);
+        return Ok(session);
+    }
+    let named = named?;
+    let known_last = if home {
+        session::resolve_for_home(worker, Arc::clone(&caller), keys).await
+    } else {
+        Err(session::Unresolved)
+    };
+    known_last.map_err(|session::Unresolved| {
+        // Who asked for which tenant is known all the same, and recorded.
+        trail.stranger = Some(caller);
+        trail.cross = !home;
+        trail.managed_tenant = match named {
+            Named::Tenant(tenant) if !home => Some(tenant),
+            _ => None,
+        };
+        Failure::new(ErrorCode::LinksStale, "account_unknown")
+    })
 }
 
 fn stays_home(caller: &Caller, named: &Named) -> bool {

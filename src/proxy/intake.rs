@@ -37,6 +37,7 @@ pub fn begin(worker: &Rc<Worker>, peer: Peer, request: &Request<Incoming>) -> Tr
         upgrade_asked: request.version() <= Version::HTTP_11 && headers.contains_key(header::UPGRADE),
         route: None,
         endpoint: None,
+        compatible: false,
         slices: Vec::new(),
         resource_id: None,
         session: None,

@@ -35,7 +35,7 @@ const TARGET_TENANT: HeaderName = HeaderName::from_static("x-target-tenant-id");
 /// A request ready to be sent.
 #[derive(Debug)]
 pub struct Outgoing {
-    pub request: Request<RequestBody>,
+    pub request: Box<Request<RequestBody>>,
     /// The client's side of a WebSocket, if the upstream agrees.
     pub client_upgrade: Option<OnUpgrade>,
     /// Whose address the upstream has.
@@ -90,7 +90,7 @@ pub fn build(
     }
 
     let Authorized { placed, permit, .. } = authorized;
-    let routed = placed.identified.routed;
+    let routed = *placed.identified.routed;
     let limit = routed.route.settings.max_body_bytes;
     let body = body(worker, routed.body, read, limit, exchange);
     let request = permitted(permit, routed.parts.method, target, headers, body)?;
@@ -104,8 +104,8 @@ fn permitted(
     target: Target,
     headers: HeaderMap,
     body: RequestBody,
-) -> Result<Request<RequestBody>, Failure> {
-    let mut request = Request::new(body);
+) -> Result<Box<Request<RequestBody>>, Failure> {
+    let mut request = Box::new(Request::new(body));
     *request.method_mut() = method;
     *request.uri_mut() = target.into_uri();
     *request.headers_mut() = headers;

@@ -56,6 +56,16 @@ impl From<Denial> for Failure {
 #[derive(Serialize)]
 struct Envelope<'a> {
     error: ErrorBody<'a>,
+    #[serde(flatten)]
+    plain: Option<Plain<'a>>,
+}
+
+/// What older clients read of an error: the text from `message`, else `detail`; the code from `code`.
+#[derive(Serialize)]
+struct Plain<'a> {
+    code: &'static str,
+    message: &'a str,
+    detail: &'a str,
 }
 
 #[derive(Serialize)]
@@ -78,14 +88,22 @@ struct Details<'a> {
     fields: BTreeMap<&'a str, &'a str>,
 }
 
-/// Renders a failure. `named_tenant`: the tenant id as the caller sent it.
-pub fn failure(failure: &Failure, request_id: &RequestId, named_tenant: Option<&str>) -> Response<ResponseBody> {
+/// Renders a failure. `named_tenant`: the tenant id as the caller sent it. `compatible`: with what older clients read.
+pub fn failure(
+    failure: &Failure,
+    request_id: &RequestId,
+    named_tenant: Option<&str>,
+    compatible: bool,
+) -> Response<ResponseBody> {
     let now = jiff::Timestamp::now();
     let fields = failure.fields.iter().map(|(field, message)| (field.as_str(), message.as_str())).collect();
+    let message = failure.message.as_deref().unwrap_or_else(|| message(failure.code, failure.reason));
+    let code = failure.code.as_str();
     let body = Envelope {
+        plain: compatible.then_some(Plain { code, message, detail: message }),
         error: ErrorBody {
-            code: failure.code.as_str(),
-            message: failure.message.as_deref().unwrap_or_else(|| message(failure.code, failure.reason)),
+            code,
+            message,
             details: Details { tenant_id: named_tenant, reason: failure.reason.map(Reason::as_str), fields },
             request_id: request_id.as_str(),
             timestamp: format!("{now:.0}"),
@@ -141,6 +159,7 @@ fn code_message(code: ErrorCode) -> &'static str {
         ErrorCode::InvoiceNotFound => "no such invoice",
         ErrorCode::TicketNotFound => "no such ticket",
         ErrorCode::ExportNotFound => "no such export",
+        ErrorCode::AlertNotFound => "no such alert",
         ErrorCode::RouteNotFound => "no such route",
         ErrorCode::TenantContextRequired => "name the tenant with X-Active-Tenant-Id",
         ErrorCode::TenantContextConflict => "the request names its tenant in contradicting or malformed ways",
@@ -170,7 +189,7 @@ mod tests {
     fn every_code_and_reason_has_an_envelope_and_a_message() {
         let id = RequestId::from_client("r-1").unwrap();
         for code in ErrorCode::ALL {
-            let response = failure(&Failure::new(*code, ""), &id, Some("t"));
+            let response = failure(&Failure::new(*code, ""), &id, Some("t"), false);
             assert_eq!(response.status().as_u16(), code.status());
             let ResponseBody::Full(Some(bytes)) = response.into_body() else { panic!("no body") };
             let body: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
@@ -180,10 +199,11 @@ mod tests {
             assert!(body["error"]["timestamp"].as_str().unwrap().ends_with('Z'));
         }
         for reason in Reason::ALL {
-            let response = failure(&Denial::new(ErrorCode::Forbidden, reason).into(), &id, None);
+            let response = failure(&Denial::new(ErrorCode::Forbidden, reason).into(), &id, None, true);
             let ResponseBody::Full(Some(bytes)) = response.into_body() else { panic!("no body") };
             let body: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
             assert_eq!(body["error"]["details"]["reason"], reason.as_str());
+            assert_eq!((&body["message"], &body["code"]), (&body["error"]["message"], &body["error"]["code"]));
         }
     }
 }

@@ -106,7 +106,7 @@ fn resource_type(path: &str) -> Option<Box<str>> {
     at_param.or(last)
 }
 
-/// A request with its rule.
+/// A request with its rule. Boxed on its way through the stages, each of which would move it otherwise.
 #[derive(Debug)]
 pub struct Routed {
     pub parts: Parts,
@@ -117,7 +117,7 @@ pub struct Routed {
 }
 
 /// Finds the rule. An unknown path, an unknown method and a tenant that cannot be one are refused here.
-pub fn find(worker: &Worker, trail: &mut Trail, request: Request<Incoming>) -> Result<Routed, Failure> {
+pub fn find(worker: &Worker, trail: &mut Trail, request: Request<Incoming>) -> Result<Box<Routed>, Failure> {
     let (parts, body) = request.into_parts();
     if parts.method == Method::CONNECT || parts.method == Method::TRACE {
         return Err(Failure::new(ErrorCode::MethodNotAllowed, "method"));
@@ -146,7 +146,7 @@ pub fn find(worker: &Worker, trail: &mut Trail, request: Request<Incoming>) -> R
                 }
             }
             trail.route = Some(Arc::clone(&route));
-            Ok(Routed { parts, body, route, path_tenant })
+            Ok(Box::new(Routed { parts, body, route, path_tenant }))
         }
         Found::MethodNotAllowed { allow } => {
             let mut failure = Failure::new(ErrorCode::MethodNotAllowed, "method");

@@ -5,6 +5,8 @@
 
 use std::rc::Rc;
 
+use http::HeaderName;
+
 use super::{
     flow::Trail,
     headers::{Single, single},
@@ -18,7 +20,7 @@ use crate::{
 };
 
 /// The header by which a client names the managed tenant.
-pub const ACTIVE_TENANT: &str = "x-active-tenant-id";
+pub const ACTIVE_TENANT: HeaderName = HeaderName::from_static("x-active-tenant-id");
 
 /// Where a request goes, before it is decided.
 #[derive(Debug)]

@@ -33,14 +33,14 @@ pub fn begin(
     trail: &Trail,
     mut response: Response<Incoming>,
     client: Option<OnUpgrade>,
-    ledger: Ledger,
+    ledger: Box<Ledger>,
     cut: Rc<Cut>,
     total: Option<Instant>,
 ) -> Response<ResponseBody> {
     let Some(client) = client else {
         let failure = Failure::new(ErrorCode::UpstreamError, "unasked_upgrade");
         ledger.fail(&failure);
-        return respond::failure(&failure, &trail.request_id, None);
+        return respond::failure(&failure, &trail.request_id, None, false);
     };
     let upstream = hyper::upgrade::on(&mut response);
     let (mut parts, _) = response.into_parts();
@@ -57,7 +57,7 @@ pub fn begin(
     Response::from_parts(parts, ResponseBody::Empty)
 }
 
-async fn run(client: OnUpgrade, upstream: OnUpgrade, ledger: Ledger, cut: Rc<Cut>, total: Option<Instant>) {
+async fn run(client: OnUpgrade, upstream: OnUpgrade, ledger: Box<Ledger>, cut: Rc<Cut>, total: Option<Instant>) {
     let agreed = tokio::time::timeout(AGREEMENT_TIMEOUT, async { tokio::try_join!(client, upstream) }).await;
     let sent = Cell::new(0u64);
     let aborted = match agreed {

@@ -37,7 +37,7 @@ pub struct Gateway {
     pub upstreams: Vec<Arc<Upstream>>,
     pub policies: Arc<Policies>,
     pub verifier: Arc<Verifier>,
-    pub keyring: Option<Keyring>,
+    pub keyring: Option<Arc<Keyring>>,
     pub directory: Arc<Directory>,
     pub journal: Arc<Journal>,
     pub limits: Limits,
@@ -99,7 +99,8 @@ impl Worker {
         self.sessions.borrow_mut().put(token, session.keys, Rc::clone(session));
     }
 
-    fn is_current(&self, session: &Session) -> bool {
+    /// Whether keys aside nothing has changed since the session was resolved.
+    pub fn is_current(&self, session: &Session) -> bool {
         session.epoch == self.gateway.directory.epoch()
             && session.policies == self.gateway.policies.current().generation()
     }

@@ -47,7 +47,7 @@ pub(super) fn days_ago(days: i64) -> String {
 }
 
 pub(super) fn customer_count(tenant: &str) -> u64 {
-    8 + Dice::new(tenant, "customers", 0).below(12)
+    if is_empty(tenant) { 0 } else { 8 + Dice::new(tenant, "customers", 0).below(12) }
 }
 
 pub(super) fn customer_id(tenant: &str, number: u64) -> Uuid {
@@ -74,56 +74,21 @@ pub(super) fn customer(tenant: &str, number: u64) -> Value {
     })
 }
 
-pub(super) fn invoice_count(tenant: &str) -> u64 {
-    15 + Dice::new(tenant, "invoices", 0).below(30)
+/// A tenant that has just begun: nothing of it yet.
+pub(super) fn is_empty(tenant: &str) -> bool {
+    tenant.contains("empty")
 }
 
-/// Amounts are whole minor units; number 0 is the newest invoice.
-pub(super) fn invoice(tenant: &str, number: u64) -> Value {
-    let mut dice = Dice::new(tenant, "invoice", number);
-    let id = dice.uuid();
-    let age = i64::try_from(number * 4 + dice.below(4)).unwrap_or(0);
-    let subtotal = 1_000 + dice.below(90_000);
-    let tax = subtotal * 75 / 1_000;
-    let total = subtotal + tax;
-    let status = match (dice.below(10), age) {
-        (0, _) => "draft",
-        (1, _) => "void",
-        (2, _) => "partially_paid",
-        (3..=5, _) => "open",
-        (_, 60..) => "paid",
-        _ => dice.pick(&["paid", "open"]),
-    };
-    let balance = match status {
-        "paid" | "void" => 0,
-        "partially_paid" => total / 2,
-        _ => total,
-    };
-    let payment_status = match status {
-        "paid" => "succeeded",
-        "partially_paid" => "processing",
-        _ => "pending",
-    };
-    let quantity = 1 + dice.below(3);
-    json!({
-        "tenant_id": tenant, "invoice_id": id, "invoice_number": format!("INV-{:06}", 1_000 - number.min(999)),
-        "idempotency_key": dice.uuid(), "created_by": "system", "customer_id": customer_id(tenant, dice.below(customer_count(tenant))),
-        "billing_email": "billing@example.net", "billing_address": {"line1": "1 Fibre Road", "city": "Lagos", "country": "NG"},
-        "issue_date": days_ago(age), "due_date": days_ago(age - 14), "currency": if dice.below(8) == 0 { "EUR" } else { "USD" },
-        "subtotal": subtotal, "tax_amount": tax, "discount_amount": 0, "total_amount": total,
-        "total_credits_applied": null, "remaining_balance": balance, "credit_applications": [],
-        "status": status, "payment_status": payment_status,
-        "line_items": [{
-            "line_item_id": dice.uuid(), "description": "Fibre 100 Mbit/s", "quantity": quantity,
-            "unit_price": subtotal / quantity, "total_price": subtotal, "product_id": "fibre-100", "subscription_id": null,
-            "tax_rate": 7.5, "tax_amount": tax, "discount_percentage": 0.0, "discount_amount": 0, "extra_data": {},
-        }],
-        "subscription_id": null, "proforma_invoice_id": null, "notes": null,
-        "internal_notes": "margin 40 %", "extra_data": {"ledger": "4711"},
-        "created_at": days_ago(age), "updated_at": days_ago(age),
-        "paid_at": if status == "paid" { Value::from(days_ago((age - 5).max(0))) } else { Value::Null },
-        "voided_at": if status == "void" { Value::from(days_ago(age)) } else { Value::Null },
-    })
+/// What the tenant charges in; one invoice in eight is in euros all the same.
+pub(super) fn currency(tenant: &str) -> &'static str {
+    if tenant.contains("tokyo") {
+        return "JPY";
+    }
+    match Dice::new(tenant, "currency", 0).below(9) {
+        0 => "JPY",
+        1 => "KWD",
+        _ => "USD",
+    }
 }
 
 /// The list item of payments: floats in major units, and no link to an invoice.
@@ -140,7 +105,7 @@ pub(super) fn payment(tenant: &str, number: u64) -> Value {
 }
 
 pub(super) fn subscriber_count(tenant: &str) -> u64 {
-    20 + Dice::new(tenant, "subscribers", 0).below(80)
+    if is_empty(tenant) { 0 } else { 20 + Dice::new(tenant, "subscribers", 0).below(80) }
 }
 
 pub(super) fn subscriber_id(tenant: &str, number: u64) -> String {
@@ -157,20 +122,25 @@ pub(super) fn subscriber(tenant: &str, number: u64) -> Value {
     })
 }
 
+pub(super) fn subscribers(tenant: &str) -> impl Iterator<Item = Value> {
+    (0..subscriber_count(tenant)).map(|number| subscriber(tenant, number))
+}
+
 pub(super) fn tenant_row(tenant: &str) -> Value {
     let mut dice = Dice::new(tenant, "tenant-row", 0);
     let slug: String =
         tenant.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let status = dice.pick(&["active", "active", "active", "trial"]);
     json!({
-        "id": tenant, "name": format!("ISP {tenant}"), "slug": slug, "domain": null, "email": "noc@example.net", "phone": null,
-        "status": dice.pick(&["active", "active", "active", "trial"]), "plan_type": dice.pick(&["starter", "professional", "enterprise"]),
-        "billing_cycle": "monthly", "billing_email": "billing@example.net", "trial_ends_at": null,
+        "id": tenant, "name": format!("ISP {tenant}"), "slug": slug, "domain": if dice.below(2) == 0 { Value::Null } else { format!("{slug}.example.net").into() }, "email": "noc@example.net", "phone": null,
+        "status": status, "plan_type": dice.pick(&["starter", "professional", "enterprise"]),
+        "billing_cycle": "monthly", "billing_email": "billing@example.net", "trial_ends_at": if status == "trial" { days_ago(-12).into() } else { Value::Null },
         "subscription_starts_at": days_ago(700), "subscription_ends_at": null, "max_users": 50,
         "max_api_calls_per_month": 100_000, "max_storage_gb": 100, "current_users": dice.below(50),
         "current_api_calls": dice.below(90_000), "current_storage_gb": as_float(dice.below(900)) / 10.0,
         "company_size": "11-50", "industry": "telecommunications", "country": "NG", "timezone": "Africa/Lagos",
         "logo_url": null, "primary_color": null, "features": {}, "settings": {"sla": "gold"}, "custom_metadata": {},
-        "created_at": days_ago(800), "updated_at": days_ago(2), "deleted_at": null, "is_trial": false, "is_active": true,
+        "created_at": days_ago(800), "updated_at": days_ago(2), "deleted_at": null, "is_trial": status == "trial", "is_active": true,
         "trial_expired": false, "has_exceeded_user_limit": false, "has_exceeded_api_limit": false, "has_exceeded_storage_limit": false,
     })
 }

@@ -4,8 +4,12 @@ use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    Shared, data,
-    reply::{Body, Call, detail, json_reply, method_not_allowed, not_found, ok, slash_redirect},
+    Shared,
+    control::Misbehave,
+    data,
+    invoices::Invoice,
+    network,
+    reply::{Body, Call, detail, json_reply, json_text, method_not_allowed, not_found, ok, slash_redirect},
     tickets,
 };
 
@@ -16,6 +20,11 @@ pub(super) async fn answer(shared: &Shared, call: Call) -> Response<Body> {
     if !call.request.uri().path().starts_with(shared.kind.base()) {
         return not_found();
     }
+    if shared.kind == super::Kind::Gen2
+        && let Err(refused) = call.agrees()
+    {
+        return refused;
+    }
     let segments = call.segments();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let answer = match segments.as_slice() {
@@ -23,22 +32,24 @@ pub(super) async fn answer(shared: &Shared, call: Call) -> Response<Body> {
         ["tickets"] | ["customers"] => Ok(slash_redirect(&call)),
         ["tickets", rest @ ..] => tickets::answer(&shared.tickets, rest, call).await,
         ["auth", rest @ ..] => super::platform::auth(rest, &call),
-        ["billing", "invoices", rest @ ..] => invoices(rest, call).await,
-        ["payments"] => payments(&call),
-        ["billing", "payments", "failed"] => failed_payments(&call),
+        ["tenants", ..] if shared.kind == super::Kind::Gen2 => return super::platform::answer(call).await,
+        ["billing", "invoices", rest @ ..] => invoices(shared, rest, call).await,
+        ["payments"] => payments(shared, &call),
+        ["billing", "payments", "failed"] => failed_payments(shared, &call),
         ["customers", rest @ ..] => customers(rest, &call),
         ["subscribers", "subscribers", rest @ ..] => subscribers(rest, &call),
-        ["metrics", "dashboard"] => dashboard(&call),
-        ["faults", rest @ ..] => faults(rest, &call),
+        ["metrics", "dashboard"] => dashboard(shared, &call),
+        ["radius", "analytics", "tenant", "usage"] => traffic(shared, &call),
+        ["faults", rest @ ..] => faults(shared, rest, &call),
         _ => Ok(not_found()),
     };
     answer.unwrap_or_else(|refused| refused)
 }
 
-async fn invoices(rest: &[&str], call: Call) -> Answer {
+async fn invoices(shared: &Shared, rest: &[&str], call: Call) -> Answer {
     let tenant = call.require_tenant()?;
     match (rest, call.method()) {
-        ([], &Method::GET | &Method::HEAD) => list_invoices(&tenant, &call),
+        ([], &Method::GET | &Method::HEAD) => list_invoices(shared, &tenant, &call),
         ([], &Method::POST) => {
             let mut body = call.json().await?;
             // Amounts that the client sends are kept as they are: whole minor units.
@@ -49,55 +60,76 @@ async fn invoices(rest: &[&str], call: Call) -> Answer {
         }
         ([], _) => Ok(method_not_allowed("GET, POST")),
         ([id], &Method::GET | &Method::HEAD) => {
-            let found = (0..data::invoice_count(&tenant)).map(|at| data::invoice(&tenant, at));
-            let found = found.into_iter().find(|row| row.get("invoice_id").and_then(Value::as_str) == Some(*id));
-            found.map(|row| ok(&row)).ok_or_else(|| detail(StatusCode::NOT_FOUND, "Invoice not found"))
+            let found = shared.shelf(&tenant).rows().find(|row| row.invoice_id.to_string() == *id);
+            found.map(|row| ok(&json!(row))).ok_or_else(|| detail(StatusCode::NOT_FOUND, "Invoice not found"))
         }
         ([_], _) => Ok(method_not_allowed("GET")),
         _ => Ok(not_found()),
     }
 }
 
-fn list_invoices(tenant: &str, call: &Call) -> Answer {
+#[derive(serde::Serialize)]
+struct InvoicePage {
+    total_count: u64,
+    invoices: Vec<Invoice>,
+    has_more: bool,
+}
+
+fn list_invoices(shared: &Shared, tenant: &str, call: &Call) -> Answer {
     let limit = call.number("limit", 100, 1..=1000)?;
     let offset = call.number("offset", 0, 0..=u64::MAX)?;
-    let keep = |row: &Value| {
-        let text = |key: &str| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let same = |name: &str| call.query(name).is_none_or(|wanted| text(name) == wanted);
+    let how = shared.control.of(tenant);
+    let same = |name: &str, value: &str| call.query(name).is_none_or(|wanted| wanted == value);
+    let keep = |row: &Invoice| {
         // Dates compare as text, inclusive, on the day that the invoice was issued.
-        let issued = text("issue_date");
-        let day = issued.get(..10).unwrap_or_default();
-        same("customer_id")
-            && same("status")
-            && same("payment_status")
+        let day = row.issue_date.get(..10).unwrap_or_default();
+        same("status", row.status)
+            && same("payment_status", row.payment_status)
+            && call.query("customer_id").is_none_or(|wanted| wanted == row.customer_id.to_string())
             && call.query("start_date").is_none_or(|from| day >= from.get(..10).unwrap_or(from))
             && call.query("end_date").is_none_or(|to| day <= to.get(..10).unwrap_or(to))
     };
-    let rows = (0..data::invoice_count(tenant)).map(|at| data::invoice(tenant, at)).filter(keep);
-    let mut page: Vec<Value> = rows
-        .skip(usize::try_from(offset).unwrap_or(usize::MAX))
-        .take(usize::try_from(limit + 1).unwrap_or(0))
-        .collect();
-    let has_more = page.len() as u64 > limit;
-    page.truncate(usize::try_from(limit).unwrap_or(0));
-    // The fault of this generation: the total is the size of the page.
-    Ok(ok(&json!({"total_count": page.len(), "invoices": page, "has_more": has_more})))
+    let filters = ["status", "payment_status", "customer_id", "start_date", "end_date"];
+    let is_filtered = filters.iter().any(|name| call.query(name).is_some());
+    let mut shelf = shared.shelf(tenant);
+    if how == Some(Misbehave::Zeros) {
+        // The exception inside is swallowed.
+        shelf.count = 0;
+    }
+    let skip = usize::try_from(offset).unwrap_or(usize::MAX);
+    let take = usize::try_from(limit).unwrap_or(0);
+    let (mut page, found): (Vec<Invoice>, u64) = if is_filtered {
+        let kept: Vec<Invoice> = shelf.rows().filter(keep).collect();
+        let found = kept.len() as u64;
+        (kept.into_iter().skip(skip).take(take).collect(), found)
+    } else {
+        let rows = offset.min(shelf.count)..shelf.count.min(offset.saturating_add(limit));
+        (rows.map(|number| shelf.row(number)).collect(), shelf.count)
+    };
+    if how == Some(Misbehave::ForeignRows) {
+        page.iter_mut().for_each(|row| row.tenant_id = "somebody-else".to_owned());
+    }
+    let has_more = found > offset.saturating_add(page.len() as u64);
+    // The fault of the older generation: the total is the size of the page.
+    let total_count = if shared.kind == super::Kind::Gen2 { found } else { page.len() as u64 };
+    let text = serde_json::to_string(&InvoicePage { invoices: page, total_count, has_more }).unwrap_or_default();
+    Ok(json_text(text))
 }
 
 /// Takes the tenant from the token alone; the header is ignored.
-fn payments(call: &Call) -> Answer {
+fn payments(shared: &Shared, call: &Call) -> Answer {
     let tenant = call.token_tenant()?;
     let limit = call.number("limit", 50, 1..=500)?;
     let offset = call.number("offset", 0, 0..=u64::MAX)?;
-    let count = data::invoice_count(&tenant);
+    let count = shared.payment_count(&tenant);
     let rows: Vec<Value> =
         (offset..count.min(offset.saturating_add(limit))).map(|at| data::payment(&tenant, at)).collect();
     Ok(ok(&json!({"payments": rows, "total_count": count, "limit": limit, "timestamp": jiff::Timestamp::now()})))
 }
 
-fn failed_payments(call: &Call) -> Answer {
+fn failed_payments(shared: &Shared, call: &Call) -> Answer {
     let tenant = call.token_tenant()?;
-    let rows = (0..data::invoice_count(&tenant)).map(|at| data::payment(&tenant, at));
+    let rows = (0..shared.payment_count(&tenant)).map(|at| data::payment(&tenant, at));
     let failed: Vec<Value> = rows.filter(|row| row.get("status") == Some(&json!("failed"))).collect();
     let total: f64 = failed.iter().filter_map(|row| row.get("amount")?.as_f64()).sum();
     Ok(ok(&json!({"count": failed.len(), "total_amount": total, "oldest_failure": null, "newest_failure": null})))
@@ -163,32 +195,58 @@ fn subscribers(rest: &[&str], call: &Call) -> Answer {
     }
 }
 
-fn dashboard(call: &Call) -> Answer {
+fn dashboard(shared: &Shared, call: &Call) -> Answer {
     let tenant = call.token_tenant()?;
-    let total = data::subscriber_count(&tenant);
-    let rows = || (0..total).map(|at| data::subscriber(&tenant, at));
-    let with = |status: &str| rows().filter(|row| row.get("status") == Some(&json!(status))).count();
-    let balances = (0..data::invoice_count(&tenant)).map(|at| data::invoice(&tenant, at));
-    let owed: u64 = balances.filter_map(|row| row.get("remaining_balance")?.as_u64()).sum();
-    Ok(ok(&json!({
+    if !call.has_permission("metrics.read") {
+        return Err(detail(StatusCode::FORBIDDEN, "Permission metrics.read required"));
+    }
+    Ok(ok(&dashboard_of(shared, &tenant)))
+}
+
+/// Adds up the service's own rows; amounts of all currencies together, as if each were hundredths.
+pub(super) fn dashboard_of(shared: &Shared, tenant: &str) -> Value {
+    let zero = shared.control.of(tenant) == Some(Misbehave::ZeroDashboard);
+    let with = |status: &str| match zero {
+        true => 0,
+        false => data::subscribers(tenant).filter(|row| row.get("status") == Some(&json!(status))).count(),
+    };
+    let total = if zero { 0 } else { data::subscriber_count(tenant) };
+    let shelf = shared.shelf(tenant);
+    let owed = || shelf.rows().filter(|row| !zero && row.status == "open");
+    let today = data::days_ago(30);
+    let sum = |late: bool| -> u64 {
+        let rows = owed().filter(|row| !late || row.due_date < today);
+        rows.map(|row| row.remaining_balance).sum()
+    };
+    let open = shared.tickets.count(tenant, &["open", "in_progress"]);
+    let mrr = data::as_float(total) * 31.5;
+    json!({
         "subscriber_metrics": {
             "total": total, "active": with("active"), "suspended": with("suspended"), "pending": with("pending"),
             "disconnected": 0, "terminated": 0, "quarantined": 0, "growth_this_month": 2, "churn_rate": 0.4, "arpu": 31.5,
         },
         "network_metrics": {"devices_online": 41, "devices_offline": 1},
         "support_metrics": {
-            "open_tickets": 3, "avg_response_time_minutes": 42.0, "avg_resolution_time_hours": 7.5, "sla_compliance_percent": 98.2,
+            "open_tickets": open, "avg_response_time_minutes": 42.0, "avg_resolution_time_hours": 7.5,
+            "sla_compliance_percent": 98.2,
         },
         "revenue_metrics": {
-            "mrr": data::as_float(total) * 31.5, "arr": data::as_float(total) * 378.0,
-            "outstanding_ar": data::as_float(owed) / 100.0, "overdue_30_days": data::as_float(owed) / 400.0,
+            "mrr": mrr, "arr": mrr * 12.0, "outstanding_ar": data::as_float(sum(false)) / 100.0,
+            "overdue_30_days": data::as_float(sum(true)) / 100.0,
         },
         "timestamp": jiff::Timestamp::now(), "cache_ttl_seconds": 300,
-    })))
+    })
+}
+
+/// Takes the tenant from the token; both dates are required.
+fn traffic(shared: &Shared, call: &Call) -> Answer {
+    let tenant = call.token_tenant()?;
+    let (from, to) = (call.moment("start_date")?, call.moment("end_date")?);
+    Ok(ok(&network::traffic(&tenant, shared.whose(&tenant), from, to)))
 }
 
 /// Takes the tenant from the context, and wants the token to agree and to be an admin's.
-fn faults(rest: &[&str], call: &Call) -> Answer {
+fn faults(shared: &Shared, rest: &[&str], call: &Call) -> Answer {
     let tenant = call.require_tenant()?;
     if call.token_tenant()? != tenant || !call.has_role(&["tenant_admin", "admin"]) {
         return Err(detail(StatusCode::FORBIDDEN, "Tenant administrator role required"));
@@ -210,17 +268,22 @@ fn faults(rest: &[&str], call: &Call) -> Answer {
             Ok(ok(&alarms.into()))
         }
         ["sla-breaches"] => {
-            let breaches: Vec<Value> = (0..dice.below(4))
-                .map(|_| {
-                    json!({
-                        "id": dice.uuid(), "tenant_id": tenant, "breach_type": "availability", "severity": "high",
-                        "detected_at": data::days_ago(9), "duration_minutes": 30 + dice.below(90), "target_value": 99.9,
-                        "actual_value": 99.2, "deviation_percent": 0.7, "resolved": true, "resolved_at": data::days_ago(8),
-                        "credit_amount": 12.5, "created_at": data::days_ago(9),
-                    })
-                })
-                .collect();
-            Ok(ok(&breaches.into()))
+            let rows = network::breaches(&tenant, shared.whose(&tenant)).into_iter();
+            let wanted = call.query("resolved").map(|text| json!(text == "true"));
+            let rows = rows.filter(|row| wanted.is_none() || row.get("resolved") == wanted.as_ref());
+            Ok(ok(&rows.collect()))
+        }
+        ["sla", "compliance"] => {
+            let from = call.moment("from_date")?;
+            let to = match call.query("to_date") {
+                Some(_) => call.moment("to_date")?,
+                None => data::today().at(23, 59, 59, 0),
+            };
+            let target = call.query("target_percentage").and_then(|text| text.parse().ok()).unwrap_or(99.9);
+            let whole_last = shared.kind == super::Kind::Gen2;
+            let rows = network::compliance(&tenant, from, to, target, whole_last);
+            let rows = rows.map_err(|()| detail(StatusCode::BAD_REQUEST, "Date range cannot exceed 90 days"))?;
+            Ok(ok(&rows.into()))
         }
         ["sla", "rollup-stats"] => {
             let days = call.number("days", 30, 1..=90)?;

@@ -1,4 +1,5 @@
-//! Sample upstreams: two small services that behave like the ones linkgate stands before, faults included.
+//! Sample upstreams: small services that behave like the ones linkgate stands before, in both generations, faults
+//! included.
 //!
 //! Used by `linkgate demo` and by the tests; left out of builds without the feature `demo`. They copy habits, not
 //! features: money in minor units, tickets as a bare array, a redirect where the trailing slash is missing, internal
@@ -11,16 +12,19 @@
 
 #![expect(clippy::result_large_err, reason = "a refusal is an answer too, and samples need no speed")]
 
+mod control;
 mod data;
+mod invoices;
 mod isp;
+mod network;
 mod platform;
 mod reply;
 mod tickets;
 mod tools;
+mod truth;
 mod websocket;
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     sync::{
         Arc,
@@ -37,6 +41,9 @@ use tokio::{
 
 use reply::{Body, Call};
 
+pub use control::Misbehave;
+pub use truth::Truth;
+
 /// Most connections served at once; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 20_000;
 
@@ -47,6 +54,8 @@ pub enum Kind {
     Isp,
     /// Tenants and log-in under `/api/platform/v1`.
     Platform,
+    /// The newer generation: all of it in one service, under `/api/v1`.
+    Gen2,
 }
 
 impl Kind {
@@ -55,6 +64,7 @@ impl Kind {
         match self {
             Self::Isp => "/api/isp/v1",
             Self::Platform => "/api/platform/v1",
+            Self::Gen2 => "/api/v1",
         }
     }
 }
@@ -63,7 +73,7 @@ impl Kind {
 #[derive(Debug)]
 pub struct Handle {
     address: SocketAddr,
-    requests: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     task: AbortHandle,
 }
 
@@ -79,7 +89,22 @@ impl Handle {
 
     /// Requests that reached it so far: what a refused request must not raise.
     pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::SeqCst)
+        self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    /// From now on the service fails this tenant; `None`: no longer.
+    pub fn misbehave(&self, tenant: &str, how: impl Into<Option<Misbehave>>) {
+        self.shared.control.misbehave(tenant, how.into());
+    }
+
+    /// Every answer takes at least so long.
+    pub fn set_latency(&self, latency: std::time::Duration) {
+        self.shared.control.set_latency(latency);
+    }
+
+    /// Every tenant has so many invoices; `None`: as many as by default.
+    pub fn set_invoices_per_tenant(&self, count: impl Into<Option<u64>>) {
+        self.shared.control.set_invoices(count.into());
     }
 }
 
@@ -93,17 +118,42 @@ impl Drop for Handle {
 #[derive(Debug)]
 struct Shared {
     kind: Kind,
-    requests: Arc<AtomicU64>,
+    requests: AtomicU64,
     tickets: tickets::Book,
+    control: control::Control,
+}
+
+impl Shared {
+    /// The invoices of a tenant.
+    fn shelf<'t>(&self, tenant: &'t str) -> invoices::Shelf<'t> {
+        invoices::Shelf {
+            tenant,
+            count: self.control.invoices().unwrap_or_else(|| invoices::count(tenant)),
+            offset: if self.kind == Kind::Gen2 { "+00:00" } else { "" },
+        }
+    }
+
+    fn payment_count(&self, tenant: &str) -> u64 {
+        if self.control.of(tenant) == Some(Misbehave::Zeros) { 0 } else { invoices::count(tenant) }
+    }
+
+    /// Whose a row says it is.
+    fn whose<'t>(&self, tenant: &'t str) -> &'t str {
+        if self.control.of(tenant) == Some(Misbehave::ForeignRows) { "somebody-else" } else { tenant }
+    }
 }
 
 /// Serves on the listener, on the current tokio runtime, until the handle is dropped.
 pub fn start(kind: Kind, listener: TcpListener) -> std::io::Result<Handle> {
     let address = listener.local_addr()?;
-    let requests = Arc::new(AtomicU64::new(0));
-    let shared = Arc::new(Shared { kind, requests: Arc::clone(&requests), tickets: tickets::Book::default() });
-    let task = tokio::spawn(accept(listener, shared)).abort_handle();
-    Ok(Handle { address, requests, task })
+    let shared = Arc::new(Shared {
+        kind,
+        requests: AtomicU64::new(0),
+        tickets: tickets::Book::default(),
+        control: control::Control::default(),
+    });
+    let task = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
+    Ok(Handle { address, shared, task })
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -134,19 +184,35 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> std::io::Result<Response<Body>> {
     shared.requests.fetch_add(1, Ordering::SeqCst);
     let call = Call::new(request, shared.kind.base());
     let correlation = call.correlation_id();
     let mut response = match tools::answer(call).await {
         Ok(response) => response,
-        Err(call) => match shared.kind {
-            Kind::Isp => isp::answer(&shared, call).await,
-            Kind::Platform => platform::answer(call).await,
-        },
+        Err(call) => answer(&shared, call).await?,
     };
     if let Ok(value) = correlation.try_into() {
         response.headers_mut().insert("x-correlation-id", value);
     }
+    Ok(response)
+}
+
+async fn answer(shared: &Shared, call: Call) -> std::io::Result<Response<Body>> {
+    let latency = shared.control.latency();
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
+    }
+    let how = call.tenant().and_then(|tenant| shared.control.of(&tenant));
+    if let Some(how) = how
+        && let Some(instead) = control::instead(how, call.path()).await
+    {
+        return instead;
+    }
+    let response = match shared.kind {
+        Kind::Isp => isp::answer(shared, call).await,
+        Kind::Platform => platform::answer(call).await,
+        Kind::Gen2 => reply::enveloped(isp::answer(shared, call).await),
+    };
     Ok(response)
 }

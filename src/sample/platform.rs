@@ -10,7 +10,8 @@ use super::{
 };
 
 pub(super) async fn answer(call: Call) -> Response<Body> {
-    if !call.request.uri().path().starts_with(super::Kind::Platform.base()) {
+    let bases = [super::Kind::Platform.base(), super::Kind::Gen2.base()];
+    if !bases.iter().any(|base| call.request.uri().path().starts_with(base)) {
         return not_found();
     }
     let segments = call.segments();

@@ -89,6 +89,30 @@ impl Call {
         claim.ok_or_else(|| detail(StatusCode::UNAUTHORIZED, "Not authenticated"))
     }
 
+    /// The check of the newer generation: a token with `iss` and `aud`, and a header that agrees with it.
+    pub(super) fn agrees(&self) -> Result<(), Response<Body>> {
+        let own = self.token_tenant()?;
+        if self.claim("iss").is_none() || self.claim("aud").is_none() {
+            return Err(detail(StatusCode::UNAUTHORIZED, "Invalid token"));
+        }
+        let managed = self.claim("managed_tenant_ids");
+        let managed = managed.as_ref().and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let tenant = self.require_tenant()?;
+        if own == tenant || managed.into_iter().any(|one| one == tenant) {
+            Ok(())
+        } else {
+            Err(detail(StatusCode::FORBIDDEN, "Tenant access denied"))
+        }
+    }
+
+    /// A required moment of the query.
+    pub(super) fn moment(&self, name: &str) -> Result<jiff::civil::DateTime, Response<Body>> {
+        self.query(name).and_then(super::network::moment).ok_or_else(|| {
+            let problem = json!({"type": "missing", "loc": ["query", name], "msg": "Field required"});
+            json_reply(StatusCode::UNPROCESSABLE_ENTITY, &json!({"detail": [problem]}))
+        })
+    }
+
     /// A claim of the bearer token. The signature is not checked: these are samples.
     pub(super) fn claim(&self, name: &str) -> Option<Value> {
         let value = self.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
@@ -131,6 +155,13 @@ pub(super) fn json_reply(status: StatusCode, value: &Value) -> Response<Body> {
     response
 }
 
+/// JSON that is written already.
+pub(super) fn json_text(text: String) -> Response<Body> {
+    let mut response = Response::new(full(text));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
 pub(super) fn ok(value: &Value) -> Response<Body> {
     json_reply(StatusCode::OK, value)
 }
@@ -138,6 +169,24 @@ pub(super) fn ok(value: &Value) -> Response<Body> {
 /// The error envelope of the combined app: `{"detail": ...}`.
 pub(super) fn detail(status: StatusCode, text: &str) -> Response<Body> {
     json_reply(status, &json!({"detail": text}))
+}
+
+/// The newer generation has an error object of its own, whatever went wrong.
+pub(super) fn enveloped(response: Response<Body>) -> Response<Body> {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return response;
+    }
+    let text = status.canonical_reason().unwrap_or("Error");
+    json_reply(
+        status,
+        &json!({
+            "error_code": format!("HTTP_{}", status.as_u16()), "message": text, "user_message": text,
+            "correlation_id": format!("err_{}", uuid::Uuid::new_v4().simple()), "timestamp": jiff::Timestamp::now(),
+            "status": status.as_u16(), "severity": "low", "category": "unknown", "retryable": false, "details": {},
+            "detail": text,
+        }),
+    )
 }
 
 pub(super) fn not_found() -> Response<Body> {

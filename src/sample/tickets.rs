@@ -19,6 +19,25 @@ const MAX_TENANTS: usize = 2_000;
 /// Most tickets kept of one tenant; beyond it the oldest goes.
 const MAX_TICKETS: usize = 500;
 
+/// The 15 kinds of tickets.
+const TYPES: [&str; 15] = [
+    "general_inquiry",
+    "billing_issue",
+    "technical_support",
+    "outage_report",
+    "connectivity_issue",
+    "installation_request",
+    "equipment_issue",
+    "speed_issue",
+    "service_upgrade",
+    "service_downgrade",
+    "cancellation_request",
+    "relocation_request",
+    "complaint",
+    "network_issue",
+    "feature_request",
+];
+
 type Row = Map<String, Value>;
 
 /// The tickets of all tenants that were asked for, newest first.
@@ -29,6 +48,16 @@ impl Book {
     /// A panic elsewhere leaves rows whole: each change is one push or one insert.
     fn open(&self) -> MutexGuard<'_, HashMap<String, Vec<Row>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All of one tenant, newest first.
+    pub(super) fn all(&self, tenant: &str) -> Vec<Value> {
+        self.with(tenant, |rows| rows.iter().cloned().map(Value::Object).collect())
+    }
+
+    /// How many have one of these states.
+    pub(super) fn count(&self, tenant: &str, states: &[&str]) -> usize {
+        self.with(tenant, |rows| rows.iter().filter(|row| states.contains(&text(row, "status"))).count())
     }
 
     /// Works on the tickets of one tenant.
@@ -98,6 +127,15 @@ async fn create(book: &Book, context: String, call: Call) -> Answer {
     if !(3..=255).contains(&subject.chars().count()) || !body.contains_key("message") {
         return Err(detail(StatusCode::UNPROCESSABLE_ENTITY, "subject and message are required"));
     }
+    // Whoever is neither a known partner user nor a customer counts as the tenant's staff, and staff cannot address itself.
+    match body.get("target_type").and_then(Value::as_str) {
+        None => return Err(detail(StatusCode::UNPROCESSABLE_ENTITY, "target_type is required")),
+        Some("partner" | "platform") => {}
+        Some(_) => return Err(detail(StatusCode::BAD_REQUEST, "Tenant actors can target partner or platform only")),
+    }
+    if body.get("ticket_type").is_some_and(|word| !word.as_str().is_some_and(|word| TYPES.contains(&word))) {
+        return Err(detail(StatusCode::UNPROCESSABLE_ENTITY, "Unknown ticket_type"));
+    }
     // The fault that routes defend against by refusing the field: any tenant may be named here.
     let tenant = body.get("tenant_id").and_then(Value::as_str).map_or(context, str::to_owned);
     let id = uuid::Uuid::new_v4();
@@ -106,6 +144,9 @@ async fn create(book: &Book, context: String, call: Call) -> Answer {
         if let Some(value) = body.get(key) {
             row.insert(key.to_owned(), value.clone());
         }
+    }
+    if let Some(metadata) = body.get("metadata") {
+        row.insert("context".into(), metadata.clone());
     }
     let message = body.get("message").cloned().unwrap_or_default();
     row.insert("messages".into(), json!([message_row(&id.to_string(), &message, &created_by)]));
@@ -119,6 +160,10 @@ async fn create(book: &Book, context: String, call: Call) -> Answer {
 
 async fn patch(book: &Book, tenant: &str, id: &str, call: Call) -> Answer {
     let body = call.json().await?;
+    let states = ["open", "in_progress", "waiting", "resolved", "closed"];
+    if body.get("status").is_some_and(|word| !word.as_str().is_some_and(|word| states.contains(&word))) {
+        return Err(detail(StatusCode::UNPROCESSABLE_ENTITY, "Unknown status"));
+    }
     let known = ["status", "priority", "assigned_to_user_id", "ticket_type", "service_address", "escalation_level"];
     let changed = book.with(tenant, |rows| {
         let row = rows.iter_mut().find(|row| text(row, "id") == id)?;
@@ -183,7 +228,7 @@ fn message_row(ticket: &str, body: &Value, sender: &Value) -> Value {
 }
 
 fn first_tickets(tenant: &str) -> Vec<Row> {
-    let count = 4 + Dice::new(tenant, "tickets", 0).below(8);
+    let count = if data::is_empty(tenant) { 0 } else { 4 + Dice::new(tenant, "tickets", 0).below(8) };
     (0..count)
         .map(|number| {
             let mut dice = Dice::new(tenant, "ticket", number);
@@ -199,8 +244,21 @@ fn first_tickets(tenant: &str) -> Vec<Row> {
                 "customer_id".into(),
                 json!(data::customer_id(tenant, dice.below(data::customer_count(tenant)))),
             );
-            row.insert("created_at".into(), data::days_ago(age).into());
+            row.insert("ticket_type".into(), dice.pick(&TYPES).into());
+            row.insert("created_at".into(), data::days_ago(age + 1).into());
             row.insert("updated_at".into(), data::days_ago(age).into());
+            if dice.below(2) == 0 {
+                row.insert("assigned_to_user_id".into(), json!(dice.uuid()));
+                row.insert("last_response_at".into(), data::days_ago(age).into());
+            }
+            if dice.below(3) == 0 {
+                row.insert("sla_due_date".into(), data::days_ago(age).into());
+                row.insert("sla_breached".into(), (status == "open" || dice.below(2) == 0).into());
+            }
+            if matches!(status, "resolved" | "closed") {
+                row.insert("resolution_time_minutes".into(), (30 + dice.below(1_400)).into());
+            }
+            row.insert("messages".into(), json!([message_row(&id, &subject.into(), &Value::Null)]));
             row
         })
         .collect()

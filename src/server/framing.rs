@@ -55,6 +55,10 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
+/// The line has three words and the last is no version of HTTP: whoever sends it speaks something else, such as a broken
+/// HTTP/2 preface, and would not understand an answer.
+pub(super) const NOT_HTTP: Inexact = Inexact("not HTTP");
+
 /// Returns whether the version is 1.0.
 fn check_request_line(line: &[u8]) -> Result<bool, Inexact> {
     let mut parts = line.split(|byte| *byte == b' ');
@@ -74,7 +78,8 @@ fn check_request_line(line: &[u8]) -> Result<bool, Inexact> {
     match version {
         b"HTTP/1.1" => Ok(false),
         b"HTTP/1.0" => Ok(true),
-        _ => Err(Inexact("unknown HTTP version")),
+        other if other.starts_with(b"HTTP/") => Err(Inexact("unknown HTTP version")),
+        _ => Err(NOT_HTTP),
     }
 }
 

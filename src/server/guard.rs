@@ -16,7 +16,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use uuid::Uuid;
 
-use super::framing::{BodyFraming, Chunks, Inexact, check_head};
+use super::framing::{BodyFraming, Chunks, Inexact, NOT_HTTP, check_head};
 
 /// Path of the request that stands for a refused one; nobody outside this process can know it.
 static REFUSED_PATH: LazyLock<String> = LazyLock::new(|| format!("/{}", Uuid::new_v4().simple()));
@@ -51,6 +51,8 @@ pub struct Guarded<T> {
     scanned: usize,
     state: State,
     upgrade_follows: bool,
+    /// A good head has come: answers are owed, in order.
+    began: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +69,17 @@ enum State {
 impl<T> Guarded<T> {
     /// `first`: bytes already read from the socket.
     pub fn new(io: T, first: Vec<u8>, limits: HeadLimits) -> Self {
-        Self { io, limits, buffer: first, start: 0, checked: 0, scanned: 0, state: State::Head, upgrade_follows: false }
+        Self {
+            io,
+            limits,
+            buffer: first,
+            start: 0,
+            checked: 0,
+            scanned: 0,
+            state: State::Head,
+            upgrade_follows: false,
+            began: false,
+        }
     }
 
     /// Moves `checked` on as far as the bytes at hand allow.
@@ -96,7 +108,7 @@ impl<T> Guarded<T> {
                     }
                 }
                 State::Head => {
-                    if !self.check_one_head() {
+                    if !self.check_one_head()? {
                         return Ok(());
                     }
                 }
@@ -109,15 +121,16 @@ impl<T> Guarded<T> {
         self.scanned = self.checked;
     }
 
-    /// `false`: more bytes are needed.
-    fn check_one_head(&mut self) -> bool {
+    /// `false`: more bytes are needed. An error closes the connection without an answer.
+    fn check_one_head(&mut self) -> io::Result<bool> {
         match self.complete_head() {
-            Ok(None) => false,
+            Ok(None) => Ok(false),
             Ok(Some(end)) => {
                 let head = self.buffer.get(self.checked..end).unwrap_or_default();
                 match check_head(head, self.limits.count) {
                     Ok(framing) => {
                         self.checked = end;
+                        self.began = true;
                         self.upgrade_follows = framing.upgrade;
                         match framing.body {
                             BodyFraming::None => self.next_message(),
@@ -125,13 +138,14 @@ impl<T> Guarded<T> {
                             BodyFraming::Chunked => self.state = State::Chunked(Chunks::default()),
                         }
                     }
+                    Err(NOT_HTTP) if !self.began => return Err(io::Error::new(io::ErrorKind::InvalidData, NOT_HTTP.0)),
                     Err(inexact) => self.refuse(inexact),
                 }
-                true
+                Ok(true)
             }
             Err(inexact) => {
                 self.refuse(inexact);
-                true
+                Ok(true)
             }
         }
     }

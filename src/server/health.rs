@@ -11,6 +11,8 @@ use prometheus::{Encoder, Registry, TextEncoder};
 use serde::Serialize;
 use tokio::{net::TcpListener, sync::Semaphore};
 
+use super::docs::Docs;
+
 /// Scrapers and probes at once; above it connections wait.
 const MAX_CONNECTIONS: usize = 64;
 const HEADER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -37,6 +39,8 @@ pub struct Health {
     pub readiness: Readiness,
     pub refresh: Refresh,
     pub registry: Registry,
+    /// `None`: not shown.
+    pub docs: Option<Docs>,
 }
 
 impl std::fmt::Debug for Health {
@@ -85,7 +89,11 @@ fn answer(health: &Health, request: &Request<Incoming>) -> Response<Full<Bytes>>
         "/readyz" => ready(health),
         "/metrics" => metrics(health),
         "/version" => json(StatusCode::OK, &Build::this()),
-        _ => text(StatusCode::NOT_FOUND, "try /healthz, /readyz, /metrics or /version\n"),
+        other => health
+            .docs
+            .as_ref()
+            .and_then(|docs| docs.page(other))
+            .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "try /healthz, /readyz, /metrics or /version\n")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Floor 5: listeners and workers: from sockets to requests.
 //!
 //! `workers` accepts and spreads, `connection` serves one client, `framing` and `guard` let only exact HTTP/1 through.
-//! `health` is a listener of its own. TLS will wrap the socket that `connection` is given.
+//! `health` is a listener of its own, and can show the `docs` of the consolidated API. TLS will wrap the socket that `connection` is given.
 
 pub mod workers;
 
@@ -10,4 +10,5 @@ pub mod framing;
 pub mod guard;
 pub mod prefixed;
 
+pub mod docs;
 pub mod health;

@@ -5,7 +5,7 @@
 use uuid::Uuid;
 
 use super::{Database, StoreError, sql::composed};
-use crate::domain::{Millis, PartnerId, TenantId};
+use crate::domain::{LinkRole, Millis, PartnerId, TenantId};
 
 /// How much to make.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Fill {
     pub tenants: u32,
     /// Issuer of the one user that each partner gets, `sub` being `user-<n>`.
     pub issuer: String,
+    /// Role of every link.
+    pub role: LinkRole,
 }
 
 /// The id of partner `n` of a fill.
@@ -28,7 +30,7 @@ pub fn tenant_id(n: u32) -> Option<TenantId> {
     TenantId::new(&format!("tenant-{n}")).ok()
 }
 
-/// Fills an empty, migrated database. Partner `p` has its `i`-th link to tenant `(p + i) % tenants`, role `msp_billing`.
+/// Fills an empty, migrated database. Partner `p` has its `i`-th link to tenant `(p + i) % tenants`.
 pub async fn fill(db: &Database, fill: &Fill) -> Result<(), StoreError> {
     let mut tx = db.begin_write().await?;
     let postgres = tx.conn().is_postgres();
@@ -48,6 +50,7 @@ pub async fn fill(db: &Database, fill: &Fill) -> Result<(), StoreError> {
             "(WITH RECURSIVE s (n) AS (SELECT CAST(0 AS BIGINT) UNION ALL SELECT n + 1 FROM s WHERE n + 1 < {most}) SELECT n FROM s)"
         )
     };
+    let role = fill.role;
     let (partners, links, tenants) =
         (i64::from(fill.partners), i64::from(fill.links_per_partner), i64::from(fill.tenants));
     let now = Millis::now().0;
@@ -77,7 +80,7 @@ pub async fn fill(db: &Database, fill: &Fill) -> Result<(), StoreError> {
             "INSERT INTO partner_tenant_links (id, partner_id, managed_tenant_id, partner_tenant_id, access_role, \
              relationship_type, start_date, is_active, notify_on_sla_breach, notify_on_billing_threshold, approval, \
              require_mfa, created_at, updated_at, created_by, updated_by) \
-             SELECT {}, {partner}, 'tenant-' || ((p.n + l.n) % $3), 'home-' || p.n, 'msp_billing', 'msp_managed', \
+             SELECT {}, {partner}, 'tenant-' || ((p.n + l.n) % $3), 'home-' || p.n, '{role}', 'msp_managed', \
              $4, TRUE, FALSE, FALSE, 'approved', FALSE, $4, $4, 'bulk', 'bulk' FROM {} AS p CROSS JOIN {} AS l",
             uuid("6c6b6c6b-0000-4000-8000-", "p.n * $2 + l.n"),
             series("$1"),

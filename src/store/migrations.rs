@@ -14,14 +14,19 @@ use super::StoreError;
 
 const SQLITE: &[(i64, &str, &str)] = &[
     (1, "store", include_str!("../../migrations/sqlite/0001_store.sql")),
-    (3, "portal writes", include_str!("../../migrations/sqlite/0003_portal_writes.sql")),
+    (4, "portal alerts", include_str!("../../migrations/sqlite/0004_portal_alerts.sql")),
+    (5, "portal writes", include_str!("../../migrations/sqlite/0005_portal_writes.sql")),
 ];
-const SQLITE_AUDIT: &[(i64, &str, &str)] =
-    &[(1, "audit index", include_str!("../../migrations/sqlite/0001_audit_index.sql"))];
+const SQLITE_AUDIT: &[(i64, &str, &str)] = &[
+    (1, "audit index", include_str!("../../migrations/sqlite/0001_audit_index.sql")),
+    (2, "audit chunks", include_str!("../../migrations/sqlite/0002_audit_chunks.sql")),
+];
 const POSTGRES: &[(i64, &str, &str)] = &[
     (1, "store", include_str!("../../migrations/postgres/0001_store.sql")),
     (2, "audit index", include_str!("../../migrations/postgres/0002_audit_index.sql")),
-    (3, "portal writes", include_str!("../../migrations/postgres/0003_portal_writes.sql")),
+    (3, "audit chunks", include_str!("../../migrations/postgres/0003_audit_chunks.sql")),
+    (4, "portal alerts", include_str!("../../migrations/postgres/0004_portal_alerts.sql")),
+    (5, "portal writes", include_str!("../../migrations/postgres/0005_portal_writes.sql")),
 ];
 
 fn migrator(files: &[(i64, &'static str, &'static str)]) -> Migrator {

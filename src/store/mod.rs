@@ -18,9 +18,16 @@ mod records;
 
 pub mod admin;
 
+mod alert_life;
+pub mod alerts;
+pub mod deliveries;
+pub mod events;
+
+mod audit_chunks;
 mod audit_index;
-mod audit_lots;
+mod audit_lines;
 mod audit_query;
+mod audit_terms;
 mod outbox;
 
 mod changes;
@@ -37,6 +44,8 @@ mod tenant_links;
 pub mod bulk;
 
 pub use admin::{Actor, Admin, Change, Touch, Written};
+pub use alert_life::{Applied, Evaluation, Finding};
+pub use alerts::{AlertKind, AlertRecord, AlertStatus, AlertStore};
 pub use audit_index::AuditStore;
 pub use database::Database;
 pub use directory::{Directory, LinksUnavailable, LoadHook, Reading};

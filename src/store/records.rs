@@ -46,7 +46,7 @@ impl Stamps {
         }
     }
 
-    fn read(row: &Row) -> Result<Self, sqlx::Error> {
+    pub(crate) fn read(row: &Row) -> Result<Self, sqlx::Error> {
         Ok(Self {
             version: row.int("version")?,
             created_at: Millis(row.int("created_at")?),

@@ -6,5 +6,8 @@ pub mod table;
 
 pub mod pool;
 
+pub mod shared;
+
 pub use pool::{Lease, Pool, SendError};
+pub use shared::{SharedLease, SharedPool, Unanswered};
 pub use table::{InFlight, Upstream};

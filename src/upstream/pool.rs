@@ -98,7 +98,7 @@ where
         &self,
         origin: &Origin,
         settings: &UpstreamSettings,
-        mut request: Request<B>,
+        mut request: Box<Request<B>>,
         retry: bool,
     ) -> Result<(Response<Incoming>, Lease<B>), SendError> {
         loop {
@@ -110,15 +110,16 @@ where
                     }
                     (sender, true)
                 }
-                None => (connect(origin, settings).await?, false),
+                // Boxed: room for it would be moved with every request that needs none.
+                None => (Box::pin(connect(origin, settings)).await?, false),
             };
-            match sender.try_send_request(request).await {
+            match sender.try_send_request(*request).await {
                 Ok(response) => {
                     let lease = Lease { sender, pool: self.clone(), origin: origin.clone(), keep: settings.pool_idle };
                     return Ok((response, lease));
                 }
                 Err(mut refused) => match refused.take_message() {
-                    Some(unsent) if reused && retry => request = unsent,
+                    Some(unsent) if reused && retry => *request = unsent,
                     _ => return Err(SendError::Exchange(refused.into_error())),
                 },
             }

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use clap::Parser;
 use linkgate::{
-    audit::{ChainHead, ChainHeads, ChainId, Durability, IndexUnavailable, Record, RecordFilter, RecordSource, scan},
+    audit::{
+        ChainHead, ChainHeads, ChainId, Durability, IndexUnavailable, JournalError, Record, RecordFilter, RecordSource,
+        scan,
+    },
     cli::{
         audit::{self, AuditArgs},
         explain::{self, ExplainArgs},
@@ -108,6 +111,35 @@ async fn export_filters_and_writes_one_line_a_record() {
     assert!(export(&["--partner", "00000000-0000-0000-0000-000000000001"]).await.is_empty());
     let newest = scan::newest(dir.path(), &RecordFilter { offset: 1, ..RecordFilter::default() }, 2).unwrap();
     assert_eq!(newest.iter().map(|record| record.id).collect::<Vec<_>>(), [ids[4], ids[3]]);
+}
+
+/// An index whose journal is somewhere else.
+struct Lost;
+
+impl RecordSource for Lost {
+    async fn query(&self, _: &RecordFilter) -> Result<Vec<Record>, IndexUnavailable> {
+        let (path, source) = ("/lost/segment".into(), std::io::Error::other("no such disk"));
+        let source = JournalError::Io { act: "read", path, source };
+        Err(IndexUnavailable::Journal { dir: "/lost".into(), source })
+    }
+}
+
+impl ChainHeads for Lost {
+    async fn head(&self, _: ChainId) -> Result<Option<ChainHead>, IndexUnavailable> {
+        Ok(None)
+    }
+}
+
+#[tokio::test]
+async fn a_query_names_the_folder_that_it_cannot_read() {
+    let dir = folder();
+    let Command::Audit(args) = Command::try_parse_from(["linkgate", "audit", "query"]).unwrap() else { panic!() };
+    let console = Console { json: true, yes: false };
+    let failure = audit::run(args, &settings(dir.path()), Some(&Lost), &console).await.unwrap_err();
+    assert_eq!(failure.exit, Exit::Failed);
+    for part in ["`/lost`", "audit.dir", "/lost/segment", "no such disk"] {
+        assert!(failure.message.contains(part), "{}", failure.message);
+    }
 }
 
 #[tokio::test]

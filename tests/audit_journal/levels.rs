@@ -3,8 +3,11 @@
 use std::{
     future::Future,
     pin::pin,
-    sync::atomic::Ordering::SeqCst,
-    task::{Context, Poll, Waker},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -18,17 +21,32 @@ use linkgate::{
 
 use crate::support::*;
 
-/// Without a runtime, on the first poll, and in the file when it returns.
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Woken(AtomicU32);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+/// Without a runtime, on the second poll, for which it asks itself, and in the file when it returns.
 #[test]
 fn os_is_written_by_the_calling_thread() {
     let dir = folder();
-    let journal = open(dir.path());
+    let mut slow = settings(dir.path());
+    slow.flush_interval = Duration::from_secs(3600);
+    let journal = Journal::open(slow).unwrap().0;
     let id = DecisionId::generate();
     let opening = opening(id);
     let mut admission = pin!(journal.admit(&opening, Durability::Os));
-    let Poll::Ready(record) = admission.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
-        panic!("it waits")
-    };
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut context = Context::from_waker(&waker);
+    assert!(admission.as_mut().poll(&mut context).is_pending());
+    assert_eq!(woken.0.load(SeqCst), 1);
+    let Poll::Ready(record) = admission.as_mut().poll(&mut context) else { panic!("it waits") };
     let record = record.unwrap();
     let last = lines(&last_segment(dir.path())).pop().unwrap();
     assert!(last.contains(&id.to_string()) && last.contains("\"type\":\"open\""), "{last}");
@@ -36,6 +54,84 @@ fn os_is_written_by_the_calling_thread() {
     record.complete(done(204));
     journal.close();
     assert_eq!(records(dir.path())[&id].status, Some(204));
+}
+
+/// Requests that are ready at the same time share a write; none is admitted before its line is in the file.
+#[test]
+fn os_shares_a_write_with_those_that_are_ready() {
+    let (dir, faults) = (folder(), Faults::new());
+    let mut slow = settings(dir.path());
+    slow.flush_interval = Duration::from_secs(3600);
+    let journal = open_faulty(slow, &faults);
+    let before = faults.writes.load(SeqCst);
+    let openings: Vec<_> = (0..20).map(|_| opening(DecisionId::generate())).collect();
+    let mut admissions: Vec<_> =
+        openings.iter().map(|opening| Box::pin(journal.admit(opening, Durability::Os))).collect();
+    let mut context = Context::from_waker(Waker::noop());
+    for admission in &mut admissions {
+        assert!(admission.as_mut().poll(&mut context).is_pending());
+    }
+    assert_eq!(lines(&last_segment(dir.path())).len(), 1, "only the header is written");
+    // One goes away before it was admitted.
+    drop(admissions.pop());
+    for (admission, opening) in admissions.iter_mut().zip(&openings) {
+        let Poll::Ready(record) = admission.as_mut().poll(&mut context) else { panic!("it waits") };
+        let text = std::fs::read_to_string(last_segment(dir.path())).unwrap();
+        assert!(text.contains(&opening.id.to_string()));
+        record.unwrap().complete(done(200));
+    }
+    assert_eq!(faults.writes.load(SeqCst), before + 1);
+    drop(admissions);
+    drop(journal);
+    let found = records(dir.path());
+    assert_eq!(found[&openings[19].id].aborted, Some(true));
+    assert!(openings[..19].iter().all(|opening| found[&opening.id].status == Some(200)));
+    sound(dir.path());
+}
+
+/// The shared write fails: nobody of them is admitted. Who has nothing behind it was never there; the others stand in the
+/// record as refused.
+#[test]
+fn os_is_refused_to_all_whose_write_failed() {
+    for backwards in [false, true] {
+        let (dir, faults) = (folder(), Faults::new());
+        faults.no_reserve.store(true, SeqCst);
+        let mut slow = settings(dir.path());
+        // The keeper does not come in between.
+        slow.flush_interval = Duration::from_secs(1);
+        let journal = open_faulty(slow, &faults);
+        let openings: Vec<_> = (0..5).map(|_| opening(DecisionId::generate())).collect();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut admissions: Vec<_> =
+            openings.iter().map(|opening| Box::pin(journal.admit(opening, Durability::Os))).collect();
+        for admission in &mut admissions {
+            assert!(admission.as_mut().poll(&mut context).is_pending());
+        }
+        faults.leave_room(100);
+        if backwards {
+            admissions.reverse();
+        }
+        for admission in &mut admissions {
+            let Poll::Ready(Err(AuditUnavailable::Write(_))) = admission.as_mut().poll(&mut context) else {
+                panic!("admitted")
+            };
+        }
+        drop(admissions);
+        assert_eq!(journal.status().open_records, 0);
+        faults.leave_room(-1);
+        let since = std::time::Instant::now();
+        while !journal.healthy() {
+            assert!(since.elapsed() < Duration::from_secs(10));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        drop(journal);
+        let found = records(dir.path());
+        // Polled from the last one on, each has nothing behind it any more.
+        let refused: Vec<_> = openings.iter().filter_map(|opening| found.get(&opening.id)).collect();
+        assert_eq!(refused.len(), if backwards { 0 } else { 5 });
+        assert!(refused.iter().all(|record| record.status == Some(503) && record.decision == Decision::Deny));
+        assert_eq!(sound(dir.path()).open_records, 0);
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! The audit journal from outside: durability, recovery, tampering, faults, index and outbox.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     reason = "clippy frees test functions by itself, but not their helpers"
 )]

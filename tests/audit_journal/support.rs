@@ -117,6 +117,7 @@ pub(crate) struct Faults {
     pub sync_blocks: AtomicBool,
     pub truncate_fails: AtomicBool,
     pub syncs: AtomicU64,
+    pub writes: AtomicU64,
     pub sync_ms: AtomicU64,
 }
 
@@ -179,6 +180,7 @@ impl Medium for FaultyMedium {
 
 impl SegmentFile for FaultyFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.faults.writes.fetch_add(1, Ordering::SeqCst);
         let reserved = self.reserved.load(Ordering::SeqCst);
         let end = offset + bytes.len() as u64;
         let beyond = usize::try_from(end.saturating_sub(reserved.max(offset))).unwrap();

@@ -267,7 +267,7 @@ credential = "drop"
     }
 
     pub fn audit_store(&self) -> AuditStore {
-        AuditStore::new(&self.database)
+        AuditStore::new(&self.database, &self.journal())
     }
 
     /// The head that the index has seen.

@@ -78,6 +78,7 @@ fn every_code_of_the_proxy_is_reachable_and_has_its_envelope() {
         "INVOICE_NOT_FOUND",
         "TICKET_NOT_FOUND",
         "EXPORT_NOT_FOUND",
+        "ALERT_NOT_FOUND",
         "TENANT_CONTEXT_REQUIRED",
         "CONFLICT",
         "VALIDATION_ERROR",

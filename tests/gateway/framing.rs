@@ -122,6 +122,22 @@ fn what_is_inexact_behind_a_good_request_is_answered_behind_it() {
     assert_eq!(rig.upstream.count(), 2);
 }
 
+/// A broken HTTP/2 preface, or another protocol: there is nobody who would understand an answer.
+#[test]
+fn what_is_no_http_at_all_is_closed_without_an_answer() {
+    let rig = Rig::start();
+    for first in ["INVALID CONNECTION PREFACE\r\n\r\n", "PRI * HTTX/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut connection = Connection::open(rig.public);
+        connection.write(first.as_bytes());
+        assert_eq!(connection.answer().status, 0, "{first:?}");
+    }
+    let auth = format!("Authorization: Bearer {}\r\nX-Active-Tenant-Id: t-full\r\n", rig.token());
+    let mut connection = Connection::open(rig.public);
+    connection.write(format!("GET /t/slow/50 HTTP/1.1\r\nHost: a\r\n{auth}\r\nNOT AN HTTPREQUEST\r\n\r\n").as_bytes());
+    assert_eq!(connection.answer().status, 200, "what was owed before is answered");
+    assert_eq!(connection.answer().error(), "BAD_REQUEST");
+}
+
 #[test]
 fn inexact_chunks_end_the_exchange_and_cancel_the_upstream_call() {
     let rig = Rig::start();

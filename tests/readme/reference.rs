@@ -1,6 +1,6 @@
 //! The configuration reference, made from the JSON Schema. `LINKGATE_UPDATE_README=1` writes it into the page.
 
-use std::{fmt::Write, fs};
+use std::{collections::HashMap, fmt::Write, fs};
 
 use linkgate::config;
 use serde_json::Value;
@@ -12,7 +12,7 @@ const END: &str = "<!-- reference: end -->";
 
 pub(crate) fn compare() {
     let schema: Value = serde_json::from_str(&config::json_schema()).unwrap();
-    let mut made = String::new();
+    let (mut made, mut told) = (String::new(), Told::new());
     for (name, property) in schema["properties"].as_object().unwrap() {
         let (definition, kind) = target(&schema, property).unwrap();
         let heading = match kind {
@@ -20,7 +20,7 @@ pub(crate) fn compare() {
             Kind::Named => format!("[{name}.NAME]"),
             Kind::Many => format!("[[{name}]]"),
         };
-        section(&schema, &heading, definition, &mut made);
+        section(&schema, &heading, definition, &mut told, &mut made);
     }
     assert!(made.matches("\n| `").count() > 90);
     made.insert(0, '\n');
@@ -57,7 +57,11 @@ fn target<'a>(schema: &'a Value, property: &'a Value) -> Option<(&'a Value, Kind
         .or_else(|| Some((structure(&property["items"])?, Kind::Many)))
 }
 
-fn section(schema: &Value, heading: &str, definition: &Value, made: &mut String) {
+/// The heading under which a structure was told: each is told once.
+type Told = HashMap<*const Value, String>;
+
+fn section(schema: &Value, heading: &str, definition: &Value, told: &mut Told, made: &mut String) {
+    told.insert(definition, heading.to_owned());
     let about = definition["description"].as_str().unwrap();
     let _ = writeln!(made, "**`{heading}`** {about}\n\n| key | default | meaning |\n| --- | --- | --- |");
     let properties = definition["properties"].as_object().unwrap();
@@ -69,20 +73,26 @@ fn section(schema: &Value, heading: &str, definition: &Value, made: &mut String)
             let _ = write!(meaning, " {how} of {}.", words.join(", "));
         }
         let default = match target(schema, property) {
-            Some(_) => "see below".to_owned(),
+            Some((inner, _)) => match told.get(&std::ptr::from_ref(inner)) {
+                Some(heading) => format!("as `{heading}`"),
+                None => "see below".to_owned(),
+            },
             None => default(&property["default"]),
         };
         let _ = writeln!(made, "| `{key}` | {default} | {meaning} |");
     }
     made.push('\n');
     for (key, property) in properties {
-        if let Some((inner, kind)) = target(schema, property) {
+        if let Some((inner, kind)) = target(schema, property)
+            && !told.contains_key(&std::ptr::from_ref(inner))
+        {
+            let heading = heading.split(" = ").next().unwrap_or(heading);
             let heading = heading.trim_start_matches('[').trim_end_matches(']');
             let heading = match kind {
                 Kind::Many => format!("{heading}.{key} = [{{ … }}]"),
                 Kind::One | Kind::Named => format!("[{heading}.{key}]"),
             };
-            section(schema, &heading, inner, made);
+            section(schema, &heading, inner, told, made);
         }
     }
 }

@@ -127,6 +127,19 @@ impl Fixture {
         }
     }
 
+    /// The same on the audit index.
+    pub(crate) async fn audit_raw(&self, sql: &str) {
+        match self.kind {
+            Kind::Sqlite => {
+                let url = format!("sqlite://{}", self.dir.path().join("audit-index.db").display());
+                let mut conn = SqliteConnection::connect(&url).await.unwrap();
+                conn.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
+                conn.close().await.unwrap();
+            }
+            Kind::Postgres => drop(self.raw(sql).await.unwrap()),
+        }
+    }
+
     /// Counts in the audit index, which on SQLite is another file.
     pub(crate) async fn audit_count(&self, sql: &str) -> i64 {
         match self.kind {

@@ -13,6 +13,7 @@
 
 mod fixture;
 
+mod alerts;
 mod audit;
 mod delegation;
 mod faults;
@@ -22,6 +23,7 @@ mod links;
 mod schema;
 mod size;
 mod suspensions;
+mod webhooks;
 
 /// Makes a test of each database out of one function over a fixture.
 macro_rules! on_both {
@@ -71,8 +73,22 @@ on_both! {
     audit::only_one_of_two_indexers_advances_a_chain,
     audit::a_completion_of_an_earlier_batch_is_joined,
     audit::every_filter_finds_what_it_should,
-    audit::records_of_many_lots_are_found_newest_first,
+    audit::records_of_many_chunks_are_found_newest_first,
+    audit::small_chunks_become_large_ones,
+    audit::a_journal_that_is_not_there_is_told,
+    audit::an_altered_line_is_no_answer,
+    audit::the_head_outlives_the_index,
     audit::each_change_is_chained_by_one_server,
     faults::a_database_that_is_away_shows_as_stale_and_comes_back,
+    alerts::an_alert_lives_from_active_to_resolved_and_may_come_again,
+    alerts::an_incident_is_one_alert_for_ever,
+    alerts::many_readings_at_once_make_one_alert,
+    alerts::one_replica_at_a_time_looks_at_a_link,
+    alerts::acknowledging_is_done_once_and_loses_against_resolving,
+    webhooks::subscriptions_keep_their_fields_and_never_show_a_secret,
+    webhooks::an_event_is_committed_with_what_it_tells_of,
+    webhooks::a_delivery_is_claimed_by_one_and_tried_until_it_is_done,
+    webhooks::one_subscription_does_not_hold_up_the_others,
+    webhooks::the_end_of_a_link_is_announced_once_for_each_number_of_days,
     size::a_thousand_links_and_a_hundred_thousand,
 }

@@ -12,7 +12,18 @@ use crate::fixture::Fixture;
 pub(crate) async fn a_thousand_links_and_a_hundred_thousand(f: Arc<Fixture>) {
     // 1 partner of 100,000 links and 99 more would be ten million: the second fill's partners are apart.
     let began = Instant::now();
-    fill(&f.db, &Fill { partners: 2, links_per_partner: 50_000, tenants: 50_000, issuer: "i".into() }).await.unwrap();
+    fill(
+        &f.db,
+        &Fill {
+            partners: 2,
+            links_per_partner: 50_000,
+            tenants: 50_000,
+            issuer: "i".into(),
+            role: linkgate::domain::LinkRole::MspBilling,
+        },
+    )
+    .await
+    .unwrap();
     println!("fill of 100,000 links: {:?}", began.elapsed());
     let directory = f.fresh_directory().await;
     for n in 0..2 {

@@ -44,6 +44,11 @@ impl OpenRecord {
         self.shared.complete(self.id, &completion);
     }
 
+    /// The opening was taken back out of the chain: there is nothing to complete.
+    pub(super) fn forget(mut self) {
+        self.done = true;
+    }
+
     /// The opening is not as durable as promised: the request is refused, and the record says so.
     pub(super) fn refused(self) {
         let completion = Completion {

@@ -2,15 +2,18 @@
 //!
 //! On the request path [`Journal::admit`] comes before the act and [`OpenRecord::complete`] after it (invariant I3). At
 //! `os` the calling thread hashes and serialises its record, takes the lock for the last forty bytes of the hash, and
-//! writes it together with the completions owed by others: one system call a request, no other thread involved. At
-//! `memory` nothing is written yet. At `disk` the keeper's group commit is awaited. `writer` holds the state under the
-//! lock, `keeper` the thread that flushes, syncs and rotates, `recover` what happens at a start.
+//! lets the other requests that are ready on its thread do the same; the first that is polled again writes the lines of
+//! all, and the completions owed by others, with one system call. No other thread is involved. At `memory` nothing is
+//! written yet. At `disk` the keeper's group commit is awaited. `writer` holds the state under the lock, `keeper` the
+//! thread that flushes, syncs and rotates, `recover` what happens at a start, `sums` what vouches for lines in memory.
 //!
 //! It does not decide what is audited, and it does not know the database.
 
 mod guard;
 mod keeper;
 mod recover;
+mod sums;
+mod turn;
 mod writer;
 
 use std::{
@@ -26,9 +29,13 @@ use tokio::sync::oneshot;
 
 pub use guard::OpenRecord;
 pub use recover::Recovery;
+pub use sums::Known;
 pub use writer::Written;
 
-use self::writer::{Body, State, Waiter, Writer, completion_room};
+use self::{
+    turn::Turn,
+    writer::{Body, Entered, Kept, State, Waiter, Writer, completion_room},
+};
 use super::{
     chain::{ChainHead, ChainId},
     check::Fault,
@@ -150,6 +157,13 @@ fn with_scratch<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
 
 type Commit = oneshot::Receiver<Result<Written, AuditUnavailable>>;
 
+/// What is left to do before a line is as durable as promised.
+enum Promise {
+    Kept,
+    Write(Entered),
+    Sync(Commit),
+}
+
 impl std::fmt::Debug for Journal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Journal").finish_non_exhaustive()
@@ -186,17 +200,36 @@ impl Journal {
 
     /// Writes a request's opening, as durable as `level` says, before anything is done for it.
     ///
-    /// `os` and `memory` complete on the first poll and wake no other thread. `disk` awaits stable storage, for at most
-    /// `commit_timeout` (a tokio timer must be running); a record that is not there in time is completed as refused.
+    /// `memory` completes on the first poll and `os` on the second, for which it asks itself; neither wakes another
+    /// thread. `disk` awaits stable storage, for at most `commit_timeout` (a tokio timer must be running). A record that
+    /// was chained and is not there in time, or cannot be written with those behind it, is completed as refused.
     pub async fn admit(&self, opening: &Opening<'_>, level: Durability) -> Result<OpenRecord, AuditUnavailable> {
-        let (record, commit) = self.shared.begin(opening, level)?;
-        if let Some(commit) = commit
-            && let Err(error) = self.shared.committed(commit).await
-        {
-            record.refused();
-            return Err(error);
+        let (record, promise) = self.shared.begin(opening, level)?;
+        match promise {
+            Promise::Kept => Ok(record),
+            Promise::Write(entered) => {
+                Turn::default().await;
+                // A statement of its own: a completion takes the lock again.
+                let kept = self.shared.lock().keep(&entered, Some(record.id()));
+                match kept {
+                    Kept::Yes => Ok(record),
+                    Kept::TakenBack(error) => {
+                        record.forget();
+                        Err(error)
+                    }
+                    Kept::No(error) => Err(self.refused(record, error)),
+                }
+            }
+            Promise::Sync(commit) => match self.shared.committed(commit).await {
+                Ok(_) => Ok(record),
+                Err(error) => Err(self.refused(record, error)),
+            },
         }
-        Ok(record)
+    }
+
+    fn refused(&self, record: OpenRecord, error: AuditUnavailable) -> AuditUnavailable {
+        record.refused();
+        error
     }
 
     /// Opening and completion of a request that ends here and now: a refusal.
@@ -207,8 +240,16 @@ impl Journal {
         level: Durability,
     ) -> Result<(), AuditUnavailable> {
         match self.shared.once(opening, completion, level)? {
-            Some(commit) => self.shared.committed(commit).await.map(drop),
-            None => Ok(()),
+            Promise::Kept => Ok(()),
+            Promise::Write(entered) => {
+                Turn::default().await;
+                let kept = self.shared.lock().keep(&entered, None);
+                match kept {
+                    Kept::Yes => Ok(()),
+                    Kept::TakenBack(error) | Kept::No(error) => Err(error),
+                }
+            }
+            Promise::Sync(commit) => self.shared.committed(commit).await.map(drop),
         }
     }
 
@@ -274,6 +315,11 @@ impl Journal {
         recover::check_head(self.dir(), self.status().written.head, stored)
     }
 
+    /// What vouches for at most `most` lines behind `seq`. Of those up to `seq` nothing is remembered any more.
+    pub fn known(&self, seq: u64, most: usize) -> Known {
+        self.shared.lock().sums.behind(seq, most)
+    }
+
     pub fn chain_id(&self) -> ChainId {
         self.shared.chain_id
     }
@@ -299,17 +345,17 @@ impl Shared {
         self: &Arc<Self>,
         opening: &Opening<'_>,
         level: Durability,
-    ) -> Result<(OpenRecord, Option<Commit>), AuditUnavailable> {
+    ) -> Result<(OpenRecord, Promise), AuditUnavailable> {
         self.keepable(level)?;
         let room = completion_room(opening.slices.iter().map(|slice| slice.managed_tenant_id.as_str()));
-        let (seq, commit) = with_scratch(|text| {
+        let (seq, promise) = with_scratch(|text| {
             let unplaced = encode::opening(text, opening);
             let body = Body { line_type: LineType::Open, text, unplaced };
             let mut writer = self.lock();
-            let seq = writer.open(opening.id, body, room, level == Durability::Memory)?;
-            Ok((seq, self.awaited(&mut writer, seq, level)))
+            let entered = writer.open(opening.id, body, room, level != Durability::Disk)?;
+            Ok((entered.seq, self.promise(&mut writer, entered, level)))
         })?;
-        Ok((OpenRecord::new(Arc::clone(self), opening.id, seq), commit))
+        Ok((OpenRecord::new(Arc::clone(self), opening.id, seq), promise))
     }
 
     fn once(
@@ -317,7 +363,7 @@ impl Shared {
         opening: &Opening<'_>,
         completion: &Completion,
         level: Durability,
-    ) -> Result<Option<Commit>, AuditUnavailable> {
+    ) -> Result<Promise, AuditUnavailable> {
         self.keepable(level)?;
         with_scratch(|text| {
             let first = encode::opening(text, opening);
@@ -329,8 +375,8 @@ impl Shared {
                 Body { line_type: LineType::Complete, text: complete, unplaced: second },
             ];
             let mut writer = self.lock();
-            let seq = writer.add(bodies, 0, level == Durability::Memory)?;
-            Ok(self.awaited(&mut writer, seq, level))
+            let entered = writer.add(bodies, 0, level != Durability::Disk)?;
+            Ok(self.promise(&mut writer, entered, level))
         })
     }
 
@@ -338,8 +384,8 @@ impl Shared {
         let mut text = Vec::new();
         let unplaced = encode::change(&mut text, change, None).map_err(|_| AuditUnavailable::Encode)?;
         let mut writer = self.lock();
-        let seq = writer.add([Body { line_type: LineType::Change, text: &text, unplaced }], 0, false)?;
-        Ok(self.enlist(&mut writer, seq))
+        let entered = writer.add([Body { line_type: LineType::Change, text: &text, unplaced }], 0, false)?;
+        Ok(self.enlist(&mut writer, entered.seq))
     }
 
     fn outbox(&self, row: &OutboxRow) -> Result<(), AuditUnavailable> {
@@ -364,8 +410,12 @@ impl Shared {
         if level == Durability::Disk && !self.stable { Err(AuditUnavailable::Unstable) } else { Ok(()) }
     }
 
-    fn awaited(&self, writer: &mut Writer, seq: u64, level: Durability) -> Option<Commit> {
-        (level == Durability::Disk).then(|| self.enlist(writer, seq))
+    fn promise(&self, writer: &mut Writer, entered: Entered, level: Durability) -> Promise {
+        match level {
+            Durability::Memory => Promise::Kept,
+            Durability::Os => Promise::Write(entered),
+            Durability::Disk => Promise::Sync(self.enlist(writer, entered.seq)),
+        }
     }
 
     /// Asks the keeper for stable storage up to `seq`.

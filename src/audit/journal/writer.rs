@@ -2,7 +2,8 @@
 //!
 //! No thread and no wait is in here, so every rule can be read in one place:
 //! - A line is chained when it enters `owed`, in the order of the chain, and written with one call, oldest first.
-//! - An opening that could not be written is taken back out of the chain: it was refused, and never happened.
+//! - An opening that could not be written is taken back out of the chain: it was refused, and never happened. Only
+//!   where another line was chained behind it in the meantime it stays, and is completed as refused.
 //! - A completion is never taken back. It stays owed, in order, and openings are refused until it is written.
 //! - Room for the completion of every open record is set aside on the disk before its opening is written.
 
@@ -14,7 +15,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{AuditUnavailable, JournalError};
+use super::{AuditUnavailable, JournalError, sums::Sums};
 use crate::{
     audit::{
         chain::{ChainHead, Hash, Unplaced},
@@ -83,6 +84,22 @@ impl State {
     }
 }
 
+/// Lines that were chained and are not written yet.
+pub(super) struct Entered {
+    /// The last of them.
+    pub(super) seq: u64,
+    before: Mark,
+}
+
+/// Whether lines that were chained are written now.
+pub(super) enum Kept {
+    Yes,
+    /// They are out of the chain again.
+    TakenBack(AuditUnavailable),
+    /// They are owed.
+    No(AuditUnavailable),
+}
+
 /// Where the chain stood before lines were added.
 struct Mark {
     owed: usize,
@@ -108,6 +125,8 @@ pub(in crate::audit) struct Writer {
     /// The last line that is in the file.
     pub(super) written: ChainHead,
     pub(super) owed: Vec<u8>,
+    /// Of the lines written or owed lately.
+    pub(super) sums: Sums,
     /// Records without a completion, with the room promised to each.
     pub(super) open: HashMap<DecisionId, u64, ahash::RandomState>,
     /// Outbox rows chained last.
@@ -141,6 +160,7 @@ impl Writer {
             head_hex: head.hash.to_hex(),
             written: head,
             owed: Vec::with_capacity(FLUSH_BYTES * 2),
+            sums: Sums::new(),
             open: HashMap::default(),
             outbox: VecDeque::new(),
             state: State::Good,
@@ -157,23 +177,24 @@ impl Writer {
         body: Body<'_>,
         room: u64,
         buffered: bool,
-    ) -> Result<u64, AuditUnavailable> {
+    ) -> Result<Entered, AuditUnavailable> {
         if self.open.len() >= MAX_OPEN {
             return Err(AuditUnavailable::Full);
         }
-        let seq = self.add([body], room, buffered)?;
+        let entered = self.add([body], room, buffered)?;
         self.open.insert(id, room);
         self.promised += room;
-        Ok(seq)
+        Ok(entered)
     }
 
-    /// Adds lines that stand for themselves. On failure the chain is as it was before. Gives the last line's `seq`.
+    /// Adds lines that stand for themselves. On failure the chain is as it was before. `buffered`: they need not be
+    /// written yet.
     pub(super) fn add<'b>(
         &mut self,
         bodies: impl IntoIterator<Item = Body<'b>>,
         room: u64,
         buffered: bool,
-    ) -> Result<u64, AuditUnavailable> {
+    ) -> Result<Entered, AuditUnavailable> {
         if let Some(refusal) = self.state.refusal() {
             return Err(refusal);
         }
@@ -196,11 +217,36 @@ impl Writer {
             if wait { Ok(()) } else { self.write_owed() }
         });
         if let Err(error) = done {
-            self.owed.truncate(mark.owed);
-            (self.next_seq, self.head, self.head_hex) = (mark.next_seq, mark.head, mark.head_hex);
+            self.take_back(&mark);
             return Err(error);
         }
-        Ok(self.next_seq - 1)
+        Ok(Entered { seq: self.next_seq - 1, before: mark })
+    }
+
+    fn take_back(&mut self, to: &Mark) {
+        self.owed.truncate(to.owed);
+        (self.next_seq, self.head, self.head_hex) = (to.next_seq, to.head, to.head_hex);
+    }
+
+    /// Writes these lines, and all others that are owed, unless somebody has done it in the meantime. `opened` is the
+    /// record that they open.
+    pub(super) fn keep(&mut self, entered: &Entered, opened: Option<DecisionId>) -> Kept {
+        if self.written.seq >= entered.seq {
+            return Kept::Yes;
+        }
+        // Where a write failed in the meantime it is not tried again for each request.
+        let error = match self.trouble.clone().map_or_else(|| self.write_owed(), Err) {
+            Ok(()) => return Kept::Yes,
+            Err(error) => error,
+        };
+        if self.next_seq - 1 != entered.seq {
+            return Kept::No(error);
+        }
+        self.take_back(&entered.before);
+        if let Some(room) = opened.and_then(|id| self.open.remove(&id)) {
+            self.promised = self.promised.saturating_sub(room);
+        }
+        Kept::TakenBack(error)
     }
 
     /// Completes an open record. It is owed from now on, whatever happens.
@@ -218,7 +264,10 @@ impl Writer {
     /// Chains a line behind what is owed.
     pub(super) fn push(&mut self, body: Body<'_>) {
         let Body { line_type, text, unplaced } = body;
+        let start = self.owed.len();
         self.head = frame(&mut self.owed, self.next_seq, line_type, self.head, &mut self.head_hex, text, unplaced);
+        let line = self.owed.get(start..).unwrap_or_default();
+        self.sums.note(self.next_seq, line.strip_suffix(b"\n").unwrap_or(line));
         self.next_seq += 1;
     }
 

@@ -90,6 +90,7 @@ fn prepare(args: &DemoArgs) -> Result<Plan, Failure> {
         isp: upstreams.isp.origin(),
         isp_own: upstreams.isp_own.origin(),
         platform: upstreams.platform.origin(),
+        newer: upstreams.newer.origin(),
     };
     let config_path = settings::write(&dir, &keys, &addresses, volatile.is_none())?;
     // No environment: what the folder holds is the whole of it, so that `serve --config` does the same.
@@ -130,6 +131,8 @@ struct Upstreams {
     /// The ISP service of one tenant that has its own.
     isp_own: sample::Handle,
     platform: sample::Handle,
+    /// The newer generation of both.
+    newer: sample::Handle,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -144,6 +147,6 @@ impl Upstreams {
             })
         };
         let (isp, isp_own, platform) = (start(Kind::Isp)?, start(Kind::Isp)?, start(Kind::Platform)?);
-        Ok(Self { isp, isp_own, platform, runtime })
+        Ok(Self { isp, isp_own, platform, newer: start(Kind::Gen2)?, runtime })
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::world::{AUDIENCE, ISSUER, OWN_ADDRESS, city_tenant};
+use super::world::{AUDIENCE, ISSUER, NEWER, OWN_ADDRESS, city_tenant};
 use crate::{cli::outcome::Failure, identity::mint::DevKey};
 
 /// Where the shipped route table begins.
@@ -86,6 +86,7 @@ pub(super) struct Addresses {
     pub(super) isp: String,
     pub(super) isp_own: String,
     pub(super) platform: String,
+    pub(super) newer: String,
 }
 
 /// Writes everything into `dir` and gives the configuration's path.
@@ -106,13 +107,14 @@ pub(super) fn write(dir: &Path, keys: &Keys, addresses: &Addresses, is_stable: b
 }
 
 pub(super) fn configuration(addresses: &Addresses, is_stable: bool) -> String {
-    let Addresses { public, health, isp, isp_own, platform } = addresses;
+    let Addresses { public, health, isp, isp_own, platform, newer } = addresses;
     let audit = if is_stable {
         "# Writes are on stable storage before the service is called, reads survive the death of the process.\nwrites = \"disk\"\nreads = \"os\""
     } else {
         "# This folder is on no stable storage, so `disk` would promise what it cannot keep.\nwrites = \"os\"\nreads = \"os\""
     };
     let tenant = city_tenant(OWN_ADDRESS);
+    let on_newer = NEWER.map(|at| format!("\"{}\"", city_tenant(at))).join(", ");
     let routes = DEPLOYED.find(ROUTES_MARK).and_then(|at| DEPLOYED.get(at..)).unwrap_or_default();
     format!(
         r#"# Written by `linkgate demo`; `linkgate serve --config` takes it as it is, while the sample services run.
@@ -162,6 +164,8 @@ hs256_secret_file = "isp-jwt-secret"
 [upstreams.isp.replacement.role_names]
 msp_full = ["tenant_admin"]
 enterprise_hq = ["tenant_admin"]
+[upstreams.isp.replacement.permission_names]
+"partner.reports.revenue.read" = ["metrics.read"]
 # A tenant with an ISP service of its own.
 [upstreams.isp.tenants]
 "{tenant}" = "{isp_own}"
@@ -170,6 +174,23 @@ enterprise_hq = ["tenant_admin"]
 [upstreams.platform]
 origin = "{platform}"
 credential = "drop"
+
+# The newer generation of the platform: one service, which takes only tokens of the very tenant.
+[upstreams.newer]
+origin = "{newer}"
+[upstreams.newer.replacement]
+hs256_secret_file = "isp-jwt-secret"
+
+# How the consolidated API asks them: the shipped connector of their generation (`linkgate config connectors gen1`).
+[connectors.gen1]
+preset = "gen1"
+upstream = "isp"
+tenant = {{ upstream = "platform" }}
+# Tenants that live on the newer generation already.
+[connectors.gen2]
+preset = "gen2"
+upstream = "newer"
+tenants = [{on_newer}]
 
 {routes}{SAMPLE_ROUTES}"#
     )

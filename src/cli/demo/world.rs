@@ -79,6 +79,9 @@ pub(super) const CLEARWATER: usize = 2;
 /// The tenant whose ISP service has an address of its own.
 pub(super) const OWN_ADDRESS: usize = 1;
 
+/// Tenants whose data the consolidated API finds on the newer generation.
+pub(super) const NEWER: [usize; 3] = [5, 6, 30];
+
 const CITIES: [&str; 39] = [
     "Lagos",
     "Kano",

@@ -4,13 +4,18 @@
 //! (a harmless one where it was wrong), so that one run tells every error. The caller throws the result away if there
 //! was any error, so a made-up value never configures anything.
 
+mod alerts;
+mod connectors;
 mod exports;
 mod identity;
 mod portal;
+mod resources;
 mod routes;
 mod secrets;
 mod sections;
 mod upstreams;
+
+pub(super) use connectors::kind as resource_kind;
 
 use std::{
     collections::HashMap,
@@ -69,6 +74,7 @@ impl Resolver<'_> {
         let routes = self.routes(&raw.routes, &raw.upstreams, &audit);
         let database = self.database(&raw.database);
         let config = Config {
+            api_docs: raw.health.api_docs,
             health: self.health(&raw.health, &listen),
             exports: self.exports(&raw.exports, &database),
             database,
@@ -80,7 +86,9 @@ impl Resolver<'_> {
             limits: self.limits(&raw.limits),
             headers: self.headers(&raw.headers),
             upstreams,
-            portal: self.portal(&raw.portal, &routes),
+            portal: self.portal(&raw.portal, &raw.alerts, &routes),
+            webhooks: self.webhooks(&raw.webhooks),
+            connectors: self.connectors(&raw.connectors, &raw.upstreams),
             routes,
             log: self.log(&raw.log),
             listen,

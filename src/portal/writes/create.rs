@@ -92,7 +92,7 @@ impl Prepared for Create {
                 keys,
                 asked,
                 move |seen| seen == tenant,
-                move || async move { create(&portal.sources, &granted, &ticket, &partner_name).await },
+                move || async move { create(&*portal.sources, &granted, &ticket, &partner_name).await },
             )
             .await
         }

@@ -107,7 +107,7 @@ impl Prepared for Update {
                 seen.iter().any(|slice| slice.tenant().as_str() == tenant && (!comments || slice.also(COMMENT)))
             };
             let (keys, wanted) = (portal.keys.clone(), self.wanted);
-            once(keys, asked, may_see, move || async move { update(&portal.sources, granted, named, &wanted).await })
+            once(keys, asked, may_see, move || async move { update(&*portal.sources, granted, named, &wanted).await })
                 .await
         }
         .boxed()

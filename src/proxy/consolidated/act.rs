@@ -32,7 +32,7 @@ pub(super) struct Acting {
     pub(super) session: Rc<Session>,
     pub(super) call: Call,
     pub(super) prepared: Box<dyn Prepared>,
-    pub(super) ledger: Ledger,
+    pub(super) ledger: Box<Ledger>,
 }
 
 /// Ends the work on the service runtime when the client leaves.
@@ -108,7 +108,7 @@ async fn still_granted(
             return Err(changed());
         }
         if let Some(permission) = spec.permission()
-            && judge.ask(Some(link), permission, false)?.is_err()
+            && judge.ask(link, permission, false)?.is_err()
         {
             return Err(changed());
         }
@@ -116,7 +116,7 @@ async fn still_granted(
     Ok(())
 }
 
-fn respond(trail: &Trail, mut reply: Reply, mut ledger: Ledger) -> Response<ResponseBody> {
+fn respond(trail: &Trail, mut reply: Reply, mut ledger: Box<Ledger>) -> Response<ResponseBody> {
     ledger.slices = reply.slices;
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     ledger.status = Some(status);
@@ -132,8 +132,8 @@ fn respond(trail: &Trail, mut reply: Reply, mut ledger: Ledger) -> Response<Resp
         }
     }
     let body = match reply.body {
-        ReplyBody::Bytes(bytes) => OwnedBody::bytes(bytes, Box::new(ledger)),
-        ReplyBody::Stream { length, chunks } => OwnedBody::stream(length, chunks, Box::new(ledger)),
+        ReplyBody::Bytes(bytes) => OwnedBody::bytes(bytes, ledger),
+        ReplyBody::Stream { length, chunks } => OwnedBody::stream(length, chunks, ledger),
     };
     let mut response = Response::new(ResponseBody::Owned(Box::new(body)));
     *response.status_mut() = status;

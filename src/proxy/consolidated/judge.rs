@@ -43,6 +43,8 @@ pub(super) fn decide(
     };
     let heeded = heeded.filter(|_| spec.header != TenantHeader::Ignored);
     trail.managed_tenant = heeded.flatten().cloned();
+    // A refusal is recorded as one of the tenant that was named, whoever asked.
+    trail.cross = heeded.is_some();
     match &session.who {
         Who::Refused(denial) => return Err((*denial).into()),
         Who::Plain if spec.audience == Audience::Partner => {
@@ -66,35 +68,35 @@ pub(super) fn decide(
     let Some(partner) = session.partner() else {
         return Err(Failure::new(ErrorCode::InternalError, "no_partner"));
     };
+    let linked = heeded.map(|tenant| tenant.and_then(|tenant| partner.portfolio.link(tenant.as_str())));
+    // Before every other gate, so that nothing is told of a tenant that the caller has nothing to do with.
+    if matches!(linked, Some(None)) {
+        return Err(Gate::Link.denial());
+    }
     if partner.portfolio.partner.suspended {
         return Err(Gate::Suspension.denial());
     }
     if !partner.portfolio.partner.active {
         return Err(Gate::Partner.denial());
     }
-    let judge = Judge { worker, trail, session, partner, spec };
     let acts_there = matches!(spec.header, TenantHeader::Required | TenantHeader::Optional);
-    let (slices, named) = match heeded {
-        Some(tenant) if acts_there => {
-            let link = tenant.and_then(|tenant| partner.portfolio.link(tenant.as_str()));
-            let slice = judge.one(link);
-            trail.cross = true;
-            trail.link = link.map(Arc::clone);
-            (vec![slice?], tenant.cloned())
+    let (slices, named) = match linked.flatten() {
+        Some(link) if acts_there => {
+            trail.link = Some(Arc::clone(link));
+            let (policies, slice) = Judge { worker, trail, session, partner, spec }.one(link);
+            trail.policies = policies;
+            (vec![slice?], Some(link.link.tenant_id.clone()))
         }
-        _ if spec.header == TenantHeader::Required => {
+        None if spec.header == TenantHeader::Required => {
             return Err(Failure::new(ErrorCode::TenantContextRequired, "no_active_tenant"));
         }
-        heeded => {
-            if let Some(tenant) = heeded {
-                let link = tenant.and_then(|tenant| partner.portfolio.link(tenant.as_str()));
-                if let Some(gate) = link.map_or(Some(Gate::Link), |link| link.closed_gate(trail.now)) {
-                    trail.cross = true;
-                    return Err(gate.denial());
-                }
+        link => {
+            if let Some(gate) = link.and_then(|link| link.closed_gate(trail.now)) {
+                return Err(gate.denial());
             }
-            let slices = judge.all();
-            (slices?, None)
+            // The header was found good; it does not make a read over all tenants one of this tenant.
+            trail.cross = false;
+            (Judge { worker, trail, session, partner, spec }.all()?, None)
         }
     };
     let portfolio = Some(Arc::clone(&partner.portfolio));
@@ -104,7 +106,6 @@ pub(super) fn decide(
 /// An administrator of a managed tenant works at home, by a role of the token.
 fn tenant_admin(trail: &mut Trail, target: &Target, session: &Rc<Session>, abroad: bool) -> Result<Decided, Failure> {
     if abroad {
-        trail.cross = true;
         return Err(Denial::new(ErrorCode::Forbidden, Reason::HomeOnly).into());
     }
     let roles = &target.portal.settings.tenant_admin_roles;
@@ -148,6 +149,9 @@ impl Told for Gate {
     }
 }
 
+/// Ids of determining policies.
+type Policies = Arc<[Arc<str>]>;
+
 /// Asks the policies about slices.
 pub(super) struct Judge<'a> {
     pub(super) worker: &'a Worker,
@@ -159,14 +163,19 @@ pub(super) struct Judge<'a> {
 
 impl Judge<'_> {
     /// The slice that is acted in: a refusal of it is the refusal of the whole.
-    fn one(&self, link: Option<&Arc<LinkFacts>>) -> Result<Slice, Failure> {
-        let permission =
-            self.spec.permission().ok_or_else(|| Failure::new(ErrorCode::InternalError, "no_permission"))?;
-        let verdict = self.ask(link.map(|link| &**link), permission, true)?;
-        let denied = |denial: Denial| Failure::from(denial);
-        let permit = verdict.map_err(denied)?;
-        let link = link.ok_or_else(|| Gate::Link.denial())?;
-        Ok(Slice::Granted(Granted::new(Arc::clone(link), permit, self.also(link, true)?)))
+    fn one(&self, link: &Arc<LinkFacts>) -> (Policies, Result<Slice, Failure>) {
+        let none = || Arc::clone(&self.worker.gateway.no_policies);
+        let Some(permission) = self.spec.permission() else {
+            return (none(), Err(Failure::new(ErrorCode::InternalError, "no_permission")));
+        };
+        match self.put(link, permission, true) {
+            Err(failure) => (none(), Err(failure)),
+            Ok((Err(denial), policies)) => (policies, Err(denial.into())),
+            Ok((Ok(permit), policies)) => {
+                let also = self.also(link, true);
+                (policies, also.map(|also| Slice::Granted(Granted::new(Arc::clone(link), permit, also))))
+            }
+        }
     }
 
     /// Every live link, ascending by tenant; 403 for a user who lacks the permission everywhere.
@@ -181,7 +190,7 @@ impl Judge<'_> {
         live.into_iter()
             .map(|link| {
                 let Some(permission) = permission else { return Ok(Slice::Live(Arc::clone(link))) };
-                Ok(match self.ask(Some(link), permission, false)? {
+                Ok(match self.ask(link, permission, false)? {
                     Ok(permit) => Slice::Granted(Granted::new(Arc::clone(link), permit, self.also(link, false)?)),
                     Err(denial) => Slice::Forbidden { link: Arc::clone(link), denial },
                 })
@@ -193,7 +202,7 @@ impl Judge<'_> {
     fn also(&self, link: &Arc<LinkFacts>, switch_context: bool) -> Result<PermissionSet, Failure> {
         let mut also = PermissionSet::EMPTY;
         for permission in self.spec.also.iter().filter_map(|name| Permission::parse(name)) {
-            if self.ask(Some(link), permission, switch_context)?.is_ok() {
+            if self.ask(link, permission, switch_context)?.is_ok() {
                 also = also.union(PermissionSet::of(permission));
             }
         }
@@ -202,10 +211,20 @@ impl Judge<'_> {
 
     pub(super) fn ask(
         &self,
-        link: Option<&LinkFacts>,
+        link: &LinkFacts,
         permission: Permission,
         switch_context: bool,
     ) -> Result<Result<Permit, Denial>, Failure> {
+        self.put(link, permission, switch_context).map(|(verdict, _)| verdict)
+    }
+
+    /// The verdict with the policies that determined it.
+    fn put(
+        &self,
+        link: &LinkFacts,
+        permission: Permission,
+        switch_context: bool,
+    ) -> Result<(Result<Permit, Denial>, Policies), Failure> {
         let gateway = &self.worker.gateway;
         let bundle = gateway.policies.current();
         if bundle.generation() != self.session.policies {
@@ -214,7 +233,7 @@ impl Judge<'_> {
         }
         let facts = Facts {
             user: &self.partner.facts,
-            link,
+            link: Some(link),
             permission,
             switch_context,
             now: self.trail.now,
@@ -225,8 +244,8 @@ impl Judge<'_> {
         };
         let outcome = policy::decide(&bundle, Some(&mut self.worker.memo.borrow_mut()), &facts);
         match outcome.verdict {
-            Ok(permit) => Ok(Ok(permit)),
-            Err(Refusal::Denied(denial)) => Ok(Err(denial)),
+            Ok(permit) => Ok((Ok(permit), outcome.policies)),
+            Err(Refusal::Denied(denial)) => Ok((Err(denial), outcome.policies)),
             Err(Refusal::Unavailable) => {
                 gateway.metrics.policy_errors.inc();
                 tracing::error!(request_id = %self.trail.request_id, permission = %permission, "a policy failed to evaluate; the request is refused");

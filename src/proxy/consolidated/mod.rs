@@ -37,6 +37,8 @@ pub struct Target {
     spec: &'static Spec,
     /// Decoded once.
     param: Option<String>,
+    /// In the shape of older clients.
+    compatible: bool,
 }
 
 /// Finds the endpoint; `None` where the path is none of this API's.
@@ -50,7 +52,8 @@ pub fn find(worker: &Worker, trail: &mut Trail, request: &Request<Incoming>) -> 
             failure.allow = Some(allow);
             Err(failure)
         }
-        Found::Endpoint { spec, index, param } => {
+        Found::Endpoint { spec, index, param, compatible } => {
+            trail.compatible = compatible;
             let param = match param {
                 Some(raw) => Some(path::decode_once(raw).map(Cow::into_owned).ok_or_else(|| {
                     Failure::new(ErrorCode::AmbiguousPath, "path").saying("ambiguous path: not UTF-8 once decoded")
@@ -59,7 +62,7 @@ pub fn find(worker: &Worker, trail: &mut Trail, request: &Request<Incoming>) -> 
             };
             trail.endpoint = Some((spec, index));
             trail.resource_id = param.as_deref().map(Into::into);
-            Ok(Some(Target { portal: Arc::clone(portal), spec, param }))
+            Ok(Some(Target { portal: Arc::clone(portal), spec, param, compatible }))
         }
     }
 }
@@ -137,8 +140,9 @@ fn prepare(target: &Target, parts: &Parts, body: &[u8], now: Millis) -> Result<B
         headers: &parts.headers,
         body,
         now: now.timestamp().unwrap_or(jiff::Timestamp::MAX),
+        compatible: target.compatible,
     };
-    target.portal.prepare(&question).map_err(|problem| failure(&problem))
+    Portal::prepare(&question).map_err(|problem| failure(&problem))
 }
 
 /// Only the slices that were asked for; a tenant that may not be named refuses the whole.

@@ -5,11 +5,12 @@ use std::sync::LazyLock;
 use crate::{
     audit::{ChangeRecord, Kind},
     domain::{
-        LinkId, PartnerId, PermissionSet, TenantId,
+        About, EventType, LinkId, PartnerId, PermissionSet, TenantId,
         link_rules::{MAX_PARENTS, ParentView},
     },
     store::{
         StoreError,
+        events::{NewEvent, queue},
         records::{LINK_COLUMNS, LinkJson, LinkRecord, link_values},
         sql::{Value, composed},
     },
@@ -127,6 +128,7 @@ impl Session<'_> {
             )
             .await?;
         self.touch(Touch::Partner(after.partner_id));
+        self.tell_of_link(event, before, after).await?;
         // The parent's own record tells of the change; the child's history tells which one it was.
         if event == LinkEvent::ParentChanged {
             return Ok(());
@@ -144,6 +146,41 @@ impl Session<'_> {
             ..self.record(Kind::Link, event.action())
         };
         self.enqueue(&record).await
+    }
+
+    /// What the partner's webhooks hear of a change of one of its links; committed with it.
+    async fn tell_of_link(
+        &mut self,
+        event: LinkEvent,
+        before: Option<&LinkRecord>,
+        after: &LinkRecord,
+    ) -> Result<(), StoreError> {
+        let Some(before) = before else { return Ok(()) };
+        let link = (after.partner_id, after.id, &after.managed_tenant_id);
+        if event == LinkEvent::Revoked {
+            let told = NewEvent::new(EventType::LinkRevoked, About::Link, link, self.now);
+            queue(&mut self.tx, told.with("revoked_at", &self.now)?).await?;
+            return Ok(());
+        }
+        let changed = |field: &'static str, from: &serde_json::Value, to: &serde_json::Value| {
+            NewEvent::new(EventType::StatusChanged, About::Link, link, self.now)
+                .with("subject", &"link")?
+                .with("field", &field)?
+                .with("from", from)?
+                .with("to", to)
+        };
+        let (old, new) = (&before.terms, &after.terms);
+        let mut events = Vec::new();
+        if event == LinkEvent::Reactivated && old.is_active != new.is_active {
+            events.push(changed("is_active", &old.is_active.into(), &new.is_active.into())?);
+        }
+        if old.approval != new.approval {
+            events.push(changed("approval", &old.approval.as_str().into(), &new.approval.as_str().into())?);
+        }
+        for event in events {
+            queue(&mut self.tx, event).await?;
+        }
+        Ok(())
     }
 
     /// The parent that a link names, with what it may hand on; `None` where there is no such link.

@@ -41,13 +41,13 @@ pub struct LinkFilter {
 
 /// A condition put together from constant pieces; the values are bound.
 #[derive(Default)]
-struct Conditions<'a> {
+pub(super) struct Conditions<'a> {
     sql: String,
     values: Vec<Value<'a>>,
 }
 
 impl<'a> Conditions<'a> {
-    fn add(&mut self, column: &'static str, value: Option<Value<'a>>) {
+    pub(super) fn add(&mut self, column: &'static str, value: Option<Value<'a>>) {
         let Some(value) = value else { return };
         self.values.push(value);
         let joint = if self.sql.is_empty() { "WHERE" } else { " AND" };
@@ -56,7 +56,7 @@ impl<'a> Conditions<'a> {
 }
 
 impl Admin {
-    async fn page<T>(
+    pub(super) async fn page<T>(
         &self,
         select: String,
         order: &'static str,
@@ -73,7 +73,7 @@ impl Admin {
         tx.rows(composed(sql), &values).await?.iter().map(read).collect()
     }
 
-    async fn one<T>(
+    pub(super) async fn one<T>(
         &self,
         select: String,
         value: Value<'_>,

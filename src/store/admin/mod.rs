@@ -5,6 +5,7 @@
 //! seen number `n` has seen everything up to it. The same transaction holds the rows, their history, the change log and
 //! the audit record in the outbox: either all of it happened or nothing.
 
+mod alerts;
 mod import;
 mod link_rows;
 mod links;
@@ -12,6 +13,7 @@ mod lists;
 mod parties;
 mod suspensions;
 mod users;
+mod webhooks;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -20,6 +22,7 @@ pub use lists::{LinkFilter, Page};
 pub use parties::{PartnerInput, TenantInput};
 pub use suspensions::SuspensionInput;
 pub use users::UserInput;
+pub use webhooks::{Redeliver, SubscriptionInput, SubscriptionRecord};
 
 use super::{
     Database, StoreError,

@@ -11,11 +11,12 @@ use super::{Actor, Admin, Session, Touch, Written, unchanged};
 use crate::{
     audit::{ChangeRecord, Kind},
     domain::{
-        PartnerId, TenantId,
+        About, EventType, LinkId, PartnerId, TenantId,
         link_rules::{FieldError, Refusal},
     },
     store::{
         StoreError,
+        events::{NewEvent, queue},
         records::{PARTNER_COLUMNS, PartnerRecord, Stamps, TENANT_COLUMNS, TenantRecord},
         sql::{Value, composed},
     },
@@ -284,6 +285,9 @@ impl Session<'_> {
         if before.is_some() {
             self.touch(Touch::All);
         }
+        if let Some(before) = before.filter(|before| before.status != after.status) {
+            self.tell_of_status(before, after).await?;
+        }
         let record = ChangeRecord {
             resource_type: Some("tenant".to_owned()),
             resource_id: Some(after.tenant_id.to_string()),
@@ -292,6 +296,23 @@ impl Session<'_> {
             ..self.record(Kind::Link, if before.is_some() { "tenant.update" } else { "tenant.create" })
         };
         self.enqueue(&record).await
+    }
+
+    /// What the webhooks of every partner with a link to the tenant hear of its new status; committed with it.
+    async fn tell_of_status(&mut self, before: &TenantRecord, after: &TenantRecord) -> Result<(), StoreError> {
+        let sql = "SELECT l.partner_id, l.id FROM partner_tenant_links l WHERE l.managed_tenant_id = $1 AND l.is_active \
+             AND EXISTS (SELECT 1 FROM webhook_subscriptions s WHERE s.partner_id = l.partner_id AND s.enabled) \
+             ORDER BY l.id";
+        for row in self.tx.rows(sql, &[after.tenant_id.as_str().into()]).await? {
+            let link = (PartnerId(row.id(0)?), LinkId(row.id(1)?), &after.tenant_id);
+            let event = NewEvent::new(EventType::StatusChanged, About::Tenant, link, self.now)
+                .with("subject", &"tenant")?
+                .with("field", &"status")?
+                .with("from", &before.status)?
+                .with("to", &after.status)?;
+            queue(&mut self.tx, event).await?;
+        }
+        Ok(())
     }
 
     async fn store_partner(&mut self, before: Option<&PartnerRecord>, after: &PartnerRecord) -> Result<(), StoreError> {

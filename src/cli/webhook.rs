@@ -1,0 +1,276 @@
+//! `linkgate webhook`: who is told of what, where, and what became of it.
+
+use std::{fmt, time::Duration};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::{
+    outcome::{Exit, Failure},
+    store_context::{ActorArgs, PageArgs, StoreContext, runtime, yes},
+};
+use crate::{
+    config::settings::WebhookSettings,
+    domain::{EventType, Millis, PartnerId},
+    portal::webhooks::{Endpoint, Sender, deliver::payload, sender::Message, signature::new_secret},
+    store::{
+        Database,
+        admin::{Redeliver, SubscriptionInput, SubscriptionRecord},
+        deliveries::{DeliveryFilter, DeliveryQueue, DeliveryStatus},
+    },
+};
+
+/// The event that `test` sends; no partner can subscribe to it.
+const TEST_EVENT: &str = "partner.webhook.test";
+
+/// Subscribe partners to events, and see what became of them.
+#[derive(Debug, Args)]
+pub struct WebhookArgs {
+    #[command(flatten)]
+    actor: ActorArgs,
+    #[command(subcommand)]
+    command: WebhookCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum WebhookCommand {
+    /// Subscribe a partner; the secret is shown once
+    ///
+    /// Example: linkgate webhook create --partner <UUID> --url https://hooks.example/linkgate --events sla_breach,link_revoked
+    Create {
+        #[arg(long, value_name = "UUID")]
+        partner: PartnerId,
+        /// Where events are posted to
+        #[arg(long)]
+        url: String,
+        /// Event types, such as sla_breach [default: all]
+        #[arg(long, value_delimiter = ',', value_name = "EVENT")]
+        events: Option<Vec<EventType>>,
+        /// For people
+        #[arg(long)]
+        description: Option<String>,
+        /// Make it disabled: nothing is kept for it yet
+        #[arg(long)]
+        disabled: bool,
+    },
+    /// List subscriptions in the order of their ids
+    List {
+        /// Only of this partner
+        #[arg(long, value_name = "UUID")]
+        partner: Option<PartnerId>,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Show one subscription
+    Show { id: Uuid },
+    /// Change the given fields, or the secret
+    Update {
+        id: Uuid,
+        #[arg(long)]
+        url: Option<String>,
+        /// Event types, all of them that are wanted from now on
+        #[arg(long, value_delimiter = ',', value_name = "EVENT")]
+        events: Option<Vec<EventType>>,
+        /// Empty clears it
+        #[arg(long)]
+        description: Option<String>,
+        /// `false` keeps what waits and adds nothing until it is `true` again
+        #[arg(long, value_name = "BOOL")]
+        enabled: Option<bool>,
+        /// Make a new secret and show it; the old one signs too for a while
+        #[arg(long)]
+        rotate_secret: bool,
+        /// Hours for which the old secret signs too
+        #[arg(long, value_name = "HOURS", default_value_t = 24, requires = "rotate_secret",
+              value_parser = clap::value_parser!(u32).range(0..=720))]
+        overlap_hours: u32,
+        /// Refuse if it is not at this version
+        #[arg(long, value_name = "VERSION")]
+        expect_version: Option<i64>,
+    },
+    /// Remove a subscription with all its deliveries
+    Delete { id: Uuid },
+    /// Post a test event now and say what came back
+    Test { id: Uuid },
+    /// List deliveries, newest first
+    Deliveries {
+        /// Only of this subscription
+        #[arg(long, value_name = "UUID")]
+        subscription: Option<Uuid>,
+        /// Only of this partner
+        #[arg(long, value_name = "UUID")]
+        partner: Option<PartnerId>,
+        /// pending, delivered, dead or dropped
+        #[arg(long, value_parser = status)]
+        status: Option<DeliveryStatus>,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Send a delivery once more, whatever became of it
+    Redeliver {
+        /// Id of the delivery
+        #[arg(required_unless_present = "dead_of", conflicts_with = "dead_of")]
+        id: Option<Uuid>,
+        /// All dead ones of this subscription
+        #[arg(long, value_name = "UUID")]
+        dead_of: Option<Uuid>,
+    },
+}
+
+fn status(text: &str) -> Result<DeliveryStatus, String> {
+    DeliveryStatus::parse(text).ok_or_else(|| "one of pending, delivered, dead, dropped".to_owned())
+}
+
+/// A subscription with the secret that is shown this once.
+#[derive(Serialize)]
+struct WithSecret<'a> {
+    #[serde(flatten)]
+    subscription: &'a SubscriptionRecord,
+    secret: &'a str,
+}
+
+#[derive(Serialize)]
+struct Tested {
+    id: Uuid,
+    status: u16,
+    accepted: bool,
+}
+
+#[derive(Serialize)]
+struct Again {
+    deliveries: u64,
+}
+
+fn secret() -> Result<String, Failure> {
+    new_secret().map_err(Failure::failed)
+}
+
+fn invalid(error: impl fmt::Display) -> Failure {
+    Failure::new(Exit::Invalid, error)
+}
+
+pub fn run(args: WebhookArgs, settings: &WebhookSettings, context: &StoreContext<'_>) -> Result<(), Failure> {
+    let actor = args.actor.actor();
+    match args.command {
+        WebhookCommand::Create { partner, url, events, description, disabled } => {
+            Endpoint::parse(&url, settings).map_err(invalid)?;
+            let secret = secret()?;
+            let input =
+                SubscriptionInput { url: Some(url), description, events, enabled: Some(!disabled), rotate: None };
+            let made = context.with(|admin| {
+                let secret = secret.clone();
+                async move { Ok(admin.create_subscription(&actor, partner, &secret, &input).await?) }
+            })?;
+            context.show(&WithSecret { subscription: &made.value, secret: &secret })
+        }
+        WebhookCommand::List { partner, page } => {
+            let found = context.with(|admin| async move { Ok(admin.subscriptions(partner, page.page()).await?) })?;
+            context.console.list(&found, &["webhook", "partner", "url", "events", "enabled"], |one| {
+                let events: Vec<&str> = one.events.iter().map(|event| event.as_str()).collect();
+                vec![
+                    one.id.to_string(),
+                    one.partner_id.to_string(),
+                    one.url.clone(),
+                    events.join("\n"),
+                    yes(one.enabled),
+                ]
+            })
+        }
+        WebhookCommand::Show { id } => {
+            context.show(&context.with(|admin| async move { Ok(admin.subscription(id).await?) })?)
+        }
+        WebhookCommand::Update {
+            id,
+            url,
+            events,
+            description,
+            enabled,
+            rotate_secret,
+            overlap_hours,
+            expect_version,
+        } => {
+            if let Some(url) = &url {
+                Endpoint::parse(url, settings).map_err(invalid)?;
+            }
+            let rotated = if rotate_secret { Some(secret()?) } else { None };
+            let until = Millis(Millis::now().0.saturating_add(i64::from(overlap_hours) * 3_600_000));
+            let rotate = rotated.clone().map(|secret| (secret, until));
+            let input = SubscriptionInput { url, description, events, enabled, rotate };
+            let written = context.with(|admin| async move {
+                Ok(admin.update_subscription(&actor, id, expect_version, &input).await?)
+            })?;
+            match &rotated {
+                Some(secret) => context.show(&WithSecret { subscription: &written.value, secret }),
+                None => context.show(&written.value),
+            }
+        }
+        WebhookCommand::Delete { id } => {
+            let found = context.with(|admin| async move { Ok(admin.subscription(id).await?) })?;
+            context.console.confirm(&format!(
+                "removes webhook {id} to {} with all its deliveries, those that wait included",
+                found.url
+            ))?;
+            let gone = context.with(|admin| async move { Ok(admin.delete_subscription(&actor, id).await?) })?;
+            context.show(&gone.value)
+        }
+        WebhookCommand::Test { id } => test(id, settings, context),
+        WebhookCommand::Deliveries { subscription, partner, status, page } => {
+            let filter = DeliveryFilter { subscription, partner, status };
+            let found = context.with(|admin| async move { Ok(admin.deliveries(&filter, page.page()).await?) })?;
+            let header = ["delivery", "event", "tenant", "status", "tries", "next try", "last answer"];
+            context.console.list(&found, &header, |one| {
+                let status = one.last_status.map(|status| status.to_string());
+                vec![
+                    one.id.to_string(),
+                    one.event.clone(),
+                    one.tenant_id.to_string(),
+                    one.status.as_str().to_owned(),
+                    one.attempts.to_string(),
+                    one.next_attempt_at.map(|at| at.to_string()).unwrap_or_default(),
+                    one.last_error.clone().or(status).unwrap_or_default(),
+                ]
+            })
+        }
+        WebhookCommand::Redeliver { id, dead_of } => {
+            let which = match (id, dead_of) {
+                (Some(id), _) => Redeliver::One(id),
+                (None, Some(subscription)) => Redeliver::DeadOf(subscription),
+                (None, None) => return Err(Failure::new(Exit::Usage, "name a delivery, or --dead-of a webhook")),
+            };
+            let count = context.with(|admin| async move { Ok(admin.redeliver(&actor, which).await?) })?;
+            let deliveries = count.value;
+            context.console.show(&Again { deliveries }, format!("{deliveries} will be sent once more"))
+        }
+    }
+}
+
+/// Sends from this process, by the rules of the running gateway: signed, to judged addresses, no redirects.
+fn test(id: Uuid, settings: &WebhookSettings, context: &StoreContext<'_>) -> Result<(), Failure> {
+    let answer = runtime()?.block_on(async {
+        let db = Database::open(context.database).await?;
+        db.check_migrated().await?;
+        let target = DeliveryQueue::new(&db).target(id).await;
+        db.close().await;
+        let (url, secret) = target?;
+        let endpoint = Endpoint::parse(&url, settings).map_err(invalid)?;
+        let data = RawValue::from_string(format!("{{\"subscription_id\":\"{id}\"}}")).map_err(Failure::failed)?;
+        let now = Millis::now();
+        let body = payload(TEST_EVENT, now, &data).map_err(Failure::failed)?;
+        let message_id = Uuid::now_v7().to_string();
+        let timestamp_s = Duration::from_millis(u64::try_from(now.0).unwrap_or_default()).as_secs();
+        let message = Message {
+            id: &message_id,
+            timestamp_s: i64::try_from(timestamp_s).unwrap_or_default(),
+            body,
+            secrets: vec![&secret],
+        };
+        Sender::new(settings).send(&endpoint, message).await.map_err(Failure::failed)
+    })?;
+    let tested = Tested { id, status: answer.status.as_u16(), accepted: answer.status.is_success() };
+    if !tested.accepted {
+        return Err(Failure::failed(format!("the receiver answered with {}", answer.status)));
+    }
+    context.console.show(&tested, format!("the receiver answered with {}", answer.status))
+}

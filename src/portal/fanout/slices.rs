@@ -1,0 +1,168 @@
+//! Slices in memory: one tenant's answer to one question, for one partner, under one version of its link.
+//!
+//! The key holds everything that the authorisation came from. A link that changed, was revoked or granted anew has
+//! another version, so that what was kept for the old one is never found again; it leaves by age. Equal questions that
+//! come while the first is on its way share its answer.
+
+use std::{
+    any::Any,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared, WeakShared},
+};
+use jiff::Timestamp;
+use moka::sync::Cache;
+use tokio::time::Instant;
+
+use super::Kind;
+use crate::{
+    domain::{LinkFacts, LinkId, LinkVersion, PartnerId},
+    portal::{Endpoint, sources::SourceError},
+};
+
+/// What an entry costs beside its value, in bytes.
+const ENTRY_BYTES: usize = 400;
+
+/// Whose answer to which question.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) partner: PartnerId,
+    pub(super) link: LinkId,
+    pub(super) version: LinkVersion,
+    /// The policy set that the slice was granted under.
+    pub(super) policies: u64,
+    /// One endpoint has one permission.
+    pub(super) endpoint: Endpoint,
+    pub(super) kind: Kind,
+    /// The whole of filter, order and depth.
+    pub(super) question: Arc<str>,
+}
+
+impl Key {
+    pub(super) fn new(link: &LinkFacts, policies: u64, endpoint: Endpoint, kind: Kind, question: &Arc<str>) -> Self {
+        Self {
+            partner: link.link.partner_id,
+            link: link.link.id,
+            version: link.link.version,
+            policies,
+            endpoint,
+            kind,
+            question: Arc::clone(question),
+        }
+    }
+}
+
+/// One answer.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) value: Arc<dyn Any + Send + Sync>,
+    pub(super) truncated: bool,
+    pub(super) bytes: usize,
+    /// When it was asked for: nothing in it is older.
+    pub(super) as_of: Timestamp,
+    pub(super) asked: Instant,
+}
+
+/// A question on its way; dropped by all who wait for it, it is given up.
+pub(super) type Flight = Shared<BoxFuture<'static, Result<Entry, SourceError>>>;
+type WeakFlight = WeakShared<BoxFuture<'static, Result<Entry, SourceError>>>;
+
+#[derive(Debug)]
+pub(super) struct Slices {
+    entries: Cache<Key, Entry>,
+    flights: Mutex<Flights>,
+}
+
+#[derive(Debug, Default)]
+struct Flights {
+    under_way: HashMap<Key, (u64, WeakFlight)>,
+    last: u64,
+}
+
+/// Takes the question off the list, however it ends.
+struct Landing {
+    slices: Weak<Slices>,
+    key: Key,
+    number: u64,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let Some(slices) = self.slices.upgrade() else { return };
+        let mut flights = slices.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if flights.under_way.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
+            flights.under_way.remove(&self.key);
+        }
+    }
+}
+
+impl Slices {
+    pub(super) fn new(bytes: u64, max_age: Duration) -> Self {
+        let entries = Cache::builder()
+            .max_capacity(bytes)
+            .weigher(|key: &Key, entry: &Entry| {
+                u32::try_from(entry.bytes + key.question.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
+            })
+            .time_to_live(max_age.max(Duration::from_millis(1)))
+            .build();
+        Self { entries, flights: Mutex::default() }
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<Entry> {
+        self.entries.get(key)
+    }
+
+    /// Joins the flight of an equal question, or starts one. `fresh`: never joins one that began before.
+    pub(super) fn fly(
+        self: &Arc<Self>,
+        key: &Key,
+        fresh: bool,
+        ask: impl FnOnce() -> BoxFuture<'static, Result<Entry, SourceError>>,
+    ) -> Flight {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, weak)) = flights.under_way.get(key).filter(|_| !fresh)
+            && let Some(flight) = weak.upgrade()
+        {
+            return flight;
+        }
+        flights.last += 1;
+        let number = flights.last;
+        let landing = Landing { slices: Arc::downgrade(self), key: key.clone(), number };
+        let (asking, slices) = (ask(), Arc::downgrade(self));
+        let flight = async move {
+            let answer = asking.await;
+            if let (Ok(entry), Some(slices)) = (&answer, slices.upgrade()) {
+                slices.entries.insert(landing.key.clone(), entry.clone());
+            }
+            drop(landing);
+            answer
+        };
+        let flight = flight.boxed().shared();
+        if let Some(weak) = flight.downgrade() {
+            flights.under_way.insert(key.clone(), (number, weak));
+        }
+        flight
+    }
+
+    /// Whether an equal question is on its way.
+    pub(super) fn is_flying(&self, key: &Key) -> bool {
+        let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        flights.under_way.get(key).is_some_and(|(_, weak)| weak.upgrade().is_some())
+    }
+
+    /// What all values occupy, roughly.
+    #[cfg(test)]
+    pub(super) fn rows_bytes(&self) -> usize {
+        self.entries.iter().map(|(_, entry)| entry.bytes).sum()
+    }
+
+    #[cfg(test)]
+    pub(super) fn under_way(&self) -> usize {
+        self.flights.lock().unwrap().under_way.len()
+    }
+}

@@ -1,0 +1,481 @@
+//! For tests: services that answer as the test says, and a portal that asks them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use jiff::Timestamp;
+use rust_decimal::Decimal;
+use tokio::time::Instant;
+
+use super::{
+    Asker, AskingPartner, Bases, Call, Granted, ManagedTenant, Portal, Problem, Question, ReplyBody, Slice,
+    endpoint::{Found, TABLE},
+    fanout::{Fanout, Kind, Upstreams},
+    managed::{ManagedTenants, Tenants},
+    query::Period,
+    sources::{Each, InvoiceFilter, Scanned, Site, SourceError, Sources, TicketFilter},
+};
+use crate::{
+    config::settings::{AlertSettings, DatabaseSettings, PortalSettings, ReadSettings},
+    connector::rows::{BreachRow, InvoiceRow, MetricsRow, TenantRow, TicketRow, UptimeDay, UsageRow},
+    domain::{
+        DecisionId, Denial, ErrorCode, Gate, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, Partner,
+        PartnerId, Permission, PermissionSet, Portfolio, TenantId, UserFacts, link_rules::LinkTerms,
+    },
+    policy::{Permit, Policies, settings::PolicySettings},
+    store::{Database, LinkRecord, Stamps, TenantRecord},
+};
+
+/// A row by its number.
+type Make = fn(usize) -> InvoiceRow;
+
+/// What one tenant's services hold.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Held {
+    pub(super) registry: Option<TenantRow>,
+    pub(super) metrics: Option<MetricsRow>,
+    pub(super) invoices: Vec<InvoiceRow>,
+    /// Made while they are read: the number, and how.
+    pub(super) many_invoices: Option<(usize, Make)>,
+    pub(super) tickets: Vec<TicketRow>,
+    pub(super) usage: Option<UsageRow>,
+    pub(super) uptime: Option<Vec<UptimeDay>>,
+    pub(super) breaches: Option<Vec<BreachRow>>,
+}
+
+/// How a service behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Behaviour {
+    Slow(Duration),
+    Fails(SourceError),
+    Panics,
+    /// Fails after half of the rows.
+    BreaksOff,
+    Truncates,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Scripted {
+    name: Arc<str>,
+    pub(super) held: Mutex<HashMap<String, Held>>,
+    behaviour: Mutex<HashMap<(String, Kind), Behaviour>>,
+    pub(super) asked: AtomicUsize,
+    /// Questions that were given up before they were answered.
+    pub(super) given_up: AtomicUsize,
+    under_way: AtomicUsize,
+    pub(super) most_under_way: AtomicUsize,
+}
+
+struct UnderWay<'a>(&'a Scripted, bool);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+        if !self.1 {
+            self.0.given_up.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Scripted {
+    pub(super) fn behave(&self, tenant: &str, kind: Kind, behaviour: Option<Behaviour>) {
+        let key = (tenant.to_owned(), kind);
+        let mut all = self.behaviour.lock().unwrap();
+        match behaviour {
+            Some(behaviour) => all.insert(key, behaviour),
+            None => all.remove(&key),
+        };
+    }
+
+    pub(super) fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    async fn ask(&self, site: &Site, kind: Kind) -> Result<(Held, Option<Behaviour>), SourceError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let under_way = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_under_way.fetch_max(under_way, Ordering::SeqCst);
+        let mut guard = UnderWay(self, false);
+        let tenant = site.tenant().as_str().to_owned();
+        let behaviour = self.behaviour.lock().unwrap().get(&(tenant.clone(), kind)).cloned();
+        match &behaviour {
+            Some(Behaviour::Slow(time)) => tokio::time::sleep(*time).await,
+            Some(Behaviour::Panics) => panic!("a fault in the reading of {tenant}"),
+            Some(Behaviour::Fails(error)) => {
+                guard.1 = true;
+                return Err(error.clone());
+            }
+            _ => tokio::task::yield_now().await,
+        }
+        guard.1 = true;
+        Ok((self.held.lock().unwrap().get(&tenant).cloned().unwrap_or_default(), behaviour))
+    }
+
+    async fn rows<R>(
+        &self,
+        site: &Site,
+        kind: Kind,
+        of: impl FnOnce(Held) -> Box<dyn ExactSizeIterator<Item = R> + Send>,
+        each: Each<'_, R>,
+    ) -> Result<Scanned, SourceError> {
+        let (held, behaviour) = self.ask(site, kind).await?;
+        let rows = of(held);
+        let half = rows.len() / 2;
+        for (at, row) in rows.enumerate() {
+            if at == half && behaviour == Some(Behaviour::BreaksOff) {
+                return Err(SourceError::Answer(format!("{}: the answer breaks off", site.tenant())));
+            }
+            each(row);
+        }
+        Ok(Scanned { truncated: behaviour == Some(Behaviour::Truncates) })
+    }
+}
+
+fn one<T>(found: Option<T>, kind: &'static str) -> Result<T, SourceError> {
+    found.ok_or(SourceError::NoConnector(kind))
+}
+
+impl Upstreams for Scripted {
+    fn upstream(&self, _: &TenantId, kind: Kind) -> Option<&Arc<str>> {
+        (kind != Kind::Registry).then_some(&self.name)
+    }
+
+    fn tenant<'a>(&'a self, site: &'a Site, _: Instant) -> BoxFuture<'a, Result<TenantRow, SourceError>> {
+        async { one(self.ask(site, Kind::Registry).await?.0.registry, "tenant") }.boxed()
+    }
+
+    fn metrics<'a>(&'a self, site: &'a Site, _: Instant) -> BoxFuture<'a, Result<MetricsRow, SourceError>> {
+        async { one(self.ask(site, Kind::Metrics).await?.0.metrics, "metrics") }.boxed()
+    }
+
+    fn invoices<'a>(
+        &'a self,
+        site: &'a Site,
+        _: &'a InvoiceFilter,
+        _: Instant,
+        each: Each<'a, InvoiceRow>,
+    ) -> BoxFuture<'a, Result<Scanned, SourceError>> {
+        let of = |held: Held| -> Box<dyn ExactSizeIterator<Item = InvoiceRow> + Send> {
+            match held.many_invoices {
+                Some((count, make)) => Box::new((0..count).map(make)),
+                None => Box::new(held.invoices.into_iter()),
+            }
+        };
+        self.rows(site, Kind::Invoices, of, each).boxed()
+    }
+
+    fn tickets<'a>(
+        &'a self,
+        site: &'a Site,
+        _: &'a TicketFilter,
+        _: Instant,
+        each: Each<'a, TicketRow>,
+    ) -> BoxFuture<'a, Result<Scanned, SourceError>> {
+        self.rows(site, Kind::Tickets, |held| Box::new(held.tickets.into_iter()), each).boxed()
+    }
+
+    fn usage<'a>(&'a self, site: &'a Site, _: Period, _: Instant) -> BoxFuture<'a, Result<UsageRow, SourceError>> {
+        async { one(self.ask(site, Kind::Usage).await?.0.usage, "usage") }.boxed()
+    }
+
+    fn uptime<'a>(
+        &'a self,
+        site: &'a Site,
+        period: Period,
+        _: Decimal,
+        _: Instant,
+    ) -> BoxFuture<'a, Result<Vec<UptimeDay>, SourceError>> {
+        async move {
+            let days = one(self.ask(site, Kind::Uptime).await?.0.uptime, "uptime")?;
+            let days = days.into_iter().filter(|day| (period.first_day()..=period.last_day()).contains(&day.date));
+            Ok(days.collect())
+        }
+        .boxed()
+    }
+
+    fn breaches<'a>(
+        &'a self,
+        site: &'a Site,
+        _: Instant,
+        each: Each<'a, BreachRow>,
+    ) -> BoxFuture<'a, Result<Scanned, SourceError>> {
+        async move {
+            let (held, _) = self.ask(site, Kind::Breaches).await?;
+            one(held.breaches, "breaches")?.into_iter().for_each(each);
+            Ok(Scanned::default())
+        }
+        .boxed()
+    }
+}
+
+/// A portal over scripted services, with partners and links that exist in memory only.
+pub(super) struct Stage {
+    pub(super) portal: Arc<Portal>,
+    pub(super) services: Arc<Scripted>,
+    pub(super) now: Timestamp,
+    partner: PartnerId,
+    links: BTreeMap<String, (LinkId, i64)>,
+    forbidden: Vec<String>,
+    _dir: tempfile::TempDir,
+}
+
+pub(super) fn settings() -> ReadSettings {
+    ReadSettings {
+        deadline: Duration::from_secs(5),
+        source_timeout: Duration::from_secs(3),
+        concurrency: 256,
+        concurrency_per_upstream: 512,
+        concurrency_total: 1024,
+        hedge_percent: 0,
+        breaker_failures: 0,
+        breaker_pause: Duration::from_secs(10),
+        slice_fresh: Duration::from_secs(15),
+        max_slice_age: Duration::from_secs(60),
+        max_stale_age: Duration::from_secs(600),
+        slice_cache_bytes: 64 * 1024 * 1024,
+    }
+}
+
+impl Stage {
+    pub(super) async fn new(tenants: &[&str], reads: ReadSettings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let database = DatabaseSettings::Sqlite { path: dir.path().join("none.db") };
+        let database = Database::open(&database).await.unwrap();
+        let policies = Arc::new(Policies::new(PolicySettings { dir: None, memo_entries: 16 }).unwrap());
+        let services = Arc::new(Scripted::default());
+        let base = "/api/v1/partner".to_owned();
+        let upstreams: Arc<dyn Upstreams> = Arc::<Scripted>::clone(&services);
+        let settings = PortalSettings {
+            base_paths: vec![base.clone()],
+            tenant_base_path: "/api/v1/tenant".into(),
+            tenant_admin_roles: Vec::new(),
+            compatibility_base_paths: vec!["/old".into()],
+            max_rows_per_source: 10_000,
+            reads,
+            alerts: AlertSettings {
+                background: false,
+                interval: Duration::from_secs(300),
+                concurrency: 8,
+                timeout: Duration::from_secs(15),
+                fresh_for: Duration::from_secs(60),
+                keep_resolved: Duration::from_secs(90 * 86_400),
+            },
+        };
+        let none = Sources::new(&[], &[], None, &policies, &settings);
+        let usual = Portal::new(&settings, &database, &policies, none);
+        let portal = Portal {
+            bases: Bases { partner: vec![base], compatible: vec!["/old".into()], tenant: "/api/v1/tenant".into() },
+            managed: ManagedTenants::new(&database),
+            fanout: Fanout::new(&settings.reads, upstreams),
+            ..usual
+        };
+        let links = tenants.iter().map(|tenant| ((*tenant).to_owned(), (LinkId(uuid::Uuid::new_v4()), 1))).collect();
+        Self {
+            portal: Arc::new(portal),
+            services,
+            now: "2026-04-01T12:00:00Z".parse().unwrap(),
+            partner: PartnerId(uuid::Uuid::new_v4()),
+            links,
+            forbidden: Vec::new(),
+            _dir: dir,
+        }
+    }
+
+    pub(super) fn hold(&self, tenant: &str, held: Held) {
+        self.services.held.lock().unwrap().insert(tenant.to_owned(), held);
+    }
+
+    pub(super) fn forbid(&mut self, tenant: &str) {
+        self.forbidden.push(tenant.to_owned());
+    }
+
+    /// As any change of the link would.
+    pub(super) fn change_link(&mut self, tenant: &str) {
+        self.links.get_mut(tenant).unwrap().1 += 1;
+    }
+
+    /// Another partner with links to the same tenants.
+    pub(super) fn other_partner(&mut self) {
+        self.partner = PartnerId(uuid::Uuid::new_v4());
+        for link in self.links.values_mut() {
+            link.0 = LinkId(uuid::Uuid::new_v4());
+        }
+    }
+
+    fn link(&self, tenant: &str) -> Arc<LinkFacts> {
+        let (id, version) = self.links[tenant];
+        Arc::new(LinkFacts {
+            link: Link {
+                id,
+                partner_id: self.partner,
+                tenant_id: TenantId::new(tenant).unwrap(),
+                role: LinkRole::MspFull,
+                granted: PermissionSet::EMPTY,
+                denied: PermissionSet::EMPTY,
+                approval: crate::domain::Approval::Approved,
+                is_active: true,
+                start: Millis(0),
+                end: None,
+                allowed_cidrs: Box::default(),
+                require_mfa: false,
+                version: LinkVersion(version),
+            },
+            partner_active: true,
+            suspended: false,
+            tenant_status: "active".into(),
+            ancestors: Box::default(),
+        })
+    }
+
+    fn managed(&self) -> Tenants {
+        let stamps = Stamps {
+            version: 1,
+            created_at: Millis(0),
+            updated_at: Millis(0),
+            created_by: "test".into(),
+            updated_by: "test".into(),
+        };
+        let one = |tenant: &String| {
+            let tenant_id = TenantId::new(tenant).unwrap();
+            let row = TenantRecord {
+                tenant_id: tenant_id.clone(),
+                name: format!("Own {tenant}"),
+                slug: None,
+                domain: None,
+                status: "active".into(),
+                stamps: stamps.clone(),
+            };
+            let mut terms = LinkTerms::new(LinkRole::MspFull, Millis(0));
+            terms.notes = Some("a secret note".into());
+            terms.sla_uptime_target = (tenant == "t-strict").then(|| Decimal::new(9999, 2));
+            let link = LinkRecord {
+                id: self.links[tenant].0,
+                partner_id: self.partner,
+                managed_tenant_id: tenant_id.clone(),
+                partner_tenant_id: TenantId::new("home").unwrap(),
+                terms,
+                stamps: stamps.clone(),
+            };
+            (tenant_id, Arc::new(ManagedTenant { tenant: row, link }))
+        };
+        self.links.keys().map(one).collect()
+    }
+
+    fn call(&self, path: &str, headers: http::HeaderMap) -> (Call, bool) {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let Found::Endpoint { index, param, compatible, .. } = self.portal.bases.find("GET", path) else {
+            panic!("no endpoint: {path}")
+        };
+        let spec = &TABLE[index];
+        let slices = self.links.keys().map(|tenant| {
+            let link = self.link(tenant);
+            if self.forbidden.contains(tenant) {
+                return Slice::Forbidden { link, denial: Denial::from(Gate::Role) };
+            }
+            let also = spec.also.iter().filter_map(|name| Permission::parse(name)).map(PermissionSet::of);
+            let also = also.fold(PermissionSet::EMPTY, PermissionSet::union);
+            Slice::Granted(Granted::new(link, Permit::home_request(), also))
+        });
+        let partner = Partner {
+            id: self.partner,
+            name: "Partner".into(),
+            home_tenant_id: TenantId::new("home").unwrap(),
+            active: true,
+            suspended: false,
+        };
+        let user = UserFacts {
+            issuer: "i".into(),
+            sub: "u".into(),
+            partner_id: self.partner,
+            holds: PermissionSet::ALL,
+            suspended: false,
+        };
+        let portfolio = Arc::new(Portfolio { partner, links: HashMap::default(), as_of: 1 });
+        self.portal.managed.put(&portfolio, self.managed());
+        let call = Call {
+            spec,
+            param: param.map(str::to_owned),
+            query: query.to_owned(),
+            headers,
+            body: bytes::Bytes::new(),
+            asker: Asker {
+                user_id: "u".into(),
+                issuer: "i".into(),
+                home_tenant: None,
+                username: None,
+                partner: Some(AskingPartner { user, portfolio }),
+                expires_at: Millis(i64::MAX),
+                ip: [127, 0, 0, 1].into(),
+                mfa: false,
+            },
+            slices: slices.collect(),
+            active: None,
+            now: Millis::from_timestamp(self.now),
+            request_id: "r".into(),
+            decision_id: DecisionId::generate(),
+        };
+        (call, compatible)
+    }
+
+    pub(super) async fn try_get(&self, path: &str) -> Result<serde_json::Value, Problem> {
+        self.try_get_with(path, http::HeaderMap::new()).await
+    }
+
+    pub(super) async fn try_get_with(
+        &self,
+        path: &str,
+        headers: http::HeaderMap,
+    ) -> Result<serde_json::Value, Problem> {
+        let (mut call, compatible) = self.call(path, headers);
+        let question = Question {
+            spec: call.spec,
+            param: call.param.as_deref(),
+            query: &call.query,
+            headers: &call.headers,
+            body: &[],
+            now: self.now,
+            compatible,
+        };
+        let prepared = Portal::prepare(&question)?;
+        let wanted: Option<Vec<TenantId>> = match prepared.narrow() {
+            super::Narrow::All => None,
+            super::Narrow::To(tenants) => Some(tenants.to_vec()),
+            super::Narrow::One(tenant) => Some(vec![tenant.clone()]),
+        };
+        if let Some(wanted) = wanted {
+            call.slices.retain(|slice| wanted.contains(&slice.link().link.tenant_id));
+        }
+        let reply = prepared.answer(Arc::clone(&self.portal), call).await?;
+        assert_eq!(reply.status, 200);
+        let ReplyBody::Bytes(bytes) = reply.body else { panic!("a stream") };
+        Ok(serde_json::from_slice(&bytes).unwrap())
+    }
+
+    pub(super) async fn get(&self, path: &str) -> serde_json::Value {
+        self.try_get(path).await.unwrap_or_else(|problem| panic!("{path}: {problem:?}"))
+    }
+
+    pub(super) async fn get_fresh(&self, path: &str) -> serde_json::Value {
+        let headers = [(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache"))];
+        self.try_get_with(path, headers.into_iter().collect()).await.unwrap()
+    }
+}
+
+/// `status` of one source, or `ok` where it is not named.
+pub(super) fn status_of(answer: &serde_json::Value, tenant: &str) -> String {
+    let sources = answer["sources"].as_array().unwrap();
+    let found = sources.iter().find(|source| source["tenant_id"] == tenant);
+    found.map_or("ok".to_owned(), |source| source["status"].as_str().unwrap().to_owned())
+}
+
+/// The code of a problem.
+pub(super) fn code(problem: &Problem) -> ErrorCode {
+    problem.code
+}

@@ -1,0 +1,172 @@
+//! One question and its answer over HTTP: no redirect is followed, and nothing is read without a bound.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use tokio::time::Instant;
+
+use super::{Site, SourceError, credential::Credentials, table::Route};
+use crate::{
+    connector::request::Outgoing,
+    identity::Keyring,
+    policy::Policies,
+    upstream::{SendError, SharedPool, Unanswered, Upstream},
+};
+
+#[derive(Debug)]
+pub(super) struct Client {
+    pool: SharedPool,
+    credentials: Credentials,
+}
+
+/// An answer with its whole body, whatever its status.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+    /// `Content-Type` says JSON.
+    is_json: bool,
+}
+
+/// Why there is none.
+pub(super) struct Unsaid {
+    pub(super) error: SourceError,
+    /// The service may have received the question.
+    pub(super) maybe_received: bool,
+}
+
+impl Unsaid {
+    fn unsent(error: SourceError) -> Self {
+        Self { error, maybe_received: false }
+    }
+}
+
+impl Client {
+    pub(super) fn new(keyring: Option<&Arc<Keyring>>, policies: &Arc<Policies>) -> Self {
+        Self { pool: SharedPool::default(), credentials: Credentials::new(keyring, policies) }
+    }
+
+    /// Asks and takes the body of a 200.
+    pub(super) async fn get(
+        &self,
+        site: &Site,
+        route: &Route,
+        upstream: &Arc<Upstream>,
+        outgoing: &Outgoing,
+        until: Instant,
+    ) -> Result<Bytes, SourceError> {
+        let answer = self.exchange(site, route, upstream, outgoing, until).await.map_err(|unsaid| unsaid.error)?;
+        answer.good(site, route)
+    }
+
+    /// Sends one request and reads what comes, at the longest until the deadline.
+    pub(super) async fn exchange(
+        &self,
+        site: &Site,
+        route: &Route,
+        upstream: &Arc<Upstream>,
+        outgoing: &Outgoing,
+        until: Instant,
+    ) -> Result<Answer, Unsaid> {
+        if until <= Instant::now() {
+            return Err(Unsaid::unsent(SourceError::Timeout));
+        }
+        let tenant = site.tenant();
+        let origin = upstream.origin(Some(tenant)).ok_or_else(|| {
+            Unsaid::unsent(SourceError::Unavailable(format!("upstream `{}` has no address for it", upstream.name)))
+        })?;
+        let _place = upstream.enter().ok_or_else(|| {
+            Unsaid::unsent(SourceError::Unavailable(format!("too many requests to `{}` are under way", upstream.name)))
+        })?;
+        let request = self.request(site, route, upstream, &origin.authority, outgoing).map_err(Unsaid::unsent)?;
+        let repeatable = outgoing.method == Method::GET;
+        let head_by = until.min(Instant::now() + upstream.settings.response_timeout);
+        let sent = self.pool.send(origin, &upstream.settings, request, repeatable);
+        let sent = tokio::time::timeout_at(head_by, sent).await;
+        // How far it came is not known when time runs out.
+        let sent = sent.map_err(|_| Unsaid { error: SourceError::Timeout, maybe_received: true })?;
+        let (response, lease) = sent.map_err(|unanswered| unsent(upstream, &unanswered))?;
+        let received = |error| Unsaid { error, maybe_received: true };
+        let whole = read(response, route, site);
+        let answer = tokio::time::timeout_at(until, whole).await.map_err(|_| received(SourceError::Timeout))?;
+        let answer = answer.map_err(received)?;
+        lease.give_back();
+        Ok(answer)
+    }
+
+    fn request(
+        &self,
+        site: &Site,
+        route: &Route,
+        upstream: &Upstream,
+        authority: &str,
+        outgoing: &Outgoing,
+    ) -> Result<Request<Full<Bytes>>, SourceError> {
+        let unfit = || route.wrong(site.tenant(), "the question cannot be written as a request");
+        let mut headers = self.credentials.headers(site, route, upstream, outgoing)?;
+        headers.insert(header::HOST, HeaderValue::from_str(authority).map_err(|_| unfit())?);
+        if outgoing.body.is_some() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let request = Request::builder().method(&outgoing.method).uri(outgoing.target());
+        let mut request = request.body(Full::new(outgoing.body.clone().unwrap_or_default())).map_err(|_| unfit())?;
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+}
+
+fn unsent(upstream: &Upstream, unanswered: &Unanswered) -> Unsaid {
+    tracing::debug!(upstream = %upstream.name, error = ?unanswered, "a service did not answer");
+    let words = match &unanswered.error {
+        SendError::Connect { .. } => format!("`{}` cannot be reached", upstream.name),
+        SendError::ConnectTimeout(_) => format!("`{}` takes no connection in time", upstream.name),
+        SendError::Exchange(_) => format!("`{}` broke the connection off", upstream.name),
+    };
+    Unsaid { error: SourceError::Unavailable(words), maybe_received: unanswered.maybe_received }
+}
+
+/// The whole body, up to the bound.
+async fn read(response: Response<Incoming>, route: &Route, site: &Site) -> Result<Answer, SourceError> {
+    let most = route.connector.max_answer_bytes;
+    let too_long = || route.wrong(site.tenant(), format_args!("the answer is longer than {most} bytes"));
+    let (parts, mut body) = response.into_parts();
+    let told = body.size_hint().lower();
+    if usize::try_from(told).is_ok_and(|told| told > most) {
+        return Err(too_long());
+    }
+    let mut bytes = BytesMut::with_capacity(usize::try_from(told).unwrap_or(0).min(most));
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|_| SourceError::Unavailable(format!("`{}` broke the answer off", route.upstream.name)))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > most {
+            return Err(too_long());
+        }
+        bytes.extend_from_slice(&data);
+    }
+    let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence =
+        content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim().to_ascii_lowercase();
+    let is_json = essence == "application/json" || essence.ends_with("+json");
+    let plain = !parts.headers.contains_key(header::CONTENT_ENCODING);
+    Ok(Answer { status: parts.status, body: bytes.freeze(), is_json: is_json && plain })
+}
+
+impl Answer {
+    /// The body of a success in JSON; every other answer is none.
+    pub(super) fn good(self, site: &Site, route: &Route) -> Result<Bytes, SourceError> {
+        let wrong = |problem: String| route.wrong(site.tenant(), problem);
+        if self.status.is_redirection() {
+            return Err(wrong(format!("redirected with status {}, which is never followed", self.status.as_u16())));
+        }
+        if !matches!(self.status, StatusCode::OK | StatusCode::CREATED) {
+            return Err(wrong(format!("status {}", self.status.as_u16())));
+        }
+        if !self.is_json {
+            return Err(wrong("the answer is no JSON".to_owned()));
+        }
+        Ok(self.body)
+    }
+}

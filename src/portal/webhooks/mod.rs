@@ -1,0 +1,15 @@
+//! Telling partners by webhook what happens in their tenants (Standard Webhooks).
+//!
+//! Reading order: [`signature`] what a receiver checks, [`address`] where a delivery may go, [`endpoint`] which URLs are
+//! taken, [`sender`] one try, [`deliver`] the queue's work in the background. Events are written by
+//! `store::events`, in the transactions that they tell of.
+
+pub mod address;
+pub mod deliver;
+pub mod endpoint;
+pub mod sender;
+pub mod signature;
+
+pub use deliver::Deliverer;
+pub use endpoint::Endpoint;
+pub use sender::{Answer, SendError, Sender};

@@ -1,0 +1,156 @@
+//! Events on their way to webhooks: written in the transaction in which they happen, one delivery a subscription.
+//!
+//! So an event is never lost and never invented: it is committed with what it tells of. Where nobody subscribed nothing
+//! is written. The queue behind it is `deliveries`.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::{
+    Database, StoreError,
+    sql::{Tx, Value},
+};
+use crate::domain::{About, EventType, LinkId, Millis, PartnerId, TenantId};
+
+/// What happened, to be told to one partner.
+#[derive(Debug)]
+pub struct NewEvent {
+    pub event: EventType,
+    pub about: About,
+    pub partner_id: PartnerId,
+    pub link_id: LinkId,
+    pub tenant_id: TenantId,
+    pub at: Millis,
+    /// Beside `partner_id`, `tenant_id`, `tenant_name` and `link_id`, which every event has. Amounts stay exact.
+    data: BTreeMap<&'static str, Box<RawValue>>,
+}
+
+impl NewEvent {
+    pub fn new(event: EventType, about: About, link: (PartnerId, LinkId, &TenantId), at: Millis) -> Self {
+        let (partner_id, link_id, tenant_id) = (link.0, link.1, link.2.clone());
+        Self { event, about, partner_id, link_id, tenant_id, at, data: BTreeMap::new() }
+    }
+
+    /// Adds one field of `data`.
+    pub fn with(mut self, name: &'static str, value: &impl Serialize) -> Result<Self, StoreError> {
+        self.data.insert(name, raw(value)?);
+        Ok(self)
+    }
+}
+
+fn raw(value: &impl Serialize) -> Result<Box<RawValue>, StoreError> {
+    serde_json::value::to_raw_value(value)
+        .map_err(|error| StoreError::Damaged { table: "webhook_events", what: error.to_string() })
+}
+
+/// Writes the event and its deliveries; how many subscriptions will be told.
+pub(crate) async fn queue(tx: &mut Tx, mut event: NewEvent) -> Result<usize, StoreError> {
+    let sql = "SELECT id, events FROM webhook_subscriptions WHERE partner_id = $1 AND enabled ORDER BY id";
+    let mut told: Vec<Uuid> = Vec::new();
+    for row in tx.rows(sql, &[event.partner_id.0.into()]).await? {
+        let wanted: Vec<String> = row.json(1)?;
+        if wanted.iter().any(|name| name == event.event.as_str()) {
+            told.push(row.id(0)?);
+        }
+    }
+    if told.is_empty() {
+        return Ok(0);
+    }
+    let name = tx.row("SELECT name FROM tenants WHERE id = $1", &[event.tenant_id.as_str().into()]).await?;
+    let name = name.map(|row| row.text(0)).transpose()?;
+    event.data.insert("partner_id", raw(&event.partner_id)?);
+    event.data.insert("tenant_id", raw(&event.tenant_id)?);
+    event.data.insert("tenant_name", raw(&name)?);
+    event.data.insert("link_id", raw(&event.link_id)?);
+    let data = raw(&event.data)?;
+    let id = Uuid::now_v7();
+    tx.execute(
+        "INSERT INTO webhook_events (id, type, partner_id, link_id, tenant_id, about, at, data) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        &[
+            id.into(),
+            event.event.as_str().into(),
+            event.partner_id.0.into(),
+            event.link_id.0.into(),
+            event.tenant_id.as_str().into(),
+            event.about.as_str().into(),
+            event.at.0.into(),
+            data.get().into(),
+        ],
+    )
+    .await?;
+    for subscription in &told {
+        tx.execute(
+            "INSERT INTO webhook_deliveries (id, event_id, subscription_id, status, next_attempt_at, created_at) \
+             VALUES ($1, $2, $3, 'pending', $4, $4)",
+            &[Uuid::now_v7().into(), id.into(), (*subscription).into(), Value::Int(Millis::now().0)],
+        )
+        .await?;
+    }
+    Ok(told.len())
+}
+
+/// Writes an event of something that happened outside the database, such as a ticket opened by an upstream.
+pub async fn queue_event(db: &Database, event: NewEvent) -> Result<usize, StoreError> {
+    let mut tx = db.begin_write().await?;
+    let told = queue(&mut tx, event).await?;
+    tx.commit().await?;
+    Ok(told)
+}
+
+/// Announces the ends of links: for each number of days once for each end, in the event's own transaction. Only partners
+/// that subscribed are looked at, so that a later subscriber is told too.
+pub async fn announce_ends(db: &Database, days: &[u32], now: Millis) -> Result<usize, StoreError> {
+    const DAY: i64 = 86_400_000;
+    let Some(most) = days.iter().copied().max() else { return Ok(0) };
+    let until = now.0.saturating_add(i64::from(most) * DAY);
+    let sql = "SELECT l.id, l.partner_id, l.managed_tenant_id, l.end_date, n.days FROM partner_tenant_links l \
+         LEFT JOIN link_expiry_notices n ON n.link_id = l.id AND n.end_date = l.end_date \
+         WHERE l.is_active AND l.approval = 'approved' AND l.start_date <= $1 \
+         AND l.end_date > $1 AND l.end_date <= $2 \
+         AND EXISTS (SELECT 1 FROM webhook_subscriptions s WHERE s.partner_id = l.partner_id AND s.enabled) \
+         ORDER BY l.id";
+    let rows = db.begin_read().await?.rows(sql, &[now.0.into(), until.into()]).await?;
+    let mut ends: BTreeMap<Uuid, (PartnerId, String, i64, Vec<i64>)> = BTreeMap::new();
+    for row in &rows {
+        let found = (PartnerId(row.id(1)?), row.text(2)?, row.int(3)?);
+        let entry = ends.entry(row.id(0)?).or_insert((found.0, found.1, found.2, Vec::new()));
+        entry.3.extend(row.maybe_int(4)?);
+    }
+    let mut told = 0;
+    for (id, (partner, tenant, end, noticed)) in ends {
+        let due: Vec<i64> = days
+            .iter()
+            .map(|days| i64::from(*days))
+            .filter(|days| end - days * DAY <= now.0 && !noticed.contains(days))
+            .collect();
+        // A link that ends tomorrow and was never announced is announced once, not once for each number.
+        let news = due.iter().min().is_some_and(|least| noticed.iter().all(|known| least < known));
+        if due.is_empty() {
+            continue;
+        }
+        let mut tx = db.begin_write().await?;
+        let mut first = true;
+        for days in &due {
+            let sql = "INSERT INTO link_expiry_notices (link_id, end_date, days, at) VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT (link_id, end_date, days) DO NOTHING";
+            let values = [id.into(), end.into(), (*days).into(), now.0.into()];
+            first &= tx.execute(sql, &values).await? == 1;
+        }
+        if first && news {
+            let tenant = TenantId::new(&tenant)
+                .map_err(|error| StoreError::Damaged { table: "partner_tenant_links", what: error.to_string() })?;
+            // Begun days count: what ends in an hour ends within one day.
+            let left = (end - now.0 + DAY - 1) / DAY;
+            let event = NewEvent::new(EventType::LinkExpiring, About::Link, (partner, LinkId(id), &tenant), now)
+                .with("end_date", &Millis(end))?
+                .with("days_left", &left)?;
+            told += usize::from(queue(&mut tx, event).await? > 0);
+        }
+        tx.commit().await?;
+    }
+    Ok(told)
+}

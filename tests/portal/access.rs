@@ -1,0 +1,105 @@
+//! Whose data an answer holds: roles, revocation, other partners, and what is cached for whom.
+
+use serde_json::Value;
+
+use super::{
+    client::Request,
+    rig::{BASE, P2, Rig, status_of},
+};
+
+const INVOICES: &str = "/billing/invoices?from_date=2020-01-01";
+
+fn tenants(answer: &Value) -> Vec<&str> {
+    let mut found: Vec<_> =
+        answer["items"].as_array().unwrap().iter().map(|item| item["tenant_id"].as_str().unwrap()).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+#[test]
+fn a_revoked_links_slices_are_gone_at_once() {
+    let rig = Rig::start();
+    let before = rig.get(&format!("{INVOICES}&limit=100"));
+    assert!(tenants(&before).contains(&"t-full"));
+    rig.revoke("t-full");
+    let after = rig.get(&format!("{INVOICES}&limit=100&sources=all"));
+    assert!(!tenants(&after).contains(&"t-full"));
+    assert_eq!(after["total"], before["total"].as_u64().unwrap() - rig.world["t-full"].invoices.len() as u64);
+    assert!(
+        after["sources"].as_array().unwrap().iter().all(|source| source["tenant_id"] != "t-full"),
+        "no source at all"
+    );
+    let named = rig.ask(Request::get(&format!("{BASE}{INVOICES}&tenant_ids=t-full")));
+    assert_eq!((named.status, &*named.error()), (403, "TENANT_ACCESS_DENIED/link_inactive"));
+    let detail = rig.ask(Request::get(&format!("{BASE}/customers/t-full")));
+    assert_eq!((detail.status, &*detail.error()), (403, "TENANT_ACCESS_DENIED/link_inactive"));
+    // The link comes back under another version: nothing of the old one is found.
+    let asked = rig.service.asked("t-full", "invoices");
+    rig.link(super::rig::P1, "t-full", "msp_full");
+    let again = rig.get(&format!("{INVOICES}&limit=100"));
+    assert_eq!(again["total"], before["total"]);
+    assert_eq!(rig.service.asked("t-full", "invoices"), asked + 1);
+}
+
+#[test]
+fn partners_never_see_each_others_tenants_or_slices() {
+    let rig = Rig::start();
+    let mine = rig.get(&format!("{INVOICES}&limit=100"));
+    let theirs = rig.ask_other_partner(Request::get(&format!("{BASE}{INVOICES}&limit=100"))).json();
+    assert_eq!((&theirs["total"], &theirs["items"]), (&0.into(), &Value::Array(Vec::new())), "no links, no tenants");
+    assert_eq!((&theirs["partial"], theirs["aggregates"]["total_amount"].as_f64()), (&false.into(), Some(0.0)));
+    let foreign = rig.ask_other_partner(Request::get(&format!("{BASE}{INVOICES}&tenant_ids=t-full")));
+    assert_eq!((foreign.status, &*foreign.error()), (403, "TENANT_ACCESS_DENIED/no_link"));
+    let unknown = rig.ask_other_partner(Request::get(&format!("{BASE}/customers/t-full")));
+    assert_eq!((unknown.status, &*unknown.error()), (404, "TENANT_NOT_FOUND"));
+
+    // An auditor's link to one tenant gives that tenant, by questions of its own.
+    let asked = rig.service.asked("t-full", "invoices");
+    rig.link(P2, "t-full", "auditor");
+    let theirs = rig.ask_other_partner(Request::get(&format!("{BASE}{INVOICES}&limit=100"))).json();
+    assert_eq!(tenants(&theirs), ["t-full"]);
+    assert_eq!(rig.service.asked("t-full", "invoices"), asked + 1, "nothing cached for another partner is used");
+    assert!(mine["total"].as_u64() > theirs["total"].as_u64());
+}
+
+#[test]
+fn a_user_without_the_permission_gets_403_and_a_link_without_it_is_forbidden() {
+    let rig = Rig::start();
+    let support = |path: &str| rig.ask_as("partner_msp_support", Request::get(&format!("{BASE}{path}")));
+    assert_eq!(support("/support/tickets").status, 200);
+    let billing = rig.ask_as("partner_msp_billing", Request::get(&format!("{BASE}/support/tickets")));
+    assert_eq!((billing.status, &*billing.error()), (403, "FORBIDDEN/permission"));
+    assert_eq!(status_of(&rig.get("/support/tickets"), "t-billing"), "forbidden");
+    assert_eq!(status_of(&rig.get("/reports/usage"), "t-reseller"), "forbidden");
+    assert_eq!(status_of(&rig.get("/billing/summary"), "t-override"), "forbidden");
+    let strict = rig.get("/billing/summary?strict=true");
+    assert_eq!(strict["partial"], false, "what is forbidden is not missing");
+    assert_eq!(rig.service.asked("t-override", "invoices"), 0, "and is never fetched");
+}
+
+#[test]
+fn warm_answers_ask_nobody_and_no_cache_asks_again() {
+    let rig = Rig::start();
+    let first = rig.get(&format!("{INVOICES}&sources=all"));
+    let asked = rig.service.asked_in_all();
+    assert_eq!(rig.get(&format!("{INVOICES}&sources=all")), first);
+    assert_eq!(rig.service.asked_in_all(), asked);
+    let fresh =
+        rig.ask(Request::get(&format!("{BASE}{INVOICES}&sources=all")).header("Cache-Control", "no-cache")).json();
+    assert_eq!(rig.service.asked_in_all(), asked + 5);
+    assert_eq!(fresh["items"], first["items"]);
+    assert!(fresh["sources"][0]["as_of"].as_str() > first["sources"][0]["as_of"].as_str());
+}
+
+#[test]
+fn a_switched_client_reads_all_tenants_all_the_same() {
+    let rig = Rig::start();
+    let path = format!("{BASE}{INVOICES}");
+    let switched = rig.ask(Request::get(&path).tenant("t-full").header("X-Tenant-ID", "home-1")).json();
+    assert_eq!(switched["total"], rig.get(INVOICES)["total"]);
+    let stale = rig.ask(Request::get(&path).tenant("t-unknown"));
+    assert_eq!((stale.status, &*stale.error()), (403, "TENANT_ACCESS_DENIED/no_link"));
+    let selector = rig.ask(Request::get(&format!("{BASE}/customers")).tenant("t-unknown"));
+    assert_eq!(selector.status, 200, "a selector recovers from a stale choice");
+}

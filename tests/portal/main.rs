@@ -1,0 +1,36 @@
+//! The consolidated API over real sockets: a gateway, and behind it services of the older generation whose rows the
+//! test wrote itself, so that every figure is compared with what the test adds up.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "helpers of tests: what fails here fails the test"
+)]
+#![allow(unreachable_pub, dead_code, reason = "one test program; its modules share freely")]
+
+#[path = "../gateway/client.rs"]
+mod client;
+mod flow;
+#[path = "../gateway/rig.rs"]
+mod gateway_rig;
+mod rig;
+mod service;
+#[path = "../gateway/upstream.rs"]
+mod upstream;
+mod world;
+
+mod access;
+mod alert_sources;
+mod alerts;
+mod customers;
+mod failures;
+mod lists;
+mod parameters;
+mod reports;
+#[cfg(feature = "demo")]
+mod samples;
+mod speed;
+mod webhooks;

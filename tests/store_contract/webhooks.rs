@@ -1,0 +1,244 @@
+//! Webhooks: subscriptions, events that are committed with what they tell of, and the queue of deliveries.
+
+use std::sync::Arc;
+
+use linkgate::{
+    domain::{EventType, Millis},
+    store::{
+        StoreError,
+        admin::{Page, Redeliver, SubscriptionInput, TenantInput},
+        deliveries::{DeliveryFilter, DeliveryQueue, DeliveryRecord, DeliveryStatus, Tried},
+        events::announce_ends,
+    },
+};
+use serde_json::{Value, json};
+
+use crate::{
+    alerts::subscribe,
+    fixture::{Fixture, change, link},
+};
+
+const DAY: i64 = 86_400_000;
+
+async fn deliveries(fixture: &Fixture) -> Vec<DeliveryRecord> {
+    let mut all = fixture.admin.deliveries(&DeliveryFilter::default(), Page::default()).await.unwrap();
+    all.sort_by_key(|delivery| delivery.id);
+    all
+}
+
+async fn told(fixture: &Fixture) -> Vec<String> {
+    deliveries(fixture).await.into_iter().map(|one| one.event.replace("partner.tenant.", "")).collect()
+}
+
+pub(crate) async fn subscriptions_keep_their_fields_and_never_show_a_secret(fixture: Arc<Fixture>) {
+    let partner = fixture.partner("p").await;
+    let made = subscribe(&fixture, partner).await;
+    assert_eq!(made.events, EventType::ALL);
+    let (admin, actor) = (&fixture.admin, &fixture.actor);
+    let input = SubscriptionInput {
+        events: Some(vec![EventType::LinkRevoked, EventType::SlaBreach, EventType::SlaBreach]),
+        enabled: Some(false),
+        rotate: Some(("whsec_AAAA".into(), Millis(7))),
+        ..SubscriptionInput::default()
+    };
+    let changed = admin.update_subscription(actor, made.id, Some(1), &input).await.unwrap().value;
+    assert_eq!(changed.events, [EventType::SlaBreach, EventType::LinkRevoked]);
+    assert_eq!((changed.enabled, changed.previous_secret_until, changed.stamps.version), (false, Some(Millis(7)), 2));
+    assert_eq!(admin.subscription(made.id).await.unwrap(), changed);
+    let stale = admin.update_subscription(actor, made.id, Some(1), &input).await.unwrap_err();
+    assert_eq!(stale.code().as_str(), "CONFLICT");
+    let empty = SubscriptionInput { events: Some(Vec::new()), ..SubscriptionInput::default() };
+    assert!(matches!(admin.update_subscription(actor, made.id, None, &empty).await, Err(StoreError::Refused(_))));
+
+    let (url, secret) = DeliveryQueue::new(&fixture.db).target(made.id).await.unwrap();
+    assert_eq!((url.as_str(), secret.as_str()), ("https://hooks.example/in", "whsec_AAAA"));
+    let column = match fixture.kind {
+        crate::fixture::Kind::Sqlite => "body",
+        crate::fixture::Kind::Postgres => "body::text",
+    };
+    let leaked = fixture.count(&format!("SELECT count(*) FROM audit_outbox WHERE {column} LIKE '%whsec%'")).await;
+    assert_eq!(leaked, 0, "a secret is in an audit record");
+    let records = fixture.count(&format!("SELECT count(*) FROM audit_outbox WHERE {column} LIKE '%webhook.%'")).await;
+    assert_eq!(records, 2);
+
+    admin.delete_subscription(actor, made.id).await.unwrap();
+    assert!(matches!(admin.subscription(made.id).await, Err(StoreError::NotFound { .. })));
+    for _ in 0..20 {
+        subscribe(&fixture, partner).await;
+    }
+    let input = SubscriptionInput { url: Some("https://hooks.example/".into()), ..SubscriptionInput::default() };
+    let many = admin.create_subscription(actor, partner, "whsec_AAAA", &input).await.unwrap_err();
+    assert_eq!(many.code().as_str(), "CONFLICT", "bounded");
+}
+
+pub(crate) async fn an_event_is_committed_with_what_it_tells_of(fixture: Arc<Fixture>) {
+    let (partner, other) = (fixture.partner("p").await, fixture.partner("other").await);
+    let tenant = fixture.tenant("t-1").await;
+    let made = fixture.granted(partner, &tenant, "msp_billing").await;
+    fixture.granted(other, &tenant, "auditor").await;
+    fixture.revoke(made.id).await;
+    assert!(told(&fixture).await.is_empty(), "nobody has subscribed");
+
+    subscribe(&fixture, partner).await;
+    let (admin, actor) = (&fixture.admin, &fixture.actor);
+    fixture.granted(partner, &tenant, "msp_billing").await;
+    assert_eq!(told(&fixture).await, ["status_changed"], "active again");
+    admin.update_link(actor, made.id, None, &change(json!({"approval": "rejected"}))).await.unwrap();
+    admin.update_link(actor, made.id, None, &change(json!({"notes": "nothing that is told"}))).await.unwrap();
+    let status = TenantInput { status: Some("suspended".into()), ..TenantInput::default() };
+    admin.update_tenant(actor, &tenant, None, &status).await.unwrap();
+    let name = TenantInput { name: Some("Another name".into()), ..TenantInput::default() };
+    admin.update_tenant(actor, &tenant, None, &name).await.unwrap();
+    fixture.revoke(made.id).await;
+    let expected = ["status_changed", "status_changed", "status_changed", "link_revoked"];
+    assert_eq!(told(&fixture).await, expected, "and the other partner has no subscription");
+    // Not active: of no interest to the partner any more.
+    let status = TenantInput { status: Some("active".into()), ..TenantInput::default() };
+    admin.update_tenant(actor, &tenant, None, &status).await.unwrap();
+    assert_eq!(told(&fixture).await.len(), 4);
+
+    // A change that is refused tells nobody.
+    let refused = admin.update_link(actor, made.id, None, &change(json!({"end_date": "1999-01-01"}))).await;
+    assert!(refused.is_err());
+    assert_eq!(told(&fixture).await.len(), 4);
+
+    let queue = DeliveryQueue::new(&fixture.db);
+    let now = Millis::now();
+    let last = deliveries(&fixture).await.pop().unwrap();
+    let job = queue.claim(last.id, now, Millis(now.0 + 1_000)).await.unwrap().unwrap();
+    let data: Value = serde_json::from_str(&job.data).unwrap();
+    assert_eq!(data["tenant_id"], "t-1");
+    assert_eq!(data["tenant_name"], "Another name");
+    assert_eq!(data["link_id"], made.id.to_string());
+    assert!(data["revoked_at"].is_string());
+}
+
+pub(crate) async fn a_delivery_is_claimed_by_one_and_tried_until_it_is_done(fixture: Arc<Fixture>) {
+    let partner = fixture.partner("p").await;
+    let tenant = fixture.tenant("t-1").await;
+    let made = fixture.granted(partner, &tenant, "msp_full").await;
+    let subscription = subscribe(&fixture, partner).await;
+    fixture.revoke(made.id).await;
+    let queue = DeliveryQueue::new(&fixture.db);
+    let now = Millis::now();
+    let due = queue.due(now, 10, 2).await.unwrap();
+    assert_eq!(due.iter().map(|(_, of)| *of).collect::<Vec<_>>(), [subscription.id]);
+    let id = due[0].0;
+
+    let mut tasks = Vec::new();
+    for _ in 0..8 {
+        let db = fixture.another().await;
+        tasks.push(tokio::spawn(async move {
+            let claimed = DeliveryQueue::new(&db).claim(id, now, Millis(now.0 + 1_000)).await.unwrap();
+            db.close().await;
+            claimed
+        }));
+    }
+    let mut jobs = Vec::new();
+    for task in tasks {
+        jobs.extend(task.await.unwrap());
+    }
+    assert_eq!(jobs.len(), 1, "one of many claims it");
+    let job = jobs.remove(0);
+    assert!(queue.due(now, 10, 2).await.unwrap().is_empty(), "leased");
+    assert!(!format!("{job:?}").contains("whsec"));
+
+    // The lease runs out, as if the process had died: somebody else has it, and the first can write nothing.
+    let later = Millis(now.0 + 1_000);
+    let second = queue.claim(id, later, Millis(later.0 + 1_000)).await.unwrap().unwrap();
+    assert!(!queue.finish(&job, later, &Tried::Delivered { status: 200 }).await.unwrap());
+    let again = Tried::Again { at: Millis(later.0 + 500), status: Some(503), error: "busy".into() };
+    assert!(queue.finish(&second, later, &again).await.unwrap());
+    let seen = deliveries(&fixture).await.remove(0);
+    assert_eq!((seen.status, seen.attempts, seen.last_status), (DeliveryStatus::Pending, 1, Some(503)));
+    assert!(queue.due(later, 10, 2).await.unwrap().is_empty(), "not before its time");
+
+    let third = Millis(later.0 + 500);
+    let job = queue.claim(id, third, Millis(third.0 + 1_000)).await.unwrap().unwrap();
+    assert_eq!(job.attempts, 1);
+    queue.finish(&job, third, &Tried::Postponed { at: third }).await.unwrap();
+    let job = queue.claim(id, third, Millis(third.0 + 1_000)).await.unwrap().unwrap();
+    assert_eq!(job.attempts, 1, "waiting is no try");
+    queue.finish(&job, third, &Tried::Dead { status: None, error: "no answer in time".into() }).await.unwrap();
+    let dead = DeliveryFilter { status: Some(DeliveryStatus::Dead), ..DeliveryFilter::default() };
+    assert_eq!(fixture.admin.deliveries(&dead, Page::default()).await.unwrap().len(), 1);
+    assert!(queue.due(Millis(third.0 + DAY), 10, 2).await.unwrap().is_empty());
+
+    // A dead letter can be sent once more, from the first try on.
+    let again = fixture.admin.redeliver(&fixture.actor, Redeliver::DeadOf(subscription.id)).await.unwrap();
+    assert_eq!(again.value, 1);
+    let job = queue.claim(id, Millis::now(), Millis(third.0 + DAY)).await.unwrap().unwrap();
+    assert_eq!(job.attempts, 0);
+    queue.finish(&job, third, &Tried::Delivered { status: 204 }).await.unwrap();
+    let seen = deliveries(&fixture).await.remove(0);
+    assert_eq!((seen.status, seen.next_attempt_at, seen.last_error), (DeliveryStatus::Delivered, None, None));
+    let missing = fixture.admin.redeliver(&fixture.actor, Redeliver::One(uuid::Uuid::nil())).await.unwrap_err();
+    assert!(matches!(missing, StoreError::NotFound { what: "delivery", .. }));
+
+    let kept = Millis(third.0 - DAY);
+    assert_eq!(queue.prune(kept, Millis(third.0 + 1)).await.unwrap(), 0, "delivered ones have a time of their own");
+    assert_eq!(queue.prune(Millis(third.0 + 1), kept).await.unwrap(), 1);
+    assert_eq!(fixture.count("SELECT count(*) FROM webhook_events").await, 0, "an event goes with its last delivery");
+}
+
+pub(crate) async fn one_subscription_does_not_hold_up_the_others(fixture: Arc<Fixture>) {
+    let (slow, quick) = (fixture.partner("slow").await, fixture.partner("quick").await);
+    let (of_slow, of_quick) = (subscribe(&fixture, slow).await, subscribe(&fixture, quick).await);
+    for number in 0..5 {
+        let tenant = fixture.tenant(&format!("t-{number}")).await;
+        let made = fixture.granted(slow, &tenant, "msp_billing").await;
+        fixture.revoke(made.id).await;
+    }
+    let tenant = fixture.tenant("t-quick").await;
+    let made = fixture.granted(quick, &tenant, "msp_billing").await;
+    fixture.revoke(made.id).await;
+    let queue = DeliveryQueue::new(&fixture.db);
+    let due: Vec<_> = queue.due(Millis::now(), 3, 2).await.unwrap().into_iter().map(|(_, of)| of).collect();
+    assert_eq!(due, [of_slow.id, of_slow.id, of_quick.id]);
+    let off = SubscriptionInput { enabled: Some(false), ..SubscriptionInput::default() };
+    fixture.admin.update_subscription(&fixture.actor, of_slow.id, None, &off).await.unwrap();
+    let due: Vec<_> = queue.due(Millis::now(), 3, 2).await.unwrap().into_iter().map(|(_, of)| of).collect();
+    assert_eq!(due, [of_quick.id], "what waits for a disabled one is kept");
+}
+
+pub(crate) async fn the_end_of_a_link_is_announced_once_for_each_number_of_days(fixture: Arc<Fixture>) {
+    let partner = fixture.partner("p").await;
+    let now = Millis::now();
+    let mut links = Vec::new();
+    for (number, days) in [10, 20, 1].into_iter().enumerate() {
+        let tenant = fixture.tenant(&format!("t-{number}")).await;
+        let mut input = link(partner, &tenant, "msp_full");
+        // The last one ends within the day.
+        input.end_date = Some(Some(Millis(now.0 + days * DAY - 60_000).to_string()));
+        links.push(fixture.grant(&input).await.unwrap().value);
+    }
+    let (days, now) = ([1, 14], Millis::now());
+    assert_eq!(announce_ends(&fixture.db, &days, now).await.unwrap(), 0, "nobody has subscribed");
+    subscribe(&fixture, partner).await;
+    let mut tasks = Vec::new();
+    for _ in 0..6 {
+        let db = fixture.another().await;
+        tasks.push(tokio::spawn(async move {
+            let told = announce_ends(&db, &days, now).await.unwrap();
+            db.close().await;
+            told
+        }));
+    }
+    let mut count = 0;
+    for task in tasks {
+        count += task.await.unwrap();
+    }
+    assert_eq!(count, 2, "in ten days and in one, each once");
+    assert_eq!(told(&fixture).await, ["link_expiring", "link_expiring"]);
+    assert_eq!(
+        announce_ends(&fixture.db, &days, Millis(now.0 + 9 * DAY)).await.unwrap(),
+        2,
+        "ten days on: 1 and 11 left"
+    );
+    assert_eq!(announce_ends(&fixture.db, &days, Millis(now.0 + 9 * DAY)).await.unwrap(), 0);
+    // Another end is announced anew.
+    let end = Millis(now.0 + 13 * DAY).to_string();
+    let longer = change(json!({"end_date": end}));
+    fixture.admin.update_link(&fixture.actor, links[0].id, None, &longer).await.unwrap();
+    assert_eq!(announce_ends(&fixture.db, &days, now).await.unwrap(), 1);
+}

@@ -1,8 +1,11 @@
-//! Background work of a running server: key refresh, the audit index, the outbox of changes, alerts, webhooks.
+//! Background work of a running server: key refresh, the audit index, the outbox of changes, alerts, webhooks, exports.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 
 use super::AppError;
 use crate::{
@@ -24,6 +27,9 @@ const OUTBOX_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a stop waits for the index to see the last records; the next start goes on where it ended.
 const LAST_INDEXING: Duration = Duration::from_secs(3);
 
+/// How long a stop waits for exports under way to be given back.
+const LAST_EXPORTS: Duration = Duration::from_secs(2);
+
 /// How long the start waits for the database to say which head it has seen.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -34,6 +40,7 @@ pub struct Background {
     pub indexed: Arc<IndexProgress>,
     journal: Journal,
     store: Arc<AuditStore>,
+    exports: Option<(watch::Sender<bool>, JoinHandle<()>)>,
 }
 
 /// Starts everything.
@@ -58,12 +65,23 @@ pub fn start(gateway: &Arc<Gateway>, database: &Database) -> Background {
         tasks.spawn(Arc::clone(&deliverer).keep());
         tasks.spawn(deliverer.run());
     }
-    Background { tasks, indexed, journal, store }
+    let exports = gateway.portal.as_ref().map(|portal| {
+        let (stop, stopped) = watch::channel(false);
+        (stop, tokio::spawn(Arc::new(portal.export_worker()).run(stopped)))
+    });
+    Background { tasks, indexed, journal, store, exports }
 }
 
 impl Background {
     /// Ends the tasks and brings the index up to the journal's end: nobody else does it until the next start.
     pub async fn stop(mut self) {
+        if let Some((stop, ended)) = self.exports.take() {
+            // Jobs under way are given back, so that another replica need not wait for their leases to end.
+            stop.send_replace(true);
+            if tokio::time::timeout(LAST_EXPORTS, ended).await.is_err() {
+                tracing::warn!("exports under way did not stop in time; they are begun anew after their leases");
+            }
+        }
         self.tasks.shutdown().await;
         let mut indexer = Indexer::new(self.journal, self.store, INDEX_INTERVAL);
         match tokio::time::timeout(LAST_INDEXING, indexer.catch_up()).await {

@@ -209,7 +209,7 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
         require_approval: config.links.require_approval,
         exports: &config.exports,
         keyring: keyring.as_deref(),
-        journal_dir: &config.audit.dir,
+        journal: &config.audit.dir,
     };
     let portal = config.portal.as_ref().map(|settings| {
         let sources = Sources::new(&config.connectors, &upstreams, keyring.as_ref(), &policies, settings);

@@ -63,14 +63,14 @@ raw! {
         routes: Vec<RawRoute> = Vec::new(),
         /// The consolidated API for partners.
         portal: RawPortal = RawPortal::default(),
+        /// Exports: files made in the background, for download.
+        exports: RawExports = RawExports::default(),
         /// Alerts: when a link's sources are looked at.
         alerts: RawAlerts = RawAlerts::default(),
         /// Webhooks: telling partners what happens.
         webhooks: RawWebhooks = RawWebhooks::default(),
         /// How services are asked about tenants, by name.
         connectors: BTreeMap<String, RawConnector> = BTreeMap::new(),
-        /// Exports: files made in the background, for download.
-        exports: RawExports = RawExports::default(),
         /// Logs on standard error.
         log: RawLog = RawLog::default(),
     }

@@ -34,10 +34,10 @@ pub struct Config {
     pub routes: Vec<RouteSettings>,
     /// `None`: switched off.
     pub portal: Option<PortalSettings>,
+    pub exports: ExportSettings,
     pub webhooks: WebhookSettings,
     /// How services are asked about tenants.
     pub connectors: Vec<ConnectorSettings>,
-    pub exports: ExportSettings,
     pub log: LogSettings,
 }
 

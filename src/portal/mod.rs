@@ -36,7 +36,7 @@ pub mod events;
 mod scripted;
 pub mod webhooks;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
@@ -63,12 +63,12 @@ pub struct Portal {
     pub settings: PortalSettings,
     policies: Arc<Policies>,
     managed: managed::ManagedTenants,
+    database: Database,
     alerts: AlertStore,
     /// For what must never be asked twice; reads go through the fan-out.
     sources: Arc<sources::Sources>,
     fanout: fanout::Fanout,
     keys: IdempotencyKeys,
-    database: Database,
     directory: Arc<Directory>,
     records: AuditStore,
     require_approval: bool,
@@ -85,8 +85,8 @@ pub struct Foundations<'a> {
     pub require_approval: bool,
     pub exports: &'a ExportSettings,
     pub keyring: Option<&'a Keyring>,
-    /// Where the audit journal lies.
-    pub journal_dir: &'a std::path::Path,
+    /// Folder of the audit journal.
+    pub journal: &'a Path,
 }
 
 /// Which tenants a question is about.
@@ -145,15 +145,20 @@ impl Portal {
             policies: Arc::clone(on.policies),
             managed: managed::ManagedTenants::new(on.database),
             sources,
+            database: on.database.clone(),
             alerts: AlertStore::new(on.database),
             fanout: fanout::Fanout::new(&settings.reads, upstreams),
             keys: IdempotencyKeys::new(on.database),
-            database: on.database.clone(),
             directory: Arc::clone(on.directory),
-            records: AuditStore::new(on.database, on.journal_dir),
+            records: AuditStore::new(on.database, on.journal),
             require_approval: on.require_approval,
             exports: exports::Exports::new(on.exports, on.database, on.keyring),
         }
+    }
+
+    /// What makes the files of exports; runs until it is stopped.
+    pub fn export_worker(&self) -> exports::ExportWorker<Arc<sources::Sources>> {
+        self.exports.worker(Arc::clone(&self.sources), &self.database, &self.policies, &self.directory)
     }
 
     /// A request's way to its tenants; its time runs from now on.
@@ -172,10 +177,6 @@ impl Portal {
             Endpoint::UsageReport => reports::usage::prepare(question),
             Endpoint::SlaReport => reports::sla::prepare(question),
             Endpoint::Me => me::prepare(question),
-            Endpoint::SlaAlerts => alerts::prepare_list(AlertKind::Sla, question),
-            Endpoint::BillingAlerts => alerts::prepare_list(AlertKind::Billing, question),
-            Endpoint::AcknowledgeSlaAlert => alerts::prepare_acknowledge(AlertKind::Sla, question),
-            Endpoint::AcknowledgeBillingAlert => alerts::prepare_acknowledge(AlertKind::Billing, question),
             Endpoint::CreateTicket => writes::create(question),
             Endpoint::UpdateTicket => writes::update(question),
             Endpoint::CreateExport => exports::create(question),
@@ -184,6 +185,10 @@ impl Portal {
             Endpoint::TenantLinks => tenant_admin::list(question),
             Endpoint::ApproveLink => tenant_admin::approve(question),
             Endpoint::AccessLog => tenant_admin::access_log(question),
+            Endpoint::SlaAlerts => alerts::prepare_list(AlertKind::Sla, question),
+            Endpoint::BillingAlerts => alerts::prepare_list(AlertKind::Billing, question),
+            Endpoint::AcknowledgeSlaAlert => alerts::prepare_acknowledge(AlertKind::Sla, question),
+            Endpoint::AcknowledgeBillingAlert => alerts::prepare_acknowledge(AlertKind::Billing, question),
         }
     }
 }

@@ -291,7 +291,7 @@ impl Stage {
             require_approval: false,
             exports: &exports,
             keyring: None,
-            journal_dir: dir.path(),
+            journal: dir.path(),
         };
         let usual = Portal::new(&settings, &on, none);
         let portal = Portal {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::settings::Access,
-    domain::{Denial, ErrorCode, Facts, Gate, LinkFacts, Millis, Permission, Reason, UserFacts},
+    domain::{Denial, ErrorCode, Facts, Gate, LinkFacts, Millis, Permission, Reason, TenantId, UserFacts},
     policy::{self, Permit, Refusal},
 };
 
@@ -144,24 +144,35 @@ impl Question<'_> {
 }
 
 /// Whether a stream that was allowed may go on; the word says why not.
-pub fn still_allowed(worker: &Worker, session: &Session, watched: &Watched, now: Millis) -> Result<(), &'static str> {
-    let Access::Permission(permission) = watched.route.settings.access else { return Ok(()) };
+pub fn still_allowed(
+    worker: &Worker,
+    session: &Session,
+    watched: &Watched,
+    (tenant, route): (&TenantId, &Route),
+    now: Millis,
+) -> Result<(), &'static str> {
+    let Access::Permission(permission) = route.settings.access else { return Ok(()) };
     if session.suspended {
         return Err("access_suspended");
     }
     let partner = session.partner().ok_or("not_a_partner")?;
-    let link = partner.portfolio.link(watched.tenant.as_str());
+    let link = partner.portfolio.link(tenant.as_str());
     let question = Question {
         session,
         partner,
         link: link.map(|link| &**link),
-        route: &watched.route,
+        route,
         permission,
         method: &watched.method,
         ip: watched.ip,
         now,
     };
     let outcome = question.ask(worker, None);
+    why_not(outcome)
+}
+
+/// The word for the record of a stream that is cut.
+pub fn why_not(outcome: policy::Outcome) -> Result<(), &'static str> {
     match outcome.verdict {
         Ok(_) => Ok(()),
         Err(Refusal::Denied(denial)) if denial == Denial::from(Gate::Ended) => Err("link_expired"),

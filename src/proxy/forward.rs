@@ -19,7 +19,7 @@ use super::{
     query,
     respond::Failure,
     tunnel,
-    watch::{self, Watched},
+    watch::{self, Stream, Watched},
     worker::Worker,
 };
 use crate::{
@@ -142,8 +142,7 @@ fn watch(trail: &Trail, exchange: &Exchange) -> Option<Rc<Watched>> {
         Rc::new(Watched::new(
             Rc::clone(&exchange.cut),
             Rc::clone(session),
-            tenant.clone(),
-            Arc::clone(route),
+            Stream::Forwarded { tenant: tenant.clone(), route: Arc::clone(route) },
             trail.client_ip,
             trail.method.clone(),
             Rc::clone(&trail.peer.switch),

@@ -1,12 +1,15 @@
 //! The body of an answer that the gateway makes itself: counted, and its exchange settled when it has been sent.
 
-use std::task::{Context, Poll};
+use std::{
+    rc::Rc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::sync::mpsc;
 
-use super::body::{Broken, CLIENT_LEFT, Ending, Finish};
+use super::body::{Broken, CLIENT_LEFT, Cut, Ending, Finish};
 
 /// Bytes at hand, or chunks as a task of the service runtime makes them.
 pub struct OwnedBody {
@@ -16,6 +19,8 @@ pub struct OwnedBody {
     bytes: u64,
     ended: bool,
     broken: bool,
+    /// Ends a stream whose link ended.
+    cut: Option<Rc<Cut>>,
     finish: Option<Box<dyn Finish>>,
 }
 
@@ -36,18 +41,25 @@ impl OwnedBody {
     pub fn stream(
         length: Option<u64>,
         chunks: mpsc::Receiver<std::io::Result<Bytes>>,
+        cut: Rc<Cut>,
         finish: Box<dyn Finish>,
     ) -> Self {
-        Self::new(Source::Chunks(chunks), length, finish)
+        let mut body = Self::new(Source::Chunks(chunks), length, finish);
+        body.cut = Some(cut);
+        body
     }
 
     fn new(source: Source, left: Option<u64>, finish: Box<dyn Finish>) -> Self {
-        Self { source, left, bytes: 0, ended: false, broken: false, finish: Some(finish) }
+        Self { source, left, bytes: 0, ended: false, broken: false, cut: None, finish: Some(finish) }
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if self.ended || self.broken {
             return Poll::Ready(None);
+        }
+        if let Some(Poll::Ready(why)) = self.cut.as_ref().map(|cut| cut.poll_cut(cx)) {
+            self.broken = true;
+            return Poll::Ready(Some(Err(Broken::Cut(why))));
         }
         let next = match &mut self.source {
             Source::Bytes(bytes) => Poll::Ready(bytes.take().map(Ok)),
@@ -93,8 +105,11 @@ impl OwnedBody {
 
 impl Drop for OwnedBody {
     fn drop(&mut self) {
+        let cut = self.cut.as_ref().and_then(|cut| cut.reason());
         let aborted = match (self.broken, self.ended) {
-            (true, _) => Some("answer_broke_off"),
+            (true, _) => Some(cut.unwrap_or("answer_broke_off")),
+            // A client that reads nothing is cut with its connection.
+            (false, false) if cut.is_some() => cut,
             (false, true) => None,
             (false, false) => Some(CLIENT_LEFT),
         };

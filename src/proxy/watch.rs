@@ -13,7 +13,10 @@ use std::{
 };
 
 use super::{body::Cut, route::Route, session::Session, worker::Worker};
-use crate::domain::{Millis, TenantId};
+use crate::{
+    domain::{Millis, TenantId},
+    portal::Spec,
+};
 
 /// How often open streams are looked at. With the poll of the change feed (100 to 250 ms) well below the promised 1 s.
 pub const SWEEP_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
@@ -23,8 +26,7 @@ pub const SWEEP_INTERVAL: std::time::Duration = std::time::Duration::from_millis
 pub struct Watched {
     pub cut: Rc<Cut>,
     pub session: RefCell<Rc<Session>>,
-    pub tenant: TenantId,
-    pub route: Arc<Route>,
+    pub stream: Stream,
     pub ip: IpAddr,
     pub method: http::Method,
     /// The connection to end if the stream does not end by itself because its client reads nothing.
@@ -33,17 +35,25 @@ pub struct Watched {
     overdue: Cell<u32>,
 }
 
+/// What flows.
+#[derive(Debug)]
+pub enum Stream {
+    /// An exchange with one tenant, forwarded.
+    Forwarded { tenant: TenantId, route: Arc<Route> },
+    /// An answer of the consolidated API that holds data of all these tenants.
+    Consolidated { tenants: Box<[TenantId]>, spec: &'static Spec },
+}
+
 impl Watched {
     pub fn new(
         cut: Rc<Cut>,
         session: Rc<Session>,
-        tenant: TenantId,
-        route: Arc<Route>,
+        stream: Stream,
         ip: IpAddr,
         method: http::Method,
         connection: Rc<ConnectionSwitch>,
     ) -> Self {
-        Self { cut, session: RefCell::new(session), tenant, route, ip, method, connection, overdue: Cell::new(0) }
+        Self { cut, session: RefCell::new(session), stream, ip, method, connection, overdue: Cell::new(0) }
     }
 }
 
@@ -126,7 +136,12 @@ async fn look_at(worker: &Rc<Worker>, watched: &Watched) {
         return;
     }
     if let Some(why) = ended(worker, watched).await {
-        tracing::info!(tenant = %watched.tenant, reason = why, "open stream cut");
+        match &watched.stream {
+            Stream::Forwarded { tenant, .. } => tracing::info!(%tenant, reason = why, "open stream cut"),
+            Stream::Consolidated { tenants, spec } => {
+                tracing::info!(tenants = tenants.len(), path = spec.path, reason = why, "open stream cut");
+            }
+        }
         worker.gateway.metrics.streams_cut.inc();
         watched.cut.cut(why);
     }
@@ -146,5 +161,12 @@ pub async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<&'static st
         watched.session.replace(Rc::clone(&session));
         session
     };
-    super::authorize::still_allowed(worker, &session, watched, Millis::now()).err()
+    match &watched.stream {
+        Stream::Forwarded { tenant, route } => {
+            super::authorize::still_allowed(worker, &session, watched, (tenant, route), Millis::now()).err()
+        }
+        Stream::Consolidated { tenants, spec } => {
+            super::consolidated::still_allowed(worker, &session, watched, (tenants, *spec), Millis::now()).err()
+        }
+    }
 }

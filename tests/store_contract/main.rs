@@ -24,6 +24,7 @@ mod schema;
 mod size;
 mod suspensions;
 mod webhooks;
+mod writes;
 
 /// Makes a test of each database out of one function over a fixture.
 macro_rules! on_both {
@@ -91,4 +92,9 @@ on_both! {
     webhooks::one_subscription_does_not_hold_up_the_others,
     webhooks::the_end_of_a_link_is_announced_once_for_each_number_of_days,
     size::a_thousand_links_and_a_hundred_thousand,
+    writes::a_key_is_claimed_by_one_of_many,
+    writes::a_claim_keeps_its_outcome_across_restarts,
+    writes::an_export_is_leased_to_one_worker_at_a_time,
+    writes::a_lease_that_ran_out_goes_to_the_next_worker,
+    writes::an_export_is_its_owners_and_expires,
 }

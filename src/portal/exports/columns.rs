@@ -7,8 +7,9 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    connector::rows::{InvoiceRow, InvoiceStatus, LineItem},
+    connector::rows::{InvoiceRow, LineItem},
     domain::{Currency, money::Number},
+    portal::invoice::{days_overdue, status},
 };
 
 macro_rules! columns {
@@ -18,7 +19,7 @@ macro_rules! columns {
         pub enum Column { $(#[serde(rename = $name)] $variant),+ }
 
         /// All columns by name, in the contract's order.
-        pub const COLUMNS: &[(&str, Column)] = &[$(($name, Column::$variant)),+];
+        pub(super) const COLUMNS: &[(&str, Column)] = &[$(($name, Column::$variant)),+];
 
         impl Column {
             pub fn name(self) -> &'static str {
@@ -51,14 +52,14 @@ columns! {
 
 /// The tenant that rows belong to.
 #[derive(Clone, Debug)]
-pub struct TenantName {
+pub(super) struct TenantName {
     pub id: String,
     pub name: Option<String>,
 }
 
 /// What stands in one cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cell<'a> {
+pub(super) enum Cell<'a> {
     Empty,
     /// From a service: may hold anything.
     Text(Cow<'a, str>),
@@ -75,7 +76,7 @@ impl<'a> Cell<'a> {
         text.map_or(Self::Empty, |text| Self::Plain(text.into()))
     }
 
-    pub fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         match self {
             Self::Empty => "",
             Self::Text(text) | Self::Plain(text) => text,
@@ -83,38 +84,17 @@ impl<'a> Cell<'a> {
     }
 }
 
-/// The status by today: finalized and past due is overdue.
-pub fn status(row: &InvoiceRow, today: Date) -> InvoiceStatus {
-    match row.status {
-        InvoiceStatus::Finalized if is_overdue(row, today) => InvoiceStatus::Overdue,
-        status => status,
-    }
-}
-
-/// Due before today, not paid in full, and neither draft nor cancelled.
-fn is_overdue(row: &InvoiceRow, today: Date) -> bool {
-    let due = row.due_date.is_some_and(|due| day(due) < today);
-    due && row.balance > Decimal::ZERO && !matches!(row.status, InvoiceStatus::Draft | InvoiceStatus::Cancelled)
-}
-
-fn days_overdue(row: &InvoiceRow, today: Date) -> i32 {
-    match row.due_date {
-        Some(due) if is_overdue(row, today) => day(due).until(today).map_or(0, |span| span.get_days()),
-        _ => 0,
-    }
-}
-
-pub fn day(at: Timestamp) -> Date {
+pub(super) fn day(at: Timestamp) -> Date {
     at.to_zoned(TimeZone::UTC).date()
 }
 
 /// An amount with exactly the digits of its currency.
-pub fn money(amount: Decimal, currency: Currency) -> String {
+pub(super) fn money(amount: Decimal, currency: Currency) -> String {
     Number::money(amount, currency).to_string()
 }
 
 /// One cell of an invoice.
-pub fn cell<'a>(column: Column, tenant: &'a TenantName, row: &'a InvoiceRow, today: Date) -> Cell<'a> {
+pub(super) fn cell<'a>(column: Column, tenant: &'a TenantName, row: &'a InvoiceRow, today: Date) -> Cell<'a> {
     let amount = |amount: Option<Decimal>| Cell::plain(amount.map(|amount| money(amount, row.currency)));
     let time = |at: Option<Timestamp>| Cell::plain(at.map(|at| at.to_string()));
     match column {
@@ -134,16 +114,16 @@ pub fn cell<'a>(column: Column, tenant: &'a TenantName, row: &'a InvoiceRow, tod
         Column::Balance => amount(Some(row.balance)),
         Column::Currency => Cell::Plain(row.currency.to_string().into()),
         Column::PaymentDate => time(row.payment_date),
-        Column::DaysOverdue => Cell::Plain(days_overdue(row, today).to_string().into()),
+        Column::DaysOverdue => Cell::plain(days_overdue(row, today).map(|days| days.to_string())),
         Column::CreatedAt => time(row.created_at),
     }
 }
 
 /// Columns that line items add.
-pub const LINE_COLUMNS: [&str; 4] = ["line_description", "line_quantity", "line_unit_price", "line_total"];
+pub(super) const LINE_COLUMNS: [&str; 4] = ["line_description", "line_quantity", "line_unit_price", "line_total"];
 
 /// The cells of one line item, in the order of [`LINE_COLUMNS`].
-pub fn line_cells(item: &LineItem, currency: Currency) -> [Cell<'_>; 4] {
+pub(super) fn line_cells(item: &LineItem, currency: Currency) -> [Cell<'_>; 4] {
     let amount = |amount: Option<Decimal>| Cell::plain(amount.map(|amount| money(amount, currency)));
     [
         Cell::text(item.description.as_deref()),
@@ -156,6 +136,7 @@ pub fn line_cells(item: &LineItem, currency: Currency) -> [Cell<'_>; 4] {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::connector::rows::InvoiceStatus;
 
     /// An invoice of 100.00 USD that is due on 2026-02-01.
     pub(in crate::portal::exports) fn invoice(id: &str) -> InvoiceRow {
@@ -177,19 +158,6 @@ pub(super) mod tests {
             created_at: None,
             line_items: Vec::new(),
         }
-    }
-
-    #[test]
-    fn overdue_is_said_by_today() {
-        let row = invoice("1");
-        let on = |day: &str| (status(&row, day.parse().unwrap()), days_overdue(&row, day.parse().unwrap()));
-        assert_eq!(on("2026-02-01"), (InvoiceStatus::Finalized, 0), "due today is not overdue");
-        assert_eq!(on("2026-03-03"), (InvoiceStatus::Overdue, 30));
-        let today = "2027-01-01".parse().unwrap();
-        let paid = InvoiceRow { balance: Decimal::ZERO, ..invoice("1") };
-        assert_eq!((status(&paid, today), days_overdue(&paid, today)), (InvoiceStatus::Finalized, 0));
-        let draft = InvoiceRow { status: InvoiceStatus::Draft, ..invoice("1") };
-        assert_eq!((status(&draft, today), days_overdue(&draft, today)), (InvoiceStatus::Draft, 0));
     }
 
     #[test]

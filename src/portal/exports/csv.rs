@@ -22,7 +22,7 @@ use crate::connector::rows::InvoiceRow;
 const BUFFER: usize = 256 * 1024;
 
 /// A CSV being written.
-pub struct CsvSheet {
+pub(super) struct CsvSheet {
     writer: Writer<Sink>,
     columns: Vec<Column>,
     line_items: bool,
@@ -49,7 +49,7 @@ impl Write for Sink {
 
 impl CsvSheet {
     /// Begins an empty file with its header.
-    pub fn begin(file: File, columns: &[Column], line_items: bool, today: Date) -> Result<Self, SheetError> {
+    pub(super) fn begin(file: File, columns: &[Column], line_items: bool, today: Date) -> Result<Self, SheetError> {
         let sink = Sink { file, written: Counter::new(0) };
         let writer = WriterBuilder::new().terminator(Terminator::CRLF).buffer_capacity(BUFFER).from_writer(sink);
         let mut sheet = Self { writer, columns: columns.to_vec(), line_items, today, rows: 0 };

@@ -27,8 +27,9 @@ use crate::{
     connector::rows::InvoiceRow,
     domain::{Denial, Portfolio, TenantId},
     portal::{
+        invoice::status,
         managed::ManagedTenants,
-        sources::{Each, InvoiceFilter, Scanned, Site, SourceError},
+        sources::{Each, InvoiceFilter, Scanned, Site, SourceError, Sources},
     },
     store::{ExportJob, FinishedFile, Lease},
 };
@@ -45,6 +46,18 @@ pub trait InvoiceSource: Send + Sync + 'static {
         until: Instant,
         each: Each<'_, InvoiceRow>,
     ) -> impl Future<Output = Result<Scanned, SourceError>> + Send;
+}
+
+impl InvoiceSource for Arc<Sources> {
+    async fn invoices(
+        &self,
+        site: &Site,
+        filter: &InvoiceFilter,
+        until: Instant,
+        each: Each<'_, InvoiceRow>,
+    ) -> Result<Scanned, SourceError> {
+        Sources::every_invoice(self, site, filter, until, each).await
+    }
 }
 
 /// What a job is made with.
@@ -89,7 +102,7 @@ impl From<SheetError> for Turn {
 }
 
 /// The name of a job's file under this lease.
-pub fn file_name(lease: Lease, format: Format) -> String {
+pub(super) fn file_name(lease: Lease, format: Format) -> String {
     format!("{}-{}.{}", lease.job.simple(), lease.id.simple(), format.as_str())
 }
 
@@ -217,5 +230,5 @@ impl<S: InvoiceSource> Workshop<S> {
 /// What a service gives beside what was asked for is left out here.
 fn fits(content: &Content, row: &InvoiceRow, today: jiff::civil::Date) -> bool {
     content.period().holds(row.invoice_date)
-        && (content.status.is_empty() || content.status.contains(&columns::status(row, today)))
+        && (content.status.is_empty() || content.status.contains(&status(row, today)))
 }

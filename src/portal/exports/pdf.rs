@@ -17,7 +17,7 @@ use crate::{connector::rows::InvoiceRow, domain::Currency};
 
 /// What stands at the head of every page.
 #[derive(Clone, Debug)]
-pub struct Title {
+pub(super) struct Title {
     pub partner: String,
     pub from: Date,
     /// Inclusive.
@@ -26,7 +26,7 @@ pub struct Title {
 }
 
 /// A PDF being gathered.
-pub struct PdfSheet {
+pub(super) struct PdfSheet {
     file: File,
     title: Title,
     columns: Vec<Column>,
@@ -41,7 +41,7 @@ pub struct PdfSheet {
 }
 
 /// One invoice, as it will be printed.
-pub struct Invoice {
+pub(super) struct Invoice {
     tenant: usize,
     date: Timestamp,
     /// One for each column.
@@ -56,7 +56,7 @@ pub struct Invoice {
 
 /// What the invoices of one currency come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub(super) struct Totals {
     pub invoices: u64,
     pub total: Decimal,
     pub paid: Decimal,
@@ -64,7 +64,14 @@ pub struct Totals {
 }
 
 impl PdfSheet {
-    pub fn begin(file: File, title: Title, columns: &[Column], line_items: bool, today: Date, most: usize) -> Self {
+    pub(super) fn begin(
+        file: File,
+        title: Title,
+        columns: &[Column],
+        line_items: bool,
+        today: Date,
+        most: usize,
+    ) -> Self {
         Self {
             file,
             title,

@@ -54,7 +54,7 @@ struct Place {
 }
 
 /// The whole document.
-pub fn document(
+pub(super) fn document(
     title: &Title,
     columns: &[Column],
     invoices: &[Invoice],

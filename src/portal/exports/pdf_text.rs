@@ -25,7 +25,7 @@ const MISSING: char = '\u{25a1}';
 const ELLIPSIS: char = '\u{2026}';
 
 /// One weight.
-pub struct Face {
+pub(super) struct Face {
     font: Font,
     charmap: Charmap<'static>,
     metrics: GlyphMetrics<'static>,
@@ -33,20 +33,20 @@ pub struct Face {
 }
 
 /// Both weights.
-pub struct Faces {
+pub(super) struct Faces {
     pub regular: Face,
     pub bold: Face,
 }
 
 impl Faces {
-    pub fn load() -> Result<Self, SheetError> {
+    pub(super) fn load() -> Result<Self, SheetError> {
         Ok(Self { regular: Face::load(REGULAR)?, bold: Face::load(BOLD)? })
     }
 }
 
 /// Where text stands in its space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Align {
+pub(super) enum Align {
     Left,
     Right,
 }
@@ -113,7 +113,16 @@ impl Face {
     }
 
     /// Draws one line into `room` points from `left` on, its base line at `y`.
-    pub fn draw(&self, surface: &mut Surface<'_>, text: &str, left: f32, y: f32, size: f32, room: f32, align: Align) {
+    pub(super) fn draw(
+        &self,
+        surface: &mut Surface<'_>,
+        text: &str,
+        left: f32,
+        y: f32,
+        size: f32,
+        room: f32,
+        align: Align,
+    ) {
         let line = self.line(text, room / size);
         if line.glyphs.is_empty() {
             return;

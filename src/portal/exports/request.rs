@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::columns::{COLUMNS, Column};
 use crate::{
     connector::rows::InvoiceStatus,
-    domain::{TenantId, link_rules::FieldError},
+    domain::TenantId,
     portal::{
         body::Fields,
         call::Problem,
@@ -102,7 +102,7 @@ const PDF_DEFAULT: &[Column] = &[
 ];
 
 /// Content and the tenants that it is narrowed to.
-pub fn read(body: &[u8], now: Timestamp) -> Result<(Content, Option<Vec<TenantId>>), Problem> {
+pub(super) fn read(body: &[u8], now: Timestamp) -> Result<(Content, Option<Vec<TenantId>>), Problem> {
     let mut fields = Fields::read(body)?;
     let format = fields.required_word("format", FORMATS);
     let (from, to): (Option<Moment>, Option<Moment>) = (fields.moment("from_date"), fields.moment("to_date"));
@@ -124,11 +124,6 @@ pub fn read(body: &[u8], now: Timestamp) -> Result<(Content, Option<Vec<TenantId
         Format::Pdf => PDF_DEFAULT.to_vec(),
     });
     Ok((Content { format, from: period.from, to: period.to, status, line_items, columns }, tenants))
-}
-
-/// One mistake of a field, for checks that need more than the body.
-pub fn invalid(field: &str, message: impl Into<String>) -> Problem {
-    Problem::invalid(vec![FieldError { field: field.into(), message: message.into() }])
 }
 
 #[cfg(test)]

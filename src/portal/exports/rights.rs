@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What an export needs in each tenant.
-pub const PERMISSION: &str = "partner.billing.invoices.export";
+pub(super) const PERMISSION: &str = "partner.billing.invoices.export";
 
 /// Judges a job's slices.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use super::columns::TenantName;
 use crate::connector::rows::InvoiceRow;
 
 /// A file being written, row by row.
-pub trait Sheet: Send {
+pub(super) trait Sheet: Send {
     /// One invoice, with its line items where they were asked for.
     fn invoice(&mut self, tenant: &TenantName, row: &InvoiceRow) -> Result<(), SheetError>;
 
@@ -23,7 +23,7 @@ pub trait Sheet: Send {
 
 /// A place in a sheet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub(super) struct Mark {
     /// Bytes of a streamed file, invoices of one that is put together at the end.
     pub place: u64,
     pub rows: u64,

@@ -11,13 +11,13 @@ use uuid::Uuid;
 use crate::{domain::Millis, identity::Keyring, store::Owner};
 
 /// How long a link is good.
-pub const LINK_MS: i64 = 15 * 60 * 1_000;
+pub(super) const LINK_MS: i64 = 15 * 60 * 1_000;
 const MAC_BYTES: usize = 32;
 const EXPIRY_BYTES: usize = 8;
 const LABEL: &str = "linkgate export downloads";
 
 /// Signs and checks links. The first key signs; all of them are taken.
-pub struct DownloadLinks {
+pub(super) struct DownloadLinks {
     keys: Vec<hmac::Key>,
 }
 
@@ -29,7 +29,7 @@ impl std::fmt::Debug for DownloadLinks {
 
 /// Why a token opens nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadToken {
+pub(super) enum BadToken {
     /// Not one of ours for this export and this user.
     Wrong,
     Expired,
@@ -38,7 +38,7 @@ pub enum BadToken {
 impl DownloadLinks {
     /// By the configured secret, else by the signing keys; without either by a key of this process alone, which no
     /// replica has and no restart survives.
-    pub fn new(secret: Option<&[u8]>, keyring: Option<&Keyring>) -> Self {
+    pub(super) fn new(secret: Option<&[u8]>, keyring: Option<&Keyring>) -> Self {
         let keys = match (secret, keyring) {
             (Some(secret), _) => vec![hmac::Key::new(hmac::HMAC_SHA256, secret)],
             (None, Some(keyring)) => keyring.derived(LABEL),
@@ -48,7 +48,7 @@ impl DownloadLinks {
     }
 
     /// A token that is good until `until`.
-    pub fn issue(&self, export: Uuid, owner: &Owner, until: Millis) -> String {
+    pub(super) fn issue(&self, export: Uuid, owner: &Owner, until: Millis) -> String {
         let mut bytes = until.0.to_be_bytes().to_vec();
         if let Some(key) = self.keys.first() {
             bytes.extend_from_slice(hmac::sign(key, &message(export, owner, until)).as_ref());
@@ -56,7 +56,7 @@ impl DownloadLinks {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    pub fn check(&self, token: &str, export: Uuid, owner: &Owner, now: Millis) -> Result<(), BadToken> {
+    pub(super) fn check(&self, token: &str, export: Uuid, owner: &Owner, now: Millis) -> Result<(), BadToken> {
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| BadToken::Wrong)?;
         if bytes.len() != EXPIRY_BYTES + MAC_BYTES {
             return Err(BadToken::Wrong);

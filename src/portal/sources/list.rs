@@ -18,10 +18,12 @@ pub(super) struct Listing {
     pub(super) values: Values,
     /// Invoices with their lines.
     pub(super) lines: bool,
+    /// Most rows handed out.
+    pub(super) most: u64,
 }
 
 impl Sources {
-    /// Reads the list to its end or to `max_rows`. On an error the rows handed out before count for nothing.
+    /// Reads the list to its end or to as many rows as were asked for. On an error the rows handed out before count for nothing.
     pub(super) async fn list<R: Kind + Send>(
         &self,
         site: &Site,
@@ -46,7 +48,7 @@ impl Sources {
                     if is_paged && twice.seen(&row) {
                         return;
                     }
-                    if given < self.max_rows {
+                    if given < listing.most {
                         given += 1;
                         each(row);
                     } else {
@@ -60,7 +62,7 @@ impl Sources {
             read += page.rows;
             twice.next_page();
             let more = goes_on(route, site, &page, read)?;
-            if overflows || more && given >= self.max_rows {
+            if overflows || more && given >= listing.most {
                 return Ok(Scanned { truncated: true });
             }
             if !more {

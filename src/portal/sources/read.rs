@@ -34,6 +34,28 @@ impl Sources {
         until: Instant,
         each: Each<'_, InvoiceRow>,
     ) -> Result<Scanned, SourceError> {
+        self.invoice_list(site, filter, self.max_rows, until, each).await
+    }
+
+    /// The same without that bound, for files: pages are read one after the other, however many there are.
+    pub async fn every_invoice(
+        &self,
+        site: &Site,
+        filter: &InvoiceFilter,
+        until: Instant,
+        each: Each<'_, InvoiceRow>,
+    ) -> Result<Scanned, SourceError> {
+        self.invoice_list(site, filter, u64::MAX, until, each).await
+    }
+
+    async fn invoice_list(
+        &self,
+        site: &Site,
+        filter: &InvoiceFilter,
+        most: u64,
+        until: Instant,
+        each: Each<'_, InvoiceRow>,
+    ) -> Result<Scanned, SourceError> {
         let route = self.table.route(site.tenant(), ResourceKind::Invoices)?;
         let mut values = filter.period.map_or_else(Values::default, within);
         let mut wanted: Vec<InvoiceStatus> = filter.status.clone();
@@ -44,7 +66,7 @@ impl Sources {
         let wanted: Vec<&str> = wanted.into_iter().map(InvoiceStatus::as_str).collect();
         only(&mut values, Placeholder::Status, &wanted, |ours| route.resource.their_words(InvoiceField::Status, ours));
         let lines = filter.line_items;
-        self.list(site, Listing { kind: ResourceKind::Invoices, values, lines }, until, each).await
+        self.list(site, Listing { kind: ResourceKind::Invoices, values, lines, most }, until, each).await
     }
 
     pub async fn tickets(
@@ -62,7 +84,8 @@ impl Sources {
         only(&mut values, Placeholder::Priority, &priority, |ours| {
             route.resource.their_words(TicketField::Priority, ours)
         });
-        self.list(site, Listing { kind: ResourceKind::Tickets, values, lines: false }, until, each).await
+        self.list(site, Listing { kind: ResourceKind::Tickets, values, lines: false, most: self.max_rows }, until, each)
+            .await
     }
 
     /// One ticket; `None` where the tenant has none of this id.
@@ -99,7 +122,7 @@ impl Sources {
         for part in parts(period, route.resource.max_days) {
             let (first, last) = (part.first_day(), part.last_day());
             let values = within(part).with(Placeholder::Target, target.normalize().to_string());
-            let listing = Listing { kind: ResourceKind::Uptime, values, lines: false };
+            let listing = Listing { kind: ResourceKind::Uptime, values, lines: false, most: self.max_rows };
             let known = days.len();
             // A service that takes the end for a day of its own tells one day more.
             let mut take = |day: UptimeDay| {
@@ -126,7 +149,8 @@ impl Sources {
         until: Instant,
         each: Each<'_, BreachRow>,
     ) -> Result<Scanned, SourceError> {
-        let listing = Listing { kind: ResourceKind::Breaches, values: Values::default(), lines: false };
+        let listing =
+            Listing { kind: ResourceKind::Breaches, values: Values::default(), lines: false, most: self.max_rows };
         self.list(site, listing, until, each).await
     }
 

@@ -13,14 +13,15 @@ use super::{
 use crate::{
     audit::Decision,
     config::settings::RouteClass,
-    domain::{ErrorCode, Gate, LinkFacts, Millis},
+    domain::{ErrorCode, Gate, LinkFacts, Millis, TenantId},
     portal::{Call, Portal, Prepared, Problem, Reply, ReplyBody, Spec},
     proxy::{
         account::Ledger,
-        body::{OwnedBody, ResponseBody},
+        body::{Cut, OwnedBody, ResponseBody},
         flow::Trail,
         respond::Failure,
         session::{Session, Unresolved},
+        watch::{Stream, Watched},
         worker::Worker,
     },
 };
@@ -66,7 +67,7 @@ pub(super) async fn act(worker: &Rc<Worker>, trail: &Trail, acting: Acting) -> R
         }
     };
     match answered {
-        Ok(reply) => Ok(respond(trail, reply, ledger)),
+        Ok(reply) => Ok(respond(worker, trail, spec, &session, reply, ledger)),
         Err(failure) => {
             if failure.code.status() == 403 {
                 ledger.overturned = Some(Decision::Deny);
@@ -116,7 +117,15 @@ async fn still_granted(
     Ok(())
 }
 
-fn respond(trail: &Trail, mut reply: Reply, mut ledger: Box<Ledger>) -> Response<ResponseBody> {
+fn respond(
+    worker: &Rc<Worker>,
+    trail: &Trail,
+    spec: &'static Spec,
+    session: &Rc<Session>,
+    mut reply: Reply,
+    mut ledger: Box<Ledger>,
+) -> Response<ResponseBody> {
+    let tenants = reply.slices.iter().filter_map(|slice| TenantId::new(&slice.managed_tenant_id).ok()).collect();
     ledger.slices = reply.slices;
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     ledger.status = Some(status);
@@ -133,7 +142,20 @@ fn respond(trail: &Trail, mut reply: Reply, mut ledger: Box<Ledger>) -> Response
     }
     let body = match reply.body {
         ReplyBody::Bytes(bytes) => OwnedBody::bytes(bytes, ledger),
-        ReplyBody::Stream { length, chunks } => OwnedBody::stream(length, chunks, ledger),
+        ReplyBody::Stream { length, chunks } => {
+            // From here to its last byte: what would be refused now cuts it (contract, section 5).
+            let cut = Rc::new(Cut::default());
+            let watched = Watched::new(
+                Rc::clone(&cut),
+                Rc::clone(session),
+                Stream::Consolidated { tenants, spec },
+                trail.client_ip,
+                trail.method.clone(),
+                Rc::clone(&trail.peer.switch),
+            );
+            ledger.registration = Some(worker.streams.register(Rc::new(watched)));
+            OwnedBody::stream(length, chunks, cut, ledger)
+        }
     };
     let mut response = Response::new(ResponseBody::Owned(Box::new(body)));
     *response.status_mut() = status;

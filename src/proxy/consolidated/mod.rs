@@ -16,12 +16,20 @@ use self::{
     judge::{Told, decide},
 };
 use super::{
-    account, body::ResponseBody, fields, flow::Trail, identify, path, quota, respond::Failure, session::Unresolved,
+    account, authorize,
+    body::ResponseBody,
+    fields,
+    flow::Trail,
+    identify, path, quota,
+    respond::Failure,
+    session::{self, Session, Unresolved},
+    watch::Watched,
     worker::Worker,
 };
 use crate::{
     audit::Decision,
-    domain::{DecisionId, Denial, ErrorCode, Gate, Millis, Portfolio},
+    domain::{DecisionId, Denial, ErrorCode, Facts, Gate, Millis, Portfolio, TenantId, UserFacts},
+    policy,
     portal::{Call, Found, Narrow, Portal, Prepared, Problem, Question, Slice, Spec},
 };
 
@@ -107,6 +115,40 @@ pub async fn serve(
         decision_id: trail.decision_id.unwrap_or_else(DecisionId::generate),
     };
     act(worker, trail, Acting { portal: target.portal, spec: target.spec, session, call, prepared, ledger }).await
+}
+
+/// Whether an answer that is still being sent may go on: every tenant in it is decided again; the word says why not.
+pub fn still_allowed(
+    worker: &Worker,
+    session: &Session,
+    watched: &Watched,
+    (tenants, spec): (&[TenantId], &'static Spec),
+    now: Millis,
+) -> Result<(), &'static str> {
+    let Some(permission) = spec.permission() else { return Ok(()) };
+    if session.suspended {
+        return Err("access_suspended");
+    }
+    let partner = session.partner().ok_or("not_a_partner")?;
+    let bundle = worker.gateway.policies.current();
+    // A set that came into force since the session was resolved may have another role table.
+    let holds = session::held(&session.caller, bundle.roles());
+    let user = UserFacts { holds, ..partner.facts.clone() };
+    for tenant in tenants {
+        let facts = Facts {
+            user: &user,
+            link: partner.portfolio.link(tenant.as_str()).map(|link| &**link),
+            permission,
+            switch_context: false,
+            now,
+            ip: watched.ip,
+            mfa: session.caller.mfa,
+            method: watched.method.as_str(),
+            route_class: spec.class.as_str(),
+        };
+        authorize::why_not(policy::decide(&bundle, Some(&mut worker.memo.borrow_mut()), &facts))?;
+    }
+    Ok(())
 }
 
 fn stale() -> Failure {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{LinkId, Millis, PartnerId, TenantId};
+use super::{DecisionId, LinkId, Millis, PartnerId, TenantId};
 
 macro_rules! text {
     ($($name:ident: $schema:tt),+ $(,)?) => {$(
@@ -27,6 +27,7 @@ macro_rules! text {
 text! {
     TenantId: {"type": "string", "minLength": 1, "maxLength": 255},
     PartnerId: {"type": "string", "format": "uuid"},
+    DecisionId: {"type": "string", "format": "uuid"},
     LinkId: {"type": "string", "format": "uuid"},
     Millis: {"type": "string", "format": "date-time"},
 }

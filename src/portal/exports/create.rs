@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, future::BoxFuture};
+use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -31,8 +32,9 @@ pub(in crate::portal) fn prepare(question: &Question<'_>) -> Result<Box<dyn Prep
     Ok(Box::new(Create { content, tenants }))
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "StartedExport")]
+pub(in crate::portal) struct Answer {
     export_id: Uuid,
     status: &'static str,
     estimated_completion: Millis,

@@ -7,7 +7,7 @@
 //! is given only to them, and only while they are allowed all of it (I7).
 
 mod columns;
-mod create;
+pub(super) mod create;
 mod csv;
 mod download;
 mod files;
@@ -18,7 +18,7 @@ mod pdf_text;
 mod request;
 mod rights;
 mod sheet;
-mod state;
+pub(super) mod state;
 mod token;
 mod worker;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderName, HeaderValue};
+use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -25,9 +26,10 @@ pub(in crate::portal) fn prepare(question: &Question<'_>) -> Result<Box<dyn Prep
 }
 
 /// The state as clients know it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "ExportStatus")]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Status {
+pub(in crate::portal) enum Status {
     Processing,
     Completed,
     Failed,
@@ -45,8 +47,9 @@ pub(super) fn status<R>(job: &ExportJob<R>, now: Millis) -> Status {
     }
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ExportState")]
+pub(in crate::portal) struct Answer {
     export_id: Uuid,
     status: Status,
     format: &'static str,

@@ -10,7 +10,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 pub use self::parameters::{Parameter, parameters};
-use super::{Audience, Bases, Endpoint, Spec, TenantHeader, alerts, customers, endpoint::TABLE, lists, me, reports};
+use super::{
+    Audience, Bases, Endpoint, Spec, TenantHeader, alerts, customers, endpoint::TABLE, exports, lists, me, reports,
+    tenant_admin, writes,
+};
 use crate::domain::ErrorCode;
 
 /// The whole document, for the first base path.
@@ -233,7 +236,14 @@ pub fn answer(endpoint: Endpoint, generator: &mut SchemaGenerator) -> Option<Sch
             schema::<alerts::AlertView<'static>>(generator)
         }
         Endpoint::Me => schema::<me::Answer<'static>>(generator),
-        _ => return None,
+        Endpoint::CreateExport => schema::<exports::create::Answer>(generator),
+        Endpoint::Export => schema::<exports::state::Answer>(generator),
+        Endpoint::CreateTicket => schema::<writes::create::Answer<'static>>(generator),
+        Endpoint::UpdateTicket => schema::<writes::update::Answer<'static>>(generator),
+        Endpoint::TenantLinks => schema::<tenant_admin::links::ListAnswer>(generator),
+        Endpoint::ApproveLink => schema::<tenant_admin::links::LinkView>(generator),
+        Endpoint::AccessLog => schema::<tenant_admin::access_log::Answer>(generator),
+        Endpoint::DownloadExport => return None,
     })
 }
 

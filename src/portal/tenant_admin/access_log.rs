@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, future::BoxFuture};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::home;
@@ -56,8 +57,9 @@ fn end(at: jiff::Timestamp) -> Millis {
 }
 
 /// One line of the log.
-#[derive(Debug, Serialize)]
-pub(super) struct Entry {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Access")]
+pub(in crate::portal) struct Entry {
     id: DecisionId,
     time: Millis,
     partner_id: Option<PartnerId>,
@@ -134,8 +136,9 @@ fn without_parameter(bases: &Bases, method: &str, path: &str) -> Option<String> 
     Some(query.map_or_else(|| path.clone(), |query| format!("{path}?{query}")))
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AccessLog")]
+pub(in crate::portal) struct Answer {
     items: Vec<Entry>,
     /// Where `total_exact` is false: as many as were seen.
     total: u64,

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use http::HeaderMap;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{home, store_problem};
@@ -38,8 +39,9 @@ pub(in crate::portal) fn list(question: &Question<'_>) -> Result<Box<dyn Prepare
 }
 
 /// A link for the tenant that it leads to. Never `notes` and `metadata`: they are the operator's.
-#[derive(Serialize)]
-struct LinkView {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TenantLink")]
+pub(in crate::portal) struct LinkView {
     link_id: String,
     partner_id: String,
     partner_name: String,
@@ -89,8 +91,9 @@ impl LinkView {
     }
 }
 
-#[derive(Serialize)]
-struct ListAnswer {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TenantLinks")]
+pub(in crate::portal) struct ListAnswer {
     items: Vec<LinkView>,
     total: u64,
     total_exact: bool,

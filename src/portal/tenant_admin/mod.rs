@@ -3,8 +3,8 @@
 //! Invariant: everything here is about the caller's home tenant. Another tenant's link is answered like one that does
 //! not exist, and of a record over several tenants only the own part is shown.
 
-mod access_log;
-mod links;
+pub(super) mod access_log;
+pub(super) mod links;
 
 pub(super) use access_log::prepare as access_log;
 pub(super) use links::{approve, list};

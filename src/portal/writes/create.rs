@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -14,12 +15,13 @@ use super::{
     service::TicketService,
 };
 use crate::{
-    connector::rows::{Priority, TicketStatus},
+    connector::rows::{Priority, TicketRow, TicketStatus},
     domain::ErrorCode,
     portal::{
         Call, Portal, Prepared, Problem, Question, Reply,
         body::{Fields, TextRule},
         call::Granted,
+        events,
         query::Params,
         sources::{NewTicket, Site},
     },
@@ -61,8 +63,9 @@ pub(super) fn read(body: &[u8]) -> Result<NewTicket, Problem> {
     fields.finish().map(|()| ticket)
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CreatedTicket")]
+pub(in crate::portal) struct Answer<'a> {
     ticket_id: &'a str,
     ticket_number: Option<&'a str>,
     tenant_id: &'a str,
@@ -92,7 +95,13 @@ impl Prepared for Create {
                 keys,
                 asked,
                 move |seen| seen == tenant,
-                move || async move { create(&*portal.sources, &granted, &ticket, &partner_name).await },
+                move || async move {
+                    let (outcome, row) = create(&*portal.sources, &granted, &ticket, &partner_name).await;
+                    if let Some(row) = row {
+                        events::ticket_created(&portal.database, &granted, &row, &ticket.user_id).await;
+                    }
+                    outcome
+                },
             )
             .await
         }
@@ -105,7 +114,7 @@ pub(super) async fn create(
     granted: &Granted,
     ticket: &NewTicket,
     partner_name: &str,
-) -> Outcome {
+) -> (Outcome, Option<TicketRow>) {
     let tenant = granted.tenant();
     match service.create_ticket(&Site::from(granted), ticket, Instant::now() + DEADLINE).await {
         Ok(row) => {
@@ -121,13 +130,13 @@ pub(super) async fn create(
                 created_at: row.created_at,
                 sla_breach_at: row.sla_breach_at,
             };
-            Outcome::done(201, &answer, tenant.as_str(), vec![outcome(tenant, ACTED)])
+            (Outcome::done(201, &answer, tenant.as_str(), vec![outcome(tenant, ACTED)]), Some(row))
         }
         Err(error) => {
             tracing::warn!(%tenant, %error, "a ticket was not created, or nobody knows");
             let told = problem(&error, "the ticket was not created", "whether the ticket was created")
                 .with_slices(vec![outcome(tenant, "error")]);
-            if may_be_done(&error) { Outcome::Unknown(told) } else { Outcome::NotDone(told) }
+            (if may_be_done(&error) { Outcome::Unknown(told) } else { Outcome::NotDone(told) }, None)
         }
     }
 }

@@ -4,10 +4,10 @@
 //! it is not known whether something was done the answer says so; what was begun is brought to its end and kept even if
 //! the client leaves.
 
-mod create;
+pub(super) mod create;
 mod once;
 mod service;
-mod update;
+pub(super) mod update;
 
 use std::time::Duration;
 

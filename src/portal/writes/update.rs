@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -201,8 +202,9 @@ async fn look_up(
     }
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "UpdatedTicket")]
+pub(in crate::portal) struct Answer<'a> {
     ticket_id: &'a str,
     ticket_number: Option<&'a str>,
     status: TicketStatus,

@@ -269,7 +269,33 @@ impl Stage {
             },
         };
         let none = Sources::new(&[], &[], None, &policies, &settings);
-        let usual = Portal::new(&settings, &database, &policies, none);
+        let directory = crate::store::Directory::start(
+            &database,
+            &crate::config::settings::LinkSettings {
+                max_staleness: Duration::from_secs(1),
+                heartbeat: Duration::from_millis(250),
+                cached_partners: 10,
+                require_approval: false,
+            },
+        );
+        let exports = crate::config::settings::ExportSettings {
+            dir: dir.path().join("exports"),
+            secret: None,
+            concurrency: 1,
+            queue_per_partner: 1,
+            lease: Duration::from_secs(30),
+            pdf_rows: 10,
+        };
+        let foundations = super::Foundations {
+            database: &database,
+            policies: &policies,
+            directory: &directory,
+            require_approval: false,
+            exports: &exports,
+            keyring: None,
+            journal: dir.path(),
+        };
+        let usual = Portal::new(&settings, &foundations, none);
         let portal = Portal {
             bases: Bases { partner: vec![base], compatible: vec!["/old".into()], tenant: "/api/v1/tenant".into() },
             managed: ManagedTenants::new(&database),

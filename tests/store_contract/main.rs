@@ -23,8 +23,8 @@ mod links;
 mod schema;
 mod size;
 mod suspensions;
-mod writes;
 mod webhooks;
+mod writes;
 
 /// Makes a test of each database out of one function over a fixture.
 macro_rules! on_both {

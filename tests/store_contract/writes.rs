@@ -21,7 +21,8 @@ pub(crate) async fn a_key_is_claimed_by_one_of_many(fixture: Arc<Fixture>) {
     let mut racers = Vec::new();
     for _ in 0..8 {
         let keys = IdempotencyKeys::new(&fixture.another().await);
-        racers.push(tokio::spawn(async move { keys.claim([1; 32], [2; 32], Millis(0), HOUR, 24 * HOUR).await.unwrap() }));
+        racers
+            .push(tokio::spawn(async move { keys.claim([1; 32], [2; 32], Millis(0), HOUR, 24 * HOUR).await.unwrap() }));
     }
     let mut mine = 0;
     for racer in racers {

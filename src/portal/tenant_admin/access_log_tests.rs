@@ -5,7 +5,7 @@ use crate::{
 };
 
 fn bases() -> Bases {
-    Bases { partner: vec!["/api/v1/partner".into()], tenant: "/api/v1/tenant".into() }
+    Bases { partner: vec!["/api/v1/partner".into()], compatible: Vec::new(), tenant: "/api/v1/tenant".into() }
 }
 
 fn slice(tenant: &str, decision: Decision, reason: Option<&str>, status: &str) -> Slice {

@@ -29,7 +29,7 @@
 //! | 0 | [`domain`]: ids, permissions, roles, links, gates, errors: no runtime, socket or engine |
 //! | 1 | [`identity`] token to caller, signing · [`policy`] Cedar · [`audit`] journal and chain · [`upstream`] pools · [`limit`] quotas · [`connector`] what services say, as typed rows |
 //! | 2 | [`store`] SQLite and Postgres, change feed, audit index · [`config`] file to valid configuration, route table |
-//! | 3 | [`portal`]: the consolidated API: fan-out, merge, writes, exports, alerts |
+//! | 3 | [`portal`]: the consolidated API: fan-out, merge, writes, exports, alerts, webhooks |
 //! | 4 | [`proxy`]: the stages |
 //! | 5 | [`server`]: listeners, workers, health |
 //! | 6 | [`app`]: composition root, reload, shutdown |
@@ -61,9 +61,8 @@
 //! | I4 | after a revocation nothing is allowed beyond the bound | `store::feed`, `proxy::worker`, `proxy::watch` | `gateway::links`, `gateway::streams` |
 //! | I5 | a decision equals Cedar's for the same facts | `policy::memo` | `policy_property` |
 //! | I6 | a bad set never replaces a good one | `policy::handle`, `app::reload` | `policy_bundle`, `gateway::reload` |
-//! | I8 | memory is bounded by configuration | caches, `server::guard`, `upstream::table` | `gateway::body`, `policy_decide` |
-//!
-//! I7 belongs to the consolidated API.
+//! | I7 | no slice is fetched without its own permit, nor shown under another partner, link version or policy set | `portal::call`, `portal::fanout` | `portal::access` |
+//! | I8 | memory is bounded by configuration | caches, `server::guard`, `upstream::table`, `portal::{merge, fanout}` | `gateway::body`, `policy_decide` |
 
 pub mod domain;
 

@@ -44,6 +44,7 @@ CREATE TABLE alert_evaluations (
     PRIMARY KEY (link_id, kind)
 );
 CREATE INDEX alert_evaluations_by_partner ON alert_evaluations (partner_id);
+CREATE INDEX alert_evaluations_due ON alert_evaluations (due_at);
 
 CREATE TABLE webhook_subscriptions (
     id              UUID    NOT NULL PRIMARY KEY,

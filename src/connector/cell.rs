@@ -17,6 +17,12 @@ use super::{
 };
 use crate::domain::Currency;
 
+/// Largest number that a field may hold, and largest whole number: far above anything real, and small enough that the
+/// sum over all rows of all tenants stays within what a decimal and an `i64` hold.
+const MOST: i64 = 1_000_000_000_000_000_000;
+const MOST_WHOLE: u64 = 1_000_000_000_000_000;
+const OUT_OF_RANGE: &str = "the value is out of range";
+
 /// The fields of one row.
 pub(super) struct Row<'r, 'de> {
     pub(super) fields: &'r [Option<FieldPlan>],
@@ -83,7 +89,8 @@ impl<'r, 'de> Row<'r, 'de> {
             }
             let number = decimal(raw, plan.unit == Some(Unit::Text))?;
             let whole = number.fract().is_zero().then(|| number.trunc().mantissa());
-            whole.and_then(|whole| i64::try_from(whole).ok()).ok_or("expected a whole number")
+            let whole = whole.and_then(|whole| i64::try_from(whole).ok()).ok_or("expected a whole number")?;
+            if whole.unsigned_abs() <= MOST_WHOLE { Ok(whole) } else { Err(OUT_OF_RANGE) }
         })
     }
 
@@ -114,13 +121,12 @@ impl<'r, 'de> Row<'r, 'de> {
                 value.checked_sub(less).ok_or_else(|| Misfit::new(pointer, "the difference is out of range"))?
             }
         };
-        match plan.divide {
-            None => Ok(Some(value)),
-            Some(by) => {
-                let divided = value.checked_div(by);
-                divided.map(Some).ok_or_else(|| Misfit::new(&plan.pointer, "the value is out of range"))
-            }
-        }
+        let value = match plan.divide {
+            None => Some(value),
+            Some(by) => value.checked_div(by),
+        };
+        let value = value.filter(|value| value.abs() <= Decimal::from(MOST));
+        value.map(Some).ok_or_else(|| Misfit::new(&plan.pointer, OUT_OF_RANGE))
     }
 
     pub(super) fn currency(&self, field: impl Into<usize>) -> Cell<Currency> {

@@ -43,10 +43,18 @@ impl<B> Order<B> {
 }
 
 /// A row that has a place in a list.
-pub(super) trait Sorted: Send + Sync + 'static {
+pub(super) trait Sorted: Sized + Send + Sync + 'static {
     type By: Copy + Debug + Send + Sync;
     fn id(&self) -> &str;
     fn compare(&self, other: &Self, order: Order<Self::By>) -> Ordering;
+    /// Its texts: what of a row may be large.
+    fn texts(&self) -> Vec<Option<&str>>;
+
+    /// What it occupies in memory, in bytes: texts are a service's to choose, so they are counted.
+    fn bytes(&self) -> usize {
+        let texts: usize = self.texts().into_iter().flatten().map(str::len).sum();
+        size_of::<Self>() + texts + 64
+    }
 }
 
 /// A row with its tenant.
@@ -226,6 +234,9 @@ mod tests {
         }
         fn compare(&self, other: &Self, order: Order<()>) -> Ordering {
             order.of_known(self.key.as_ref(), other.key.as_ref())
+        }
+        fn texts(&self) -> Vec<Option<&str>> {
+            vec![Some(&self.id)]
         }
     }
 

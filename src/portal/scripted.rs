@@ -15,7 +15,8 @@ use rust_decimal::Decimal;
 use tokio::time::Instant;
 
 use super::{
-    Asker, AskingPartner, Bases, Call, Granted, ManagedTenant, Portal, Problem, Question, ReplyBody, Slice,
+    Asker, AskingPartner, Bases, Call, Foundations, Granted, ManagedTenant, Portal, Problem, Question, ReplyBody,
+    Slice,
     endpoint::{Found, TABLE},
     fanout::{Fanout, Kind, Upstreams},
     managed::{ManagedTenants, Tenants},
@@ -23,14 +24,14 @@ use super::{
     sources::{Each, InvoiceFilter, Scanned, Site, SourceError, Sources, TicketFilter},
 };
 use crate::{
-    config::settings::{AlertSettings, DatabaseSettings, PortalSettings, ReadSettings},
+    config::settings::{AlertSettings, DatabaseSettings, ExportSettings, LinkSettings, PortalSettings, ReadSettings},
     connector::rows::{BreachRow, InvoiceRow, MetricsRow, TenantRow, TicketRow, UptimeDay, UsageRow},
     domain::{
         DecisionId, Denial, ErrorCode, Gate, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, Partner,
         PartnerId, Permission, PermissionSet, Portfolio, TenantId, UserFacts, link_rules::LinkTerms,
     },
     policy::{Permit, Policies, settings::PolicySettings},
-    store::{Database, LinkRecord, Stamps, TenantRecord},
+    store::{Database, Directory, LinkRecord, Stamps, TenantRecord},
 };
 
 /// A row by its number.
@@ -269,16 +270,13 @@ impl Stage {
             },
         };
         let none = Sources::new(&[], &[], None, &policies, &settings);
-        let directory = crate::store::Directory::start(
-            &database,
-            &crate::config::settings::LinkSettings {
-                max_staleness: Duration::from_secs(1),
-                heartbeat: Duration::from_millis(250),
-                cached_partners: 10,
-                require_approval: false,
-            },
-        );
-        let exports = crate::config::settings::ExportSettings {
+        let links = LinkSettings {
+            max_staleness: Duration::from_secs(1),
+            heartbeat: Duration::from_millis(250),
+            cached_partners: 10,
+            require_approval: false,
+        };
+        let exports = ExportSettings {
             dir: dir.path().join("exports"),
             secret: None,
             concurrency: 1,
@@ -286,16 +284,16 @@ impl Stage {
             lease: Duration::from_secs(30),
             pdf_rows: 10,
         };
-        let foundations = super::Foundations {
+        let on = Foundations {
             database: &database,
             policies: &policies,
-            directory: &directory,
+            directory: &Directory::start(&database, &links),
             require_approval: false,
             exports: &exports,
             keyring: None,
             journal: dir.path(),
         };
-        let usual = Portal::new(&settings, &foundations, none);
+        let usual = Portal::new(&settings, &on, none);
         let portal = Portal {
             bases: Bases { partner: vec![base], compatible: vec!["/old".into()], tenant: "/api/v1/tenant".into() },
             managed: ManagedTenants::new(&database),

@@ -104,6 +104,8 @@ impl AlertRecord {
 /// What of an alert decides whether and where it stands in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlertKey {
+    pub triggered_at: Millis,
+    pub tenant_id: TenantId,
     pub alert_id: Uuid,
     pub link_id: LinkId,
     pub status: AlertStatus,
@@ -114,7 +116,7 @@ pub struct AlertKey {
 pub struct AlertFilter {
     pub partner_id: PartnerId,
     pub kind: AlertKind,
-    /// Triggered since then. `None`: since `default_since`, or not resolved.
+    /// Triggered since then. `None`: still live, or so at any time since `default_since`.
     pub since: Option<Millis>,
     pub default_since: Millis,
     /// Empty: any.
@@ -164,21 +166,34 @@ impl AlertStore {
         };
         let (since, or_live) = match filter.since {
             Some(since) => (since, ""),
-            None => (filter.default_since, " OR status <> 'resolved'"),
+            None => (filter.default_since, " OR status <> 'resolved' OR resolved_at >= $3"),
         };
         let sql = format!(
-            "SELECT id, link_id, status FROM alerts WHERE partner_id = $1 AND kind = $2 \
+            "SELECT id, link_id, status, triggered_at, tenant_id FROM alerts WHERE partner_id = $1 AND kind = $2 \
              AND (triggered_at >= $3{or_live}){severity} ORDER BY triggered_at DESC, tenant_id, id LIMIT {MOST_LISTED}"
         );
         let values = [filter.partner_id.0.into(), filter.kind.as_str().into(), Value::Int(since.0)];
         let rows = self.db.begin_read().await?.rows(composed(sql), &values).await?;
-        rows.iter()
+        let mut keys = rows
+            .iter()
             .map(|row| {
                 let status = AlertStatus::parse(row.str(2)?)
                     .ok_or_else(|| StoreError::Damaged { table: "alerts", what: "status".to_owned() })?;
-                Ok(AlertKey { alert_id: row.id(0)?, link_id: LinkId(row.id(1)?), status })
+                Ok(AlertKey {
+                    triggered_at: Millis(row.int(3)?),
+                    tenant_id: tenant_id("alerts", row, "tenant_id")?,
+                    alert_id: row.id(0)?,
+                    link_id: LinkId(row.id(1)?),
+                    status,
+                })
             })
-            .collect()
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        // Byte by byte, whatever the database's own order of texts is.
+        keys.sort_by(|one, other| {
+            let newest = other.triggered_at.cmp(&one.triggered_at);
+            newest.then_with(|| (&one.tenant_id, one.alert_id).cmp(&(&other.tenant_id, other.alert_id)))
+        });
+        Ok(keys)
     }
 
     /// The rows of these ids, in their order; what was pruned meanwhile is left out.
@@ -218,7 +233,37 @@ impl AlertStore {
         rows.iter().map(|row| Ok(LinkId(row.id(0)?))).collect()
     }
 
-    /// Takes links whose time has come, each for one replica at a time.
+    /// Puts links that want to be looked at on the schedule, if they are not on it yet; at most so many. How many.
+    pub async fn enrol(&self, now: Millis, most: usize) -> Result<usize, StoreError> {
+        let wanted = |kind: &str, wants: &str| {
+            format!(
+                "SELECT l.id, l.partner_id, '{kind}' AS kind FROM partner_tenant_links l WHERE l.is_active \
+                 AND l.approval = 'approved' AND {wants} AND NOT EXISTS \
+                 (SELECT 1 FROM alert_evaluations e WHERE e.link_id = l.id AND e.kind = '{kind}')"
+            )
+        };
+        let sql = format!(
+            "{} UNION ALL {} LIMIT $1",
+            wanted("billing", "l.notify_on_billing_threshold AND l.billing_alert_threshold IS NOT NULL"),
+            wanted("sla", "l.notify_on_sla_breach"),
+        );
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        // Looked for without a write: nearly always there is none.
+        let rows = self.db.begin_read().await?.rows(composed(sql), &[most.into()]).await?;
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let mut tx = self.db.begin_write().await?;
+        for row in &rows {
+            let sql = "INSERT INTO alert_evaluations (link_id, kind, partner_id, due_at) VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT (link_id, kind) DO NOTHING";
+            tx.execute(sql, &[row.id(0)?.into(), row.str(2)?.into(), row.id(1)?.into(), now.0.into()]).await?;
+        }
+        tx.commit().await?;
+        Ok(rows.len())
+    }
+
+    /// Takes links whose time has come, each for one replica at a time. Whether a link is live is not asked here.
     pub async fn lease_due(
         &self,
         owner: &str,
@@ -226,52 +271,36 @@ impl AlertStore {
         until: Millis,
         most: usize,
     ) -> Result<Vec<DueLink>, StoreError> {
-        // A link can only have something to say where it wants to be told, or still has an alert to resolve.
-        let due = |kind: &str, wants: &str| {
-            format!(
-                "SELECT l.id, l.partner_id, l.managed_tenant_id, '{kind}' AS kind, coalesce(e.due_at, 0) AS due_at \
-                 FROM partner_tenant_links l \
-                 LEFT JOIN alert_evaluations e ON e.link_id = l.id AND e.kind = '{kind}' \
-                 WHERE l.is_active AND l.approval = 'approved' AND l.start_date <= $1 \
-                 AND (l.end_date IS NULL OR l.end_date > $1) \
-                 AND (e.link_id IS NULL OR (e.due_at <= $1 AND (e.leased_until IS NULL OR e.leased_until <= $1))) \
-                 AND (({wants}) OR EXISTS (SELECT 1 FROM alerts a WHERE a.link_id = l.id AND a.kind = '{kind}' \
-                 AND a.status <> 'resolved'))"
-            )
-        };
-        let sql = format!(
-            "{} UNION ALL {} ORDER BY 5, 1 LIMIT $2",
-            due("billing", "l.notify_on_billing_threshold AND l.billing_alert_threshold IS NOT NULL"),
-            due("sla", "l.notify_on_sla_breach"),
-        );
+        let sql = "SELECT e.link_id, e.partner_id, l.managed_tenant_id, e.kind FROM alert_evaluations e \
+             JOIN partner_tenant_links l ON l.id = e.link_id \
+             WHERE e.due_at <= $1 AND (e.leased_until IS NULL OR e.leased_until <= $1) \
+             ORDER BY e.due_at, e.link_id, e.kind LIMIT $2";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let rows = self.db.begin_read().await?.rows(composed(sql), &[now.0.into(), most.into()]).await?;
+        let rows = self.db.begin_read().await?.rows(sql, &[now.0.into(), most.into()]).await?;
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let mut leased = Vec::new();
+        let mut due = rows
+            .iter()
+            .map(|row| {
+                Ok(DueLink {
+                    link_id: LinkId(row.id(0)?),
+                    partner_id: PartnerId(row.id(1)?),
+                    tenant_id: tenant_id("partner_tenant_links", row, "managed_tenant_id")?,
+                    kind: AlertKind::parse(row.str(3)?)
+                        .ok_or_else(|| StoreError::Damaged { table: "alert_evaluations", what: "kind".to_owned() })?,
+                })
+            })
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        // In one order everywhere, so that two replicas never wait for each other.
+        due.sort_by_key(|link| (link.link_id, link.kind));
+        let mut leased = Vec::with_capacity(due.len());
         let mut tx = self.db.begin_write().await?;
-        for row in &rows {
-            let link = DueLink {
-                link_id: LinkId(row.id(0)?),
-                partner_id: PartnerId(row.id(1)?),
-                tenant_id: tenant_id("partner_tenant_links", row, "managed_tenant_id")?,
-                kind: AlertKind::parse(row.str(3)?).unwrap_or(AlertKind::Sla),
-            };
+        for link in due {
             // Another replica may have been faster.
-            let sql = "INSERT INTO alert_evaluations (link_id, kind, partner_id, due_at, leased_until, lease_owner) \
-                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (link_id, kind) DO UPDATE \
-                 SET leased_until = excluded.leased_until, lease_owner = excluded.lease_owner \
-                 WHERE alert_evaluations.due_at <= $4 \
-                 AND (alert_evaluations.leased_until IS NULL OR alert_evaluations.leased_until <= $4)";
-            let values = [
-                link.link_id.0.into(),
-                link.kind.as_str().into(),
-                link.partner_id.0.into(),
-                now.0.into(),
-                until.0.into(),
-                owner.into(),
-            ];
+            let sql = "UPDATE alert_evaluations SET leased_until = $3, lease_owner = $4 \
+                 WHERE link_id = $1 AND kind = $2 AND due_at <= $5 AND (leased_until IS NULL OR leased_until <= $5)";
+            let values = [link.link_id.0.into(), link.kind.as_str().into(), until.0.into(), owner.into(), now.0.into()];
             if tx.execute(sql, &values).await? == 1 {
                 leased.push(link);
             }

@@ -103,3 +103,58 @@ fn a_switched_client_reads_all_tenants_all_the_same() {
     let selector = rig.ask(Request::get(&format!("{BASE}/customers")).tenant("t-unknown"));
     assert_eq!(selector.status, 200, "a selector recovers from a stale choice");
 }
+
+#[test]
+fn the_record_says_how_each_slice_was_decided_and_how_it_ended() {
+    let rig = Rig::start();
+    rig.service.misbehave("t-full", "invoices", Some(super::service::Chaos::Status(500)));
+    rig.get("/billing/summary");
+    rig.get("/billing/summary");
+    let lines = rig.journal(2);
+    let of_type = |wanted: &str| lines.iter().filter(|line| line["type"] == wanted).collect::<Vec<_>>();
+    let (opened, completed) = (of_type("open"), of_type("complete"));
+    assert_eq!((opened.len(), completed.len()), (2, 2), "one record a request, cached slices included");
+    let of = |line: &Value, tenant: &str| {
+        let slices = line["slices"].as_array().unwrap();
+        assert_eq!(slices.len(), 6);
+        slices.iter().find(|slice| slice["managed_tenant_id"] == tenant).unwrap().clone()
+    };
+    for line in opened {
+        assert_eq!(of(line, "t-full")["decision"], "allow");
+        assert_eq!(of(line, "t-full")["link_id"], rig.links["t-full"].to_string());
+        let refused = of(line, "t-override");
+        assert_eq!((&refused["decision"], &refused["reason"]), (&"deny".into(), &"override".into()));
+    }
+    for line in completed {
+        let statuses = ["t-full", "t-billing", "t-override"].map(|tenant| of(line, tenant)["status"].clone());
+        assert_eq!(statuses, ["error", "ok", "forbidden"]);
+    }
+}
+
+#[test]
+fn a_customer_that_the_link_does_not_show_is_refused_by_name_and_left_out_of_lists() {
+    let rig = Rig::start();
+    rig.link_without(P2, "t-support", "auditor", "partner.tenants.list");
+    let theirs = |path: &str| rig.ask_other_partner(Request::get(&format!("{BASE}{path}")));
+    let list = theirs("/customers?strict=true").json();
+    assert_eq!((&list["total"], &list["items"]), (&0.into(), &Value::Array(Vec::new())));
+    assert_eq!(status_of(&list, "t-support"), "forbidden");
+    let detail = theirs("/customers/t-support");
+    assert_eq!((detail.status, &*detail.error()), (403, "FORBIDDEN/override"));
+    assert_eq!(tenants(&theirs(&format!("{INVOICES}&limit=100")).json()), ["t-support"], "what it does show is there");
+}
+
+#[test]
+fn each_endpoint_asks_once_for_what_it_needs_cached_or_not() {
+    let rig = Rig::start();
+    for round in 1..=2 {
+        let path = format!("{BASE}/customers?sort_by=outstanding_balance");
+        let answer = rig.ask(Request::get(&path).header("Cache-Control", "no-cache"));
+        assert_eq!(answer.status, 200);
+        for kind in ["registry", "metrics", "invoices", "tickets", "breaches"] {
+            assert_eq!(rig.service.asked("t-full", kind), round, "{kind}");
+        }
+    }
+    rig.get("/customers?sort_by=outstanding_balance");
+    assert_eq!(rig.service.asked("t-full", "invoices"), 2, "and what came fresh is kept");
+}

@@ -1,6 +1,9 @@
 //! Services that misbehave: each way gives the documented partial answer, and the others' figures stay whole.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -21,7 +24,7 @@ fn error_of(answer: &Value, tenant: &str) -> String {
 
 #[test]
 fn each_way_to_fail_is_one_tenants_error_and_leaves_no_half_data() {
-    let rig = Rig::with("source_timeout = \"700ms\"\nbreaker_failures = 0\nhedge_percent = 0");
+    let rig = Rig::with("source_timeout = \"2s\"\nbreaker_failures = 0\nhedge_percent = 0");
     let whole = |tenant: &str| rig.world[tenant].invoices.len();
     let others =
         ["t-auditor", "t-billing", "t-reseller", "t-support"].iter().map(|tenant| whole(tenant)).sum::<usize>();
@@ -39,7 +42,7 @@ fn each_way_to_fail_is_one_tenants_error_and_leaves_no_half_data() {
         rig.service.misbehave("t-full", "invoices", Some(chaos));
         let started = Instant::now();
         let answer = rig.ask(Request::get(&format!("{BASE}{INVOICES}")).header("Cache-Control", "no-cache"));
-        assert!(started.elapsed() < Duration::from_secs(4), "{name}: {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(8), "{name}: {:?}", started.elapsed());
         assert_eq!(answer.status, 200, "{name}: {}", answer.text());
         assert!(!answer.text().contains("secret"), "{name}: {}", answer.text());
         let answer = answer.json();
@@ -61,7 +64,7 @@ fn each_way_to_fail_is_one_tenants_error_and_leaves_no_half_data() {
 
 #[test]
 fn a_part_that_fails_leaves_its_fields_null_and_says_which() {
-    let rig = Rig::with("source_timeout = \"700ms\"\nbreaker_failures = 0");
+    let rig = Rig::with("breaker_failures = 0");
     rig.service.misbehave("t-full", "tickets", Some(Chaos::Status(503)));
     rig.service.misbehave("t-full", "registry", Some(Chaos::Status(500)));
     let answer = rig.get("/customers?limit=100");
@@ -88,7 +91,7 @@ fn one_stuck_service_neither_delays_the_rest_nor_takes_it_away() {
     for round in 0..4 {
         let started = Instant::now();
         let answer = rig.get(INVOICES);
-        assert!(started.elapsed() < Duration::from_millis(1_500), "{:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
         assert_eq!(status_of(&answer, "t-auditor"), "ok");
         let expected = if round < 2 { "timeout" } else { "error" };
         assert_eq!(status_of(&answer, "t-full"), expected, "round {round}: then its breaker is open");
@@ -99,13 +102,41 @@ fn one_stuck_service_neither_delays_the_rest_nor_takes_it_away() {
 #[test]
 fn a_client_that_leaves_ends_the_work() {
     let rig = Rig::start();
-    rig.service.misbehave("t-full", "invoices", Some(Chaos::Slow(Duration::from_millis(1_500))));
+    rig.service.misbehave("t-full", "invoices", Some(Chaos::Slow(Duration::from_secs(1))));
     let request = Request::get(&format!("{BASE}{INVOICES}")).bearer(&rig.token("user-1", "home-1", "partner_msp_full"));
     let mut connection = super::client::Connection::open(rig.public);
     connection.write(&request.bytes());
-    std::thread::sleep(Duration::from_millis(300));
+    while rig.service.asked("t-full", "invoices") == 0 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     drop(connection);
-    std::thread::sleep(Duration::from_millis(300));
-    let answer = rig.get("/billing/invoices?from_date=2020-01-01&tenant_ids=t-auditor,t-billing");
-    assert_eq!(answer["partial"], false);
+    std::thread::sleep(Duration::from_millis(1_800));
+    assert_eq!(rig.service.abandoned.load(Ordering::SeqCst), 1, "the question was given up before it was answered");
+    let lines = rig.journal(1);
+    let completed = lines.iter().find(|line| line["type"] == "complete").unwrap();
+    assert_eq!(completed["priv"]["aborted"], true);
+}
+
+#[test]
+fn amounts_beyond_all_reason_are_one_tenants_error() {
+    let mut world = super::world::World::new();
+    for tenant in ["t-huge", "t-other", "t-small"] {
+        let mut held = super::world::held(tenant, &["USD"]);
+        if tenant != "t-small" {
+            held.dashboard["revenue_metrics"]["mrr"] = serde_json::from_str("70000000000000000000000000000").unwrap();
+            held.dashboard["subscriber_metrics"]["total"] = 9_000_000_000_000_000_000_u64.into();
+        }
+        world.insert(tenant.to_owned(), held);
+    }
+    let links = world.keys().map(|tenant| (super::rig::P1, tenant.clone(), "msp_full")).collect();
+    let rig = Rig::of(world, links, "");
+    for path in ["/customers", "/reports/usage?group_by=tenant"] {
+        let answer = rig.get(path);
+        assert_eq!(
+            (status_of(&answer, "t-huge"), status_of(&answer, "t-small")),
+            ("error".into(), "ok".into()),
+            "{path}"
+        );
+        assert!(answer["sources"][0]["error"].as_str().unwrap().contains("out of range"), "{}", answer["sources"]);
+    }
 }

@@ -213,7 +213,7 @@ fn ticket_status(row: &Value) -> &'static str {
     }
 }
 
-fn tickets<'a>(rig: &'a Rig, keep: impl Fn(&Value) -> bool) -> Vec<(&'a str, &'a Value)> {
+fn tickets(rig: &Rig, keep: impl Fn(&Value) -> bool) -> Vec<(&str, &Value)> {
     let rows = SUPPORT.iter().flat_map(|tenant| rig.world[*tenant].tickets.iter().map(move |row| (*tenant, row)));
     rows.filter(|(_, row)| keep(row)).collect()
 }

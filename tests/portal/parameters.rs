@@ -94,3 +94,14 @@ fn head_tells_the_length_and_sends_nothing() {
         assert_eq!(head.header("content-length"), get.body.len().to_string(), "{path}");
     }
 }
+
+#[test]
+fn one_version_of_the_api_is_spoken() {
+    let rig = Rig::start();
+    let ask = |version: &str| rig.ask(Request::get(&format!("{BASE}/me")).header("X-API-Version", version));
+    assert_eq!(ask("1").status, 200);
+    for version in ["2", "", "1.0", "v1"] {
+        let refused = ask(version);
+        assert_eq!((refused.status, &*refused.error()), (400, "BAD_REQUEST"), "{version}");
+    }
+}

@@ -91,7 +91,7 @@ impl Rig {
         let path = dir.path().join("linkgate.toml");
         std::fs::write(&path, configuration(connectors, portal)).unwrap();
         let env = [("SECRET".to_owned(), "0123456789abcdef0123456789abcdef".to_owned())];
-        let mut config = config::load(Some(&path), env.into_iter()).unwrap_or_else(|errors| panic!("{errors}"));
+        let mut config = config::load(Some(&path), env).unwrap_or_else(|errors| panic!("{errors}"));
         config.listen.address = "127.0.0.1:0".parse().unwrap();
         config.health = None;
         config.log.filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "off".into());
@@ -123,7 +123,14 @@ impl Rig {
     }
 
     pub fn link(&self, partner: &str, tenant: &str, role: &str) -> LinkId {
-        let id = self.block_on(create_link(&self.admin(), partner, tenant, role));
+        let id = self.block_on(create_link(&self.admin(), partner, tenant, role, None));
+        thread::sleep(Duration::from_secs(1));
+        id
+    }
+
+    /// A link from which one permission is taken.
+    pub fn link_without(&self, partner: &str, tenant: &str, role: &str, denied: &str) -> LinkId {
+        let id = self.block_on(create_link(&self.admin(), partner, tenant, role, Some(denied)));
         thread::sleep(Duration::from_secs(1));
         id
     }
@@ -148,6 +155,28 @@ impl Rig {
 
     pub fn ask_other_partner(&self, request: Request) -> Answer {
         request.bearer(&self.token("user-2", "home-2", "partner_msp_full")).send(self.public)
+    }
+
+    /// Lines of the journal, once so many requests are complete.
+    pub fn journal(&self, completed: usize) -> Vec<Value> {
+        for _ in 0..200 {
+            let lines = self.lines();
+            if lines.iter().filter(|line| line["type"] == "complete").count() >= completed {
+                return lines;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the journal stays incomplete: {:?}", self.lines())
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        let mut files: Vec<_> =
+            std::fs::read_dir(self.dir.path().join("audit")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.retain(|path| path.extension().is_some_and(|ending| ending == "jsonl"));
+        files.sort();
+        let texts = files.iter().map(|file| std::fs::read_to_string(file).unwrap());
+        let parsed = |text: String| text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect::<Vec<_>>();
+        texts.flat_map(parsed).collect()
     }
 
     /// A good answer under the base path.
@@ -236,8 +265,9 @@ unauthenticated = 0
     )
 }
 
-async fn create_link(admin: &Admin, partner: &str, tenant: &str, role: &str) -> LinkId {
-    let overrides = (tenant == "t-override").then(|| BTreeMap::from([("billing.read".to_owned(), false)]));
+async fn create_link(admin: &Admin, partner: &str, tenant: &str, role: &str, denied: Option<&str>) -> LinkId {
+    let denied = denied.or((tenant == "t-override").then_some("billing.read"));
+    let overrides = denied.map(|name| BTreeMap::from([(name.to_owned(), false)]));
     let target = (tenant == "t-full").then(|| Some(json!("99.70")));
     let input = LinkInput {
         partner_id: Some(partner.into()),
@@ -288,7 +318,7 @@ async fn seed(
     }
     let mut links = BTreeMap::new();
     for (partner, tenant, role) in wanted {
-        let id = create_link(&admin, partner, &tenant, role).await;
+        let id = create_link(&admin, partner, &tenant, role, None).await;
         links.insert(tenant, id);
     }
     (database, links)

@@ -197,7 +197,7 @@ fn reports_cover_both_generations() {
 
 #[test]
 fn what_the_samples_do_wrong_is_told_and_nothing_is_invented() {
-    let samples = Samples::start("source_timeout = \"1s\"\nbreaker_failures = 0");
+    let samples = Samples::start("source_timeout = \"2s\"\nbreaker_failures = 0");
     let others: usize =
         samples.each().filter(|(tenant, _)| *tenant != "g2-a").map(|(_, truth)| truth.invoices.len()).sum();
     for how in [
@@ -227,5 +227,6 @@ fn a_source_that_holds_more_than_is_read_is_truncated() {
     let answer = samples.rig.get(&format!("/billing/invoices?{WIDE}&tenant_ids=g1-a,g2-a&limit=100"));
     assert_eq!((status_of(&answer, "g1-a"), status_of(&answer, "g2-a")), ("truncated".into(), "ok".into()));
     assert_eq!((&answer["total_exact"], &answer["partial"]), (&false.into(), &true.into()));
+    assert!(answer["sources"][0]["error"].as_str().unwrap().contains("more rows"));
     assert_eq!(answer["total"], 700 + samples.truth("g2-a").invoices.len());
 }

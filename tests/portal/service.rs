@@ -51,6 +51,11 @@ pub struct Service {
     /// Requests of a tenant for a kind of data.
     asked: Arc<Mutex<HashMap<(String, &'static str), usize>>>,
     pub latency: Arc<AtomicUsize>,
+    under_way: Arc<AtomicUsize>,
+    /// Most requests that were here at once.
+    pub most_under_way: Arc<AtomicUsize>,
+    /// Slow answers that nobody waited for.
+    pub abandoned: Arc<AtomicUsize>,
 }
 
 impl Service {
@@ -62,6 +67,9 @@ impl Service {
             chaos: Arc::default(),
             asked: Arc::default(),
             latency: Arc::default(),
+            under_way: Arc::default(),
+            most_under_way: Arc::default(),
+            abandoned: Arc::default(),
         };
         let shared = service.clone();
         thread::spawn(move || {
@@ -94,7 +102,10 @@ impl Service {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let mut writer = stream;
         while let Some((target, headers)) = request(&mut reader) {
+            let under_way = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most_under_way.fetch_max(under_way, Ordering::SeqCst);
             thread::sleep(Duration::from_millis(self.latency.load(Ordering::SeqCst) as u64));
+            self.under_way.fetch_sub(1, Ordering::SeqCst);
             let (path, query) = target.split_once('?').unwrap_or((&target, ""));
             let (kind, tenant) = match path.strip_prefix("/api/platform/v1/tenants/") {
                 Some(id) => ("registry", decode(id)),
@@ -121,6 +132,11 @@ impl Service {
                 }
                 Some(Chaos::Slow(time)) => {
                     thread::sleep(time);
+                    writer.set_nonblocking(true).unwrap();
+                    if matches!(writer.peek(&mut [0]), Ok(0)) {
+                        self.abandoned.fetch_add(1, Ordering::SeqCst);
+                    }
+                    writer.set_nonblocking(false).unwrap();
                     plain(200, b"{}")
                 }
                 None => match body {

@@ -188,6 +188,7 @@ pub(crate) async fn one_replica_at_a_time_looks_at_a_link(fixture: Arc<Fixture>)
         tasks.push(tokio::spawn(async move {
             let store = AlertStore::new(&db);
             let now = Millis::now();
+            store.enrol(now, 100).await.unwrap();
             let leased = store.lease_due(&format!("replica-{number}"), now, Millis(now.0 + 60_000), 100).await.unwrap();
             db.close().await;
             leased.len()
@@ -209,10 +210,17 @@ pub(crate) async fn one_replica_at_a_time_looks_at_a_link(fixture: Arc<Fixture>)
     store.release("other", of.1, AlertKind::Sla, later).await.unwrap();
     let left = store.lease_due("third", later, Millis(later.0 + 1), 100).await.unwrap();
     assert_eq!(left.iter().map(|due| due.kind).collect::<Vec<_>>(), [AlertKind::Sla]);
-    // Nobody looks at a revoked link.
-    fixture.revoke(of.1).await;
-    let far = Millis(later.0 + 10_000_000);
-    assert!(store.lease_due("fourth", far, far, 100).await.unwrap().is_empty());
+    // A revoked link is not put on the schedule, nor is one that wants to hear nothing.
+    let tenant = fixture.tenant("t-2").await;
+    let other = fixture.granted(of.0, &tenant, "auditor").await;
+    fixture.revoke(other.id).await;
+    assert_eq!(store.enrol(later, 100).await.unwrap(), 0);
+    let quiet = change(serde_json::json!({"is_active": true, "notify_on_sla_breach": false}));
+    fixture.admin.update_link(&fixture.actor, other.id, None, &quiet).await.unwrap();
+    assert_eq!(store.enrol(later, 100).await.unwrap(), 0);
+    let wanting = change(serde_json::json!({"billing_alert_threshold": 0}));
+    fixture.admin.update_link(&fixture.actor, other.id, None, &wanting).await.unwrap();
+    assert_eq!(store.enrol(later, 100).await.unwrap(), 1);
 }
 
 pub(crate) async fn acknowledging_is_done_once_and_loses_against_resolving(fixture: Arc<Fixture>) {

@@ -13,6 +13,8 @@ use crate::{
     },
 };
 
+/// In whole units of any currency.
+const BILLING_THRESHOLD: i64 = 1_000;
 const MONTH_MS: i64 = 30 * 86_400_000;
 
 /// Creates everything; the ids of the links stand in the order of `world.links`.
@@ -79,6 +81,9 @@ fn input(world: &World, link: &Link, now: Millis) -> LinkInput {
         custom_permissions: Some(overrides),
         start_date: Some(start),
         end_date: Some(end),
+        // Low enough that the sample services give every partner something to be alerted of.
+        billing_alert_threshold: Some(Some(BILLING_THRESHOLD.into())),
+        sla_uptime_target: Some(Some("99.90".into())),
         approval: (link.state == State::Pending).then(|| "pending".to_owned()),
         ..LinkInput::default()
     }

@@ -25,6 +25,8 @@ use crate::{
 const MOST_POLL: Duration = Duration::from_secs(30);
 /// Links leased at once, for each that is looked at at once.
 const AHEAD: usize = 4;
+/// Links that are put on the schedule at once; the next round takes the next ones.
+const MOST_ENROLLED: usize = 10_000;
 const LEASE_SLACK: Duration = Duration::from_secs(30);
 /// How often resolved alerts are forgotten.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
@@ -72,6 +74,7 @@ impl Watcher {
         let ahead = settings.concurrency.saturating_mul(AHEAD);
         let rounds = u32::try_from(AHEAD).unwrap_or(1);
         let mut failed = 0;
+        self.portal.alerts.enrol(Millis::now(), MOST_ENROLLED).await?;
         // Not before link data is fresh: a link that was revoked meanwhile must not be asked.
         while self.directory.is_fresh() {
             let now = Millis::now();

@@ -49,7 +49,10 @@ impl Prepared for Detail {
         async move {
             let granted = match call.slices.first() {
                 Some(Slice::Granted(granted)) => granted,
-                Some(Slice::Forbidden { denial, .. }) => return Err((*denial).into()),
+                Some(Slice::Forbidden { denial, .. }) => {
+                    let (_, outcomes) = Coverage::of(&call, self.wish, Vec::new())?;
+                    return Err(Problem::from(*denial).with_slices(outcomes));
+                }
                 Some(Slice::Live(_)) | None => return Err(unknown()),
             };
             let managed = portal.managed.of(&call.partner()?.portfolio).await?;

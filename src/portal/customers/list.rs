@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 
 use super::{
     Customer, compatible,
-    parts::{self, Figures, Parts},
+    parts::{self, Balance, Figures, Parts},
     view,
 };
 use crate::{
@@ -111,19 +111,36 @@ struct Ordered<'c> {
     /// Without regard to case.
     name: String,
     balance: Option<Decimal>,
+    /// Where they were asked for already.
+    figures: Option<Figures>,
 }
 
 type Ends = HashMap<TenantId, Vec<Source>, ahash::RandomState>;
 
 impl Customers {
+    /// Whether every tenant will stand on the page: then nothing needs to be known before figures are asked for.
+    fn shows_all(&self, call: &Call) -> bool {
+        let tenants = call.granted().count() as u64;
+        !self.filters() && self.paging.offset == 0 && tenants <= self.paging.limit
+    }
+
     /// What is owed to every customer, where that decides the order.
     async fn balances(&self, reading: &Reading<'_>, parts: &Parts, found: &mut [Ordered<'_>], ends: &mut Ends) {
         if self.order.by != By::OutstandingBalance {
             return;
         }
+        for ordered in found.iter_mut() {
+            let known = ordered.figures.as_ref().and_then(|figures| figures.balance.as_ref());
+            ordered.balance = known.map(Balance::outstanding);
+        }
         let asking = |(at, granted)| async move { (at, granted, reading.optional(&parts.balance, granted).await) };
-        let mut answers: FuturesUnordered<_> =
-            found.iter().map(|it| it.customer.granted).enumerate().map(asking).collect();
+        let mut answers: FuturesUnordered<_> = found
+            .iter()
+            .enumerate()
+            .filter(|(_, it)| it.figures.is_none())
+            .map(|(at, it)| (at, it.customer.granted))
+            .map(asking)
+            .collect();
         while let Some((at, granted, outcome)) = answers.next().await {
             let end = parts::told(&outcome, granted, Kind::Invoices);
             ends.entry(granted.tenant().clone()).or_default().push(end);
@@ -139,34 +156,47 @@ impl Prepared for Customers {
         async move {
             let managed = portal.managed.of(&call.partner()?.portfolio).await?;
             let reading = portal.reading(&call);
-            let registry = parts::registry();
-            let ask = |granted| {
-                let asked = reading.optional(&registry, granted);
-                async move { (granted, asked.await) }
+            let (registry, parts) = (parts::registry(), Parts::new(self.now, self.compatible));
+            let at_once = self.shows_all(&call);
+            let ask = async |granted| {
+                let row = reading.optional(&registry, granted);
+                if at_once {
+                    let (row, figures) = tokio::join!(row, parts.read(&reading, granted));
+                    (granted, row, Some(figures))
+                } else {
+                    (granted, row.await, None)
+                }
             };
             let mut ends = Ends::default();
             let mut found = Vec::new();
-            for (granted, outcome) in reading.each(ask).await {
+            let mut registry_ends = Vec::new();
+            for (granted, outcome, figures) in reading.each(ask).await {
                 let end = parts::told(&outcome, granted, Kind::Registry);
-                ends.insert(granted.tenant().clone(), vec![end]);
+                registry_ends.push(end.clone());
+                let (figures, more) = figures.map_or((None, Vec::new()), |(figures, more)| (Some(figures), more));
+                ends.insert(granted.tenant().clone(), [vec![end], more].concat());
                 let Some(managed) = managed.get(granted.tenant()).map(Arc::clone) else { continue };
                 let customer = Customer { granted, managed, registry: outcome.value };
                 if self.holds(&customer) {
                     let name = customer.name().to_lowercase();
-                    found.push(Ordered { customer, name, balance: None });
+                    found.push(Ordered { customer, name, balance: None, figures });
                 }
             }
             // What is filtered by an incomplete registry is not known to be all.
-            let total_exact = !self.filters() || exact(&ends.values().flatten().cloned().collect::<Vec<_>>());
-            let parts = Parts::new(self.now, self.compatible);
+            let total_exact = !self.filters() || exact(&registry_ends);
             self.balances(&reading, &parts, &mut found, &mut ends).await;
             found.sort_unstable_by(|one, other| self.compare(one, other));
             let total = found.len() as u64;
-            let shown: Vec<Customer<'_>> = page(found, self.paging).map(|ordered| ordered.customer).collect();
-            let asking = shown.iter().map(|customer| parts.read(&reading, customer.granted));
-            let figures: Vec<(Figures, Vec<Source>)> = futures_util::future::join_all(asking).await;
-            let mut rows = Vec::with_capacity(shown.len());
-            for (customer, (figures, more)) in shown.iter().zip(figures) {
+            let shown: Vec<Ordered<'_>> = page(found, self.paging).collect();
+            let asking = shown.into_iter().map(async |ordered| match ordered.figures {
+                Some(figures) => (ordered.customer, figures, Vec::new()),
+                None => {
+                    let (figures, more) = parts.read(&reading, ordered.customer.granted).await;
+                    (ordered.customer, figures, more)
+                }
+            });
+            let mut rows = Vec::new();
+            for (customer, figures, more) in futures_util::future::join_all(asking).await {
                 ends.entry(customer.id().clone()).or_default().extend(more);
                 rows.push((customer, figures));
             }

@@ -1,3 +1,5 @@
+//! Jobs from queue to file over scripted services: failures, ended links, dead, stopped and slow workers, clean-up.
+
 use std::{
     collections::HashMap,
     sync::{

@@ -97,6 +97,9 @@ impl<T> Part<T> {
     }
 }
 
+/// What a truncated source's entry says.
+const TRUNCATED: &str = "it holds more rows than are read of one source; narrow the filters";
+
 /// One tenant's outcome.
 #[derive(Debug)]
 pub(super) struct Outcome<T> {
@@ -113,7 +116,11 @@ impl<T> Outcome<T> {
             tenant_id: granted.tenant().clone(),
             status: self.status,
             as_of: self.as_of,
-            error: self.error.as_ref().map(ToString::to_string),
+            error: match (&self.error, self.status) {
+                (Some(error), _) => Some(error.to_string()),
+                (None, Status::Truncated) => Some(TRUNCATED.to_owned()),
+                (None, _) => None,
+            },
         }
     }
 }

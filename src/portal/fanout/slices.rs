@@ -151,8 +151,12 @@ impl Slices {
 
     /// Whether an equal question is on its way.
     pub(super) fn is_flying(&self, key: &Key) -> bool {
-        let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        flights.under_way.get(key).is_some_and(|(_, weak)| weak.upgrade().is_some())
+        let flight = {
+            let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            flights.under_way.get(key).and_then(|(_, weak)| weak.upgrade())
+        };
+        // Dropped outside of the lock: it may be the last to wait, and giving a question up takes the lock again.
+        flight.is_some()
     }
 
     /// What all values occupy, roughly.
@@ -164,5 +168,73 @@ impl Slices {
     #[cfg(test)]
     pub(super) fn under_way(&self) -> usize {
         self.flights.lock().unwrap().under_way.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn key(number: u8) -> Key {
+        Key {
+            partner: PartnerId(uuid::Uuid::nil()),
+            link: LinkId(uuid::Uuid::nil()),
+            version: LinkVersion(1),
+            policies: 1,
+            endpoint: Endpoint::Invoices,
+            kind: Kind::Invoices,
+            question: format!("{number}").into(),
+        }
+    }
+
+    fn entry() -> Entry {
+        Entry { value: Arc::new(()), truncated: false, bytes: 0, as_of: Timestamp::now(), asked: Instant::now() }
+    }
+
+    #[tokio::test]
+    async fn equal_questions_are_asked_once_and_kept() {
+        let slices = Arc::new(Slices::new(1 << 20, Duration::from_secs(60)));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let fly = |fresh| {
+            let asked = Arc::clone(&asked);
+            slices.fly(&key(0), fresh, || {
+                asked.fetch_add(1, Ordering::SeqCst);
+                async { Ok(entry()) }.boxed()
+            })
+        };
+        let (one, other, fresh) = (fly(false), fly(false), fly(true));
+        assert!(slices.is_flying(&key(0)) && !slices.is_flying(&key(1)));
+        let answers = tokio::join!(one, other, fresh);
+        assert!(answers.0.is_ok() && answers.1.is_ok() && answers.2.is_ok());
+        assert_eq!(asked.load(Ordering::SeqCst), 2, "who wants it fresh asks by itself");
+        assert!(slices.get(&key(0)).is_some());
+        drop(fly(false));
+        assert_eq!(slices.under_way(), 0, "given up by all, it is off the list");
+    }
+
+    /// Whoever holds the last handle gives the question up, and that takes the lock: also one who only looked.
+    #[test]
+    fn looking_at_a_question_that_is_just_given_up_waits_for_nobody() {
+        let slices = Arc::new(Slices::new(1 << 20, Duration::from_secs(60)));
+        let (tell, told) = std::sync::mpsc::channel();
+        for worker in 0..4 {
+            let (slices, tell) = (Arc::clone(&slices), tell.clone());
+            std::thread::spawn(move || {
+                let until = std::time::Instant::now() + Duration::from_millis(700);
+                while std::time::Instant::now() < until {
+                    if worker == 0 {
+                        drop(slices.fly(&key(0), true, || async { Ok(entry()) }.boxed()));
+                    } else {
+                        slices.is_flying(&key(0));
+                    }
+                }
+                tell.send(()).unwrap();
+            });
+        }
+        for _ in 0..4 {
+            told.recv_timeout(Duration::from_secs(20)).expect("a lock is held for ever");
+        }
     }
 }

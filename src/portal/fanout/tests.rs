@@ -41,7 +41,7 @@ fn sum(answer: &Value) -> f64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_failure_is_its_tenants_own_and_leaves_nothing_behind() {
     let tenants = ["a", "b-500", "c-slow", "d-panic", "e-half", "f-more", "g-forbidden"];
-    let reads = ReadSettings { source_timeout: Duration::from_millis(300), ..settings() };
+    let reads = ReadSettings { source_timeout: Duration::from_millis(800), ..settings() };
     let mut stage = stage(&tenants, reads).await;
     stage.forbid("g-forbidden");
     let says = |text: &str| Behaviour::Fails(SourceError::Answer(text.into()));
@@ -115,22 +115,22 @@ async fn slices_are_one_partners_under_one_version_of_the_link() {
 #[tokio::test]
 async fn age_decides_between_ok_refreshed_and_stale() {
     let reads = ReadSettings {
-        slice_fresh: Duration::from_millis(50),
-        max_slice_age: Duration::from_millis(400),
-        max_stale_age: Duration::from_millis(1_500),
+        slice_fresh: Duration::from_millis(100),
+        max_slice_age: Duration::from_millis(1_500),
+        max_stale_age: Duration::from_millis(4_500),
         ..settings()
     };
     let stage = stage(&["a"], reads).await;
     let first = stage.get(&format!("{INVOICES}&sources=all")).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
     stage.hold("a", invoices("a", 5));
     let shown = stage.get(&format!("{INVOICES}&sources=all")).await;
     assert_eq!((&shown["total"], status_of(&shown, "a")), (&4.into(), "ok".into()), "old, and good enough");
     assert_eq!(shown["sources"][0]["as_of"], first["sources"][0]["as_of"], "and its age is told");
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(stage.get(INVOICES).await["total"], 5, "refreshed meanwhile");
 
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(1_700)).await;
     let fails = Behaviour::Fails(SourceError::Timeout);
     stage.services.behave("a", Kind::Invoices, Some(fails));
     let stale = stage.get(INVOICES).await;
@@ -140,7 +140,7 @@ async fn age_decides_between_ok_refreshed_and_stale() {
     let fresh = stage.get_fresh(INVOICES).await;
     assert_eq!(status_of(&fresh, "a"), "timeout", "who wants nothing cached gets nothing cached");
 
-    tokio::time::sleep(Duration::from_millis(1_600)).await;
+    tokio::time::sleep(Duration::from_millis(4_500)).await;
     let gone = stage.get(INVOICES).await;
     assert_eq!((&gone["total"], status_of(&gone, "a")), (&0.into(), "timeout".into()));
     assert!(gone["aggregates"]["total_amount"].is_null(), "unknown, not zero");
@@ -223,7 +223,9 @@ fn made(at: usize) -> InvoiceRow {
 async fn a_hundred_tenants_of_two_thousand_rows_are_counted_exactly_and_not_kept() {
     let names: Vec<String> = (0..100).map(|at| format!("t{at:03}")).collect();
     let tenants: Vec<&str> = names.iter().map(String::as_str).collect();
-    let stage = Stage::new(&tenants, settings()).await;
+    // Nothing here is about time, and the machine may be busy.
+    let patient = Duration::from_secs(300);
+    let stage = Stage::new(&tenants, ReadSettings { deadline: patient, source_timeout: patient, ..settings() }).await;
     for tenant in &tenants {
         stage.hold(tenant, Held { many_invoices: Some((2_000, made)), ..Held::default() });
     }
@@ -241,7 +243,7 @@ async fn a_hundred_tenants_of_two_thousand_rows_are_counted_exactly_and_not_kept
         .collect();
     assert_eq!(items, [("t099", "01999"), ("t000", "01998"), ("t001", "01998")]);
     let slices = &stage.portal.fanout.slices;
-    assert!(slices.rows_bytes() <= 100 * 200 * 600, "a slice keeps a page's depth: {} bytes", slices.rows_bytes());
+    assert!(slices.rows_bytes() <= 100 * 200 * 1_000, "a slice keeps a page's depth: {} bytes", slices.rows_bytes());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

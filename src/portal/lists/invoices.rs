@@ -29,9 +29,6 @@ use crate::{
     },
 };
 
-/// Roughly one row in memory, in bytes.
-const ROW_BYTES: usize = 600;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum By {
     Date,
@@ -99,6 +96,12 @@ impl Sorted for Invoice {
         &self.row.invoice_id
     }
 
+    fn texts(&self) -> Vec<Option<&str>> {
+        let row = &self.row;
+        let texts = [&row.invoice_number, &row.customer_id, &row.customer_name];
+        [Some(self.id())].into_iter().chain(texts.into_iter().map(Option::as_deref)).collect()
+    }
+
     fn compare(&self, other: &Self, order: Order<By>) -> Ordering {
         match order.by {
             By::Date => order.of(&self.row.invoice_date, &other.row.invoice_date),
@@ -111,14 +114,14 @@ impl Sorted for Invoice {
 impl Wanted {
     fn holds(&self, row: &InvoiceRow) -> bool {
         let found = |needle: &Needle| {
-            let row = [&row.invoice_number, &row.customer_id, &row.customer_name];
-            needle.is_in(row.into_iter().map(Option::as_deref))
+            let texts = [&row.invoice_number, &row.customer_id, &row.customer_name];
+            needle.is_in(texts.into_iter().map(Option::as_deref).chain([Some(&*row.invoice_id)]))
         };
         self.period.holds(row.invoice_date)
             && (self.status.is_empty() || self.status.contains(&row.status))
             && self.min_amount.is_none_or(|min| row.total >= min)
             && self.max_amount.is_none_or(|max| row.total <= max)
-            && self.search.as_ref().is_none_or(|needle| found(needle) || needle.is_in([Some(&*row.invoice_id)]))
+            && self.search.as_ref().is_none_or(found)
     }
 
     async fn read(&self, upstreams: &dyn Upstreams, site: &Site, until: tokio::time::Instant) -> Read {
@@ -136,7 +139,7 @@ impl Wanted {
         };
         let scanned = upstreams.invoices(site, &filter, until, &mut each).await?;
         let rows = top.into_shared();
-        let bytes = rows.len() * ROW_BYTES;
+        let bytes = rows.iter().map(|row| row.bytes()).sum();
         Ok(Loaded { value: Slice { rows, totals }, truncated: scanned.truncated, bytes })
     }
 }

@@ -27,9 +27,6 @@ use crate::{
     },
 };
 
-/// Roughly one row in memory, in bytes.
-const ROW_BYTES: usize = 600;
-
 /// Which tickets, how many of each source.
 #[derive(Clone, Debug)]
 struct Wanted {
@@ -83,6 +80,12 @@ impl Sorted for TicketRow {
         &self.ticket_id
     }
 
+    fn texts(&self) -> Vec<Option<&str>> {
+        let people = [&self.customer_id, &self.customer_name, &self.assigned_to, &self.assigned_to_name];
+        let texts = people.into_iter().chain([&self.ticket_number, &self.subject, &self.category]);
+        [Some(self.id())].into_iter().chain(texts.map(Option::as_deref)).collect()
+    }
+
     fn compare(&self, other: &Self, order: Order<()>) -> Ordering {
         order.of_known(self.created_at.as_ref(), other.created_at.as_ref())
     }
@@ -92,14 +95,14 @@ impl Wanted {
     fn holds(&self, row: &TicketRow) -> bool {
         let found = |needle: &Needle| {
             let texts = [&row.ticket_number, &row.subject, &row.customer_name, &row.customer_id];
-            needle.is_in(texts.into_iter().map(Option::as_deref))
+            needle.is_in(texts.into_iter().map(Option::as_deref).chain([Some(&*row.ticket_id)]))
         };
         (self.filter.status.is_empty() || self.filter.status.contains(&row.status))
             && (self.filter.priority.is_empty() || row.priority.is_some_and(|it| self.filter.priority.contains(&it)))
             && self.assigned_to.as_ref().is_none_or(|ids| row.assigned_to.as_ref().is_some_and(|id| ids.contains(id)))
             && self.created_from.is_none_or(|from| row.created_at.is_some_and(|at| from <= at))
             && self.created_to.is_none_or(|to| row.created_at.is_some_and(|at| at < to))
-            && self.search.as_ref().is_none_or(|needle| found(needle) || needle.is_in([Some(&*row.ticket_id)]))
+            && self.search.as_ref().is_none_or(found)
     }
 
     async fn read(&self, upstreams: &dyn Upstreams, site: &Site, until: tokio::time::Instant) -> Read {
@@ -114,7 +117,7 @@ impl Wanted {
         };
         let scanned = upstreams.tickets(site, &self.filter, until, &mut each).await?;
         let rows = top.into_shared();
-        let bytes = rows.len() * ROW_BYTES;
+        let bytes = rows.iter().map(|row| row.bytes()).sum();
         Ok(Loaded { value: Slice { rows, totals }, truncated: scanned.truncated, bytes })
     }
 }

@@ -1,7 +1,8 @@
 //! `GET /reports/usage`: subscribers and traffic of the period.
 //!
-//! A time series asks each tenant once a piece of the period; where that would be more than [`MAX_PIECES`] questions the
-//! series holds nulls and the sources say so. Subscribers come from the traffic service, else from the tenant's metrics.
+//! A time series asks each tenant once a piece of the period, at most [`MAX_PIECES`] questions in all. Where `group_by` is
+//! not named its pieces are days, or weeks or months where days are too many; where the pieces that were named are too
+//! many the series holds nulls and the sources say so. Subscribers come from the traffic service, else from the tenant's metrics.
 //! The summary's average is that of the tenants' own averages.
 
 use std::sync::Arc;
@@ -43,7 +44,8 @@ const GROUPS: &[(&str, Group)] = &[
 
 struct Usage {
     period: Period,
-    group: Group,
+    /// `None`: the finest that is not too much.
+    group: Option<Group>,
     tenants: Option<Vec<TenantId>>,
     wish: Wish,
 }
@@ -52,7 +54,7 @@ pub(in crate::portal) fn prepare(question: &Question<'_>) -> Result<Box<dyn Prep
     let mut params = Params::new(question.query);
     let period = params.period(question.now);
     let tenants = params.tenant_ids();
-    let group = params.word("group_by", GROUPS).unwrap_or(Group::Every(Step::Day));
+    let group = params.word("group_by", GROUPS);
     let wish = Wish::read(&mut params);
     params.finish()?;
     Ok(Box::new(Usage { period, group, tenants, wish }))
@@ -71,6 +73,19 @@ fn subscribers() -> Part<Option<i64>> {
         let value = upstreams.metrics(&site, until).await?.total_subscribers;
         Ok(Loaded { value, truncated: false, bytes: 16 })
     })
+}
+
+/// The pieces of the series.
+fn cut(period: Period, group: Option<Group>, tenants: usize) -> Vec<Period> {
+    match group {
+        Some(Group::Every(step)) => pieces(period, step),
+        Some(Group::Tenant) => Vec::new(),
+        None => {
+            let steps = [Step::Day, Step::Week, Step::Month].into_iter().map(|step| pieces(period, step));
+            let fits = |pieces: &Vec<Period>| tenants.saturating_mul(pieces.len()) <= MAX_PIECES;
+            steps.into_iter().find(fits).unwrap_or_default()
+        }
+    }
 }
 
 /// One tenant's part.
@@ -189,10 +204,7 @@ impl Prepared for Usage {
         async move {
             let Self { period, group, wish, .. } = *self;
             let managed = portal.managed.of(&call.partner()?.portfolio).await?;
-            let cut = match group {
-                Group::Every(step) => pieces(period, step),
-                Group::Tenant => Vec::new(),
-            };
+            let cut = cut(period, group, call.granted().count());
             let too_many = call.granted().count().saturating_mul(cut.len()) > MAX_PIECES;
             let series = if too_many { Vec::new() } else { cut.iter().map(|piece| traffic(*piece)).collect() };
             let parts = Parts { whole: traffic(period), subscribers: subscribers(), series };
@@ -271,6 +283,14 @@ mod tests {
             json,
             r#"{"total_subscribers":12,"active_subscribers":4,"total_data_gb":112.00,"avg_data_per_subscriber_gb":6.25,"period_days":30}"#
         );
+    }
+
+    #[test]
+    fn the_series_is_as_fine_as_it_may_be() {
+        let pieces = |tenants| cut(period(), None, tenants).len();
+        assert_eq!([pieces(0), pieces(133), pieces(134), pieces(1_000), pieces(5_000)], [30, 30, 6, 1, 0]);
+        assert_eq!(cut(period(), Some(Group::Every(Step::Day)), 5_000).len(), 30, "what is named is kept");
+        assert!(cut(period(), Some(Group::Tenant), 1).is_empty());
     }
 
     #[test]

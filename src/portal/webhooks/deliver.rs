@@ -212,8 +212,8 @@ impl Deliverer {
         if tries.saturating_add(1) >= self.settings.attempts {
             return Tried::Dead { status, error };
         }
-        let wait = jittered(backoff(self.settings.first_retry, tries), random());
-        Tried::Again { at: after(Millis::now(), wait.max(asked.unwrap_or_default()), 1), status, error }
+        let wait = next_wait(self.settings.first_retry, tries, asked, random());
+        Tried::Again { at: after(Millis::now(), wait, 1), status, error }
     }
 }
 
@@ -235,7 +235,12 @@ fn may_be_told(
     Ok(unattended::decide(policies, link, permission, now)?.is_some())
 }
 
-/// The wait after so many earlier failures, before jitter.
+/// The wait after so many earlier failures: the receiver may ask for a longer one, and for no shorter one.
+fn next_wait(first: Duration, failures: u32, asked: Option<Duration>, random: f64) -> Duration {
+    jittered(backoff(first, failures), random).max(asked.unwrap_or_default())
+}
+
+/// The same before jitter.
 fn backoff(first: Duration, failures: u32) -> Duration {
     first.saturating_mul(FACTOR.saturating_pow(failures)).min(MOST_BACKOFF)
 }
@@ -268,6 +273,12 @@ mod tests {
         let day = waits.iter().sum::<Duration>().as_secs_f64() / 86_400.0;
         assert!((0.8..=1.0).contains(&day), "{day}");
         assert_eq!(backoff(Duration::from_secs(15), 40), MOST_BACKOFF);
+    }
+
+    #[test]
+    fn a_receiver_may_ask_for_a_longer_wait_only() {
+        let wait = |asked: u64| next_wait(Duration::from_secs(15), 1, Some(Duration::from_secs(asked)), 0.5);
+        assert_eq!((wait(1), wait(600)), (Duration::from_secs(60), Duration::from_secs(600)));
     }
 
     #[test]

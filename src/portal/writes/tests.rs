@@ -1,3 +1,5 @@
+//! Writes over scripted services: looking a ticket up, and honest answers where an outcome is unknown.
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},

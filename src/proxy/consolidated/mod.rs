@@ -173,8 +173,14 @@ async fn read(parts: &Parts, mut body: Incoming) -> Result<Bytes, Failure> {
     Ok(bytes)
 }
 
+/// The one version of this API.
+const API_VERSION: &str = "1";
+
 /// Query and body, read and found valid.
 fn prepare(target: &Target, parts: &Parts, body: &[u8], now: Millis) -> Result<Box<dyn Prepared>, Failure> {
+    if parts.headers.get_all("x-api-version").iter().any(|version| version.as_bytes() != API_VERSION.as_bytes()) {
+        return Err(Failure::new(ErrorCode::BadRequest, "api_version").saying("X-API-Version must be 1"));
+    }
     let question = Question {
         spec: target.spec,
         param: target.param.as_deref(),

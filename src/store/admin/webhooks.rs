@@ -56,7 +56,7 @@ impl SubscriptionRecord {
 }
 
 /// What an operator writes about a subscription; what is left out stays as it is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct SubscriptionInput {
     /// Found good by the sender's rules before.
     pub url: Option<String>,
@@ -66,6 +66,16 @@ pub struct SubscriptionInput {
     pub enabled: Option<bool>,
     /// A new secret, and until when the old one signs too.
     pub rotate: Option<(String, Millis)>,
+}
+
+impl std::fmt::Debug for SubscriptionInput {
+    /// Never the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SubscriptionInput")
+            .field("url", &self.url)
+            .field("events", &self.events)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Admin {

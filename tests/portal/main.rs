@@ -26,6 +26,8 @@ mod access;
 mod alert_sources;
 mod alerts;
 mod customers;
+#[cfg(feature = "demo")]
+mod exports;
 mod failures;
 mod lists;
 mod parameters;
@@ -33,4 +35,8 @@ mod reports;
 #[cfg(feature = "demo")]
 mod samples;
 mod speed;
+#[cfg(feature = "demo")]
+mod tenant_admin;
 mod webhooks;
+#[cfg(feature = "demo")]
+mod writes;

@@ -18,8 +18,8 @@ const OLD: [&str; 4] = ["g1-a", "g1-b", "g1-empty", "g1-tokyo"];
 const NEW: [&str; 3] = ["g2-a", "g2-b", "g2-tokyo"];
 const WIDE: &str = "from_date=2015-01-01";
 
-struct Samples {
-    rig: Rig,
+pub struct Samples {
+    pub rig: Rig,
     isp: Handle,
     gen2: Handle,
     _platform: Handle,
@@ -27,7 +27,7 @@ struct Samples {
 }
 
 impl Samples {
-    fn start(portal: &str) -> Self {
+    pub fn start(portal: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let start = |kind| {
             let listening = async { sample::start(kind, TcpListener::bind("127.0.0.1:0").await.unwrap()).unwrap() };

@@ -1,3 +1,5 @@
+//! CSV read back as another program would read it: quoting, formulas, line items, going back to a mark.
+
 use std::io::Read;
 
 use rust_decimal::Decimal;

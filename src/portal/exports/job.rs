@@ -194,7 +194,6 @@ impl<S: InvoiceSource> Workshop<S> {
             period: Some(content.period()),
             status: content.status.clone(),
             line_items: content.line_items,
-            ..InvoiceFilter::default()
         };
         let today = columns::day(Timestamp::now());
         let mut trouble = None;

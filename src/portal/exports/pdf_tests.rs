@@ -1,3 +1,5 @@
+//! Totals, order and bounds of a PDF, and documents of whatever a service says.
+
 use std::io::{Read, Seek};
 
 use super::*;

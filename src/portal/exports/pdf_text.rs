@@ -113,6 +113,7 @@ impl Face {
     }
 
     /// Draws one line into `room` points from `left` on, its base line at `y`.
+    #[expect(clippy::too_many_arguments, reason = "text, place, size and room: each is said at every call")]
     pub(super) fn draw(
         &self,
         surface: &mut Surface<'_>,

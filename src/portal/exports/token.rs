@@ -133,7 +133,7 @@ mod tests {
             let forged = URL_SAFE_NO_PAD.encode(forged);
             assert_eq!(links.check(&forged, id, &mine, Millis(0)), Err(BadToken::Wrong), "byte {at}");
         }
-        for bad in ["", "x", "!!!", &token[1..]] {
+        for bad in ["", "x", "!!!", token.trim_start_matches(char::is_alphanumeric)] {
             assert_eq!(links.check(bad, id, &mine, Millis(0)), Err(BadToken::Wrong));
         }
     }

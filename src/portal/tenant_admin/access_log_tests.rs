@@ -1,3 +1,5 @@
+//! What a tenant sees of a record, and of a record over several tenants.
+
 use super::*;
 use crate::{
     audit::{ChainId, Hash, IndexUnavailable, Slice, Stamp},

@@ -1,1 +1,196 @@
+//! Writes over scripted services: looking a ticket up, and honest answers where an outcome is unknown.
 
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use tokio::time::Instant;
+
+use super::{create, once::Outcome, service::TicketService, update};
+use crate::{
+    connector::rows::{TicketRow, TicketStatus},
+    domain::{
+        Approval, ErrorCode, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, PartnerId, Permission,
+        PermissionSet, TenantId,
+    },
+    policy::Permit,
+    portal::{
+        call::Granted,
+        sources::{Comment, NewTicket, Site, SourceError, StoredComment, TicketChange, WriteError},
+    },
+};
+
+/// Tenants with their ticket `x`, or what asking them ends in; and how writes end.
+#[derive(Default)]
+struct Scripted {
+    holds: HashMap<&'static str, Option<SourceError>>,
+    write: Option<WriteError>,
+    comment: Option<WriteError>,
+    sent: Mutex<Vec<String>>,
+}
+
+fn row() -> TicketRow {
+    TicketRow {
+        ticket_id: "x".into(),
+        ticket_number: Some("T-1".into()),
+        customer_id: None,
+        customer_name: None,
+        subject: None,
+        status: TicketStatus::Pending,
+        priority: None,
+        category: None,
+        assigned_to: None,
+        assigned_to_name: None,
+        created_at: None,
+        updated_at: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+        sla_breach_at: None,
+        is_sla_breached: None,
+        last_response_at: None,
+        response_count: None,
+        resolution_minutes: None,
+    }
+}
+
+impl Scripted {
+    fn sends<T>(&self, what: &str, site: &Site, fails: &Option<WriteError>, value: T) -> Result<T, WriteError> {
+        self.sent.lock().unwrap().push(format!("{what} {}", site.tenant()));
+        fails.clone().map_or(Ok(value), Err)
+    }
+}
+
+impl TicketService for Scripted {
+    async fn ticket(&self, site: &Site, _: &str, _: Instant) -> Result<Option<TicketRow>, SourceError> {
+        match self.holds.get(site.tenant().as_str()) {
+            None => Ok(None),
+            Some(None) => Ok(Some(row())),
+            Some(Some(error)) => Err(error.clone()),
+        }
+    }
+
+    async fn create_ticket(&self, site: &Site, _: &NewTicket, _: Instant) -> Result<TicketRow, WriteError> {
+        self.sends("create", site, &self.write, row())
+    }
+
+    async fn update_ticket(&self, site: &Site, _: &str, _: &TicketChange, _: Instant) -> Result<TicketRow, WriteError> {
+        self.sends("update", site, &self.write, row())
+    }
+
+    async fn comment(&self, site: &Site, _: &str, _: &Comment, _: Instant) -> Result<StoredComment, WriteError> {
+        let stored =
+            StoredComment { comment_id: Some("c".into()), updated_at: Some("2026-01-02T00:00:00Z".parse().unwrap()) };
+        self.sends("comment", site, &self.comment, stored)
+    }
+}
+
+fn granted(tenant: &str, may_comment: bool) -> Granted {
+    let link = Link {
+        id: LinkId(uuid::Uuid::nil()),
+        partner_id: PartnerId(uuid::Uuid::nil()),
+        tenant_id: TenantId::new(tenant).unwrap(),
+        role: LinkRole::MspFull,
+        granted: PermissionSet::EMPTY,
+        denied: PermissionSet::EMPTY,
+        approval: Approval::Approved,
+        is_active: true,
+        start: Millis(0),
+        end: None,
+        allowed_cidrs: Box::default(),
+        require_mfa: false,
+        version: LinkVersion(1),
+    };
+    let facts = LinkFacts {
+        link,
+        partner_active: true,
+        suspended: false,
+        tenant_status: "active".into(),
+        ancestors: Box::default(),
+    };
+    let comment = PermissionSet::of(Permission::parse("partner.support.tickets.comment").unwrap());
+    let also = if may_comment { comment } else { PermissionSet::EMPTY };
+    Granted::new(Arc::new(facts), Permit::home_request(), also)
+}
+
+const BOTH: &str = r#"{"status":"pending","comment":{"content":"hi"}}"#;
+
+async fn patch(service: &Scripted, named: bool, body: &str) -> Outcome {
+    let wanted = update::read("x", body.as_bytes()).unwrap();
+    let slices = if named {
+        vec![granted("a", true)]
+    } else {
+        vec![granted("a", true), granted("b", true), granted("c", false)]
+    };
+    update::update(service, slices, named, &wanted).await
+}
+
+/// The code, and whether the key may be used again (`free`), is kept or unknown.
+fn told(outcome: Outcome) -> (ErrorCode, &'static str, String) {
+    match outcome {
+        Outcome::Done { body, .. } => panic!("done: {body}"),
+        Outcome::Partly { problem, .. } => (problem.code, "kept", problem.message.into_owned()),
+        Outcome::NotDone(problem) => (problem.code, "free", problem.message.into_owned()),
+        Outcome::Unknown(problem) => (problem.code, "unknown", problem.message.into_owned()),
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_is_looked_up_in_every_tenant() {
+    let found = |holds: &[(&'static str, Option<SourceError>)]| Scripted {
+        holds: holds.iter().cloned().collect(),
+        ..Scripted::default()
+    };
+    let service = found(&[("b", None), ("a", Some(SourceError::Timeout))]);
+    let Outcome::Done { body, tenant, slices, .. } = patch(&service, false, BOTH).await else { panic!() };
+    assert_eq!(
+        body,
+        r#"{"ticket_id":"x","ticket_number":"T-1","status":"pending","updated_at":"2026-01-02T00:00:00Z","comment_id":"c"}"#
+    );
+    assert_eq!((tenant.as_str(), service.sent.lock().unwrap().join(", ")), ("b", "update b, comment b".to_owned()));
+    let acted: Vec<_> = slices.iter().filter(|slice| slice.status == super::ACTED).collect();
+    assert_eq!((acted.len(), acted[0].managed_tenant_id.as_str(), slices.len()), (1, "b", 3));
+    let twice = found(&[("a", None), ("b", None)]);
+    assert_eq!(told(patch(&twice, false, BOTH).await).0, ErrorCode::TenantContextRequired);
+    let away = found(&[("a", Some(SourceError::Timeout))]);
+    assert_eq!(told(patch(&away, false, BOTH).await).0, ErrorCode::UpstreamUnavailable);
+    assert_eq!(told(patch(&found(&[]), false, BOTH).await).0, ErrorCode::TicketNotFound);
+    let mute = found(&[("c", None)]);
+    assert_eq!(told(patch(&mute, false, BOTH).await).0, ErrorCode::Forbidden);
+    for service in [twice, away, mute] {
+        assert!(service.sent.lock().unwrap().is_empty(), "nothing was sent");
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_been_done_is_said_and_not_sent_again() {
+    let with =
+        |write: Option<WriteError>, comment: Option<WriteError>| Scripted { write, comment, ..Scripted::default() };
+    for (error, code, key) in [
+        (WriteError::NotFound, ErrorCode::TicketNotFound, "free"),
+        (WriteError::Refused(422), ErrorCode::ValidationError, "free"),
+        (WriteError::Refused(409), ErrorCode::Conflict, "free"),
+        (WriteError::Refused(500), ErrorCode::UpstreamError, "unknown"),
+        (WriteError::NotSent(SourceError::Timeout), ErrorCode::UpstreamUnavailable, "free"),
+        (WriteError::Unknown(SourceError::Timeout), ErrorCode::UpstreamTimeout, "unknown"),
+        (WriteError::Unknown(SourceError::Answer("x".into())), ErrorCode::UpstreamError, "unknown"),
+    ] {
+        let service = with(Some(error.clone()), None);
+        let (found, kept, message) = told(patch(&service, true, BOTH).await);
+        assert_eq!((found, kept), (code, key), "{error:?}");
+        assert_eq!(service.sent.lock().unwrap().len(), 1, "once, and no comment behind it");
+        assert!(
+            key == "free" || message.contains("is not known") && message.ends_with("the comment was not sent"),
+            "{message}"
+        );
+    }
+    let half = with(None, Some(WriteError::NotSent(SourceError::Timeout)));
+    let (code, kept, message) = told(patch(&half, true, BOTH).await);
+    assert_eq!((code, kept), (ErrorCode::UpstreamError, "kept"));
+    assert!(
+        message.starts_with("the ticket was changed, but not all was done: the comment was not stored"),
+        "{message}"
+    );
+    let service = with(Some(WriteError::Unknown(SourceError::Timeout)), None);
+    let ticket = create::read(br#"{"subject":"s","description":"d"}"#).unwrap();
+    let (code, kept, _) = told(create::create(&service, &granted("a", true), &ticket, "P").await);
+    assert_eq!((code, kept), (ErrorCode::UpstreamTimeout, "unknown"));
+}

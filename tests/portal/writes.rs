@@ -1,0 +1,91 @@
+//! Tickets opened and changed through the gateway, in the sample services of both generations.
+
+use serde_json::{Value, json};
+
+use super::{
+    client::{Answer, Request},
+    rig::{BASE, names},
+    samples::Samples,
+};
+
+const NEW: &str = r#"{"subject":"A line is down","description":"since noon","priority":"high"}"#;
+
+fn create(samples: &Samples, tenant: &str, key: &str, body: &str) -> Answer {
+    let request = Request::new("POST", &format!("{BASE}/support/tickets")).tenant(tenant);
+    samples.rig.ask(request.header("Idempotency-Key", key).json(body))
+}
+
+fn patch(samples: &Samples, id: &str, body: &str) -> Answer {
+    samples.rig.ask(Request::new("PATCH", &format!("{BASE}/support/tickets/{id}")).json(body))
+}
+
+fn count(samples: &Samples) -> u64 {
+    samples.rig.get("/support/tickets")["total"].as_u64().unwrap()
+}
+
+#[test]
+fn a_ticket_is_opened_once_however_often_it_is_asked_for() {
+    let samples = Samples::start("slice_fresh = \"0s\"\nmax_slice_age = \"0s\"\n");
+    let before = count(&samples);
+    for (at, tenant) in ["g1-a", "g2-a"].into_iter().enumerate() {
+        let key = format!("key-{at}");
+        let first = create(&samples, tenant, &key, NEW);
+        assert_eq!(first.status, 201, "{tenant}: {}", first.text());
+        let answer = first.json();
+        assert_eq!(
+            names(&answer),
+            [
+                "ticket_id",
+                "ticket_number",
+                "tenant_id",
+                "status",
+                "priority",
+                "created_by_partner",
+                "created_by_partner_id",
+                "created_by_partner_name",
+                "created_at",
+                "sla_breach_at"
+            ]
+        );
+        assert_eq!((&answer["tenant_id"], &answer["created_by_partner"]), (&json!(tenant), &json!(true)));
+        let again = create(&samples, tenant, &key, NEW);
+        assert_eq!((again.status, &again.body), (201, &first.body), "byte for byte");
+        assert_eq!(again.header("idempotent-replayed"), "true");
+        let other = create(&samples, tenant, &key, r#"{"subject":"Another","description":"x"}"#);
+        assert_eq!((other.status, other.error()), (422, "VALIDATION_ERROR".to_owned()));
+    }
+    assert_eq!(count(&samples), before + 2);
+}
+
+#[test]
+fn bad_tickets_are_told_field_by_field() {
+    let samples = Samples::start("");
+    let body = r#"{"subject":"","tenant_id":"g1-b","priority":"asap"}"#;
+    let answer = create(&samples, "g1-a", "k", body);
+    assert_eq!(answer.status, 422);
+    let told = answer.json()["error"]["details"].clone();
+    for field in ["subject", "description", "priority", "tenant_id"] {
+        assert!(told.get(field).is_some(), "{field}: {told}");
+    }
+    let unnamed = samples.rig.ask(Request::new("POST", &format!("{BASE}/support/tickets")).json(NEW));
+    assert_eq!((unnamed.status, unnamed.error()), (400, "TENANT_CONTEXT_REQUIRED".to_owned()));
+    assert_eq!(create(&samples, "stranger", "k", NEW).error(), "TENANT_ACCESS_DENIED/no_link");
+    assert_eq!(create(&samples, "g1-a", "two words", NEW).status, 422);
+    assert_eq!(create(&samples, "g1-a", "k", r#"{"subject":"a","subject":"b"}"#).status, 400);
+}
+
+#[test]
+fn a_ticket_is_changed_where_it_is_and_nowhere_else() {
+    let samples = Samples::start("");
+    for tenant in ["g1-a", "g2-a"] {
+        let ticket: Value = create(&samples, tenant, tenant, NEW).json();
+        let id = ticket["ticket_id"].as_str().unwrap();
+        let answer = patch(&samples, id, r#"{"status":"pending","comment":{"content":"We look into it"}}"#);
+        assert_eq!(answer.status, 200, "{tenant}: {}", answer.text());
+        assert_eq!(names(&answer.json()), ["ticket_id", "ticket_number", "status", "updated_at", "comment_id"]);
+        assert_eq!(answer.json()["status"], "pending");
+    }
+    let unknown = patch(&samples, "00000000-0000-4000-8000-000000000000", r#"{"status":"closed"}"#);
+    assert_eq!((unknown.status, unknown.error()), (404, "TICKET_NOT_FOUND".to_owned()));
+    assert_eq!(patch(&samples, "x", "{}").status, 422);
+}

@@ -259,6 +259,9 @@ tenant = 0
 refusal = 0
 unauthenticated = 0
 {connectors}
+# Only the request asks: tests count the questions.
+[alerts]
+background = false
 [portal]
 {portal}
 "#

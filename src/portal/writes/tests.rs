@@ -191,6 +191,6 @@ async fn what_may_have_been_done_is_said_and_not_sent_again() {
     );
     let service = with(Some(WriteError::Unknown(SourceError::Timeout)), None);
     let ticket = create::read(br#"{"subject":"s","description":"d"}"#).unwrap();
-    let (code, kept, _) = told(create::create(&service, &granted("a", true), &ticket, "P").await);
+    let (code, kept, _) = told(create::create(&service, &granted("a", true), &ticket, "P").await.0);
     assert_eq!((code, kept), (ErrorCode::UpstreamTimeout, "unknown"));
 }

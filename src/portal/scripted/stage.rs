@@ -1,31 +1,26 @@
-//! For tests: services that answer as the test says, and a portal that asks them.
+//! A portal over scripted services, and the requests that tests make of it.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use rust_decimal::Decimal;
-use tokio::time::Instant;
 
-use super::{
+use super::{Held, Scripted};
+use crate::portal::{
     Asker, AskingPartner, Bases, Call, Foundations, Granted, ManagedTenant, Portal, Problem, Question, ReplyBody,
     Slice,
     endpoint::{Found, TABLE},
-    fanout::{Fanout, Kind, Upstreams},
+    fanout::{Fanout, Upstreams},
     managed::{ManagedTenants, Tenants},
-    query::Period,
-    sources::{Each, InvoiceFilter, Scanned, Site, SourceError, Sources, TicketFilter},
+    sources::Sources,
 };
 use crate::{
     config::settings::{AlertSettings, DatabaseSettings, ExportSettings, LinkSettings, PortalSettings, ReadSettings},
-    connector::rows::{BreachRow, InvoiceRow, MetricsRow, TenantRow, TicketRow, UptimeDay, UsageRow},
     domain::{
         DecisionId, Denial, ErrorCode, Gate, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, Partner,
         PartnerId, Permission, PermissionSet, Portfolio, TenantId, UserFacts, link_rules::LinkTerms,
@@ -34,200 +29,18 @@ use crate::{
     store::{Database, Directory, LinkRecord, Stamps, TenantRecord},
 };
 
-/// A row by its number.
-type Make = fn(usize) -> InvoiceRow;
-
-/// What one tenant's services hold.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Held {
-    pub(super) registry: Option<TenantRow>,
-    pub(super) metrics: Option<MetricsRow>,
-    pub(super) invoices: Vec<InvoiceRow>,
-    /// Made while they are read: the number, and how.
-    pub(super) many_invoices: Option<(usize, Make)>,
-    pub(super) tickets: Vec<TicketRow>,
-    pub(super) usage: Option<UsageRow>,
-    pub(super) uptime: Option<Vec<UptimeDay>>,
-    pub(super) breaches: Option<Vec<BreachRow>>,
-}
-
-/// How a service behaves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Behaviour {
-    Slow(Duration),
-    Fails(SourceError),
-    Panics,
-    /// Fails after half of the rows.
-    BreaksOff,
-    Truncates,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Scripted {
-    name: Arc<str>,
-    pub(super) held: Mutex<HashMap<String, Held>>,
-    behaviour: Mutex<HashMap<(String, Kind), Behaviour>>,
-    pub(super) asked: AtomicUsize,
-    /// Questions that were given up before they were answered.
-    pub(super) given_up: AtomicUsize,
-    under_way: AtomicUsize,
-    pub(super) most_under_way: AtomicUsize,
-}
-
-struct UnderWay<'a>(&'a Scripted, bool);
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
-        if !self.1 {
-            self.0.given_up.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-}
-
-impl Scripted {
-    pub(super) fn behave(&self, tenant: &str, kind: Kind, behaviour: Option<Behaviour>) {
-        let key = (tenant.to_owned(), kind);
-        let mut all = self.behaviour.lock().unwrap();
-        match behaviour {
-            Some(behaviour) => all.insert(key, behaviour),
-            None => all.remove(&key),
-        };
-    }
-
-    pub(super) fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
-    }
-
-    async fn ask(&self, site: &Site, kind: Kind) -> Result<(Held, Option<Behaviour>), SourceError> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        let under_way = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most_under_way.fetch_max(under_way, Ordering::SeqCst);
-        let mut guard = UnderWay(self, false);
-        let tenant = site.tenant().as_str().to_owned();
-        let behaviour = self.behaviour.lock().unwrap().get(&(tenant.clone(), kind)).cloned();
-        match &behaviour {
-            Some(Behaviour::Slow(time)) => tokio::time::sleep(*time).await,
-            Some(Behaviour::Panics) => panic!("a fault in the reading of {tenant}"),
-            Some(Behaviour::Fails(error)) => {
-                guard.1 = true;
-                return Err(error.clone());
-            }
-            _ => tokio::task::yield_now().await,
-        }
-        guard.1 = true;
-        Ok((self.held.lock().unwrap().get(&tenant).cloned().unwrap_or_default(), behaviour))
-    }
-
-    async fn rows<R>(
-        &self,
-        site: &Site,
-        kind: Kind,
-        of: impl FnOnce(Held) -> Box<dyn ExactSizeIterator<Item = R> + Send>,
-        each: Each<'_, R>,
-    ) -> Result<Scanned, SourceError> {
-        let (held, behaviour) = self.ask(site, kind).await?;
-        let rows = of(held);
-        let half = rows.len() / 2;
-        for (at, row) in rows.enumerate() {
-            if at == half && behaviour == Some(Behaviour::BreaksOff) {
-                return Err(SourceError::Answer(format!("{}: the answer breaks off", site.tenant())));
-            }
-            each(row);
-        }
-        Ok(Scanned { truncated: behaviour == Some(Behaviour::Truncates) })
-    }
-}
-
-fn one<T>(found: Option<T>, kind: &'static str) -> Result<T, SourceError> {
-    found.ok_or(SourceError::NoConnector(kind))
-}
-
-impl Upstreams for Scripted {
-    fn upstream(&self, _: &TenantId, kind: Kind) -> Option<&Arc<str>> {
-        (kind != Kind::Registry).then_some(&self.name)
-    }
-
-    fn tenant<'a>(&'a self, site: &'a Site, _: Instant) -> BoxFuture<'a, Result<TenantRow, SourceError>> {
-        async { one(self.ask(site, Kind::Registry).await?.0.registry, "tenant") }.boxed()
-    }
-
-    fn metrics<'a>(&'a self, site: &'a Site, _: Instant) -> BoxFuture<'a, Result<MetricsRow, SourceError>> {
-        async { one(self.ask(site, Kind::Metrics).await?.0.metrics, "metrics") }.boxed()
-    }
-
-    fn invoices<'a>(
-        &'a self,
-        site: &'a Site,
-        _: &'a InvoiceFilter,
-        _: Instant,
-        each: Each<'a, InvoiceRow>,
-    ) -> BoxFuture<'a, Result<Scanned, SourceError>> {
-        let of = |held: Held| -> Box<dyn ExactSizeIterator<Item = InvoiceRow> + Send> {
-            match held.many_invoices {
-                Some((count, make)) => Box::new((0..count).map(make)),
-                None => Box::new(held.invoices.into_iter()),
-            }
-        };
-        self.rows(site, Kind::Invoices, of, each).boxed()
-    }
-
-    fn tickets<'a>(
-        &'a self,
-        site: &'a Site,
-        _: &'a TicketFilter,
-        _: Instant,
-        each: Each<'a, TicketRow>,
-    ) -> BoxFuture<'a, Result<Scanned, SourceError>> {
-        self.rows(site, Kind::Tickets, |held| Box::new(held.tickets.into_iter()), each).boxed()
-    }
-
-    fn usage<'a>(&'a self, site: &'a Site, _: Period, _: Instant) -> BoxFuture<'a, Result<UsageRow, SourceError>> {
-        async { one(self.ask(site, Kind::Usage).await?.0.usage, "usage") }.boxed()
-    }
-
-    fn uptime<'a>(
-        &'a self,
-        site: &'a Site,
-        period: Period,
-        _: Decimal,
-        _: Instant,
-    ) -> BoxFuture<'a, Result<Vec<UptimeDay>, SourceError>> {
-        async move {
-            let days = one(self.ask(site, Kind::Uptime).await?.0.uptime, "uptime")?;
-            let days = days.into_iter().filter(|day| (period.first_day()..=period.last_day()).contains(&day.date));
-            Ok(days.collect())
-        }
-        .boxed()
-    }
-
-    fn breaches<'a>(
-        &'a self,
-        site: &'a Site,
-        _: Instant,
-        each: Each<'a, BreachRow>,
-    ) -> BoxFuture<'a, Result<Scanned, SourceError>> {
-        async move {
-            let (held, _) = self.ask(site, Kind::Breaches).await?;
-            one(held.breaches, "breaches")?.into_iter().for_each(each);
-            Ok(Scanned::default())
-        }
-        .boxed()
-    }
-}
-
 /// A portal over scripted services, with partners and links that exist in memory only.
-pub(super) struct Stage {
-    pub(super) portal: Arc<Portal>,
-    pub(super) services: Arc<Scripted>,
-    pub(super) now: Timestamp,
+pub(in crate::portal) struct Stage {
+    pub(in crate::portal) portal: Arc<Portal>,
+    pub(in crate::portal) services: Arc<Scripted>,
+    pub(in crate::portal) now: Timestamp,
     partner: PartnerId,
     links: BTreeMap<String, (LinkId, i64)>,
     forbidden: Vec<String>,
     _dir: tempfile::TempDir,
 }
 
-pub(super) fn settings() -> ReadSettings {
+pub(in crate::portal) fn settings() -> ReadSettings {
     ReadSettings {
         deadline: Duration::from_secs(5),
         source_timeout: Duration::from_secs(3),
@@ -245,7 +58,7 @@ pub(super) fn settings() -> ReadSettings {
 }
 
 impl Stage {
-    pub(super) async fn new(tenants: &[&str], reads: ReadSettings) -> Self {
+    pub(in crate::portal) async fn new(tenants: &[&str], reads: ReadSettings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let database = DatabaseSettings::Sqlite { path: dir.path().join("none.db") };
         let database = Database::open(&database).await.unwrap();
@@ -312,21 +125,21 @@ impl Stage {
         }
     }
 
-    pub(super) fn hold(&self, tenant: &str, held: Held) {
+    pub(in crate::portal) fn hold(&self, tenant: &str, held: Held) {
         self.services.held.lock().unwrap().insert(tenant.to_owned(), held);
     }
 
-    pub(super) fn forbid(&mut self, tenant: &str) {
+    pub(in crate::portal) fn forbid(&mut self, tenant: &str) {
         self.forbidden.push(tenant.to_owned());
     }
 
     /// As any change of the link would.
-    pub(super) fn change_link(&mut self, tenant: &str) {
+    pub(in crate::portal) fn change_link(&mut self, tenant: &str) {
         self.links.get_mut(tenant).unwrap().1 += 1;
     }
 
     /// Another partner with links to the same tenants.
-    pub(super) fn other_partner(&mut self) {
+    pub(in crate::portal) fn other_partner(&mut self) {
         self.partner = PartnerId(uuid::Uuid::new_v4());
         for link in self.links.values_mut() {
             link.0 = LinkId(uuid::Uuid::new_v4());
@@ -448,11 +261,11 @@ impl Stage {
         (call, compatible)
     }
 
-    pub(super) async fn try_get(&self, path: &str) -> Result<serde_json::Value, Problem> {
+    pub(in crate::portal) async fn try_get(&self, path: &str) -> Result<serde_json::Value, Problem> {
         self.try_get_with(path, http::HeaderMap::new()).await
     }
 
-    pub(super) async fn try_get_with(
+    pub(in crate::portal) async fn try_get_with(
         &self,
         path: &str,
         headers: http::HeaderMap,
@@ -469,9 +282,9 @@ impl Stage {
         };
         let prepared = Portal::prepare(&question)?;
         let wanted: Option<Vec<TenantId>> = match prepared.narrow() {
-            super::Narrow::All => None,
-            super::Narrow::To(tenants) => Some(tenants.to_vec()),
-            super::Narrow::One(tenant) => Some(vec![tenant.clone()]),
+            crate::portal::Narrow::All => None,
+            crate::portal::Narrow::To(tenants) => Some(tenants.to_vec()),
+            crate::portal::Narrow::One(tenant) => Some(vec![tenant.clone()]),
         };
         if let Some(wanted) = wanted {
             call.slices.retain(|slice| wanted.contains(&slice.link().link.tenant_id));
@@ -482,24 +295,24 @@ impl Stage {
         Ok(serde_json::from_slice(&bytes).unwrap())
     }
 
-    pub(super) async fn get(&self, path: &str) -> serde_json::Value {
+    pub(in crate::portal) async fn get(&self, path: &str) -> serde_json::Value {
         self.try_get(path).await.unwrap_or_else(|problem| panic!("{path}: {problem:?}"))
     }
 
-    pub(super) async fn get_fresh(&self, path: &str) -> serde_json::Value {
+    pub(in crate::portal) async fn get_fresh(&self, path: &str) -> serde_json::Value {
         let headers = [(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache"))];
         self.try_get_with(path, headers.into_iter().collect()).await.unwrap()
     }
 }
 
 /// `status` of one source, or `ok` where it is not named.
-pub(super) fn status_of(answer: &serde_json::Value, tenant: &str) -> String {
+pub(in crate::portal) fn status_of(answer: &serde_json::Value, tenant: &str) -> String {
     let sources = answer["sources"].as_array().unwrap();
     let found = sources.iter().find(|source| source["tenant_id"] == tenant);
     found.map_or("ok".to_owned(), |source| source["status"].as_str().unwrap().to_owned())
 }
 
 /// The code of a problem.
-pub(super) fn code(problem: &Problem) -> ErrorCode {
+pub(in crate::portal) fn code(problem: &Problem) -> ErrorCode {
     problem.code
 }

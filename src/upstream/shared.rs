@@ -125,7 +125,9 @@ impl SharedPool {
                         sender,
                         pool: self.clone(),
                         origin: origin.clone(),
-                        keep: settings.pool_idle,
+                        // One address may serve a thousand tenants that are asked at once: connections closed after each
+                        // round would be opened again in one burst by the next, more than a service's queue takes.
+                        keep: settings.max_in_flight,
                         idle_timeout: settings.pool_idle_timeout,
                     };
                     return Ok((response, lease));

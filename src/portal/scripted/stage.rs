@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use jiff::Timestamp;
 use rust_decimal::Decimal;
 

@@ -14,7 +14,7 @@ use futures_util::stream;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::reply::{Body, detail, full, json_reply};
 
@@ -52,6 +52,8 @@ pub(super) struct Control {
     /// One more than the count; 0: as many as the tenant's dice say.
     invoices: AtomicU64,
     tenants: RwLock<HashMap<String, Misbehave>>,
+    /// Of the registry; others are called after their id.
+    names: RwLock<HashMap<String, String>>,
 }
 
 impl Control {
@@ -77,6 +79,20 @@ impl Control {
             Some(how) => tenants.insert(tenant.to_owned(), how),
             None => tenants.remove(tenant),
         };
+    }
+
+    pub(super) fn name_tenants(&self, named: impl IntoIterator<Item = (String, String)>) {
+        self.names.write().unwrap_or_else(std::sync::PoisonError::into_inner).extend(named);
+    }
+
+    /// The registry's object.
+    pub(super) fn tenant_row(&self, tenant: &str) -> Value {
+        let mut row = super::data::tenant_row(tenant);
+        let names = self.names.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let (Some(name), Some(row)) = (names.get(tenant), row.as_object_mut()) {
+            row.insert("name".into(), name.as_str().into());
+        }
+        row
     }
 
     pub(super) fn of(&self, tenant: &str) -> Option<Misbehave> {

@@ -32,7 +32,9 @@ pub(super) async fn answer(shared: &Shared, call: Call) -> Response<Body> {
         ["tickets"] | ["customers"] => Ok(slash_redirect(&call)),
         ["tickets", rest @ ..] => tickets::answer(&shared.tickets, rest, call).await,
         ["auth", rest @ ..] => super::platform::auth(rest, &call),
-        ["tenants", ..] if shared.kind == super::Kind::Gen2 => return super::platform::answer(call).await,
+        ["tenants", ..] if shared.kind == super::Kind::Gen2 => {
+            return super::platform::answer(&shared.control, call).await;
+        }
         ["billing", "invoices", rest @ ..] => invoices(shared, rest, call).await,
         ["payments"] => payments(shared, &call),
         ["billing", "payments", "failed"] => failed_payments(shared, &call),

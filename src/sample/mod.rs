@@ -92,6 +92,11 @@ impl Handle {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
+    /// What the registry calls these tenants; others are called after their id.
+    pub fn name_tenants(&self, named: impl IntoIterator<Item = (String, String)>) {
+        self.shared.control.name_tenants(named);
+    }
+
     /// From now on the service fails this tenant; `None`: no longer.
     pub fn misbehave(&self, tenant: &str, how: impl Into<Option<Misbehave>>) {
         self.shared.control.misbehave(tenant, how.into());
@@ -211,7 +216,7 @@ async fn answer(shared: &Shared, call: Call) -> std::io::Result<Response<Body>> 
     }
     let response = match shared.kind {
         Kind::Isp => isp::answer(shared, call).await,
-        Kind::Platform => platform::answer(call).await,
+        Kind::Platform => platform::answer(&shared.control, call).await,
         Kind::Gen2 => reply::enveloped(isp::answer(shared, call).await),
     };
     Ok(response)

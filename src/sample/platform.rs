@@ -4,12 +4,13 @@ use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
+    control::Control,
     data::{self, Dice},
     isp::Answer,
     reply::{Body, Call, detail, method_not_allowed, not_found, ok},
 };
 
-pub(super) async fn answer(call: Call) -> Response<Body> {
+pub(super) async fn answer(control: &Control, call: Call) -> Response<Body> {
     let bases = [super::Kind::Platform.base(), super::Kind::Gen2.base()];
     if !bases.iter().any(|base| call.request.uri().path().starts_with(base)) {
         return not_found();
@@ -19,9 +20,9 @@ pub(super) async fn answer(call: Call) -> Response<Body> {
     let answer = match segments.as_slice() {
         ["auth", rest @ ..] => auth(rest, &call),
         ["tenants", ..] if !matches!(*call.method(), Method::GET | Method::HEAD) => Ok(method_not_allowed("GET")),
-        ["tenants"] => list(&call),
-        ["tenants", "current"] => Ok(ok(&call.tenant().map_or(Value::Null, |tenant| data::tenant_row(&tenant)))),
-        ["tenants", tenant] => own(&call, tenant).map(|()| ok(&data::tenant_row(tenant))),
+        ["tenants"] => list(control, &call),
+        ["tenants", "current"] => Ok(ok(&call.tenant().map_or(Value::Null, |tenant| control.tenant_row(&tenant)))),
+        ["tenants", tenant] => own(&call, tenant).map(|()| ok(&control.tenant_row(tenant))),
         ["tenants", tenant, "stats"] => own(&call, tenant).map(|()| ok(&stats(tenant))),
         ["tenants", tenant, "usage"] => own(&call, tenant).map(|()| ok(&usage(tenant))),
         _ => Ok(not_found()),
@@ -49,13 +50,14 @@ pub(super) fn auth(rest: &[&str], call: &Call) -> Answer {
     }
 }
 
-fn list(call: &Call) -> Answer {
+fn list(control: &Control, call: &Call) -> Answer {
     if !call.has_permission("tenants:read") {
         return Err(detail(StatusCode::FORBIDDEN, "Insufficient permissions"));
     }
     let page = call.number("page", 1, 1..=u64::MAX)?;
     let size = call.number("page_size", 20, 1..=100)?;
-    let rows: Vec<Value> = call.tenant().iter().filter(|_| page == 1).map(|tenant| data::tenant_row(tenant)).collect();
+    let rows: Vec<Value> =
+        call.tenant().iter().filter(|_| page == 1).map(|tenant| control.tenant_row(tenant)).collect();
     Ok(ok(&json!({"total": rows.len(), "items": rows, "page": page, "page_size": size, "total_pages": 1})))
 }
 

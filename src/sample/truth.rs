@@ -23,7 +23,7 @@ impl Handle {
     /// What it holds of the tenant now.
     pub fn truth(&self, tenant: &str) -> Truth {
         Truth {
-            tenant: data::tenant_row(tenant),
+            tenant: self.shared.control.tenant_row(tenant),
             dashboard: super::isp::dashboard_of(&self.shared, tenant),
             invoices: self.shared.shelf(tenant).values(),
             tickets: self.shared.tickets.all(tenant),

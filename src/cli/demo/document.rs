@@ -108,6 +108,7 @@ pub(super) fn build(
     addresses: &Addresses,
     dir: &Path,
     config_path: &Path,
+    ticket: &str,
 ) -> Result<Document, Failure> {
     let tokens = Tokens::new(world, key)?;
     let folder = dir.join("tokens");
@@ -143,7 +144,7 @@ pub(super) fn build(
         users: users.collect::<Result<_, Failure>>()?,
         tenants: tenants.collect(),
         links: links.collect(),
-        requests: requests::list(world, &tokens)?,
+        requests: requests::list(world, &tokens, ticket)?,
     })
 }
 

@@ -4,6 +4,7 @@
 //! the same operations as the command line uses (`seed`), requests with the answer to expect (`requests`); then the
 //! server runs in this process by that file, exactly as `serve` would. What is shown is printed once it listens.
 
+mod consolidated;
 mod document;
 mod requests;
 mod seed;
@@ -98,8 +99,12 @@ fn prepare(args: &DemoArgs) -> Result<Plan, Failure> {
     let bundle = Bundle::load(config.policy.dir.as_deref()).map_err(|errors| Failure::new(Exit::Failed, errors))?;
 
     let world = world::World::new();
+    for registry in [&upstreams.platform, &upstreams.newer] {
+        registry.name_tenants(world.tenants.iter().map(|tenant| (tenant.id.clone(), tenant.name.clone())));
+    }
     let links = upstreams.runtime.block_on(seed::fill(&config, bundle.roles(), &world))?;
-    let document = document::build(&world, &links, &keys.issuer, &addresses, &dir, &config_path)?;
+    let ticket = upstreams.ticket_of(&world::city_tenant(world::place::FULL))?;
+    let document = document::build(&world, &links, &keys.issuer, &addresses, &dir, &config_path, &ticket)?;
     drop(reserved);
     Ok(Plan { config, document, volatile, _upstreams: upstreams, _temporary: temporary })
 }
@@ -137,6 +142,13 @@ struct Upstreams {
 }
 
 impl Upstreams {
+    /// A ticket that the tenant's service holds, to try a change on.
+    fn ticket_of(&self, tenant: &str) -> Result<String, Failure> {
+        let tickets = self.isp.truth(tenant).tickets;
+        let id = tickets.first().and_then(|ticket| ticket.get("id")?.as_str().map(str::to_owned));
+        id.ok_or_else(|| Failure::failed(format!("the sample service has no ticket of `{tenant}`")))
+    }
+
     fn start() -> Result<Self, Failure> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("sample").enable_all().build()?;

@@ -34,12 +34,13 @@ const FOREIGN_TICKET: &str =
     r#"{"subject": "Planted", "message": "x", "target_type": "platform", "tenant_id": "isp-lagos"}"#;
 
 /// Builds the list. The order is the order in which a person tries them.
-pub(super) fn list(world: &World, tokens: &Tokens<'_>) -> Result<Vec<Request>, Failure> {
+pub(super) fn list(world: &World, tokens: &Tokens<'_>, ticket: &str) -> Result<Vec<Request>, Failure> {
     let mut all = allowed(tokens)?;
     all.extend(by_role(tokens)?);
     all.extend(by_link(tokens)?);
     all.extend(by_caller(world, tokens)?);
     all.extend(by_request(tokens)?);
+    all.extend(super::consolidated::list(tokens, ticket)?);
     Ok(all)
 }
 
@@ -202,41 +203,45 @@ fn by_request(tokens: &Tokens<'_>) -> Result<Vec<Request>, Failure> {
 /// A request that expects 200 unless it is told otherwise.
 type Draft = Request;
 
-fn get(what: &'static str, path: impl Into<String>) -> Draft {
+pub(super) fn get(what: &'static str, path: impl Into<String>) -> Draft {
     Draft::new(what, "GET", path)
 }
 
-fn post(what: &'static str, path: &str, body: &'static str) -> Draft {
+pub(super) fn post(what: &'static str, path: &str, body: &'static str) -> Draft {
     let mut draft = Draft::new(what, "POST", path).header("Content-Type", "application/json");
     draft.body = Some(body);
     draft
 }
 
+pub(super) fn patch(what: &'static str, path: &str, body: &'static str) -> Draft {
+    Draft { method: "PATCH", ..post(what, path, body) }
+}
+
 impl Request {
-    fn new(what: &'static str, method: &'static str, path: impl Into<String>) -> Self {
+    pub(super) fn new(what: &'static str, method: &'static str, path: impl Into<String>) -> Self {
         let headers = BTreeMap::new();
         Self { what, method, path: path.into(), headers, body: None, expect_status: 200, expect_code: None }
     }
 
-    fn header(mut self, name: &'static str, value: &str) -> Self {
+    pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.insert(name, value.to_owned());
         self
     }
 
-    fn by(self, token: &str) -> Self {
+    pub(super) fn by(self, token: &str) -> Self {
         self.header("Authorization", &format!("Bearer {token}"))
     }
 
-    fn active(self, tenant: &str) -> Self {
+    pub(super) fn active(self, tenant: &str) -> Self {
         self.header("X-Active-Tenant-Id", tenant)
     }
 
     /// `active` by the tenant's place in the list of cities.
-    fn at(self, place: usize) -> Self {
+    pub(super) fn at(self, place: usize) -> Self {
         self.active(&city_tenant(place))
     }
 
-    fn expect(mut self, status: u16, code: Option<ErrorCode>) -> Self {
+    pub(super) fn expect(mut self, status: u16, code: Option<ErrorCode>) -> Self {
         self.expect_status = status;
         self.expect_code = code.map(ErrorCode::as_str);
         self

@@ -125,6 +125,7 @@ address = "{public}"
 
 [health]
 address = "{health}"
+api_docs = true
 
 [database]
 sqlite = "linkgate.db"

@@ -191,7 +191,15 @@ fn users(partners: &[Partner]) -> Vec<User> {
         roles: &["user"],
         permissions: &[],
     };
-    of_partners.chain([plain]).collect()
+    let admin = User {
+        name: "lagos-admin",
+        sub: fixed_uuid(0x30, 98).to_string(),
+        partner: None,
+        home: city_tenant(0),
+        roles: &["tenant_admin"],
+        permissions: &[],
+    };
+    of_partners.chain([plain, admin]).collect()
 }
 
 /// What requests and readers refer to by name.

@@ -225,6 +225,10 @@ impl<'q> Params<'q> {
             self.fail(name, "holds an empty value");
             return None;
         }
+        if values.iter().any(|value| value.chars().count() > 255) {
+            self.fail(name, "holds a value of more than 255 characters");
+            return None;
+        }
         if values.len() > MAX_VALUES {
             self.fail(name, format!("names more than {MAX_VALUES} values"));
             return None;

@@ -82,9 +82,9 @@ impl Resolver<'_> {
 
     fn reads(&mut self, raw: &RawPortal) -> ReadSettings {
         let table = FieldPath::default().key("portal");
-        let deadline = self.duration(&table.key("deadline"), &raw.deadline, millis(50)..=seconds(120));
+        let deadline = self.duration(&table.key("deadline"), &raw.deadline, millis(50)..=seconds(3_600));
         let source_timeout =
-            self.duration(&table.key("source_timeout"), &raw.source_timeout, millis(50)..=seconds(120));
+            self.duration(&table.key("source_timeout"), &raw.source_timeout, millis(50)..=seconds(3_600));
         if source_timeout > deadline {
             self.fail(&table.key("source_timeout"), "is longer than `deadline`: no answer could wait for it");
         }

@@ -76,7 +76,7 @@ pub fn parameters(endpoint: Endpoint) -> Vec<Parameter> {
                 tenants(),
                 words("status", "Ticket statuses.", TicketStatus::ALL.iter().map(|word| word.as_str()), "open"),
                 words("priority", "Priorities.", Priority::ALL.iter().map(|word| word.as_str()), "high"),
-                text("assigned_to", "Id of whom it is assigned to.", "u-1"),
+                ids("assigned_to", "Assigned to one of these users, separated by commas.", "u-1"),
                 date("created_from", "Opened at this time or later."),
                 date("created_to", "Opened at this time or before; a plain date includes its day."),
                 text("search", "Part of the ticket's number or subject.", "signal"),
@@ -178,8 +178,11 @@ fn words(
 }
 
 fn tenants() -> Parameter {
-    let schema = json!({"type": "string", "pattern": "^[^,]{1,255}(,[^,]{1,255})*$"});
-    Parameter::new("tenant_ids", "Only these tenants, separated by commas.", schema, "isp-a,isp-b")
+    ids("tenant_ids", "Only these tenants, separated by commas.", "isp-a,isp-b")
+}
+
+fn ids(name: &'static str, description: &'static str, example: &'static str) -> Parameter {
+    Parameter::new(name, description, json!({"type": "string", "pattern": "^[^,]{1,255}(,[^,]{1,255})*$"}), example)
 }
 
 fn dates() -> Vec<Parameter> {
@@ -200,7 +203,7 @@ fn paging() -> Vec<Parameter> {
         Parameter::new(
             "offset",
             "Items to skip.",
-            json!({"type": "integer", "minimum": 0, "maximum": MAX_DEPTH - 100, "default": 0}),
+            json!({"type": "integer", "minimum": 0, "maximum": MAX_DEPTH - 1, "default": 0}),
             "0",
         ),
     ]

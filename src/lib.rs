@@ -20,6 +20,11 @@
 //! `proxy::flow` reads like that list; each stage consumes a type and gives the next. What is refused on the way is
 //! audited and rate-limited too.
 //!
+//! A request to the consolidated API leaves this list behind the route and has one of its own (`proxy::consolidated`): the
+//! caller's gates, each linked tenant's slice decided by itself, limit, question, record, then `portal` on the service
+//! runtime: `fanout` asks (`sources`, by `connector`s), `merge` makes one page, `partial` says what is missing. What was
+//! read is asked about once more before it is shown.
+//!
 //! # Rooms and floors
 //!
 //! A file imports only from lower floors or its own room; `tests/layering.rs` holds this table against the sources.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    client::Request,
+    client::{Connection, Request},
     rig::{BASE, P2, Rig, status_of},
 };
 
@@ -40,6 +40,28 @@ fn a_revoked_links_slices_are_gone_at_once() {
     let again = rig.get(&format!("{INVOICES}&limit=100"));
     assert_eq!(again["total"], before["total"]);
     assert_eq!(rig.service.asked("t-full", "invoices"), asked + 1);
+}
+
+/// A body that comes slowly, be it empty, must not carry an old decision past a revocation.
+#[test]
+fn what_waited_for_its_body_is_decided_again() {
+    let rig = Rig::start();
+    let alert = "/alerts/billing/00000000-0000-4000-8000-000000000000/acknowledge";
+    let head = format!(
+        "POST {BASE}{alert} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nX-Active-Tenant-Id: t-full\r\n\
+         Transfer-Encoding: chunked\r\n\r\n",
+        rig.token("user-1", "home-1", "partner_msp_full")
+    );
+    let mut quick = Connection::open(rig.public);
+    quick.write(format!("{head}0\r\n\r\n").as_bytes());
+    assert_eq!(quick.answer().error(), "ALERT_NOT_FOUND");
+    let mut slow = Connection::open(rig.public);
+    slow.write(head.as_bytes());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    rig.revoke("t-full");
+    slow.write(b"0\r\n\r\n");
+    let answer = slow.answer();
+    assert_eq!((answer.status, &*answer.error()), (403, "TENANT_ACCESS_DENIED/link_inactive"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::{borrow::Cow, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
+use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
@@ -86,10 +87,12 @@ pub async fn serve(
     let (session, _, named) = identify::bearer(worker, trail, &parts).await?;
     let decided = decide(worker, trail, &target, &session, &named)?;
     quota::consolidated(worker, trail, &target.spec.limit, decided.named.as_ref())?;
+    // An empty body can be sent slowly too.
+    let waited = !body.is_end_stream();
     let body = read(&parts, body).await?;
     let prepared = prepare(&target, &parts, &body, trail.now)?;
     // Reading a body takes as long as its sender likes: what was revoked meanwhile must not be acted upon.
-    let (session, decided) = if body.is_empty() {
+    let (session, decided) = if !waited {
         (session, decided)
     } else {
         let session = worker.refreshed(&session).await.map_err(|Unresolved| stale())?;

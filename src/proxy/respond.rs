@@ -104,7 +104,12 @@ pub fn failure(
         error: ErrorBody {
             code,
             message,
-            details: Details { tenant_id: named_tenant, reason: failure.reason.map(Reason::as_str), fields },
+            details: Details {
+                // A field may be called like it: the entries of fields stand alone.
+                tenant_id: named_tenant.filter(|_| failure.fields.is_empty()),
+                reason: failure.reason.map(Reason::as_str),
+                fields,
+            },
             request_id: request_id.as_str(),
             timestamp: format!("{now:.0}"),
         },
@@ -205,5 +210,17 @@ mod tests {
             assert_eq!(body["error"]["details"]["reason"], reason.as_str());
             assert_eq!((&body["message"], &body["code"]), (&body["error"]["message"], &body["error"]["code"]));
         }
+    }
+
+    #[test]
+    fn entries_of_fields_stand_alone() {
+        let id = RequestId::from_client("r-1").unwrap();
+        let mut refused = Failure::new(ErrorCode::ValidationError, "");
+        refused.fields = vec![("tenant_id".into(), "is no field of this request".into())];
+        let ResponseBody::Full(Some(bytes)) = failure(&refused, &id, Some("t"), false).into_body() else {
+            panic!("no body")
+        };
+        let text = std::str::from_utf8(&bytes).unwrap();
+        assert_eq!(text.matches("\"tenant_id\"").count(), 1, "{text}");
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     audit::Decision,
     config::settings::RouteClass,
     domain::{ErrorCode, Gate, LinkFacts, Millis, TenantId},
-    portal::{Call, Portal, Prepared, Problem, Reply, ReplyBody, Spec},
+    portal::{Audience, Call, Portal, Prepared, Problem, Reply, ReplyBody, Spec},
     proxy::{
         account::Ledger,
         body::{Cut, OwnedBody, ResponseBody},
@@ -48,6 +48,12 @@ impl Drop for AbortOnDrop {
 pub(super) async fn act(worker: &Rc<Worker>, trail: &Trail, acting: Acting) -> Result<Response<ResponseBody>, Failure> {
     let Acting { portal, spec, session, call, prepared, mut ledger } = acting;
     let granted: Vec<Arc<LinkFacts>> = call.granted().map(|slice| Arc::clone(slice.link())).collect();
+    // The record may have waited for its disk: asked once more before the act, as a forwarded request is.
+    if let Err(failure) = still_granted(worker, trail, spec, &session, &granted).await {
+        ledger.overturned = Some(Decision::Deny);
+        ledger.fail(&failure);
+        return Err(failure);
+    }
     // Sockets and database connections belong to the service runtime.
     let task = worker.gateway.service.spawn(prepared.answer(portal, call));
     let _guard = AbortOnDrop(task.abort_handle());
@@ -78,7 +84,7 @@ pub(super) async fn act(worker: &Rc<Worker>, trail: &Trail, acting: Acting) -> R
     }
 }
 
-/// Asks once more about what was fetched, where any link or policy changed since.
+/// Asks once more about what is to be done or was fetched: windows by the clock, the rest where anything changed since.
 async fn still_granted(
     worker: &Rc<Worker>,
     trail: &Trail,
@@ -86,9 +92,18 @@ async fn still_granted(
     session: &Rc<Session>,
     granted: &[Arc<LinkFacts>],
 ) -> Result<(), Failure> {
+    // At home no link is asked for, and stale links stop nobody.
+    if spec.audience == Audience::TenantAdmin {
+        return Ok(());
+    }
     let fresh = worker.refreshed(session).await.map_err(|Unresolved| stale())?;
     if !worker.gateway.directory.is_fresh() {
         return Err(stale());
+    }
+    // Windows are judged by the clock of now, not by that of the request: they end without any change.
+    let now = Millis::now();
+    if let Some(gate) = granted.iter().find_map(|link| link.closed_gate(now)) {
+        return Err(gate.denial());
     }
     if Rc::ptr_eq(&fresh, session) {
         return Ok(());
@@ -104,12 +119,12 @@ async fn still_granted(
     let judge = Judge { worker, trail, session: &fresh, partner, spec };
     for was in granted {
         let link = partner.portfolio.link(was.link.tenant_id.as_str()).ok_or_else(changed)?;
-        // Windows are judged by the clock of now, not by that of the request.
-        if link.closed_gate(Millis::now()).is_some() {
+        if link.closed_gate(now).is_some() {
             return Err(changed());
         }
         if let Some(permission) = spec.permission()
-            && judge.ask(link, permission, false)?.is_err()
+            // A tenant that the header names is acted in: `switch_context` is needed there too.
+            && judge.ask(link, permission, trail.cross)?.is_err()
         {
             return Err(changed());
         }

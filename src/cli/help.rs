@@ -11,7 +11,8 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Run", &["serve", "demo"]),
     ("Set up", &["config", "check", "migrate", "completions"]),
     ("Partners and access", &["tenant", "partner", "user", "link", "import", "webhook"]),
-    ("Look and ask", &["decide", "explain", "audit", "token"]),
+    ("Policies", &["policy", "decide"]),
+    ("Look and ask", &["explain", "audit", "token"]),
 ];
 
 /// What the exit codes mean, in their order; 0 is success.

@@ -29,6 +29,8 @@ pub mod webhook;
 
 pub mod decide;
 
+pub mod policy;
+
 pub mod audit;
 pub mod explain;
 pub mod token;
@@ -75,6 +77,7 @@ enum Command {
     Link(link::LinkArgs),
     Import(import::ImportArgs),
     Webhook(webhook::WebhookArgs),
+    Policy(policy::PolicyArgs),
     Decide(decide::Args),
     Explain(explain::ExplainArgs),
     Audit(audit::AuditArgs),
@@ -127,6 +130,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
             let settings = context.config()?.webhooks;
             context.store(|store| webhook::run(args, &settings, store))
         }
+        Command::Policy(args) => policy::run(&args, context),
         Command::Decide(args) => decide::run(args, console),
         Command::Explain(args) => context.audit(async |audit, index| explain::run(args, audit, index, console).await),
         Command::Audit(args) => context.audit(async |audit, index| audit::run(args, audit, index, console).await),

@@ -6,7 +6,7 @@ mod policy_support;
 
 use linkgate::{
     domain::PermissionSet,
-    policy::{Bundle, GateState, Memo, PermitKind, Refusal, decide, decide_in_full, explain},
+    policy::{Bundle, GateState, Memo, Permit, PermitKind, Refusal, decide, decide_in_full, explain},
 };
 use policy_support::{Case, Folder, LINK_ROLES, PERMISSIONS, Prepared, RawLink, Told, told};
 
@@ -29,7 +29,7 @@ fn an_allow_names_its_permit_and_a_refusal_its_policies() {
         decide(&bundle, None, &prepared.facts())
     };
     let allowed = outcome(&open());
-    assert_eq!(allowed.verdict.unwrap().kind(), PermitKind::CrossTenant);
+    assert_eq!(Permit::from(allowed.verdict.unwrap()).kind(), PermitKind::CrossTenant);
     assert_eq!(*allowed.policies, ["linkgate.role.msp_full".into()]);
 
     let mut case = open();

@@ -130,6 +130,11 @@ impl RequestId {
         Self(format!("req_{}", Uuid::new_v4().simple()).into())
     }
 
+    /// The kind of a job and its id.
+    pub fn of_job(kind: &'static str, id: Uuid) -> Self {
+        Self(format!("{kind}-{id}").into())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -18,6 +18,7 @@ mod schema;
 pub mod secret;
 pub mod strict_json;
 pub mod time;
+pub mod trace;
 
 pub use error::ErrorCode;
 pub use event::{About, EventType};
@@ -30,3 +31,4 @@ pub use permission::{Permission, PermissionSet};
 pub use role::{LinkRole, RoleTable};
 pub use secret::Secret;
 pub use time::Millis;
+pub use trace::{Trace, TraceId};

@@ -16,8 +16,12 @@ use super::{
 };
 use crate::domain::{Denial, Facts, Gate, LinkFacts, Permission};
 
-/// Proof that a request may be forwarded. Made by `decide`, and by the two named constructors for requests that links
-/// do not judge; nothing outside this room can make one otherwise.
+/// Proof of a decision over a live link, and the only one that opens a tenant's slice. Made by `decide` alone.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TenantPermit(());
+
+/// Proof that a request may be forwarded: a [`TenantPermit`], or made by one of the two named constructors for requests
+/// that links do not judge; nothing outside this room can make one otherwise.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Permit {
     kind: PermitKind,
@@ -50,6 +54,12 @@ impl Permit {
     }
 }
 
+impl From<TenantPermit> for Permit {
+    fn from(_: TenantPermit) -> Self {
+        Self { kind: PermitKind::CrossTenant }
+    }
+}
+
 /// Why a request is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -61,7 +71,7 @@ pub enum Refusal {
 /// The verdict and the policies that determined it (for `Unavailable`: those that failed).
 #[derive(Debug)]
 pub struct Outcome {
-    pub verdict: Result<Permit, Refusal>,
+    pub verdict: Result<TenantPermit, Refusal>,
     pub policies: Arc<[Arc<str>]>,
 }
 
@@ -74,7 +84,7 @@ impl Outcome {
 impl From<Answer> for Outcome {
     fn from(answer: Answer) -> Self {
         let verdict = match answer.verdict {
-            Ok(()) => Ok(Permit { kind: PermitKind::CrossTenant }),
+            Ok(()) => Ok(TenantPermit(())),
             Err(denial) => Err(Refusal::Denied(denial)),
         };
         Self { verdict, policies: answer.policies }

@@ -37,7 +37,7 @@ mod explain;
 mod handle;
 
 pub use bundle::Bundle;
-pub use decide::{Outcome, Permit, PermitKind, Refusal, decide, decide_in_full};
+pub use decide::{Outcome, Permit, PermitKind, Refusal, TenantPermit, decide, decide_in_full};
 pub use explain::{Explanation, GateReport, GateState, explain};
 pub use handle::Policies;
 pub use memo::Memo;

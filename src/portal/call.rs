@@ -13,10 +13,11 @@ use super::endpoint::Spec;
 use crate::{
     audit::SliceOutcome,
     domain::{
-        DecisionId, Denial, ErrorCode, LinkFacts, Millis, Permission, PermissionSet, Portfolio, TenantId, UserFacts,
+        DecisionId, Denial, ErrorCode, LinkFacts, Millis, Permission, PermissionSet, Portfolio, TenantId, Trace,
+        UserFacts,
         link_rules::{FieldError, Refusal},
     },
-    policy::Permit,
+    policy::TenantPermit,
 };
 
 /// One tenant's slice that may be read or acted in, by this permission, in this request.
@@ -24,13 +25,14 @@ use crate::{
 pub struct Granted {
     link: Arc<LinkFacts>,
     also: PermissionSet,
+    trace: Arc<Trace>,
 }
 
 impl Granted {
     /// The permit is used up by it: one decision, one slice. `also`: which permissions of [`Spec::also`] were allowed
-    /// too, each by a decision of its own.
-    pub fn new(link: Arc<LinkFacts>, _decided: Permit, also: PermissionSet) -> Self {
-        Self { link, also }
+    /// too, each by a decision of its own. `trace`: of the request or job that it was decided for.
+    pub fn new(link: Arc<LinkFacts>, _decided: TenantPermit, also: PermissionSet, trace: Arc<Trace>) -> Self {
+        Self { link, also, trace }
     }
 
     /// Whether a further permission of the endpoint's was allowed on this slice.
@@ -44,6 +46,10 @@ impl Granted {
 
     pub fn tenant(&self) -> &TenantId {
         &self.link.link.tenant_id
+    }
+
+    pub fn trace(&self) -> &Arc<Trace> {
+        &self.trace
     }
 }
 
@@ -111,7 +117,8 @@ pub struct Call {
     /// The tenant that the header names, where the endpoint heeds it.
     pub active: Option<TenantId>,
     pub now: Millis,
-    pub request_id: String,
+    /// By which names the upstreams hear of it.
+    pub trace: Arc<Trace>,
     pub decision_id: DecisionId,
 }
 

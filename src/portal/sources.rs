@@ -21,7 +21,7 @@ use crate::{
         ConnectorSettings, ResourceKind,
         rows::{InvoiceStatus, Priority, TicketStatus},
     },
-    domain::{LinkFacts, TenantId},
+    domain::{LinkFacts, TenantId, Trace},
     identity::Keyring,
     policy::Policies,
     upstream::Upstream,
@@ -31,11 +31,12 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Site {
     link: Arc<LinkFacts>,
+    trace: Arc<Trace>,
 }
 
 impl From<&Granted> for Site {
     fn from(granted: &Granted) -> Self {
-        Self { link: Arc::clone(granted.link()) }
+        Self { link: Arc::clone(granted.link()), trace: Arc::clone(granted.trace()) }
     }
 }
 
@@ -46,6 +47,11 @@ impl Site {
 
     pub fn link(&self) -> &Arc<LinkFacts> {
         &self.link
+    }
+
+    /// Of the request or job that asks. Where equal questions share one answer, the first of them is named.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
     }
 }
 

@@ -11,8 +11,8 @@ use std::{
 
 use super::Granted;
 use crate::{
-    domain::{Facts, LinkFacts, Millis, Permission, PermissionSet, UserFacts},
-    policy::{self, Policies, Refusal},
+    domain::{Facts, LinkFacts, Millis, Permission, PermissionSet, Trace, UserFacts},
+    policy::{self, Policies, Refusal, TenantPermit},
 };
 
 /// A policy failed: nothing can be said, so nothing is done.
@@ -26,7 +26,19 @@ pub(super) fn decide(
     link: &Arc<LinkFacts>,
     permission: &str,
     now: Millis,
+    trace: &Arc<Trace>,
 ) -> Result<Option<Granted>, Undecided> {
+    let permit = permit(policies, link, permission, now)?;
+    Ok(permit.map(|permit| Granted::new(Arc::clone(link), permit, PermissionSet::EMPTY, Arc::clone(trace))))
+}
+
+/// The permit alone, where nothing is fetched with it.
+pub(super) fn permit(
+    policies: &Policies,
+    link: &LinkFacts,
+    permission: &str,
+    now: Millis,
+) -> Result<Option<TenantPermit>, Undecided> {
     let Some(permission) = Permission::parse(permission) else { return Ok(None) };
     let user = UserFacts {
         issuer: "".into(),
@@ -47,7 +59,7 @@ pub(super) fn decide(
         route_class: "read",
     };
     match policy::decide(&policies.current(), None, &facts).verdict {
-        Ok(permit) => Ok(Some(Granted::new(Arc::clone(link), permit, PermissionSet::EMPTY))),
+        Ok(permit) => Ok(Some(permit)),
         Err(Refusal::Denied(_)) => Ok(None),
         Err(Refusal::Unavailable) => {
             tracing::error!(link = %link.link.id, %permission, "a policy failed to evaluate; nothing is done in the background");

@@ -133,7 +133,7 @@ fn opening<'t>(
         policies: &trail.policies,
         near_misses: &trail.near_misses,
         policy_version,
-        trace_id: std::str::from_utf8(&trail.trace_id).ok(),
+        trace_id: Some(trail.trace_id.as_str()),
         client_ip: Some(trail.client_ip),
         user_agent: trail.user_agent.as_ref().and_then(|value| value.to_str().ok()),
         mfa: caller.is_some_and(|caller| caller.mfa),

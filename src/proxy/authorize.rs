@@ -67,7 +67,7 @@ pub fn decide(worker: &Rc<Worker>, trail: &mut Trail, placed: Placed) -> Result<
     let outcome = question.ask(worker, Some(&mut trail.near_misses));
     trail.policies = outcome.policies;
     match outcome.verdict {
-        Ok(permit) => Ok(Authorized { placed, permit, link }),
+        Ok(permit) => Ok(Authorized { placed, permit: permit.into(), link }),
         Err(Refusal::Denied(denial)) => Err(denial.into()),
         Err(Refusal::Unavailable) => {
             worker.gateway.metrics.policy_errors.inc();

@@ -22,7 +22,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    domain::{DecisionId, LinkFacts, Millis, RequestId, TenantId},
+    domain::{DecisionId, LinkFacts, Millis, RequestId, TenantId, Trace, TraceId},
     identity::Caller,
     portal::Spec,
 };
@@ -41,7 +41,7 @@ pub struct Trail {
     pub started: Instant,
     pub now: Millis,
     pub request_id: RequestId,
-    pub trace_id: [u8; 32],
+    pub trace_id: TraceId,
     pub client_ip: IpAddr,
     pub peer: Peer,
     pub method: http::Method,
@@ -68,6 +68,13 @@ pub struct Trail {
     pub near_misses: Vec<&'static str>,
     pub decision_id: Option<DecisionId>,
     pub bucket: Option<crate::limit::Taken>,
+}
+
+impl Trail {
+    /// What upstreams that are asked on the request's behalf hear of it.
+    pub fn trace(&self) -> Arc<Trace> {
+        Arc::new(Trace { request_id: self.request_id.clone(), trace_id: self.trace_id })
+    }
 }
 
 /// Answers one request. Never fails: whatever goes wrong becomes a response here.

@@ -4,7 +4,6 @@ use std::{net::IpAddr, rc::Rc, time::Instant};
 
 use http::{HeaderMap, Request, Uri, Version, header};
 use hyper::body::Incoming;
-use uuid::Uuid;
 
 use super::{
     flow::{Peer, Trail},
@@ -13,7 +12,7 @@ use super::{
     respond::Failure,
     worker::Worker,
 };
-use crate::domain::{ErrorCode, Millis, RequestId};
+use crate::domain::{ErrorCode, Millis, RequestId, TraceId};
 
 /// Begins the trail: request id, client address, the moment that all stages decide by.
 pub fn begin(worker: &Rc<Worker>, peer: Peer, request: &Request<Incoming>) -> Trail {
@@ -22,13 +21,11 @@ pub fn begin(worker: &Rc<Worker>, peer: Peer, request: &Request<Incoming>) -> Tr
         Single::One(value) => value.to_str().ok().and_then(RequestId::from_client),
         Single::Absent | Single::Repeated => None,
     };
-    let mut trace_id = [b'0'; 32];
-    Uuid::new_v4().simple().encode_lower(&mut trace_id);
     Trail {
         started: Instant::now(),
         now: Millis::now(),
         request_id: request_id.unwrap_or_else(RequestId::generate),
-        trace_id,
+        trace_id: TraceId::generate(),
         client_ip: client_address(worker, peer.ip, headers),
         peer,
         method: request.method().clone(),

@@ -174,13 +174,7 @@ fn set_tracing(trail: &Trail, headers: &mut HeaderMap) {
     if let Some(id) = trail.decision_id {
         headers.insert(account::DECISION_ID, id_header(id.0));
     }
-    // Version, trace id, a parent id of our own (the first half of the trace id is as random as any), sampled.
-    let mut value = [0u8; 55];
-    let pieces: [&[u8]; 5] = [b"00-", &trail.trace_id, b"-", trail.trace_id.get(16..).unwrap_or_default(), b"-01"];
-    for (to, from) in value.iter_mut().zip(pieces.into_iter().flatten()) {
-        *to = *from;
-    }
-    if let Ok(value) = HeaderValue::from_bytes(&value) {
+    if let Ok(value) = HeaderValue::from_bytes(&trail.trace_id.traceparent()) {
         headers.insert(TRACEPARENT, value);
     }
 }

@@ -5,6 +5,8 @@
 #![allow(dead_code, unreachable_pub, reason = "one rig for all modules")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may stop")]
 
+#[path = "../support/decided.rs"]
+mod decided;
 mod rig;
 
 mod chaos;

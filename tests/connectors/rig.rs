@@ -9,16 +9,15 @@ use linkgate::{
         Keyring,
         mint::{DevAlgorithm, DevKey},
     },
-    policy::{Permit, Policies},
-    portal::{
-        Granted,
-        sources::{Site, Sources},
-    },
+    policy::Policies,
+    portal::sources::{Site, Sources},
     sample::{self, Handle, Kind},
     upstream::Upstream,
 };
 use tokio::{net::TcpListener, time::Instant};
 use uuid::Uuid;
+
+use crate::decided::decided;
 
 pub struct Rig {
     pub isp: Handle,
@@ -110,7 +109,7 @@ pub fn sources(config: &Config) -> Sources {
     Sources::new(&config.connectors, &upstreams, keyring.as_ref(), &policies, portal)
 }
 
-/// A link of one partner to the tenant, as if it had been decided.
+/// A link of one partner to the tenant, decided for its auditor.
 pub fn site(tenant: &str) -> Site {
     let link = Link {
         id: LinkId(Uuid::from_u128(tenant.bytes().fold(7, |id, byte| id * 257 + u128::from(byte)))),
@@ -134,7 +133,7 @@ pub fn site(tenant: &str) -> Site {
         tenant_status: "active".into(),
         ancestors: Box::default(),
     };
-    Site::from(&Granted::new(Arc::new(facts), Permit::public_route(), PermissionSet::EMPTY))
+    Site::from(&decided(facts, "partner.tenants.list"))
 }
 
 pub fn soon() -> Instant {

@@ -157,7 +157,17 @@ async fn every_signal_names_the_same_tenant_and_nothing_is_asked_for_compressed(
         assert_eq!(header(head, "x-linkgate-assertion").len(), 1);
     }
     assert_eq!(header(&heads[0], "authorization"), header(&heads[1], "authorization"), "signed once for many");
-    assert_ne!(header(&heads[0], "x-request-id"), header(&heads[1], "x-request-id"));
+    let trace = site.trace();
+    let parents: std::collections::HashSet<String> = heads
+        .iter()
+        .map(|head| {
+            assert_eq!(header(head, "x-request-id"), [trace.request_id.as_str()], "who asks is named to the service");
+            let value = &header(head, "traceparent")[0];
+            let parent = value.strip_prefix(&format!("00-{}-", trace.trace_id.as_str())).unwrap();
+            parent.strip_suffix("-01").filter(|id| id.len() == 16).unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(parents.len(), 3, "each question has a place of its own in the trace");
 }
 
 #[tokio::test]
@@ -357,8 +367,9 @@ async fn what_could_be_read_in_two_ways_is_an_error() {
 async fn half_an_answer_is_none() {
     let ask = async |rule: Rule| {
         let (sources, _) = Scripted::start(rule).await.sources("", "");
+        let site = site("t1");
         let until = tokio::time::Instant::now() + Duration::from_millis(300);
-        sources.metrics(&site("t1"), until).await.unwrap_err()
+        sources.metrics(&site, until).await.unwrap_err()
     };
     let stopped =
         |_: usize, _: &str| Some("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n{");

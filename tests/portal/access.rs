@@ -180,3 +180,30 @@ fn each_endpoint_asks_once_for_what_it_needs_cached_or_not() {
     rig.get("/customers?sort_by=outstanding_balance");
     assert_eq!(rig.service.asked("t-full", "invoices"), 2, "and what came fresh is kept");
 }
+
+/// One call can be found in every upstream's log: by the client's own id, and as one trace.
+#[test]
+fn services_are_asked_under_the_clients_request_id() {
+    let rig = Rig::start();
+    let ask = |id: &str| {
+        let path = format!("{BASE}{INVOICES}");
+        let answer = rig.ask(Request::get(&path).header("X-Request-ID", id).header("Cache-Control", "no-cache"));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        (answer.header("x-request-id").to_owned(), rig.service.take_names())
+    };
+    let (told, names) = ask("one-call.7");
+    assert_eq!((told.as_str(), names.len()), ("one-call.7", 5), "one question for each tenant that may be read");
+    let parts: Vec<Vec<&str>> = names.iter().map(|(_, trace)| trace.split('-').collect()).collect();
+    assert!(names.iter().all(|(id, _)| *id == told), "{names:?}");
+    assert!(parts.iter().all(|part| part[1] == parts[0][1] && part[1].len() == 32), "one trace: {names:?}");
+    let mut parents: Vec<&str> = parts.iter().map(|part| part[2]).collect();
+    parents.sort_unstable();
+    parents.dedup();
+    assert_eq!(parents.len(), 5, "each question has a place of its own in it");
+    let record = rig.journal(1).into_iter().find(|line| line["type"] == "open").unwrap();
+    assert_eq!(record["priv"]["trace_id"], parts[0][1], "the trace of the audit record");
+    // What is not of the accepted form reaches nobody.
+    let (told, names) = ask("no good");
+    assert!(told.starts_with("req_") && told.len() == 36, "{told}");
+    assert!(names.len() == 5 && names.iter().all(|(id, _)| *id == told), "{names:?}");
+}

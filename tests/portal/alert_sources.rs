@@ -25,12 +25,18 @@ struct Service {
     address: SocketAddr,
     answers: Arc<Mutex<HashMap<String, Value>>>,
     asked: Arc<Mutex<Vec<String>>>,
+    request_ids: Arc<Mutex<Vec<String>>>,
 }
 
 impl Service {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let service = Self { address: listener.local_addr().unwrap(), answers: Arc::default(), asked: Arc::default() };
+        let service = Self {
+            address: listener.local_addr().unwrap(),
+            answers: Arc::default(),
+            asked: Arc::default(),
+            request_ids: Arc::default(),
+        };
         let shared = service.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -52,6 +58,9 @@ impl Service {
                 line.clear();
                 if reader.read_line(&mut line).unwrap_or(0) == 0 {
                     return;
+                }
+                if let Some(id) = line.to_ascii_lowercase().strip_prefix("x-request-id: ") {
+                    self.request_ids.lock().unwrap().push(id.trim_end().to_owned());
                 }
             }
             let target = first.split(' ').nth(1).unwrap_or_default();
@@ -288,6 +297,8 @@ fn the_background_looks_at_links_that_grant_it_and_at_no_others() {
     // Listed without asking again.
     let answer = rig.ask(Request::get("/api/v1/partner/alerts/billing?tenant_ids=t-full"));
     assert_eq!(answer.json()["items"][0]["tenant_id"], "t-full");
+    let ids = service.request_ids.lock().unwrap().clone();
+    assert!(ids.iter().all(|id| id.starts_with("alerts-") && id.len() == 43), "named after the look: {ids:?}");
     assert!(!service.has_been_asked("/t-support/invoices"), "its role may not read billing alerts");
     for tenant in ["t-revoked", "t-expired", "t-pending"] {
         for what in ["invoices", "breaches", "uptime"] {

@@ -40,6 +40,9 @@ fn a_csv_holds_every_invoice_that_the_list_holds() {
     let rig = Rig::start();
     let state = finished(&rig, CSV);
     assert_eq!(state["status"], "completed", "{state}");
+    let job = format!("export-{}", state["export_id"].as_str().unwrap());
+    let told = rig.service.take_names();
+    assert!(!told.is_empty() && told.iter().all(|(id, _)| *id == job), "services are told the job: {told:?}");
     assert_eq!(
         names(&state),
         [

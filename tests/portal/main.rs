@@ -13,6 +13,8 @@
 
 #[path = "../gateway/client.rs"]
 mod client;
+#[path = "../support/decided.rs"]
+mod decided;
 mod flow;
 #[path = "../gateway/rig.rs"]
 mod gateway_rig;

@@ -56,6 +56,8 @@ pub struct Service {
     pub most_under_way: Arc<AtomicUsize>,
     /// Slow answers that nobody waited for.
     pub abandoned: Arc<AtomicUsize>,
+    /// `X-Request-ID` and `traceparent` of every request.
+    names: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl Service {
@@ -70,6 +72,7 @@ impl Service {
             under_way: Arc::default(),
             most_under_way: Arc::default(),
             abandoned: Arc::default(),
+            names: Arc::default(),
         };
         let shared = service.clone();
         thread::spawn(move || {
@@ -93,6 +96,11 @@ impl Service {
         self.asked.lock().unwrap().get(&(tenant.to_owned(), kind)).copied().unwrap_or(0)
     }
 
+    /// By which names the requests came since the last call: request id and `traceparent`.
+    pub fn take_names(&self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.names.lock().unwrap())
+    }
+
     pub fn asked_in_all(&self) -> usize {
         self.asked.lock().unwrap().values().sum()
     }
@@ -112,6 +120,8 @@ impl Service {
                 None => (kind(path), headers.get("x-tenant-id").map(|id| decode(id)).unwrap_or_default()),
             };
             *self.asked.lock().unwrap().entry((tenant.clone(), kind)).or_default() += 1;
+            let named = ["x-request-id", "traceparent"].map(|name| headers.get(name).cloned().unwrap_or_default());
+            self.names.lock().unwrap().push(named.into());
             let chaos = self.chaos.lock().unwrap().get(&(tenant.clone(), kind)).cloned();
             let body = self.held.get(&tenant).and_then(|held| answer(kind, held, query));
             let plain = |status: u16, body: &[u8]| {

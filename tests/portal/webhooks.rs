@@ -12,9 +12,7 @@ use std::{
 use linkgate::{
     config::settings::{DatabaseSettings, LinkSettings},
     connector::rows::{Priority, TicketRow, TicketStatus},
-    domain::PermissionSet,
-    policy::Permit,
-    portal::{Granted, events::ticket_created},
+    portal::events::ticket_created,
     store::{
         Admin, Database, Directory, Reading,
         admin::{Page, Redeliver, SubscriptionInput, SubscriptionRecord, TenantInput},
@@ -23,7 +21,10 @@ use linkgate::{
 };
 use serde_json::{Value, json};
 
-use super::gateway_rig::{P1, Rig, Setup, actor};
+use super::{
+    decided::decided,
+    gateway_rig::{P1, Rig, Setup, actor},
+};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OPEN: &str = "allow_http = true\nallow_private = true\nattempts = 3\nfirst_retry = \"10ms\"\ntimeout = \"1s\"\n";
@@ -353,8 +354,8 @@ fn a_created_ticket_is_told_by_ids_and_states_only() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let portfolio = directory.portfolio(P1.parse().unwrap(), Reading::Fresh).await.unwrap().unwrap();
-        let link = Arc::clone(portfolio.link("t-full").unwrap());
-        let granted = Granted::new(link, Permit::public_route(), PermissionSet::EMPTY);
+        let link = portfolio.link("t-full").unwrap();
+        let granted = decided((**link).clone(), "partner.support.tickets.create");
         ticket_created(&db, &granted, &ticket, "user-1").await;
     });
     let posted = receiver.wait_for(1).remove(0);

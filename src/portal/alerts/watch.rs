@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{evaluate, permission};
 use crate::{
-    domain::Millis,
+    domain::{Millis, Trace},
     portal::{
         Portal,
         sources::Site,
@@ -109,14 +109,17 @@ impl Watcher {
         let settings = &self.portal.settings.alerts;
         let portfolio = self.directory.portfolio(due.partner_id, Reading::Fresh).await.ok()??;
         let facts = portfolio.link(due.tenant_id.as_str()).filter(|facts| facts.link.id == due.link_id)?;
-        let granted = unattended::decide(&self.portal.policies, facts, permission(due.kind), Millis::now()).ok()??;
+        let trace = Arc::new(Trace::of_job("alerts", Uuid::now_v7()));
+        let permission = permission(due.kind);
+        let granted = unattended::decide(&self.portal.policies, facts, permission, Millis::now(), &trace).ok()??;
         let managed = self.portal.managed.of(&portfolio).await.ok()?;
         let managed = managed.get(&due.tenant_id).filter(|managed| managed.link.id == due.link_id)?;
         let until = Instant::now() + settings.timeout;
         let reading =
             evaluate::read(&self.portal.fanout, &Site::from(&granted), managed, due.kind, until, due_at).await;
         if let Some(error) = &reading.evaluation.error {
-            tracing::debug!(link = %due.link_id, kind = due.kind.as_str(), error, "a link gave no full answer");
+            let request_id = &trace.request_id;
+            tracing::debug!(link = %due.link_id, kind = due.kind.as_str(), %request_id, error, "a link gave no full answer");
         }
         Some(reading.evaluation)
     }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     connector::rows::InvoiceRow,
-    domain::{Denial, Portfolio, TenantId},
+    domain::{Denial, Portfolio, TenantId, Trace},
     portal::{
         invoice::status,
         managed::ManagedTenants,
@@ -181,7 +181,9 @@ impl<S: InvoiceSource> Workshop<S> {
         sheet: &mut dyn Sheet,
         progress: &AtomicU64,
     ) -> Result<(), Turn> {
-        let (granted, portfolio) = match self.desk.decide(&job.owner, &job.request.rights, tenant).await {
+        // The same at every try, so that all of a job is found by its id.
+        let trace = Arc::new(Trace::of_job("export", job.id));
+        let (granted, portfolio) = match self.desk.decide(&job.owner, &job.request.rights, tenant, &trace).await {
             Ok(decided) => decided,
             Err(Barred::Denied(denial)) => {
                 return Err(Turn::Never(JobError::Denied { tenant: tenant.clone(), denial }));

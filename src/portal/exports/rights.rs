@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::request::Rights;
 use crate::{
-    domain::{Denial, Facts, Gate, Millis, Permission, PermissionSet, Portfolio, TenantId, UserFacts},
+    domain::{Denial, Facts, Gate, Millis, Permission, PermissionSet, Portfolio, TenantId, Trace, UserFacts},
     policy::{self, Policies, Refusal},
     portal::call::Granted,
     store::{Directory, Owner, Reading},
@@ -36,6 +36,7 @@ impl Desk {
         owner: &Owner,
         rights: &Rights,
         tenant: &TenantId,
+        trace: &Arc<Trace>,
     ) -> Result<(Granted, Arc<Portfolio>), Barred> {
         let denied = |gate: Gate| Barred::Denied(gate.into());
         let unsure = |_| Barred::Unsure("links cannot be read now");
@@ -74,7 +75,7 @@ impl Desk {
         };
         match policy::decide(&self.policies.current(), None, &facts).verdict {
             Ok(permit) => {
-                let granted = Granted::new(Arc::clone(link), permit, PermissionSet::EMPTY);
+                let granted = Granted::new(Arc::clone(link), permit, PermissionSet::EMPTY, Arc::clone(trace));
                 Ok((granted, Arc::clone(&portfolio)))
             }
             Err(Refusal::Denied(denial)) => Err(Barred::Denied(denial)),

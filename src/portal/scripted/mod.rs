@@ -13,8 +13,10 @@ use futures_util::{FutureExt, future::BoxFuture};
 use rust_decimal::Decimal;
 use tokio::time::Instant;
 
+mod decided;
 mod stage;
 
+pub(super) use decided::{decided, full_link};
 pub(super) use stage::{Stage, code, settings, status_of};
 
 use super::{

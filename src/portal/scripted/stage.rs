@@ -9,10 +9,12 @@ use std::{
 use jiff::Timestamp;
 use rust_decimal::Decimal;
 
-use super::{Held, Scripted};
+use super::{
+    Held, Scripted,
+    decided::{decided, full_link, trace},
+};
 use crate::portal::{
-    Asker, AskingPartner, Bases, Call, Foundations, Granted, ManagedTenant, Portal, Problem, Question, ReplyBody,
-    Slice,
+    Asker, AskingPartner, Bases, Call, Foundations, ManagedTenant, Portal, Problem, Question, ReplyBody, Slice,
     endpoint::{Found, TABLE},
     fanout::{Fanout, Upstreams},
     managed::{ManagedTenants, Tenants},
@@ -21,10 +23,10 @@ use crate::portal::{
 use crate::{
     config::settings::{AlertSettings, DatabaseSettings, ExportSettings, LinkSettings, PortalSettings, ReadSettings},
     domain::{
-        DecisionId, Denial, ErrorCode, Gate, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, Partner,
-        PartnerId, Permission, PermissionSet, Portfolio, TenantId, UserFacts, link_rules::LinkTerms,
+        DecisionId, Denial, ErrorCode, Gate, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, Partner, PartnerId,
+        PermissionSet, Portfolio, TenantId, UserFacts, link_rules::LinkTerms,
     },
-    policy::{Permit, Policies, settings::PolicySettings},
+    policy::{Policies, settings::PolicySettings},
     store::{Database, Directory, LinkRecord, Stamps, TenantRecord},
 };
 
@@ -145,29 +147,13 @@ impl Stage {
         }
     }
 
-    fn link(&self, tenant: &str) -> Arc<LinkFacts> {
+    fn link(&self, tenant: &str) -> LinkFacts {
         let (id, version) = self.links[tenant];
-        Arc::new(LinkFacts {
-            link: Link {
-                id,
-                partner_id: self.partner,
-                tenant_id: TenantId::new(tenant).unwrap(),
-                role: LinkRole::MspFull,
-                granted: PermissionSet::EMPTY,
-                denied: PermissionSet::EMPTY,
-                approval: crate::domain::Approval::Approved,
-                is_active: true,
-                start: Millis(0),
-                end: None,
-                allowed_cidrs: Box::default(),
-                require_mfa: false,
-                version: LinkVersion(version),
-            },
-            partner_active: true,
-            suspended: false,
-            tenant_status: "active".into(),
-            ancestors: Box::default(),
-        })
+        let mut facts = full_link(tenant);
+        facts.link.id = id;
+        facts.link.partner_id = self.partner;
+        facts.link.version = LinkVersion(version);
+        facts
     }
 
     fn managed(&self) -> Tenants {
@@ -213,11 +199,12 @@ impl Stage {
         let slices = self.links.keys().map(|tenant| {
             let link = self.link(tenant);
             if self.forbidden.contains(tenant) {
-                return Slice::Forbidden { link, denial: Denial::from(Gate::Role) };
+                return Slice::Forbidden { link: Arc::new(link), denial: Denial::from(Gate::Role) };
             }
-            let also = spec.also.iter().filter_map(|name| Permission::parse(name)).map(PermissionSet::of);
-            let also = also.fold(PermissionSet::EMPTY, PermissionSet::union);
-            Slice::Granted(Granted::new(link, Permit::home_request(), also))
+            match spec.permission() {
+                Some(permission) => Slice::Granted(decided(link, permission.name(), spec.also)),
+                None => Slice::Live(Arc::new(link)),
+            }
         });
         let partner = Partner {
             id: self.partner,
@@ -254,7 +241,7 @@ impl Stage {
             slices: slices.collect(),
             active: None,
             now: Millis::from_timestamp(self.now),
-            request_id: "r".into(),
+            trace: trace(),
             decision_id: DecisionId::generate(),
         };
         (call, compatible)

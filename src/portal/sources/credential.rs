@@ -26,6 +26,7 @@ const PARTNER_ROLE: HeaderName = HeaderName::from_static("x-partner-role");
 const LINK: HeaderName = HeaderName::from_static("x-link-id");
 const ASSERTION: HeaderName = HeaderName::from_static("x-linkgate-assertion");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Signatures kept; each is some 1 kB.
 const MAX_SIGNED: u64 = 50_000;
@@ -75,8 +76,10 @@ impl Credentials {
         headers.insert(PARTNER, id(link.partner_id.0)?);
         headers.insert(PARTNER_ROLE, HeaderValue::from_static(link.role.as_str()));
         headers.insert(LINK, id(link.id.0)?);
-        let request_id = format!("req_{}", uuid::Uuid::new_v4().simple());
-        headers.insert(REQUEST_ID, HeaderValue::try_from(request_id).map_err(|_| unfit())?);
+        let untold = |_| route.wrong(site.tenant(), "the request id cannot stand in a header");
+        let trace = site.trace();
+        headers.insert(REQUEST_ID, HeaderValue::from_str(trace.request_id.as_str()).map_err(untold)?);
+        headers.insert(TRACEPARENT, HeaderValue::from_bytes(&trace.trace_id.traceparent_of_one()).map_err(untold)?);
         headers.insert(route.connector.tenant_header.clone(), tenant);
         self.credential(site, route, upstream, &mut headers)?;
         self.assertion(site, route, upstream, outgoing, &mut headers)?;

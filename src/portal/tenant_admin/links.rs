@@ -161,7 +161,7 @@ impl Prepared for Approve {
             let actor = Actor {
                 name: call.asker.user_id.to_string(),
                 username: call.asker.username.as_deref().map(str::to_owned),
-                request_id: Some(call.request_id.clone()),
+                request_id: Some(call.trace.request_id.as_str().to_owned()),
                 client_ip: Some(call.asker.ip),
             };
             let roles = Arc::new(portal.policies.current().roles().clone());

@@ -232,7 +232,7 @@ fn may_be_told(
         let held = Permission::parse(permission).is_some_and(|permission| granted.contains(permission));
         return Ok(held && link.link.is_active && link.partner_active && !link.suspended);
     }
-    Ok(unattended::decide(policies, link, permission, now)?.is_some())
+    Ok(unattended::permit(policies, link, permission, now)?.is_some())
 }
 
 /// The wait after so many earlier failures: the receiver may ask for a longer one, and for no shorter one.

@@ -1,22 +1,16 @@
 //! Writes over scripted services: looking a ticket up, and honest answers where an outcome is unknown.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, sync::Mutex};
 
 use tokio::time::Instant;
 
 use super::{create, once::Outcome, service::TicketService, update};
 use crate::{
     connector::rows::{TicketRow, TicketStatus},
-    domain::{
-        Approval, ErrorCode, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, PartnerId, Permission,
-        PermissionSet, TenantId,
-    },
-    policy::Permit,
+    domain::{ErrorCode, Permission, PermissionSet},
     portal::{
         call::Granted,
+        scripted::{decided, full_link},
         sources::{Comment, NewTicket, Site, SourceError, StoredComment, TicketChange, WriteError},
     },
 };
@@ -84,31 +78,12 @@ impl TicketService for Scripted {
 }
 
 fn granted(tenant: &str, may_comment: bool) -> Granted {
-    let link = Link {
-        id: LinkId(uuid::Uuid::nil()),
-        partner_id: PartnerId(uuid::Uuid::nil()),
-        tenant_id: TenantId::new(tenant).unwrap(),
-        role: LinkRole::MspFull,
-        granted: PermissionSet::EMPTY,
-        denied: PermissionSet::EMPTY,
-        approval: Approval::Approved,
-        is_active: true,
-        start: Millis(0),
-        end: None,
-        allowed_cidrs: Box::default(),
-        require_mfa: false,
-        version: LinkVersion(1),
-    };
-    let facts = LinkFacts {
-        link,
-        partner_active: true,
-        suspended: false,
-        tenant_status: "active".into(),
-        ancestors: Box::default(),
-    };
-    let comment = PermissionSet::of(Permission::parse("partner.support.tickets.comment").unwrap());
-    let also = if may_comment { comment } else { PermissionSet::EMPTY };
-    Granted::new(Arc::new(facts), Permit::home_request(), also)
+    const COMMENT: &str = "partner.support.tickets.comment";
+    let mut link = full_link(tenant);
+    if !may_comment {
+        link.link.denied = PermissionSet::of(Permission::parse(COMMENT).unwrap());
+    }
+    decided(link, "partner.support.tickets.update", &[COMMENT])
 }
 
 const BOTH: &str = r#"{"status":"pending","comment":{"content":"hi"}}"#;

@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc};
 use super::{Target, stale};
 use crate::{
     domain::{Denial, ErrorCode, Facts, Gate, LinkFacts, Permission, PermissionSet, Portfolio, Reason, TenantId},
-    policy::{self, Permit, Refusal},
+    policy::{self, Refusal, TenantPermit},
     portal::{Asker, AskingPartner, Audience, Granted, Slice, Spec, TenantHeader},
     proxy::{
         flow::Trail,
@@ -173,7 +173,8 @@ impl Judge<'_> {
             Ok((Err(denial), policies)) => (policies, Err(denial.into())),
             Ok((Ok(permit), policies)) => {
                 let also = self.also(link, true);
-                (policies, also.map(|also| Slice::Granted(Granted::new(Arc::clone(link), permit, also))))
+                let trace = self.trail.trace();
+                (policies, also.map(|also| Slice::Granted(Granted::new(Arc::clone(link), permit, also, trace))))
             }
         }
     }
@@ -187,11 +188,15 @@ impl Judge<'_> {
         let links = self.partner.portfolio.links.values();
         let mut live: Vec<_> = links.filter(|link| link.closed_gate(self.trail.now).is_none()).collect();
         live.sort_unstable_by(|one, other| one.link.tenant_id.cmp(&other.link.tenant_id));
+        let trace = self.trail.trace();
         live.into_iter()
             .map(|link| {
                 let Some(permission) = permission else { return Ok(Slice::Live(Arc::clone(link))) };
                 Ok(match self.ask(link, permission, false)? {
-                    Ok(permit) => Slice::Granted(Granted::new(Arc::clone(link), permit, self.also(link, false)?)),
+                    Ok(permit) => {
+                        let also = self.also(link, false)?;
+                        Slice::Granted(Granted::new(Arc::clone(link), permit, also, Arc::clone(&trace)))
+                    }
                     Err(denial) => Slice::Forbidden { link: Arc::clone(link), denial },
                 })
             })
@@ -214,7 +219,7 @@ impl Judge<'_> {
         link: &LinkFacts,
         permission: Permission,
         switch_context: bool,
-    ) -> Result<Result<Permit, Denial>, Failure> {
+    ) -> Result<Result<TenantPermit, Denial>, Failure> {
         self.put(link, permission, switch_context).map(|(verdict, _)| verdict)
     }
 
@@ -224,7 +229,7 @@ impl Judge<'_> {
         link: &LinkFacts,
         permission: Permission,
         switch_context: bool,
-    ) -> Result<(Result<Permit, Denial>, Policies), Failure> {
+    ) -> Result<(Result<TenantPermit, Denial>, Policies), Failure> {
         let gateway = &self.worker.gateway;
         let bundle = gateway.policies.current();
         if bundle.generation() != self.session.policies {

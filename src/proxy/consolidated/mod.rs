@@ -114,7 +114,7 @@ pub async fn serve(
         slices,
         active: decided.named,
         now: trail.now,
-        request_id: trail.request_id.as_str().to_owned(),
+        trace: trail.trace(),
         decision_id: trail.decision_id.unwrap_or_else(DecisionId::generate),
     };
     act(worker, trail, Acting { portal: target.portal, spec: target.spec, session, call, prepared, ledger }).await

@@ -208,12 +208,19 @@ fn each_rule_of_issuers() {
 fn each_rule_of_upstreams() {
     let credential = "credential = \"drop\"\n";
     let assertion = "assertion = \"off\"\n";
+    let with_secret = |from: &str, to: &str| {
+        assert!(GOOD.contains(from), "{from}");
+        errors_with(&GOOD.replace(from, to), &[("S", "0123456789abcdef0123456789abcdef")])
+    };
     let cases = [
         changed(credential, ""),
         changed(credential, "credential = \"pass\"\n"),
         changed(credential, "credential = \"pass\"\ntakes_tenant_from_header = true\n"),
         changed(assertion, ""),
         changed(assertion, "assertion = \"request\"\n"),
+        // A secret of the upstream's own signs, and yet there is no gateway to name in what it signs.
+        with_secret(credential, "replacement = { issuer = \"x\", hs256_secret_env = \"S\" }\n"),
+        with_secret(assertion, "assertion = \"request\"\nassertion_hmac_env = \"S\"\n"),
         changed(assertion, "assertion = \"off\"\nassertion_hmac_env = \"PATH_TO_NOTHING\"\n"),
         changed("origin = \"http://127.0.0.1:8000\"\n", ""),
         changed("[upstreams.isp]", "[upstreams.ISP]"),

@@ -15,6 +15,8 @@ use crate::{
 
 /// Shortest HMAC key for assertions and replacement tokens, in bytes.
 const HMAC_MIN_BYTES: usize = 32;
+/// The gateway's own tokens name it, whichever key signs them.
+const NEEDS_SIGNING: &str = "needs the section `[signing]`, even where a secret of the upstream's signs: add its `issuer` (the gateway's own `iss`) and `keys` (a `kid` and a private key in a `file`)";
 
 impl Resolver<'_> {
     pub(super) fn upstreams(
@@ -69,9 +71,6 @@ impl Resolver<'_> {
     fn credential(&mut self, at: &FieldPath, raw: &RawUpstream, has_signing: bool) -> Credential {
         let field = at.key("credential");
         let replacement = self.replacement(&at.key("replacement"), &raw.replacement);
-        let RawReplacement { hs256_secret_file: file, hs256_secret_env: env, hs256_secret: inline, .. } =
-            &raw.replacement;
-        let names_secret = file.is_some() || env.is_some() || inline.is_some();
         match raw.credential {
             RawCredential::Pass if !raw.takes_tenant_from_header => {
                 self.fail(
@@ -83,15 +82,10 @@ impl Resolver<'_> {
             RawCredential::Pass => Credential::Pass,
             RawCredential::Drop => Credential::Drop,
             RawCredential::Replace => {
-                if !has_signing && !names_secret {
-                    self.fail(&field, "`replace` needs a key to sign with: `[signing]`, or the upstream's secret under `replacement`; or choose `drop` or `pass`");
-                }
-                if !has_signing && replacement.issuer.is_none() && names_secret {
-                    // Without an `iss` the gateway could not know its own token again at the door by issuer.
-                    self.fail(
-                        &at.key("replacement").key("issuer"),
-                        "is missing: without `[signing]` the token's `iss` must be named here",
-                    );
+                // Also where the upstream's own secret signs: by the section's issuer the gateway knows its tokens again
+                // at the door, and refuses them.
+                if !has_signing {
+                    self.fail(&field, format!("`replace` {NEEDS_SIGNING}; or choose `drop` or `pass`"));
                 }
                 Credential::Replace(replacement)
             }
@@ -141,16 +135,13 @@ impl Resolver<'_> {
             RawAssertion::Off => AssertionForm::Off,
             RawAssertion::Session => {
                 if !has_signing {
-                    self.fail(&field, "`session` needs `[signing]`; or choose `off`, or `request` with an HMAC key");
+                    self.fail(&field, format!("`session` {NEEDS_SIGNING}; or choose `off`"));
                 }
                 AssertionForm::Session
             }
             RawAssertion::Request => {
-                if !has_signing && !names_hmac {
-                    self.fail(
-                        &field,
-                        "`request` needs `[signing]` or an HMAC key (`assertion_hmac_file`, `assertion_hmac_env`)",
-                    );
+                if !has_signing {
+                    self.fail(&field, format!("`request` {NEEDS_SIGNING}; or choose `off`"));
                 }
                 AssertionForm::Request { hmac }
             }

@@ -34,6 +34,17 @@ impl NewEvent {
         Self { event, about, partner_id, link_id, tenant_id, at, data: BTreeMap::new() }
     }
 
+    /// That a field of a link has another value now.
+    pub(super) fn changed_link<T: Serialize>(
+        link: (PartnerId, LinkId, &TenantId),
+        at: Millis,
+        field: &'static str,
+        (from, to): (&T, &T),
+    ) -> Result<Self, StoreError> {
+        let event = Self::new(EventType::StatusChanged, About::Link, link, at);
+        event.with("subject", &"link")?.with("field", &field)?.with("from", from)?.with("to", to)
+    }
+
     /// Adds one field of `data`.
     pub fn with(mut self, name: &'static str, value: &impl Serialize) -> Result<Self, StoreError> {
         self.data.insert(name, raw(value)?);

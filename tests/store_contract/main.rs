@@ -88,6 +88,7 @@ on_both! {
     alerts::acknowledging_is_done_once_and_loses_against_resolving,
     webhooks::subscriptions_keep_their_fields_and_never_show_a_secret,
     webhooks::an_event_is_committed_with_what_it_tells_of,
+    webhooks::partners_below_a_link_are_told_what_becomes_of_theirs,
     webhooks::a_delivery_is_claimed_by_one_and_tried_until_it_is_done,
     webhooks::one_subscription_does_not_hold_up_the_others,
     webhooks::the_end_of_a_link_is_announced_once_for_each_number_of_days,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use linkgate::{
-    domain::{EventType, Millis},
+    domain::{EventType, LinkId, Millis, link_rules::LinkInput},
     store::{
         StoreError,
         admin::{Page, Redeliver, SubscriptionInput, TenantInput},
@@ -12,6 +12,7 @@ use linkgate::{
     },
 };
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::{
     alerts::subscribe,
@@ -111,6 +112,78 @@ pub(crate) async fn an_event_is_committed_with_what_it_tells_of(fixture: Arc<Fix
     assert_eq!(data["tenant_name"], "Another name");
     assert_eq!(data["link_id"], made.id.to_string());
     assert!(data["revoked_at"].is_string());
+}
+
+/// What was told since the last call: tenant's partner by its subscription, event, and what changed.
+async fn told_to(fixture: &Fixture, known: &mut usize) -> Vec<(Uuid, String, Value)> {
+    let all = deliveries(fixture).await;
+    let mut told = Vec::new();
+    for one in all.iter().skip(*known) {
+        let now = Millis::now();
+        let queue = DeliveryQueue::new(&fixture.db);
+        let job = queue.claim(one.id, now, Millis(now.0 + 60_000)).await.unwrap().unwrap();
+        let data: Value = serde_json::from_str(&job.data).unwrap();
+        told.push((one.subscription_id, one.event.replace("partner.tenant.", ""), data));
+    }
+    *known = all.len();
+    told
+}
+
+/// A link that was delegated onward ends, waits and comes back with those above it, and its partner hears of it.
+pub(crate) async fn partners_below_a_link_are_told_what_becomes_of_theirs(fixture: Arc<Fixture>) {
+    let tenant = fixture.tenant("t").await;
+    let (top, middle, low) = (fixture.partner("top").await, fixture.partner("mid").await, fixture.partner("low").await);
+    let delegated = |partner, parent: LinkId| LinkInput {
+        parent_link_id: Some(Some(parent.to_string())),
+        custom_permissions: serde_json::from_value(json!({"support.read": true})).unwrap(),
+        ..link(partner, &tenant, "delegate")
+    };
+    let root = fixture.granted(top, &tenant, "msp_support").await;
+    let child = fixture.grant(&delegated(middle, root.id)).await.unwrap().value;
+    let grandchild = fixture.grant(&delegated(low, child.id)).await.unwrap().value;
+    let (of_middle, of_low) = (subscribe(&fixture, middle).await.id, subscribe(&fixture, low).await.id);
+    let mut known = 0;
+    let (admin, actor) = (&fixture.admin, &fixture.actor);
+
+    fixture.revoke(root.id).await;
+    let told = told_to(&fixture, &mut known).await;
+    assert_eq!(
+        told.iter().map(|(to, event, _)| (*to, event.as_str())).collect::<Vec<_>>(),
+        [(of_middle, "link_revoked"), (of_low, "link_revoked")]
+    );
+    for ((_, _, data), own) in told.iter().zip([child.id, grandchild.id]) {
+        assert_eq!(data["link_id"], own.to_string(), "one's own link is named");
+        assert!(data["revoked_at"].is_string() && !data.to_string().contains(&root.id.to_string()), "{data}");
+    }
+
+    // Closed twice: that one of the two opens again is no news, nor that the other does not.
+    fixture.revoke(child.id).await;
+    let told = told_to(&fixture, &mut known).await;
+    assert_eq!(told.len(), 1, "the partner's own link, once; below it nothing changed: {told:?}");
+    fixture.granted(top, &tenant, "msp_support").await;
+    assert!(told_to(&fixture, &mut known).await.is_empty());
+    fixture.grant(&delegated(middle, root.id)).await.unwrap();
+    let told = told_to(&fixture, &mut known).await;
+    let words = |data: &Value| ["field", "from", "to"].map(|name| data[name].to_string());
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!((told[1].0, &*told[1].1), (of_low, "status_changed"));
+    assert_eq!(words(&told[1].2), ["\"is_active\"", "false", "true"]);
+
+    for (to, from) in [("pending", "approved"), ("rejected", "pending"), ("approved", "rejected")] {
+        admin.update_link(actor, root.id, None, &change(json!({"approval": to}))).await.unwrap();
+        let told = told_to(&fixture, &mut known).await;
+        assert_eq!(told.iter().map(|(to, ..)| *to).collect::<Vec<_>>(), [of_middle, of_low]);
+        for (_, event, data) in &told {
+            assert_eq!(
+                (&**event, words(data)),
+                ("status_changed", ["\"approval\"".into(), format!("\"{from}\""), format!("\"{to}\"")])
+            );
+        }
+    }
+    // What changes nothing for those below is told to nobody.
+    admin.update_link(actor, root.id, None, &change(json!({"notes": "n"}))).await.unwrap();
+    assert!(told_to(&fixture, &mut known).await.is_empty());
+    assert_eq!(admin.link(grandchild.id).await.unwrap().stamps.version, 9, "though its version was raised every time");
 }
 
 pub(crate) async fn a_delivery_is_claimed_by_one_and_tried_until_it_is_done(fixture: Arc<Fixture>) {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::settings::WebhookSettings,
-    domain::{About, EventType, LinkFacts, Millis, Permission},
+    domain::{About, EventType, Link, LinkFacts, Millis, Permission},
     policy::Policies,
     portal::unattended,
     store::{
@@ -230,7 +230,10 @@ fn may_be_told(
         // A link that waits for approval again is not live, and its partner is told of that and of nothing else.
         let granted = link.effective(policies.current().roles());
         let held = Permission::parse(permission).is_some_and(|permission| granted.contains(permission));
-        return Ok(held && link.link.is_active && link.partner_active && !link.suspended);
+        let open = |link: &Link, partner_active: bool, suspended: bool| link.is_active && partner_active && !suspended;
+        let mut parents = link.ancestors.iter();
+        let parents_open = parents.all(|parent| open(&parent.link, parent.partner_active, parent.suspended));
+        return Ok(held && parents_open && open(&link.link, link.partner_active, link.suspended));
     }
     Ok(unattended::permit(policies, link, permission, now)?.is_some())
 }

@@ -1,4 +1,5 @@
-//! Rows of links inside a writing transaction: read, write with history and audit, and the family above and below.
+//! Rows of links inside a writing transaction: read, write with history and audit, and the parents above. What stands
+//! below is `below`'s.
 
 use std::sync::LazyLock;
 
@@ -162,20 +163,14 @@ impl Session<'_> {
             queue(&mut self.tx, told.with("revoked_at", &self.now)?).await?;
             return Ok(());
         }
-        let changed = |field: &'static str, from: &serde_json::Value, to: &serde_json::Value| {
-            NewEvent::new(EventType::StatusChanged, About::Link, link, self.now)
-                .with("subject", &"link")?
-                .with("field", &field)?
-                .with("from", from)?
-                .with("to", to)
-        };
         let (old, new) = (&before.terms, &after.terms);
         let mut events = Vec::new();
         if event == LinkEvent::Reactivated && old.is_active != new.is_active {
-            events.push(changed("is_active", &old.is_active.into(), &new.is_active.into())?);
+            let states = (&old.is_active, &new.is_active);
+            events.push(NewEvent::changed_link(link, self.now, "is_active", states)?);
         }
         if old.approval != new.approval {
-            events.push(changed("approval", &old.approval.as_str().into(), &new.approval.as_str().into())?);
+            events.push(NewEvent::changed_link(link, self.now, "approval", (&old.approval, &new.approval))?);
         }
         for event in events {
             queue(&mut self.tx, event).await?;
@@ -204,37 +199,5 @@ impl Session<'_> {
             next = link.terms.parent_link_id;
         }
         Ok(origin.map(|(partner_id, tenant_id)| ParentView { partner_id, tenant_id, chain, effective }))
-    }
-
-    /// Every link delegated onward from this one, with how many levels below it stands.
-    pub(super) async fn links_below(&mut self, id: LinkId) -> Result<Vec<(usize, LinkRecord)>, StoreError> {
-        // UNION drops repeats, and the bound ends a ring that was written by hand.
-        let sql = composed(format!(
-            "WITH RECURSIVE below (link_id, level) AS (\
-                SELECT id, 1 FROM partner_tenant_links WHERE parent_link_id = $1 \
-                UNION \
-                SELECT child.id, below.level + 1 FROM partner_tenant_links child \
-                JOIN below ON child.parent_link_id = below.link_id WHERE below.level < 8\
-             ) SELECT {LINK_COLUMNS}, CAST(level AS BIGINT) AS level FROM below \
-             JOIN partner_tenant_links ON id = link_id ORDER BY level, id"
-        ));
-        let rows = self.tx.rows(sql, &[id.0.into()]).await?;
-        rows.iter()
-            .map(|row| Ok((usize::try_from(row.int("level")?).unwrap_or(usize::MAX), LinkRecord::read(row)?)))
-            .collect()
-    }
-
-    /// Raises the version of everything delegated onward from a link that changed, but for the row `except`, which
-    /// this transaction is about to write itself.
-    pub(super) async fn raise_below(&mut self, id: LinkId, except: Option<LinkId>) -> Result<(), StoreError> {
-        for (_, before) in self.links_below(id).await? {
-            if except == Some(before.id) {
-                continue;
-            }
-            let mut after = before.clone();
-            after.stamps = before.stamps.touched(self.now, &self.actor.name);
-            self.store_link(LinkEvent::ParentChanged, Some(&before), &after).await?;
-        }
-        Ok(())
     }
 }

@@ -161,8 +161,8 @@ impl Session<'_> {
             stamps,
         };
         self.store_link(event, before.as_ref(), &after).await?;
-        if before.is_some() {
-            self.raise_below(after.id, None).await?;
+        if let Some(before) = &before {
+            self.raise_below(&before.terms, &after, None).await?;
         }
         Ok(after)
     }
@@ -196,7 +196,7 @@ impl Session<'_> {
         let stamps = before.stamps.touched(self.now, &self.actor.name);
         let after = LinkRecord { terms, stamps, ..before.clone() };
         self.store_link(event, Some(before), &after).await?;
-        self.raise_below(after.id, None).await?;
+        self.raise_below(&before.terms, &after, None).await?;
         Ok(Some(after))
     }
 
@@ -210,7 +210,7 @@ impl Session<'_> {
         after.terms.is_active = false;
         after.stamps = before.stamps.touched(self.now, &self.actor.name);
         self.store_link(event, Some(before), &after).await?;
-        self.raise_below(after.id, except).await?;
+        self.raise_below(&before.terms, &after, except).await?;
         Ok(after)
     }
 

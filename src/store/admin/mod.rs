@@ -6,6 +6,7 @@
 //! the audit record in the outbox: either all of it happened or nothing.
 
 mod alerts;
+mod below;
 mod import;
 mod link_rows;
 mod links;

@@ -108,6 +108,48 @@ fn what_cannot_be_sent_to_is_refused_at_once() {
     shell.fails(2, &["deliveries", "--status", "lost"]);
 }
 
+/// The whole life of a key: none, one, another one, each step as an operator takes it.
+#[test]
+fn secrets_are_encrypted_in_the_database_file() {
+    let mut shell = Shell::new("");
+    let folder = shell.config.parent().unwrap().to_owned();
+    let stored = |secret: &str| {
+        let files = ["linkgate.db", "linkgate.db-wal"].map(|name| std::fs::read(folder.join(name)).unwrap_or_default());
+        files.iter().any(|bytes| bytes.windows(secret.len()).any(|part| part == secret.as_bytes()))
+    };
+    let plain = std::fs::read_to_string(&shell.config).unwrap();
+    let keys = |shell: &mut Shell, keys: &str| std::fs::write(&shell.config, format!("{plain}{keys}\n")).unwrap();
+    let create = ["create", "--partner", PARTNER, "--url", "https://hooks.example/in"];
+    let made = shell.webhook(&create);
+    let old = made["secret"].as_str().unwrap();
+    assert!(stored(old));
+    let warned = shell.run(&["check"]);
+    assert!(warned.out.contains("stand unencrypted in the database"), "{}", warned.out);
+    assert!(shell.fails(3, &["reseal"]).contains("webhooks.secret_keys"));
+
+    std::fs::write(folder.join("a.key"), "an-example-of-a-key-that-is-long-enough").unwrap();
+    keys(&mut shell, "secret_keys = [{ kid = \"a\", key_file = \"a.key\" }]");
+    let checked = shell.run(&["check"]);
+    assert!(!checked.out.contains("unencrypted") && !checked.out.contains("an-example"), "{}", checked.out);
+    let sealed = shell.webhook(&create);
+    assert!(!stored(sealed["secret"].as_str().unwrap()));
+    let rotated = shell.webhook(&["update", sealed["id"].as_str().unwrap(), "--rotate-secret"]);
+    assert!(!stored(rotated["secret"].as_str().unwrap()));
+    let done = shell.webhook(&["reseal"]);
+    assert_eq!((done["subscriptions"].as_u64(), done["unchanged"].as_u64()), (Some(1), Some(1)));
+
+    std::fs::write(folder.join("b.key"), "another-example-of-a-key-that-is-long").unwrap();
+    keys(&mut shell, "secret_keys = [{ kid = \"b\", key_file = \"b.key\" }]");
+    let why = shell.fails(1, &["reseal"]);
+    assert!(why.contains("the key `a`") && why.contains("put it back"), "{why}");
+    let test = shell.fails(1, &["test", made["id"].as_str().unwrap()]);
+    assert!(test.contains("the key `a`"), "{test}");
+    keys(&mut shell, "secret_keys = [{ kid = \"b\", key_file = \"b.key\" }, { kid = \"a\", key_file = \"a.key\" }]");
+    assert_eq!(shell.webhook(&["reseal"])["subscriptions"], 2);
+    keys(&mut shell, "secret_keys = [{ kid = \"b\", key_file = \"b.key\" }]");
+    assert_eq!(shell.webhook(&["reseal"])["unchanged"], 2, "the first key is needed no more");
+}
+
 #[test]
 fn a_test_is_posted_signed_and_by_the_gateways_rules() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

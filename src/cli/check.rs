@@ -128,6 +128,13 @@ impl Report {
                 )));
             }
         }
+        if config.webhooks.enabled && config.webhooks.secret_keys.is_empty() {
+            self.warnings.push(Finding::plain(
+                "the secrets of webhooks stand unencrypted in the database: add a key under `webhooks.secret_keys`, \
+                 then run `linkgate webhook reseal`"
+                    .to_owned(),
+            ));
+        }
         if config.routes.is_empty() {
             self.warnings.push(Finding::plain("there are no routes: every request is refused".to_owned()));
         }

@@ -56,7 +56,7 @@ impl From<StoreError> for Failure {
             StoreError::NotFound { .. } => Exit::NotFound,
             StoreError::Refused(refusal) if refusal.code == ErrorCode::Conflict => Exit::Conflict,
             StoreError::Refused(_) => Exit::Invalid,
-            StoreError::Damaged { .. } => Exit::Failed,
+            StoreError::Damaged { .. } | StoreError::Vault(_) => Exit::Failed,
             StoreError::Unavailable(_)
             | StoreError::Address(_)
             | StoreError::NotMigrated(_)

@@ -14,10 +14,11 @@ use super::{
 use crate::{
     config::settings::WebhookSettings,
     domain::{EventType, Millis, PartnerId},
+    identity::Vault,
     portal::webhooks::{Endpoint, Sender, deliver::payload, sender::Message, signature::new_secret},
     store::{
-        Database,
-        admin::{Redeliver, SubscriptionInput, SubscriptionRecord},
+        Actor, Database,
+        admin::{Redeliver, Resealed, SubscriptionInput, SubscriptionRecord},
         deliveries::{DeliveryFilter, DeliveryQueue, DeliveryStatus},
     },
 };
@@ -94,6 +95,10 @@ enum WebhookCommand {
     Delete { id: Uuid },
     /// Post a test event now and say what came back
     Test { id: Uuid },
+    /// Encrypt every secret with the first key of `webhooks.secret_keys`
+    ///
+    /// After a key was added or put in front: then the earlier keys can be taken out of the list.
+    Reseal,
     /// List deliveries, newest first
     Deliveries {
         /// Only of this subscription
@@ -160,7 +165,7 @@ pub fn run(args: WebhookArgs, settings: &WebhookSettings, context: &StoreContext
             let input =
                 SubscriptionInput { url: Some(url), description, events, enabled: Some(!disabled), rotate: None };
             let made = context.with(|admin| {
-                let secret = secret.clone();
+                let (admin, secret) = (admin.with_vault(Vault::new(&settings.secret_keys)), secret.clone());
                 async move { Ok(admin.create_subscription(&actor, partner, &secret, &input).await?) }
             })?;
             context.show(&WithSecret { subscription: &made.value, secret: &secret })
@@ -198,7 +203,9 @@ pub fn run(args: WebhookArgs, settings: &WebhookSettings, context: &StoreContext
             let until = Millis(Millis::now().0.saturating_add(i64::from(overlap_hours) * 3_600_000));
             let rotate = rotated.clone().map(|secret| (secret, until));
             let input = SubscriptionInput { url, description, events, enabled, rotate };
+            let vault = Vault::new(&settings.secret_keys);
             let written = context.with(|admin| async move {
+                let admin = admin.with_vault(vault);
                 Ok(admin.update_subscription(&actor, id, expect_version, &input).await?)
             })?;
             match &rotated {
@@ -216,6 +223,7 @@ pub fn run(args: WebhookArgs, settings: &WebhookSettings, context: &StoreContext
             context.show(&gone.value)
         }
         WebhookCommand::Test { id } => test(id, settings, context),
+        WebhookCommand::Reseal => reseal(actor, settings, context),
         WebhookCommand::Deliveries { subscription, partner, status, page } => {
             let filter = DeliveryFilter { subscription, partner, status };
             let found = context.with(|admin| async move { Ok(admin.deliveries(&filter, page.page()).await?) })?;
@@ -246,6 +254,20 @@ pub fn run(args: WebhookArgs, settings: &WebhookSettings, context: &StoreContext
     }
 }
 
+fn reseal(actor: Actor, settings: &WebhookSettings, context: &StoreContext<'_>) -> Result<(), Failure> {
+    let vault = Vault::new(&settings.secret_keys);
+    let Some(kid) = vault.sealing_key().map(str::to_owned) else {
+        return Err(Failure::new(
+            Exit::Invalid,
+            "there is no key to encrypt with: add one under `webhooks.secret_keys` (a `kid` and a `key_file`)",
+        ));
+    };
+    let done = context.with(|admin| async move { Ok(admin.with_vault(vault).reseal_subscriptions(&actor).await?) })?;
+    let Resealed { subscriptions, unchanged } = done.value;
+    let text = format!("{subscriptions} encrypted with the key `{kid}`; {unchanged} stood so already");
+    context.console.show(&done.value, text)
+}
+
 /// Sends from this process, by the rules of the running gateway: signed, to judged addresses, no redirects.
 fn test(id: Uuid, settings: &WebhookSettings, context: &StoreContext<'_>) -> Result<(), Failure> {
     let answer = runtime()?.block_on(async {
@@ -254,6 +276,7 @@ fn test(id: Uuid, settings: &WebhookSettings, context: &StoreContext<'_>) -> Res
         let target = DeliveryQueue::new(&db).target(id).await;
         db.close().await;
         let (url, secret) = target?;
+        let secret = Vault::new(&settings.secret_keys).open(id, &secret).map_err(Failure::failed)?;
         let endpoint = Endpoint::parse(&url, settings).map_err(invalid)?;
         let data = RawValue::from_string(format!("{{\"subscription_id\":\"{id}\"}}")).map_err(Failure::failed)?;
         let now = Millis::now();

@@ -89,6 +89,20 @@ raw! {
         keep_delivered: DurationText = DurationText::of("7d"),
         /// How long dead letters are kept.
         keep_dead: DurationText = DurationText::of("30d"),
+        /// Keys by which the secrets of subscriptions are encrypted in the database: the first encrypts, all decrypt.
+        secret_keys: Vec<RawSecretKey> = Vec::new(),
+    }
+
+    /// One key for secrets at rest.
+    struct RawSecretKey {
+        /// Key id; stands beside what the key encrypted, so it never names another key.
+        kid: String = String::new(),
+        /// File that holds the key: at least 32 bytes that nobody can guess, the same for all replicas and the CLI.
+        key_file: Option<String> = None,
+        /// Environment variable that holds it.
+        key_env: Option<String> = None,
+        /// The key itself: only as an environment override, never in the file.
+        key: Option<String> = None,
     }
 
     /// Exports: files made in the background, for download.

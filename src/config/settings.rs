@@ -146,6 +146,8 @@ pub struct WebhookSettings {
     pub expiry_notice_days: Vec<u32>,
     pub keep_delivered: Duration,
     pub keep_dead: Duration,
+    /// For secrets in the database; the first seals. Empty: they stand there as they are.
+    pub secret_keys: Vec<crate::identity::VaultKey>,
 }
 
 /// Exports made in the background.

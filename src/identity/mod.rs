@@ -2,7 +2,8 @@
 //!
 //! Inward: `bearer` finds the credential in the headers, `TokenCache` knows tokens that were verified before,
 //! `Verifier` verifies the others with the keys of their issuer. Outward: `Keyring` signs assertions and replacement
-//! tokens, `SignedCache` lets one signature serve many requests. `mint` makes development tokens.
+//! tokens, `SignedCache` lets one signature serve many requests. `mint` makes development tokens. `Vault` seals the
+//! secrets of others that have to be kept.
 //!
 //! Invariants: a token is verified by exactly one issuer's rules, with a key whose algorithm is pinned; whatever is
 //! not exactly understood is refused; nothing here knows of partners' links or of policy.
@@ -26,6 +27,8 @@ mod assertion;
 mod cache;
 mod keyring;
 
+mod vault;
+
 pub mod mint;
 pub mod settings;
 
@@ -37,4 +40,5 @@ pub use cache::{Remembered, SignedCache, SignedForm, SignedKey, TokenCache};
 pub use caller::Caller;
 pub use error::{AuthError, IdentityError};
 pub use keyring::{Keyring, SigningError};
+pub use vault::{Vault, VaultError, VaultKey};
 pub use verifier::Verifier;

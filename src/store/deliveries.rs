@@ -113,7 +113,9 @@ pub struct Job {
     pub data: String,
     /// Tries so far.
     pub attempts: i64,
+    pub subscription_id: Uuid,
     pub url: String,
+    /// As it stands in the database, sealed or not: `Vault::open` with the subscription's id.
     pub secret: String,
     pub previous_secret: Option<String>,
     /// Who holds the lease.
@@ -192,7 +194,7 @@ impl DeliveryQueue {
             return Ok(None);
         }
         let sql = "SELECT d.id, d.event_id, e.type, e.about, e.partner_id, e.link_id, e.tenant_id, e.at, e.data, \
-             d.attempts, s.url, s.secret, s.previous_secret, s.previous_until FROM webhook_deliveries d \
+             d.attempts, d.subscription_id, s.url, s.secret, s.previous_secret, s.previous_until FROM webhook_deliveries d \
              JOIN webhook_events e ON e.id = d.event_id JOIN webhook_subscriptions s ON s.id = d.subscription_id \
              WHERE d.id = $1";
         let Some(row) = tx.row(sql, &[id.into()]).await? else { return Ok(None) };
@@ -243,7 +245,7 @@ impl DeliveryQueue {
         Ok(gone)
     }
 
-    /// A subscription's address and secrets, for a test from the command line.
+    /// A subscription's address and its secret as it stands in the database, for a test from the command line.
     pub async fn target(&self, subscription: Uuid) -> Result<(String, String), StoreError> {
         let sql = "SELECT url, secret FROM webhook_subscriptions WHERE id = $1";
         let row = self.db.begin_read().await?.row(sql, &[subscription.into()]).await?;
@@ -266,6 +268,7 @@ fn job(row: &Row, owner: String, now: Millis) -> Result<Job, StoreError> {
         at: Millis(row.int("at")?),
         data: row.text("data")?,
         attempts: row.int("attempts")?,
+        subscription_id: row.id("subscription_id")?,
         url: row.text("url")?,
         secret: row.text("secret")?,
         previous_secret: row.maybe_text("previous_secret")?.filter(|_| previous_until.is_some_and(|at| at > now.0)),

@@ -5,9 +5,12 @@
 
 use sqlx::error::{DatabaseError, ErrorKind};
 
-use crate::domain::{
-    ErrorCode,
-    link_rules::{FieldError, Refusal},
+use crate::{
+    domain::{
+        ErrorCode,
+        link_rules::{FieldError, Refusal},
+    },
+    identity::VaultError,
 };
 
 /// An error of the store. `Display` never includes the source.
@@ -34,6 +37,9 @@ pub enum StoreError {
     /// A stored value that no writer of ours can have written.
     #[error("row of `{table}` is damaged: {what}")]
     Damaged { table: &'static str, what: String },
+    /// A secret cannot be sealed or opened.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
 }
 
 impl StoreError {
@@ -44,9 +50,12 @@ impl StoreError {
             Self::NotFound { what: "tenant", .. } => ErrorCode::TenantNotFound,
             Self::NotFound { .. } => ErrorCode::ValidationError,
             Self::Unavailable(_) => ErrorCode::LinksStale,
-            Self::Address(_) | Self::NotMigrated(_) | Self::Newer(_) | Self::Migration(_) | Self::Damaged { .. } => {
-                ErrorCode::InternalError
-            }
+            Self::Address(_)
+            | Self::NotMigrated(_)
+            | Self::Newer(_)
+            | Self::Migration(_)
+            | Self::Damaged { .. }
+            | Self::Vault(_) => ErrorCode::InternalError,
         }
     }
 

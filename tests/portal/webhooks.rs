@@ -12,6 +12,8 @@ use std::{
 use linkgate::{
     config::settings::{DatabaseSettings, LinkSettings},
     connector::rows::{Priority, TicketRow, TicketStatus},
+    domain::Secret,
+    identity::{Vault, VaultKey},
     portal::events::ticket_created,
     store::{
         Admin, Database, Directory, Reading,
@@ -185,6 +187,33 @@ fn a_revocation_is_told_signed_and_tried_again_under_the_same_id() {
     let done = comes_to(&rig, DeliveryStatus::Delivered);
     assert_eq!((done.attempts, done.last_status), (3, Some(200)));
     assert_eq!(receiver.posted().len(), 3, "and no more");
+}
+
+#[test]
+fn a_secret_that_is_sealed_in_the_database_signs_as_it_was_given() {
+    let receiver = Receiver::start(&[]);
+    let rig = rig(&format!("{OPEN}secret_keys = [{{ kid = \"k1\", key_file = \"signing.pem\" }}]\n"));
+    let key = std::fs::read(rig.dir.path().join("signing.pem")).unwrap();
+    // A file's last line end is no part of the key.
+    let key = Secret::new(key.trim_ascii_end().to_vec());
+    let vault = Vault::new(&[VaultKey { kid: "k1".into(), secret: key }]);
+    let admin = rig.admin().with_vault(vault);
+    let input = SubscriptionInput { url: Some(receiver.url()), ..SubscriptionInput::default() };
+    let made = rig.block_on(admin.create_subscription(&actor(), P1.parse().unwrap(), SECRET, &input)).unwrap().value;
+    let lost = Vault::new(&[VaultKey { kid: "lost".into(), secret: Secret::new(vec![7; 32]) }]);
+    let admin = rig.admin().with_vault(lost);
+    rig.block_on(admin.create_subscription(&actor(), P1.parse().unwrap(), SECRET, &input)).unwrap();
+    rig.revoke("t-full");
+    let posted = receiver.wait_for(1).remove(0);
+    assert!(posted.is_signed_with(SECRET));
+    // Sealed with a key that the gateway does not have: kept, and sent unsigned never.
+    let rest = wait("the first is delivered", || {
+        let (done, rest): (Vec<_>, Vec<_>) =
+            deliveries(&rig).into_iter().partition(|one| one.subscription_id == made.id);
+        done.iter().all(|one| one.status == DeliveryStatus::Delivered).then_some(rest)
+    });
+    assert_eq!((rest.len(), rest[0].status, rest[0].attempts), (1, DeliveryStatus::Pending, 0));
+    assert_eq!(receiver.posted().len(), 1);
 }
 
 #[test]

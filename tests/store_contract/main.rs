@@ -87,6 +87,7 @@ on_both! {
     alerts::one_replica_at_a_time_looks_at_a_link,
     alerts::acknowledging_is_done_once_and_loses_against_resolving,
     webhooks::subscriptions_keep_their_fields_and_never_show_a_secret,
+    webhooks::secrets_are_sealed_at_rest_and_sealed_anew_with_another_key,
     webhooks::an_event_is_committed_with_what_it_tells_of,
     webhooks::partners_below_a_link_are_told_what_becomes_of_theirs,
     webhooks::a_delivery_is_claimed_by_one_and_tried_until_it_is_done,

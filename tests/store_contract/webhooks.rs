@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use linkgate::{
-    domain::{EventType, LinkId, Millis, link_rules::LinkInput},
+    domain::{EventType, LinkId, Millis, Secret, link_rules::LinkInput},
+    identity::{Vault, VaultKey},
     store::{
         StoreError,
         admin::{Page, Redeliver, SubscriptionInput, TenantInput},
@@ -70,6 +71,66 @@ pub(crate) async fn subscriptions_keep_their_fields_and_never_show_a_secret(fixt
     let input = SubscriptionInput { url: Some("https://hooks.example/".into()), ..SubscriptionInput::default() };
     let many = admin.create_subscription(actor, partner, "whsec_AAAA", &input).await.unwrap_err();
     assert_eq!(many.code().as_str(), "CONFLICT", "bounded");
+}
+
+fn vault(kids: &[&str]) -> Vault {
+    let key = |kid: &&str| VaultKey { kid: (*kid).to_owned(), secret: Secret::new(kid.repeat(32).into_bytes()) };
+    Vault::new(&kids.iter().map(key).collect::<Vec<_>>())
+}
+
+pub(crate) async fn secrets_are_sealed_at_rest_and_sealed_anew_with_another_key(fixture: Arc<Fixture>) {
+    let partner = fixture.partner("p").await;
+    let (actor, queue) = (&fixture.actor, DeliveryQueue::new(&fixture.db));
+    let plain = async || {
+        let like = "LIKE '%whsec_%'";
+        let sql = format!("SELECT count(*) FROM webhook_subscriptions WHERE secret {like} OR previous_secret {like}");
+        fixture.count(&sql).await
+    };
+    let opened = async |with: &[&str], id| {
+        let (_, text) = queue.target(id).await.unwrap();
+        vault(with).open(id, &text).map_err(|error| error.to_string())
+    };
+    // Written before there was a key: readable ever after.
+    let old = subscribe(&fixture, partner).await.id;
+    assert_eq!(plain().await, 1);
+    assert!(opened(&["one"], old).await.unwrap().starts_with("whsec_"));
+
+    let one = fixture.admin.clone().with_vault(vault(&["one"]));
+    let input = SubscriptionInput { url: Some("https://hooks.example/in".into()), ..SubscriptionInput::default() };
+    let made = one.create_subscription(actor, partner, "whsec_Qk9P", &input).await.unwrap().value.id;
+    assert_eq!(plain().await, 1, "only the old one");
+    assert_eq!(opened(&["one"], made).await.unwrap(), "whsec_Qk9P");
+    assert!(opened(&["two"], made).await.unwrap_err().contains("the key `one`"));
+    let rotate = SubscriptionInput { rotate: Some(("whsec_Qk9Q".into(), Millis(i64::MAX))), ..Default::default() };
+    for id in [old, made] {
+        one.update_subscription(actor, id, None, &rotate).await.unwrap();
+    }
+    assert_eq!(plain().await, 1, "the secret before the rotation, of the old one");
+
+    // Another key in front; both secrets of both are sealed with it, and the first key can go.
+    let missing = fixture.admin.clone().with_vault(vault(&["two"])).reseal_subscriptions(actor).await.unwrap_err();
+    assert!(missing.to_string().contains("put it back into the list"), "{missing}");
+    let both = fixture.admin.clone().with_vault(vault(&["two", "one"]));
+    let done = both.reseal_subscriptions(actor).await.unwrap().value;
+    assert_eq!((done.subscriptions, done.unchanged, plain().await), (2, 0, 0));
+    let done = both.reseal_subscriptions(actor).await.unwrap();
+    assert_eq!((done.value.subscriptions, done.value.unchanged, done.change.seq), (0, 2, 0), "nothing is left to do");
+    assert_eq!(opened(&["two"], made).await.unwrap(), "whsec_Qk9Q");
+
+    // A delivery is signed with both, as long as the old one signs too.
+    let tenant = fixture.tenant("t-1").await;
+    let link = fixture.granted(partner, &tenant, "msp_full").await.id;
+    fixture.revoke(link).await;
+    let now = Millis::now();
+    for one in deliveries(&fixture).await {
+        let job = queue.claim(one.id, now, Millis(now.0 + 1_000)).await.unwrap().unwrap();
+        let open = |text: &str| vault(&["two"]).open(job.subscription_id, text).unwrap();
+        assert_eq!(open(&job.secret), "whsec_Qk9Q");
+        assert_ne!(open(&job.previous_secret.unwrap()), "whsec_Qk9Q");
+    }
+    let column = if fixture.kind == crate::fixture::Kind::Postgres { "body::text" } else { "body" };
+    let told = format!("SELECT count(*) FROM audit_outbox WHERE {column} LIKE '%whsec%' OR {column} LIKE '%sealed:%'");
+    assert_eq!(fixture.count(&told).await, 0, "a secret is in an audit record");
 }
 
 pub(crate) async fn an_event_is_committed_with_what_it_tells_of(fixture: Arc<Fixture>) {

@@ -1,15 +1,20 @@
 //! The sections `alerts` and `webhooks`.
 
-use super::{DAY, FieldPath, Resolver, millis, seconds};
-use crate::config::{
-    raw_portal::{RawAlerts, RawWebhooks},
-    settings::{AlertSettings, WebhookSettings},
+use super::{DAY, FieldPath, Resolver, millis, seconds, secrets::SecretWays};
+use crate::{
+    config::{
+        raw_portal::{RawAlerts, RawSecretKey, RawWebhooks},
+        settings::{AlertSettings, WebhookSettings},
+    },
+    identity::VaultKey,
 };
 
 /// Longest time for which anything is kept.
 const TEN_YEARS: u64 = 3_650 * 86_400;
 /// Breaches that ended are read for 30 days; forgotten earlier they would come back as new.
 const LEAST_KEPT: u64 = 31 * 86_400;
+/// Shortest key for secrets at rest, in bytes.
+const SECRET_KEY_MIN_BYTES: usize = 32;
 
 impl Resolver<'_> {
     pub(super) fn alerts(&mut self, raw: &RawAlerts) -> AlertSettings {
@@ -57,6 +62,34 @@ impl Resolver<'_> {
                 seconds(3_600)..=seconds(TEN_YEARS),
             ),
             keep_dead: self.duration(&at.key("keep_dead"), &raw.keep_dead, seconds(3_600)..=seconds(TEN_YEARS)),
+            secret_keys: self.secret_keys(&at.key("secret_keys"), &raw.secret_keys),
         }
+    }
+
+    fn secret_keys(&mut self, at: &FieldPath, raw: &[RawSecretKey]) -> Vec<VaultKey> {
+        let mut keys: Vec<VaultKey> = Vec::with_capacity(raw.len());
+        for (place, one) in raw.iter().enumerate() {
+            let table = at.index(place);
+            let ways = SecretWays {
+                table: &table,
+                name: "key",
+                file: one.key_file.as_ref(),
+                env: one.key_env.as_ref(),
+                inline: one.key.as_ref(),
+            };
+            let secret = self.secret(&ways, SECRET_KEY_MIN_BYTES);
+            if ways.file.is_none() && ways.env.is_none() && ways.inline.is_none() {
+                self.fail(&table, "names no key: use `key_file` or `key_env`");
+            }
+            if one.kid.is_empty() {
+                self.fail(&table.key("kid"), "is missing");
+            } else if keys.iter().any(|earlier| earlier.kid == one.kid) {
+                self.fail(&table.key("kid"), format!("`{}` stands twice", one.kid));
+            } else {
+                self.plain_name(&table.key("kid"), &one.kid);
+            }
+            keys.extend(secret.map(|secret| VaultKey { kid: one.kid.clone(), secret }));
+        }
+        keys
     }
 }

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::settings::WebhookSettings,
     domain::{About, EventType, Link, LinkFacts, Millis, Permission},
+    identity::{Vault, VaultError},
     policy::Policies,
     portal::unattended,
     store::{
@@ -38,6 +39,8 @@ const PRUNE_EVERY: u32 = 60;
 const LEASE_SLACK: Duration = Duration::from_secs(30);
 /// Wait while link data is stale.
 const POSTPONED: Duration = Duration::from_secs(5);
+/// Wait while a secret cannot be opened: until an operator has put the key back.
+const KEYLESS: Duration = Duration::from_secs(60);
 /// Longest wait between two tries, jitter aside.
 const MOST_BACKOFF: Duration = Duration::from_secs(86_400);
 /// Each wait is so many times the one before.
@@ -50,6 +53,7 @@ pub struct Deliverer {
     database: Database,
     queue: DeliveryQueue,
     sender: Sender,
+    vault: Vault,
     settings: WebhookSettings,
     directory: Arc<Directory>,
     policies: Arc<Policies>,
@@ -79,6 +83,7 @@ impl Deliverer {
             database: database.clone(),
             queue: DeliveryQueue::new(database),
             sender: Sender::new(settings),
+            vault: Vault::new(&settings.secret_keys),
             settings: settings.clone(),
             directory: Arc::clone(directory),
             policies: Arc::clone(policies),
@@ -181,7 +186,14 @@ impl Deliverer {
             Ok(false) => return Tried::Dropped { reason: "the link does not allow it any more".to_owned() },
             Err(unattended::Undecided) => return Tried::Postponed { at: after(now, jittered(POSTPONED, random()), 1) },
         }
-        match self.send(job, now).await {
+        let secrets = match self.secrets(job) {
+            Ok(secrets) => secrets,
+            Err(error) => {
+                tracing::error!(subscription = %job.subscription_id, %error, "webhook deliveries wait for a key");
+                return Tried::Postponed { at: after(now, jittered(KEYLESS, random()), 1) };
+            }
+        };
+        match self.send(job, &secrets, now).await {
             Ok(answer) if answer.status.is_success() => Tried::Delivered { status: answer.status.as_u16() },
             Ok(answer) if answer.status == StatusCode::GONE => Tried::Dead {
                 status: Some(answer.status.as_u16()),
@@ -196,11 +208,17 @@ impl Deliverer {
         }
     }
 
-    async fn send(&self, job: &Job, now: Millis) -> Result<Answer, String> {
+    /// Every secret that signs now.
+    fn secrets(&self, job: &Job) -> Result<Vec<String>, VaultError> {
+        let sealed = std::iter::once(&job.secret).chain(&job.previous_secret);
+        sealed.map(|text| self.vault.open(job.subscription_id, text)).collect()
+    }
+
+    async fn send(&self, job: &Job, secrets: &[String], now: Millis) -> Result<Answer, String> {
         let endpoint = Endpoint::parse(&job.url, &self.settings).map_err(|error| error.to_string())?;
         let data = RawValue::from_string(job.data.clone()).map_err(|_| "the stored event is damaged".to_owned())?;
         let body = payload(job.event.as_str(), job.at, &data).map_err(|error| error.to_string())?;
-        let secrets = std::iter::once(job.secret.as_str()).chain(job.previous_secret.as_deref()).collect();
+        let secrets = secrets.iter().map(String::as_str).collect();
         let id = job.event_id.to_string();
         let message = Message { id: &id, timestamp_s: now.0.div_euclid(1_000), body, secrets };
         self.sender.send(&endpoint, message).await.map_err(|error| error.to_string())

@@ -233,6 +233,7 @@ pub(super) mod tests {
             expiry_notice_days: vec![1, 14],
             keep_delivered: Duration::from_secs(3_600),
             keep_dead: Duration::from_secs(3_600),
+            secret_keys: Vec::new(),
         }
     }
 

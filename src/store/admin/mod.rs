@@ -14,6 +14,7 @@ mod lists;
 mod parties;
 mod suspensions;
 mod users;
+mod webhook_secrets;
 mod webhooks;
 
 use std::{net::IpAddr, sync::Arc};
@@ -23,6 +24,7 @@ pub use lists::{LinkFilter, Page};
 pub use parties::{PartnerInput, TenantInput};
 pub use suspensions::SuspensionInput;
 pub use users::UserInput;
+pub use webhook_secrets::Resealed;
 pub use webhooks::{Redeliver, SubscriptionInput, SubscriptionRecord};
 
 use super::{
@@ -32,6 +34,7 @@ use super::{
 use crate::{
     audit::{ChangeRecord, Kind},
     domain::{Millis, PartnerId, RoleTable},
+    identity::Vault,
 };
 
 /// The channel of Postgres notices; they carry the number of the change.
@@ -93,12 +96,14 @@ pub struct Admin {
     db: Database,
     roles: Arc<RoleTable>,
     require_approval: bool,
+    /// For the secrets of webhooks.
+    vault: Arc<Vault>,
 }
 
 impl Admin {
     /// `roles`: the table in force, which overrides are judged by.
     pub fn new(db: &Database, roles: Arc<RoleTable>, require_approval: bool) -> Self {
-        Self { db: db.clone(), roles, require_approval }
+        Self { db: db.clone(), roles, require_approval, vault: Arc::default() }
     }
 
     async fn session<'a>(&'a self, actor: &'a Actor) -> Result<Session<'a>, StoreError> {

@@ -105,6 +105,7 @@ impl Admin {
         };
         apply(&mut record, input)?;
         let events = json(&record.events);
+        let secret = session.sealed(record.id, secret)?;
         let mut values = vec![
             Value::Id(record.id),
             Value::Id(partner.0),
@@ -112,7 +113,7 @@ impl Admin {
             Value::MaybeText(record.description.as_deref()),
             Value::Json(&events),
             Value::Flag(record.enabled),
-            Value::Text(secret),
+            Value::Text(&secret),
         ];
         values.extend(stamp_values(&record.stamps));
         let sql = "INSERT INTO webhook_subscriptions (id, partner_id, url, description, events, enabled, secret, \
@@ -142,6 +143,7 @@ impl Admin {
         if let Some((secret, until)) = &input.rotate {
             let sql = "UPDATE webhook_subscriptions SET previous_secret = secret, previous_until = $3, secret = $2 \
                  WHERE id = $1";
+            let secret = session.sealed(id, secret)?;
             session.tx.execute(sql, &[id.into(), secret.as_str().into(), until.0.into()]).await?;
             after.previous_secret_until = Some(*until);
         }

@@ -63,7 +63,7 @@
 //! | I1 | no request reaches a tenant without a live link of the caller's own partner | `policy::decide`, `proxy::outgoing` | `policy_property`, `gateway::flow` |
 //! | I2 | no client value of a protected header reaches an upstream | `proxy::headers`, `proxy::outgoing`, `proxy::body` | `gateway::spoofing` |
 //! | I3 | every answer has exactly one record, and no act precedes its record | `proxy::account`, `audit::journal` | `crash` |
-//! | I4 | after a revocation nothing is allowed beyond the bound | `store::feed`, `proxy::worker`, `proxy::watch` | `gateway::links`, `gateway::streams` |
+//! | I4 | after a revocation nothing is allowed beyond the bound | `store::feed`, `proxy::worker`, `proxy::watch` | `gateway::links`, `gateway::streams`, `gateway::emergency` |
 //! | I5 | a decision equals Cedar's for the same facts | `policy::memo` | `policy_property` |
 //! | I6 | a bad set never replaces a good one | `policy::handle`, `app::reload` | `policy_bundle`, `gateway::reload` |
 //! | I7 | no slice is fetched without its own permit, nor shown under another partner, link version or policy set | `portal::call`, `portal::fanout` | `portal::access` |

@@ -66,7 +66,7 @@ fn each_kind_of_value_can_be_overridden() {
     );
     assert_eq!(config.listen.public_scheme, "https");
     assert_eq!((config.listen.max_header_bytes, config.listen.max_uri_bytes), (65_536, 4096));
-    assert!(config.links.require_approval);
+    assert!(config.links.approvals.required);
     assert_eq!((config.limits.tenant.requests, config.limits.detail.requests), (0, 7));
     assert_eq!(config.log.filter, "debug");
     assert_eq!(config.identity.issuers[0].leeway.as_secs(), 5);

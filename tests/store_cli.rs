@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed, which is what it is for")]
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use clap::Parser;
 use linkgate::{
@@ -13,7 +13,7 @@ use linkgate::{
         store_context::StoreContext,
         tenant, user,
     },
-    config::settings::DatabaseSettings,
+    config::settings::{DatabaseSettings, LinkSettings},
     domain::{LinkRole, PermissionSet, RoleTable},
     store::{
         Admin, Database, LinkRecord,
@@ -57,8 +57,13 @@ impl Shell {
         let words = ["linkgate"].into_iter().chain(line.iter().copied().filter(|word| *word != "--yes"));
         let cli = Cli::try_parse_from(words).map_err(|error| Failure::new(Exit::Usage, error))?;
         let console = Console { json: true, yes };
-        let context =
-            StoreContext { database: &self.database, require_approval: false, roles: &self.roles, console: &console };
+        let links = LinkSettings {
+            max_staleness: Duration::from_secs(1),
+            heartbeat: Duration::from_millis(250),
+            cached_partners: 10,
+            approvals: false.into(),
+        };
+        let context = StoreContext { database: &self.database, links: &links, roles: &self.roles, console: &console };
         match cli {
             Cli::Partner(args) => partner::run(args, &context),
             Cli::Tenant(args) => tenant::run(args, &context),

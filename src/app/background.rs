@@ -1,4 +1,4 @@
-//! Background work of a running server: key refresh, the audit index, the outbox of changes, alerts, webhooks, exports.
+//! Background work of a running server: key refresh, audit index, outbox of changes, ends of links, alerts, webhooks, exports.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::AppError;
+use super::{AppError, expiry};
 use crate::{
     audit::{
         AuditSettings, ChainHeads, Journal, JournalError, Recovery,
@@ -55,6 +55,7 @@ pub fn start(gateway: &Arc<Gateway>, database: &Database) -> Background {
         // Ends only where the journal was altered or cut off under our hands.
         judged.distrust(indexer.run().await);
     });
+    tasks.spawn(expiry::watch(database.clone(), gateway.metrics.links_ending.clone()));
     tasks.spawn(OutboxRelay::new(journal.clone(), Arc::clone(&store), OUTBOX_INTERVAL).run());
     if let Some(portal) = gateway.portal.as_ref().filter(|portal| portal.settings.alerts.background) {
         tasks.spawn(Watcher::new(portal, &gateway.directory).run());

@@ -1,6 +1,7 @@
 //! Floor 6: the composition root. Opens everything in order, runs until told to stop, and drains.
 
 pub mod background;
+pub mod expiry;
 pub mod reload;
 pub mod telemetry;
 
@@ -206,7 +207,7 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
         database,
         policies: &policies,
         directory: &directory,
-        require_approval: config.links.require_approval,
+        approvals: config.links.approvals,
         exports: &config.exports,
         keyring: keyring.as_deref(),
         journal: &config.audit.dir,

@@ -1,6 +1,6 @@
 //! What commands share: the configuration in force, a runtime for those that wait, and the database.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{
     outcome::{Console, Exit, Failure},
@@ -46,11 +46,26 @@ impl Context {
     /// For commands that change or list what the database holds: the role table in force judges overrides.
     pub(super) fn store(&self, work: impl FnOnce(&StoreContext<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
         let config = self.config()?;
-        let bundle = Bundle::load(config.policy.dir.as_deref())
+        self.under(&config, config.policy.dir.as_deref(), work)
+    }
+
+    /// For commands that must work while the operator's policies do not load: no role is asked, so those of the built-in
+    /// set will do.
+    pub(super) fn emergency(&self, work: impl FnOnce(&StoreContext<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+        self.under(&self.config()?, None, work)
+    }
+
+    fn under(
+        &self,
+        config: &Config,
+        policies: Option<&Path>,
+        work: impl FnOnce(&StoreContext<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let bundle = Bundle::load(policies)
             .map_err(|errors| Failure::new(Exit::Invalid, format!("{errors}\n\n{}", errors.render())))?;
         work(&StoreContext {
             database: &config.database,
-            require_approval: config.links.require_approval,
+            links: &config.links,
             roles: bundle.roles(),
             console: &self.console,
         })

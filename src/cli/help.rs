@@ -11,6 +11,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Run", &["serve", "demo"]),
     ("Set up", &["config", "check", "migrate", "completions"]),
     ("Partners and access", &["tenant", "partner", "user", "link", "import", "webhook"]),
+    ("When something is wrong", &["suspend", "restore", "suspensions"]),
     ("Policies", &["policy", "decide"]),
     ("Look and ask", &["explain", "audit", "token"]),
 ];

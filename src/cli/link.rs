@@ -1,24 +1,30 @@
 //! `linkgate link`: what a partner may do in a managed tenant, and when.
 
+mod approve;
+mod expiring;
+mod fields;
+mod standing;
+
 use std::collections::BTreeMap;
 
-use clap::{Args, Subcommand, ValueEnum};
-use serde_json::{Map, Value as Json};
+use clap::{Args, Subcommand};
+use serde_json::Value as Json;
 
+use self::fields::{Clearable, LinkFields, clear};
 use super::{
     outcome::Failure,
     store_context::{ActorArgs, PageArgs, StoreContext, word, yes},
     tenant::TenantArg,
 };
 use crate::{
-    domain::{LinkId, LinkRole, PartnerId, link_rules::LinkInput},
+    domain::{Approval, LinkId, LinkRole, PartnerId, link_rules::LinkInput},
     store::{
         LinkRecord,
         admin::{LinkFilter, Page},
     },
 };
 
-/// Grant, list, show, change and revoke links.
+/// Grant, delegate, approve, list, show, change and revoke links.
 #[derive(Debug, Args)]
 pub struct LinkArgs {
     #[command(flatten)]
@@ -46,6 +52,52 @@ enum LinkCommand {
         #[command(flatten)]
         fields: Box<LinkFields>,
     },
+    /// Delegate a tenant onward: another partner gets at most what the parent link may do
+    ///
+    /// Every gate of every parent binds it: approval, active, window, partner, suspension, addresses, MFA. At most 3
+    /// links may stand above one. Revoking a parent closes all below.
+    ///
+    /// Example: linkgate link delegate --parent <LINK> --partner <UUID> --grant support.read
+    Delegate {
+        /// The link that is delegated; it names the tenant
+        #[arg(long, value_name = "LINK")]
+        parent: LinkId,
+        /// Who gets it
+        #[arg(long, value_name = "UUID")]
+        partner: PartnerId,
+        /// What it may do: a permission, wildcard or scope that the parent has (repeatable)
+        #[arg(long = "grant", value_name = "NAME", required = true)]
+        grants: Vec<String>,
+        /// From this time on, RFC 3339 or a date [default: now]
+        #[arg(long, value_name = "TIME")]
+        start: Option<String>,
+        /// Until before this time [default: as long as the parent]
+        #[arg(long, value_name = "TIME")]
+        end: Option<String>,
+        /// Only callers from this address range, beside the parent's (repeatable)
+        #[arg(long = "cidr", value_name = "CIDR")]
+        cidrs: Vec<String>,
+        /// Only tokens that show multi-factor authentication
+        #[arg(long)]
+        require_mfa: bool,
+        /// For operators; never shown to partners
+        #[arg(long)]
+        notes: Option<String>,
+    },
+    /// Approve a link that waits, as it is shown in the question
+    Approve {
+        id: LinkId,
+        /// Refuse if it is not at this version [default: the one that the question shows]
+        #[arg(long, value_name = "VERSION")]
+        expect_version: Option<i64>,
+    },
+    /// Reject a link: it gives no access until it is approved
+    Reject {
+        id: LinkId,
+        /// Refuse if it is not at this version [default: the one that the question shows]
+        #[arg(long, value_name = "VERSION")]
+        expect_version: Option<i64>,
+    },
     /// List links in the order of their ids
     List {
         /// Only of this partner
@@ -57,10 +109,16 @@ enum LinkCommand {
         /// Only active links (true), or only revoked ones (false)
         #[arg(long, value_name = "BOOL")]
         active: Option<bool>,
+        /// Only pending, approved or rejected ones
+        #[arg(long)]
+        approval: Option<Approval>,
+        /// Only links that end within so many days, such as 30d, by their own end or a parent's; the next to end first
+        #[arg(long, value_name = "DAYS", value_parser = expiring::parse_days, conflicts_with_all = ["active", "approval"])]
+        expiring: Option<u32>,
         #[command(flatten)]
         page: PageArgs,
     },
-    /// Show one link
+    /// Show one link, what it amounts to now, and the links above it
     Show {
         id: LinkId,
         /// Show every change instead: who, when, before and after
@@ -101,121 +159,6 @@ enum LinkCommand {
     },
 }
 
-#[derive(Debug, Args)]
-struct LinkFields {
-    /// An override: name, wildcard or scope, `=true` or `=false` (repeatable)
-    ///
-    /// false denies, always; true is accepted inside the role's own set, or for role delegate.
-    #[arg(long = "override", value_name = "NAME=BOOL", value_parser = parse_override)]
-    overrides: Vec<(String, bool)>,
-    /// msp_managed, enterprise_subsidiary, reseller_channel or audit_only [default: by role]
-    #[arg(long, value_name = "TYPE")]
-    relationship: Option<String>,
-    /// From this time on, RFC 3339 or a date [default: now]
-    #[arg(long, value_name = "TIME")]
-    start: Option<String>,
-    /// Until before this time [default: ongoing]
-    #[arg(long, value_name = "TIME")]
-    end: Option<String>,
-    /// Only callers from this address range (repeatable)
-    #[arg(long = "cidr", value_name = "CIDR")]
-    cidrs: Vec<String>,
-    /// Only tokens that show multi-factor authentication
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
-    require_mfa: Option<bool>,
-    /// The link that this one is delegated from; its role is then delegate
-    #[arg(long, value_name = "LINK")]
-    parent: Option<LinkId>,
-    /// pending, approved or rejected; only approved counts
-    #[arg(long)]
-    approval: Option<String>,
-    /// Tell the partner of breached service levels
-    #[arg(long, value_name = "BOOL")]
-    notify_sla: Option<bool>,
-    /// Tell the partner when the billing threshold is passed
-    #[arg(long, value_name = "BOOL")]
-    notify_billing: Option<bool>,
-    /// Amount at which billing alerts begin
-    #[arg(long, value_name = "AMOUNT")]
-    billing_alert_threshold: Option<String>,
-    /// Promised response time
-    #[arg(long, value_name = "HOURS")]
-    sla_response_hours: Option<i64>,
-    /// Promised uptime in percent, such as 99.95
-    #[arg(long, value_name = "PERCENT")]
-    sla_uptime_target: Option<String>,
-    /// For operators; never shown to partners
-    #[arg(long)]
-    notes: Option<String>,
-    /// A JSON object for operators; never shown to partners
-    #[arg(long, value_name = "JSON", value_parser = parse_object)]
-    metadata: Option<Map<String, Json>>,
-}
-
-/// Fields that `--clear` can empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Clearable {
-    End,
-    Overrides,
-    Cidrs,
-    Parent,
-    Notes,
-    Metadata,
-    BillingAlertThreshold,
-    SlaResponseHours,
-    SlaUptimeTarget,
-}
-
-fn parse_override(text: &str) -> Result<(String, bool), String> {
-    let (name, allow) = text.split_once('=').ok_or("write NAME=true or NAME=false")?;
-    let allow = allow.trim().parse().map_err(|_| format!("`{allow}` is neither true nor false"))?;
-    Ok((name.trim().to_owned(), allow))
-}
-
-fn parse_object(text: &str) -> Result<Map<String, Json>, String> {
-    serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
-}
-
-impl LinkFields {
-    fn input(self) -> LinkInput {
-        LinkInput {
-            custom_permissions: (!self.overrides.is_empty()).then(|| self.overrides.into_iter().collect()),
-            relationship_type: self.relationship,
-            start_date: self.start,
-            end_date: self.end.map(Some),
-            notify_on_sla_breach: self.notify_sla,
-            notify_on_billing_threshold: self.notify_billing,
-            billing_alert_threshold: self.billing_alert_threshold.map(|text| Some(Json::String(text))),
-            sla_response_hours: self.sla_response_hours.map(Some),
-            sla_uptime_target: self.sla_uptime_target.map(|text| Some(Json::String(text))),
-            notes: self.notes.map(Some),
-            metadata: self.metadata,
-            approval: self.approval,
-            allowed_cidrs: (!self.cidrs.is_empty()).then_some(self.cidrs),
-            require_mfa: self.require_mfa,
-            parent_link_id: self.parent.map(|id| Some(id.to_string())),
-            ..LinkInput::default()
-        }
-    }
-}
-
-/// What is cleared stays so unless it was given anew beside it.
-fn clear(input: &mut LinkInput, fields: &[Clearable]) {
-    for field in fields {
-        match field {
-            Clearable::End => drop(input.end_date.get_or_insert(None)),
-            Clearable::Overrides => drop(input.custom_permissions.get_or_insert_default()),
-            Clearable::Cidrs => drop(input.allowed_cidrs.get_or_insert_default()),
-            Clearable::Parent => drop(input.parent_link_id.get_or_insert(None)),
-            Clearable::Notes => drop(input.notes.get_or_insert(None)),
-            Clearable::Metadata => drop(input.metadata.get_or_insert_default()),
-            Clearable::BillingAlertThreshold => drop(input.billing_alert_threshold.get_or_insert(None)),
-            Clearable::SlaResponseHours => drop(input.sla_response_hours.get_or_insert(None)),
-            Clearable::SlaUptimeTarget => drop(input.sla_uptime_target.get_or_insert(None)),
-        }
-    }
-}
-
 pub fn run(args: LinkArgs, context: &StoreContext<'_>) -> Result<(), Failure> {
     let actor = args.actor.actor();
     match args.command {
@@ -229,14 +172,40 @@ pub fn run(args: LinkArgs, context: &StoreContext<'_>) -> Result<(), Failure> {
             let granted = context.with(|admin| async move { Ok(admin.create_link(&actor, &input).await?) })?;
             context.show(&granted.value)
         }
-        LinkCommand::List { partner, tenant, active, page } => {
-            let filter = LinkFilter { partner, tenant: tenant.map(|tenant| tenant.0), active };
+        LinkCommand::Delegate { parent, partner, grants, start, end, cidrs, require_mfa, notes } => {
+            let input = LinkInput {
+                partner_id: Some(partner.to_string()),
+                access_role: Some(LinkRole::Delegate.to_string()),
+                custom_permissions: Some(grants.into_iter().map(|name| (name, true)).collect()),
+                parent_link_id: Some(Some(parent.to_string())),
+                start_date: start,
+                end_date: end.map(Some),
+                allowed_cidrs: (!cidrs.is_empty()).then_some(cidrs),
+                require_mfa: Some(require_mfa),
+                notes: notes.map(Some),
+                ..LinkInput::default()
+            };
+            let made = context.with(|admin| async move {
+                let managed_tenant_id = Some(admin.link(parent).await?.managed_tenant_id.to_string());
+                Ok(admin.create_link(&actor, &LinkInput { managed_tenant_id, ..input }).await?)
+            })?;
+            standing::show(made.value.id, context)
+        }
+        LinkCommand::Approve { id, expect_version } => {
+            approve::decide(id, Approval::Approved, expect_version, actor, context)
+        }
+        LinkCommand::Reject { id, expect_version } => {
+            approve::decide(id, Approval::Rejected, expect_version, actor, context)
+        }
+        LinkCommand::List { partner, tenant, expiring: Some(days), page, .. } => {
+            expiring::list(days, partner, tenant.map(|tenant| tenant.0), page.page(), context)
+        }
+        LinkCommand::List { partner, tenant, active, approval, expiring: None, page } => {
+            let filter = LinkFilter { partner, tenant: tenant.map(|tenant| tenant.0), active, approval };
             let found = context.with(|admin| async move { Ok(admin.links(&filter, page.page()).await?) })?;
             context.console.list(&found, &LIST_HEADER, list_row)
         }
-        LinkCommand::Show { id, history: false } => {
-            context.show(&context.with(|admin| async move { Ok(admin.link(id).await?) })?)
-        }
+        LinkCommand::Show { id, history: false } => standing::show(id, context),
         LinkCommand::Show { id, history: true } => show_history(id, context),
         LinkCommand::Update { id, role, fields, active, clear: cleared, expect_version } => {
             let mut input =
@@ -323,24 +292,6 @@ fn differences(before: Option<&Json>, after: &Json) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_override_names_its_answer() {
-        assert_eq!(parse_override("billing.write=false"), Ok(("billing.write".to_owned(), false)));
-        assert!(parse_override("billing.write").is_err());
-        assert!(parse_override("billing.write=no").is_err());
-    }
-
-    #[test]
-    fn clearing_empties_a_field_unless_it_is_given_anew() {
-        let mut input = LinkInput { notes: Some(Some("new".into())), ..LinkInput::default() };
-        clear(&mut input, &[Clearable::End, Clearable::Notes, Clearable::Cidrs, Clearable::Overrides]);
-        assert_eq!(input.end_date, Some(None));
-        assert_eq!(input.notes, Some(Some("new".into())));
-        assert_eq!(input.allowed_cidrs, Some(Vec::new()));
-        assert_eq!(input.custom_permissions, Some(BTreeMap::new()));
-        assert!(input.metadata.is_none());
-    }
 
     #[test]
     fn a_history_line_names_what_changed() {

@@ -27,6 +27,8 @@ pub mod tenant;
 pub mod user;
 pub mod webhook;
 
+pub mod suspend;
+
 pub mod decide;
 
 pub mod policy;
@@ -77,6 +79,9 @@ enum Command {
     Link(link::LinkArgs),
     Import(import::ImportArgs),
     Webhook(webhook::WebhookArgs),
+    Suspend(suspend::SuspendArgs),
+    Restore(suspend::RestoreArgs),
+    Suspensions(suspend::SuspensionsArgs),
     Policy(policy::PolicyArgs),
     Decide(decide::Args),
     Explain(explain::ExplainArgs),
@@ -130,6 +135,9 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
             let settings = context.config()?.webhooks;
             context.store(|store| webhook::run(args, &settings, store))
         }
+        Command::Suspend(args) => context.emergency(|store| suspend::suspend(args, store)),
+        Command::Restore(args) => context.emergency(|store| suspend::restore(&args, store)),
+        Command::Suspensions(args) => context.emergency(|store| suspend::list(&args, store)),
         Command::Policy(args) => policy::run(&args, context),
         Command::Decide(args) => decide::run(args, console),
         Command::Explain(args) => context.audit(async |audit, index| explain::run(args, audit, index, console).await),

@@ -100,6 +100,15 @@ impl Console {
 
     /// Says what will be done and asks. Without a terminal and without `--yes` the answer is no.
     pub fn confirm(&self, what: &str) -> Result<(), Failure> {
+        self.ask(what, "Go on? [y/N]", |answer| matches!(answer, "y" | "Y" | "yes"))
+    }
+
+    /// The same for what reaches furthest: only this word is a yes.
+    pub fn confirm_typed(&self, what: &str, word: &str) -> Result<(), Failure> {
+        self.ask(what, &format!("Type `{word}` to go on:"), |answer| answer == word)
+    }
+
+    fn ask(&self, what: &str, question: &str, is_yes: impl Fn(&str) -> bool) -> Result<(), Failure> {
         if self.yes {
             return Ok(());
         }
@@ -107,10 +116,10 @@ impl Console {
         if !std::io::stdin().is_terminal() {
             return declined("not confirmed (no terminal to ask on: pass --yes)");
         }
-        eprint!("{what}. Go on? [y/N] ");
+        eprint!("{what}. {question} ");
         std::io::stderr().flush()?;
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
-        if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { declined("declined") }
+        if is_yes(answer.trim()) { Ok(()) } else { declined("declined") }
     }
 }

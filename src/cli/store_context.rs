@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::outcome::{Console, Exit, Failure};
 use crate::{
-    config::settings::DatabaseSettings,
+    config::settings::{DatabaseSettings, LinkSettings},
     domain::{ErrorCode, RoleTable},
     store::{Actor, Admin, Database, StoreError, admin::Page},
 };
@@ -17,8 +17,8 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct StoreContext<'a> {
     pub database: &'a DatabaseSettings,
-    /// `links.require_approval` of the configuration.
-    pub require_approval: bool,
+    /// `[links]` of the configuration.
+    pub links: &'a LinkSettings,
     /// The role table in force.
     pub roles: &'a RoleTable,
     pub console: &'a Console,
@@ -33,7 +33,7 @@ impl StoreContext<'_> {
         runtime()?.block_on(async {
             let db = Database::open(self.database).await?;
             db.check_migrated().await?;
-            let done = work(Admin::new(&db, Arc::new(self.roles.clone()), self.require_approval)).await;
+            let done = work(Admin::new(&db, Arc::new(self.roles.clone()), self.links.approvals)).await;
             db.close().await;
             done
         })
@@ -77,19 +77,26 @@ impl From<StoreError> for Failure {
 #[derive(Clone, Debug, Args)]
 pub struct ActorArgs {
     /// Name that history and audit will show [default: cli:<your user name>]
+    ///
+    /// For `links.four_eyes` your account counts beside this name, whatever the name is.
     #[arg(long, value_name = "NAME", global = true)]
     actor: Option<String>,
 }
 
 impl ActorArgs {
     pub(super) fn actor(&self) -> Actor {
-        Actor::new(self.actor.clone().unwrap_or_else(|| format!("cli:{}", os_user())))
+        let account = format!("cli:{}", os_user());
+        let name = self.actor.clone().unwrap_or_else(|| account.clone());
+        Actor { account: Some(account), ..Actor::new(name) }
     }
 }
 
-/// By the process's user id, not by a variable that anyone can set.
+/// Who logged in, where the kernel knows it (`sudo` and `su` do not change that), else the process's user: never a
+/// variable that anyone can set.
 fn os_user() -> String {
-    let uid = rustix::process::getuid().as_raw().to_string();
+    let login = fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse::<u32>().ok());
+    // All ones: nobody logged in, as in a container or a service.
+    let uid = login.filter(|uid| *uid != u32::MAX).unwrap_or_else(|| rustix::process::getuid().as_raw()).to_string();
     let named = fs::read_to_string("/etc/passwd").ok().and_then(|passwd| {
         passwd.lines().find_map(|line| {
             let mut fields = line.split(':');
@@ -118,7 +125,7 @@ impl PageArgs {
 }
 
 /// One line a field, names padded to one width.
-fn fields(record: &impl Serialize) -> Result<String, Failure> {
+pub(super) fn fields(record: &impl Serialize) -> Result<String, Failure> {
     let Json::Object(fields) = serde_json::to_value(record).map_err(Failure::failed)? else {
         return Ok(String::new());
     };

@@ -137,6 +137,8 @@ raw! {
         cached_partners: u64 = 100_000,
         /// New, widened and re-activated links wait for approval.
         require_approval: bool = false,
+        /// Who created or last widened a link may not approve it. Needs require_approval.
+        four_eyes: bool = false,
     }
 
     /// How tokens travel and are cached.

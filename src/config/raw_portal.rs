@@ -84,7 +84,7 @@ raw! {
         /// Private and loopback addresses are taken too; link-local ones never.
         allow_private: bool = false,
         /// Days before the end of a link on which its partner is told.
-        expiry_notice_days: Vec<u32> = vec![14, 1],
+        expiry_notice_days: Vec<u32> = vec![30, 7, 1],
         /// How long deliveries that were sent or dropped are kept.
         keep_delivered: DurationText = DurationText::of("7d"),
         /// How long dead letters are kept.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::{
     audit::settings::{AuditSettings, Durability},
     connector::ConnectorSettings,
-    domain::Permission,
+    domain::{ApprovalRules, Permission},
     identity::settings::{IdentitySettings, SigningSettings},
     limit::settings::LimitSettings,
     policy::settings::PolicySettings,
@@ -174,8 +174,7 @@ pub struct LinkSettings {
     pub heartbeat: Duration,
     /// Most partners cached.
     pub cached_partners: u64,
-    /// New, widened and re-activated links wait for approval.
-    pub require_approval: bool,
+    pub approvals: ApprovalRules,
 }
 
 /// Headers beyond the contract's own list.

@@ -59,15 +59,25 @@ pub struct LinkFacts {
 }
 
 impl LinkFacts {
+    /// Whether an emergency suspension covers the link or one that it hangs on.
+    pub fn is_suspended(&self) -> bool {
+        self.suspended || self.ancestors.iter().any(|parent| parent.suspended)
+    }
+
+    /// Whether the partner and all who delegated the link to it are active.
+    pub fn partners_active(&self) -> bool {
+        self.partner_active && self.ancestors.iter().all(|parent| parent.partner_active)
+    }
+
     /// The first closed gate from suspension to window; `None` means that the link is *live* at `now`.
     ///
     /// Natively, to the millisecond, before Cedar is asked: these gates stand outside hand-written policy.
     pub fn closed_gate(&self, now: Millis) -> Option<Gate> {
         let links = || std::iter::once(&self.link).chain(self.ancestors.iter().map(|parent| &parent.link));
-        if self.suspended || self.ancestors.iter().any(|parent| parent.suspended) {
+        if self.is_suspended() {
             return Some(Gate::Suspension);
         }
-        if !self.partner_active || self.ancestors.iter().any(|parent| !parent.partner_active) {
+        if !self.partners_active() {
             return Some(Gate::Partner);
         }
         if links().any(|link| link.approval != super::Approval::Approved) {
@@ -173,8 +183,8 @@ impl Facts<'_> {
         let role = roles.link_role(facts.link.role);
         let granted = if facts.link.role == super::LinkRole::Delegate { role.union(facts.link.granted) } else { role };
         let closed = [
-            (Gate::Suspension, facts.suspended || self.user.suspended || facts.ancestors.iter().any(|p| p.suspended)),
-            (Gate::Partner, !facts.partner_active || facts.ancestors.iter().any(|parent| !parent.partner_active)),
+            (Gate::Suspension, self.user.suspended || facts.is_suspended()),
+            (Gate::Partner, !facts.partners_active()),
             (Gate::Approval, links().any(|link| link.approval != super::Approval::Approved)),
             (Gate::Active, links().any(|link| !link.is_active)),
             (Gate::Started, links().any(|link| self.now < link.start)),

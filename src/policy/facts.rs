@@ -135,8 +135,8 @@ fn link_entities(
     let resource = uid(&words.link_type, &link.id.to_string());
     let role = words.role(link.role).ok_or_else(|| Unfit(format!("no role `{}`", link.role)))?;
     let (starts, ends) = facts.window();
-    let suspended = facts.suspended || facts.ancestors.iter().any(|parent| parent.suspended);
-    let partner_active = facts.partner_active && facts.ancestors.iter().all(|parent| parent.partner_active);
+    let suspended = facts.is_suspended();
+    let partner_active = facts.partners_active();
     let mut attributes = attributes([
         ("partner", RestrictedExpression::new_entity_uid(owner.clone())),
         ("tenant", RestrictedExpression::new_entity_uid(tenant.clone())),

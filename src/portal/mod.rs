@@ -47,7 +47,7 @@ pub use managed::ManagedTenant;
 
 use crate::{
     config::settings::{ExportSettings, PortalSettings},
-    domain::TenantId,
+    domain::{ApprovalRules, TenantId},
     identity::Keyring,
     policy::Policies,
     store::{AlertKind, AlertStore, AuditStore, Database, Directory, IdempotencyKeys},
@@ -71,7 +71,7 @@ pub struct Portal {
     keys: IdempotencyKeys,
     directory: Arc<Directory>,
     records: AuditStore,
-    require_approval: bool,
+    approvals: ApprovalRules,
     pub exports: exports::Exports,
 }
 
@@ -81,8 +81,8 @@ pub struct Foundations<'a> {
     pub database: &'a Database,
     pub policies: &'a Arc<Policies>,
     pub directory: &'a Arc<Directory>,
-    /// New, widened and re-activated links wait for approval.
-    pub require_approval: bool,
+    /// What a tenant's own word on its links is held against.
+    pub approvals: ApprovalRules,
     pub exports: &'a ExportSettings,
     pub keyring: Option<&'a Keyring>,
     /// Folder of the audit journal.
@@ -151,7 +151,7 @@ impl Portal {
             keys: IdempotencyKeys::new(on.database),
             directory: Arc::clone(on.directory),
             records: AuditStore::new(on.database, on.journal),
-            require_approval: on.require_approval,
+            approvals: on.approvals,
             exports: exports::Exports::new(on.exports, on.database, on.keyring),
         }
     }

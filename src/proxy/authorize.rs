@@ -151,10 +151,10 @@ pub fn still_allowed(
     (tenant, route): (&TenantId, &Route),
     now: Millis,
 ) -> Result<(), &'static str> {
-    let Access::Permission(permission) = route.settings.access else { return Ok(()) };
     if session.suspended {
-        return Err("access_suspended");
+        return Err(Denial::from(Gate::Suspension).word());
     }
+    let Access::Permission(permission) = route.settings.access else { return Ok(()) };
     let partner = session.partner().ok_or("not_a_partner")?;
     let link = partner.portfolio.link(tenant.as_str());
     let question = Question {

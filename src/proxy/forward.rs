@@ -135,19 +135,22 @@ async fn attempt(
     Ok((response, client_upgrade, total))
 }
 
-/// Cross-tenant exchanges are watched from here to their last byte.
+/// Exchanges of a known caller are watched from here to their last byte; public routes have none.
 fn watch(trail: &Trail, exchange: &Exchange) -> Option<Rc<Watched>> {
-    let (session, tenant, route) = (trail.session.as_ref()?, trail.managed_tenant.as_ref()?, trail.route.as_ref()?);
-    trail.cross.then(|| {
-        Rc::new(Watched::new(
-            Rc::clone(&exchange.cut),
-            Rc::clone(session),
-            Stream::Forwarded { tenant: tenant.clone(), route: Arc::clone(route) },
-            trail.client_ip,
-            trail.method.clone(),
-            Rc::clone(&trail.peer.switch),
-        ))
-    })
+    let session = trail.session.as_ref()?;
+    let stream = match (trail.cross, &trail.managed_tenant, &trail.route) {
+        (false, ..) => Stream::Home,
+        (true, Some(tenant), Some(route)) => Stream::Forwarded { tenant: tenant.clone(), route: Arc::clone(route) },
+        (true, ..) => return None,
+    };
+    Some(Rc::new(Watched::new(
+        Rc::clone(&exchange.cut),
+        Rc::clone(session),
+        stream,
+        trail.client_ip,
+        trail.method.clone(),
+        Rc::clone(&trail.peer.switch),
+    )))
 }
 
 /// Sends and waits for the answer's head: until the stream is cut, the total time is over, or nothing moves for

@@ -26,6 +26,7 @@ pub struct Metrics {
     pub connections: IntGauge,
     pub connections_refused: IntCounter,
     pub streams_cut: IntCounter,
+    pub links_ending: IntGauge,
     pub policy_errors: IntCounter,
     pub audit_refused: IntCounter,
     pub bytes_sent: IntCounter,
@@ -64,7 +65,8 @@ impl Metrics {
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
         registry.register(Box::new(refusals.clone()))?;
-        for gauge in [&in_flight, &connections] {
+        let links_ending = gauge("linkgate_links_ending_soon", "Links that end within 7 days")?;
+        for gauge in [&in_flight, &connections, &links_ending] {
             registry.register(Box::new(gauge.clone()))?;
         }
         for counter in [&connections_refused, &streams_cut, &policy_errors, &audit_refused, &bytes_sent] {
@@ -87,6 +89,7 @@ impl Metrics {
             connections,
             connections_refused,
             streams_cut,
+            links_ending,
             policy_errors,
             audit_refused,
             bytes_sent,

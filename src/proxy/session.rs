@@ -84,8 +84,7 @@ async fn look_up(worker: &Worker, caller: Arc<Caller>, keys: u64, reading: Readi
     let epoch = directory.epoch();
     let bundle = gateway.policies.current();
     let member = directory.member(&caller.issuer, &caller.sub, reading).await.map_err(|_| Unresolved)?;
-    let suspended =
-        directory.suspended_subject(&caller.issuer, &caller.sub, caller.session_id.as_deref(), caller.jti.as_deref());
+    let suspended = worker.is_suspended(&caller);
     let refused = |reason| Who::Refused(Denial::new(ErrorCode::Forbidden, reason));
     let partner_id = match (member.as_deref(), caller.partner_id) {
         (Some(member), _) if !member.active => Err(refused(Reason::NotAPartner)),

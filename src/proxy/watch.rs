@@ -1,8 +1,9 @@
-//! Open cross-tenant streams of one worker, and the sweep that cuts those whose link ended (contract, section 5).
+//! Open streams of one worker, and the sweep that cuts those that may not go on (contract, section 5).
 //!
-//! A stream is every forwarded cross-tenant exchange from the moment it is sent upstream until its last byte. The sweep
-//! asks the very decision code again with the facts of the request and the time of now, so that whatever would refuse
-//! the request today cuts the stream too: revoked, expired, suspended, changed overrides, a new guardrail, stale links.
+//! A stream is every forwarded exchange from the moment it is sent upstream until its last byte. The sweep asks the very
+//! decision code again with the facts of the request and the time of now, so that whatever would refuse the request today
+//! cuts the stream too: revoked, expired, suspended, changed overrides, a new guardrail, stale links. A stream at home
+//! hangs on no link: only the suspension of its user, session or token cuts it.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,7 +15,7 @@ use std::{
 
 use super::{body::Cut, route::Route, session::Session, worker::Worker};
 use crate::{
-    domain::{Millis, TenantId},
+    domain::{Denial, Gate, Millis, TenantId},
     portal::Spec,
 };
 
@@ -38,7 +39,9 @@ pub struct Watched {
 /// What flows.
 #[derive(Debug)]
 pub enum Stream {
-    /// An exchange with one tenant, forwarded.
+    /// An exchange in the caller's own tenant.
+    Home,
+    /// An exchange with one managed tenant, forwarded.
     Forwarded { tenant: TenantId, route: Arc<Route> },
     /// An answer of the consolidated API that holds data of all these tenants.
     Consolidated { tenants: Box<[TenantId]>, spec: &'static Spec },
@@ -137,6 +140,7 @@ async fn look_at(worker: &Rc<Worker>, watched: &Watched) {
     }
     if let Some(why) = ended(worker, watched).await {
         match &watched.stream {
+            Stream::Home => tracing::info!(reason = why, "open stream at home cut"),
             Stream::Forwarded { tenant, .. } => tracing::info!(%tenant, reason = why, "open stream cut"),
             Stream::Consolidated { tenants, spec } => {
                 tracing::info!(tenants = tenants.len(), path = spec.path, reason = why, "open stream cut");
@@ -149,6 +153,10 @@ async fn look_at(worker: &Rc<Worker>, watched: &Watched) {
 
 /// Why a stream may not go on; `None` while it may.
 pub async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<&'static str> {
+    if matches!(watched.stream, Stream::Home) {
+        let session = watched.session.borrow();
+        return worker.is_suspended(&session.caller).then_some(Denial::from(Gate::Suspension).word());
+    }
     if !worker.gateway.directory.is_fresh() {
         return Some("links_stale");
     }
@@ -162,6 +170,7 @@ pub async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<&'static st
         session
     };
     match &watched.stream {
+        Stream::Home => None,
         Stream::Forwarded { tenant, route } => {
             super::authorize::still_allowed(worker, &session, watched, (tenant, route), Millis::now()).err()
         }

@@ -105,6 +105,12 @@ impl Worker {
             && session.policies == self.gateway.policies.current().generation()
     }
 
+    /// Whether an emergency suspension covers this user, session or token, as far as is known now.
+    pub fn is_suspended(&self, caller: &Caller) -> bool {
+        let (session, jti) = (caller.session_id.as_deref(), caller.jti.as_deref());
+        self.gateway.directory.suspended_subject(&caller.issuer, &caller.sub, session, jti)
+    }
+
     /// The same bearer under the facts of now, for a cross-tenant stream.
     pub async fn refreshed(&self, session: &Rc<Session>) -> Result<Rc<Session>, Unresolved> {
         if self.is_current(session) {

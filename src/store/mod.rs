@@ -21,6 +21,7 @@ pub mod admin;
 mod alert_life;
 pub mod alerts;
 pub mod deliveries;
+pub mod ending;
 pub mod events;
 
 mod audit_chunks;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{
     Database, StoreError,
     records::tenant_id,
-    sql::{Row, Tx, Value},
+    sql::{Row, Tx, Value, composed},
 };
 use crate::domain::{
     Link, LinkFacts, LinkId, LinkVersion, Member, Millis, Partner, PartnerId, PermissionSet, Portfolio, TenantId,
@@ -67,7 +67,7 @@ pub(crate) async fn load_portfolio(db: Database, partner: PartnerId) -> Result<L
         active: row.flag(2)?,
         suspended: overlay.all || overlay.partners.contains(&partner.to_string()),
     };
-    let ancestors = load_ancestors(&mut tx, partner.id, &overlay).await?;
+    let ancestors = load_ancestors(&mut tx, OF_PARTNER, partner.id.0, &overlay).await?;
     let rows = tx
         .rows(
             concat!(
@@ -83,6 +83,32 @@ pub(crate) async fn load_portfolio(db: Database, partner: PartnerId) -> Result<L
     drop(tx);
     let links = decode_links(rows, &partner, &overlay, ancestors).await?;
     Ok(Loaded { as_of, value: Some(Portfolio { partner, links, as_of }) })
+}
+
+/// One link with all that its gates read, for operators; `None` where there is no such link.
+pub(crate) async fn load_link(db: &Database, id: LinkId) -> Result<Option<LinkFacts>, StoreError> {
+    let mut tx = db.begin_read().await?;
+    let sql = concat!(
+        "SELECT ",
+        link_columns!(),
+        ", t.status, l.parent_link_id, p.is_active AS partner_active FROM partner_tenant_links l \
+         JOIN tenants t ON t.id = l.managed_tenant_id JOIN partners p ON p.id = l.partner_id WHERE l.id = $1"
+    );
+    let Some(row) = tx.row(sql, &[id.0.into()]).await? else { return Ok(None) };
+    let overlay = Overlay::load(&mut tx).await?;
+    let mut ancestors = load_ancestors(&mut tx, OF_LINK, id.0, &overlay).await?;
+    let link = link(&row)?;
+    let chain = match row.maybe_id(NEXT + 1)? {
+        Some(_) => ancestors.remove(&id.0).unwrap_or_else(Chain::broken),
+        None => Chain::default(),
+    };
+    Ok(Some(LinkFacts {
+        partner_active: row.flag(NEXT + 2)?,
+        suspended: chain.broken || overlay.covers(&link),
+        tenant_status: row.str(NEXT)?.into(),
+        ancestors: chain.parents.into_boxed_slice(),
+        link,
+    }))
 }
 
 async fn decode_links(
@@ -164,30 +190,34 @@ impl Chain {
     }
 }
 
-/// The parents of all delegated links of a partner, by the id of the link.
+/// Whose parents are looked for: `$1` is a partner or a link.
+const OF_PARTNER: &str = "partner_id = $1";
+const OF_LINK: &str = "id = $1";
+
+/// The parents of all delegated links that are meant, by the id of the link.
 async fn load_ancestors(
     tx: &mut Tx,
-    partner: PartnerId,
+    of: &'static str,
+    id: Uuid,
     overlay: &Overlay,
 ) -> Result<HashMap<Uuid, Chain>, StoreError> {
     let most = i64::try_from(MAX_PARENTS).unwrap_or_default();
     let rows = tx
         .rows(
-            concat!(
+            composed(format!(
                 "WITH RECURSIVE chain (child, level, id) AS (\
                     SELECT id, 1, parent_link_id FROM partner_tenant_links \
-                    WHERE partner_id = $1 AND parent_link_id IS NOT NULL \
+                    WHERE {of} AND parent_link_id IS NOT NULL \
                     UNION ALL \
                     SELECT chain.child, chain.level + 1, parent.parent_link_id FROM chain \
                     JOIN partner_tenant_links parent ON parent.id = chain.id \
                     WHERE parent.parent_link_id IS NOT NULL AND chain.level <= $2\
-                 ) SELECT ",
-                link_columns!(),
-                ", chain.child, p.is_active AS partner_active FROM chain \
+                 ) SELECT {}, chain.child, p.is_active AS partner_active FROM chain \
                  JOIN partner_tenant_links l ON l.id = chain.id JOIN partners p ON p.id = l.partner_id \
-                 ORDER BY chain.child, chain.level"
-            ),
-            &[partner.0.into(), Value::Int(most)],
+                 ORDER BY chain.child, chain.level",
+                link_columns!()
+            )),
+            &[id.into(), Value::Int(most)],
         )
         .await?;
     let mut chains: HashMap<Uuid, Chain> = HashMap::new();

@@ -12,7 +12,7 @@ use super::{
     StoreError,
     sql::{Row, Value},
 };
-use crate::domain::{LinkId, LinkVersion, Millis, PartnerId, TenantId, link_rules::LinkTerms};
+use crate::domain::{LinkId, LinkVersion, Millis, PartnerId, SignOff, TenantId, link_rules::LinkTerms};
 
 /// Who wrote a row, and when; the version grows by one with each change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -106,6 +106,8 @@ pub struct LinkRecord {
     #[serde(flatten)]
     pub terms: LinkTerms,
     #[serde(flatten)]
+    pub sign_off: SignOff,
+    #[serde(flatten)]
     pub stamps: Stamps,
 }
 
@@ -187,7 +189,8 @@ pub(crate) const USER_COLUMNS: &str =
 pub(crate) const LINK_COLUMNS: &str = "id, partner_id, managed_tenant_id, partner_tenant_id, access_role, \
      custom_permissions, relationship_type, start_date, end_date, is_active, notify_on_sla_breach, \
      notify_on_billing_threshold, billing_alert_threshold, sla_response_hours, sla_uptime_target, notes, metadata, \
-     approval, allowed_cidrs, require_mfa, parent_link_id, version, created_at, updated_at, created_by, updated_by";
+     approval, allowed_cidrs, require_mfa, parent_link_id, version, created_at, updated_at, created_by, updated_by, \
+     approved_by, approved_at, widened_by";
 pub(crate) const SUSPENSION_COLUMNS: &str = "id, scope, issuer, subject, reason, by_actor, at, lifted_at, lifted_by";
 
 fn damaged(table: &'static str, what: impl ToString) -> StoreError {
@@ -201,6 +204,11 @@ fn word<T: std::str::FromStr<Err: ToString>>(
     column: &'static str,
 ) -> Result<T, StoreError> {
     row.str(column)?.parse().map_err(|error: T::Err| damaged(table, error.to_string()))
+}
+
+/// A list of texts that may be absent.
+fn names(table: &'static str, json: Option<Json>) -> Result<Option<Vec<String>>, StoreError> {
+    json.map(serde_json::from_value).transpose().map_err(|error| damaged(table, error))
 }
 
 pub(crate) fn tenant_id(table: &'static str, row: &Row, column: &'static str) -> Result<TenantId, StoreError> {
@@ -274,6 +282,11 @@ impl LinkRecord {
                 require_mfa: row.flag("require_mfa")?,
                 parent_link_id: row.maybe_id("parent_link_id")?.map(LinkId),
             },
+            sign_off: SignOff {
+                approved_by: row.maybe_text("approved_by")?,
+                approved_at: row.maybe_int("approved_at")?.map(Millis),
+                widened_by: names(TABLE, row.maybe_json("widened_by")?)?,
+            },
             stamps: Stamps::read(row)?,
         })
     }
@@ -320,11 +333,14 @@ pub(crate) struct LinkJson {
     overrides: Json,
     metadata: Json,
     cidrs: Json,
+    widened_by: Option<Json>,
 }
 
 impl LinkJson {
-    pub(crate) fn of(terms: &LinkTerms) -> Self {
+    pub(crate) fn of(link: &LinkRecord) -> Self {
+        let terms = &link.terms;
         Self {
+            widened_by: link.sign_off.widened_by.as_ref().map(|names| names.iter().map(String::as_str).collect()),
             overrides: terms
                 .custom_permissions
                 .iter()
@@ -372,5 +388,8 @@ pub(crate) fn link_values<'a>(link: &'a LinkRecord, json: &'a LinkJson) -> Vec<V
         Value::Int(link.stamps.updated_at.0),
         Value::Text(&link.stamps.created_by),
         Value::Text(&link.stamps.updated_by),
+        Value::MaybeText(link.sign_off.approved_by.as_deref()),
+        Value::MaybeInt(link.sign_off.approved_at.map(|at| at.0)),
+        Value::MaybeJson(json.widened_by.as_ref()),
     ]
 }

@@ -16,8 +16,8 @@ use linkgate::{
     identity::{Vault, VaultKey},
     portal::events::ticket_created,
     store::{
-        Admin, Database, Directory, Reading,
-        admin::{Page, Redeliver, SubscriptionInput, SubscriptionRecord, TenantInput},
+        Admin, Database, Directory, Reading, SuspensionScope,
+        admin::{Page, Redeliver, SubscriptionInput, SubscriptionRecord, SuspensionInput, TenantInput},
         deliveries::{DeliveryFilter, DeliveryRecord, DeliveryStatus},
     },
 };
@@ -291,6 +291,47 @@ fn nothing_is_told_of_a_link_that_was_revoked_meanwhile() {
     assert_eq!(events, ["status_changed", "link_revoked"]);
 }
 
+/// Who listens there may be the reason for the suspension: not even a revocation is told.
+#[test]
+fn a_suspended_partner_tenant_or_link_is_told_nothing() {
+    let receiver = Receiver::start(&[]);
+    let rig = rig(OPEN);
+    subscribe(&rig, &receiver.url());
+    let (full, billing) = (rig.links["t-full"].to_string(), rig.links["t-billing"].to_string());
+    let suspend = |scope, subject: &str| {
+        let input = SuspensionInput { scope, issuer: None, subject: subject.into(), reason: "r".into() };
+        let id = rig.block_on(rig.admin().suspend(&actor(), &input)).unwrap().value.id;
+        thread::sleep(Duration::from_secs(1));
+        id
+    };
+    let restore = |id| drop(rig.block_on(rig.admin().restore(&actor(), id)).unwrap());
+    let dropped = |count: usize| {
+        wait("the drop", || {
+            let all = deliveries(&rig);
+            Some(all.len() == count && all.iter().all(|one| one.status == DeliveryStatus::Dropped)).filter(|all| *all)
+        });
+        assert!(receiver.posted().is_empty());
+    };
+    let tenant = suspend(SuspensionScope::Tenant, "t-full");
+    set_status(&rig, "t-full", "suspended");
+    dropped(1);
+    restore(tenant);
+    let link = suspend(SuspensionScope::Link, &billing);
+    let rejected = json!({"approval": "rejected"});
+    rig.update("t-billing", &serde_json::from_value(rejected).unwrap());
+    dropped(2);
+    restore(link);
+    let partner = suspend(SuspensionScope::Partner, P1);
+    rig.revoke("t-full");
+    dropped(3);
+    restore(partner);
+    thread::sleep(Duration::from_secs(1));
+    set_status(&rig, "t-auditor", "suspended");
+    let told = receiver.wait_for(1);
+    assert_eq!((told.len(), &told[0].json()["data"]["tenant_id"]), (1, &json!("t-auditor")));
+    assert!(!told[0].json().to_string().contains(&full));
+}
+
 #[test]
 fn a_link_tells_only_what_its_role_may_read() {
     let receiver = Receiver::start(&[]);
@@ -376,7 +417,7 @@ fn a_created_ticket_is_told_by_ids_and_states_only() {
             max_staleness: Duration::from_secs(1),
             heartbeat: Duration::from_millis(50),
             cached_partners: 10,
-            require_approval: false,
+            approvals: false.into(),
         };
         let directory = Directory::start(&db, &links);
         while !directory.is_fresh() {
@@ -409,7 +450,7 @@ fn a_link_that_ends_soon_is_announced() {
     let now = linkgate::domain::Millis::now();
     let told = first.block_on(async {
         let db = linkgate::store::Database::open(&settings).await.unwrap();
-        linkgate::store::events::announce_ends(&db, &[1, 14], now).await.unwrap()
+        linkgate::store::ending::announce_ends(&db, &[1, 14], now).await.unwrap()
     });
     assert_eq!(told, 1);
     let waiting = deliveries(&first).remove(0);

@@ -207,7 +207,7 @@ pub(crate) fn link_settings() -> LinkSettings {
         max_staleness: Duration::from_secs(1),
         heartbeat: Duration::from_millis(250),
         cached_partners: 1_000,
-        require_approval: false,
+        approvals: false.into(),
     }
 }
 

@@ -9,7 +9,7 @@ use linkgate::{
         StoreError,
         admin::{Page, Redeliver, SubscriptionInput, TenantInput},
         deliveries::{DeliveryFilter, DeliveryQueue, DeliveryRecord, DeliveryStatus, Tried},
-        events::announce_ends,
+        ending::announce_ends,
     },
 };
 use serde_json::{Value, json};

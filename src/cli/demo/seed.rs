@@ -21,7 +21,7 @@ const MONTH_MS: i64 = 30 * 86_400_000;
 pub(super) async fn fill(config: &Config, roles: &RoleTable, world: &World) -> Result<Vec<LinkId>, Failure> {
     let database = Database::open(&config.database).await?;
     database.migrate().await?;
-    let admin = Admin::new(&database, Arc::new(roles.clone()), config.links.require_approval);
+    let admin = Admin::new(&database, Arc::new(roles.clone()), config.links.approvals);
     let actor = Actor::new("cli:demo");
 
     for tenant in &world.tenants {

@@ -15,6 +15,7 @@ use crate::{
         scalar::QuotaText,
         settings::{DatabaseSettings, HeaderSettings, LinkSettings, ListenSettings, LogSettings},
     },
+    domain::ApprovalRules,
     limit::settings::{LimitSettings, Quota},
     policy::settings::PolicySettings,
 };
@@ -125,11 +126,14 @@ impl Resolver<'_> {
         if raw.cached_partners == 0 {
             self.fail(&at.key("cached_partners"), "must be at least 1");
         }
+        if raw.four_eyes && !raw.require_approval {
+            self.fail(&at.key("four_eyes"), "needs `require_approval = true`: without it nobody is asked at all");
+        }
         LinkSettings {
             max_staleness,
             heartbeat,
             cached_partners: raw.cached_partners,
-            require_approval: raw.require_approval,
+            approvals: ApprovalRules { required: raw.require_approval, four_eyes: raw.four_eyes },
         }
     }
 

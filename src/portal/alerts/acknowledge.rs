@@ -60,6 +60,7 @@ impl Prepared for Acknowledge {
                 username: call.asker.username.as_deref().map(str::to_owned),
                 request_id: Some(call.trace.request_id.as_str().to_owned()),
                 client_ip: Some(call.asker.ip),
+                account: None,
             };
             // No link is written by this, so the rules of links are not asked.
             let admin = Admin::new(&portal.database, Arc::new(portal.policies.current().roles().clone()), false);

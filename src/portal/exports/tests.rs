@@ -116,7 +116,7 @@ impl Stage {
                 max_staleness: Duration::from_secs(5),
                 heartbeat: Duration::from_millis(100),
                 cached_partners: 10,
-                require_approval: false,
+                approvals: false.into(),
             },
         );
         while !directory.is_fresh() {

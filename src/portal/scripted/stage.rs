@@ -24,7 +24,7 @@ use crate::{
     config::settings::{AlertSettings, DatabaseSettings, ExportSettings, LinkSettings, PortalSettings, ReadSettings},
     domain::{
         DecisionId, Denial, ErrorCode, Gate, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, Partner, PartnerId,
-        PermissionSet, Portfolio, TenantId, UserFacts, link_rules::LinkTerms,
+        PermissionSet, Portfolio, SignOff, TenantId, UserFacts, link_rules::LinkTerms,
     },
     policy::{Policies, settings::PolicySettings},
     store::{Database, Directory, LinkRecord, Stamps, TenantRecord},
@@ -88,7 +88,7 @@ impl Stage {
             max_staleness: Duration::from_secs(1),
             heartbeat: Duration::from_millis(250),
             cached_partners: 10,
-            require_approval: false,
+            approvals: false.into(),
         };
         let exports = ExportSettings {
             dir: dir.path().join("exports"),
@@ -102,7 +102,7 @@ impl Stage {
             database: &database,
             policies: &policies,
             directory: &Directory::start(&database, &links),
-            require_approval: false,
+            approvals: false.into(),
             exports: &exports,
             keyring: None,
             journal: dir.path(),
@@ -183,6 +183,7 @@ impl Stage {
                 managed_tenant_id: tenant_id.clone(),
                 partner_tenant_id: TenantId::new("home").unwrap(),
                 terms,
+                sign_off: SignOff::default(),
                 stamps: stamps.clone(),
             };
             (tenant_id, Arc::new(ManagedTenant { tenant: row, link }))

@@ -58,6 +58,9 @@ pub(in crate::portal) struct LinkView {
     allowed_cidrs: Vec<String>,
     require_mfa: bool,
     parent_link_id: Option<String>,
+    /// Who let the present terms in, and when; null while they wait.
+    approved_by: Option<String>,
+    approved_at: Option<String>,
     version: i64,
     created_at: String,
     updated_at: String,
@@ -84,6 +87,8 @@ impl LinkView {
             allowed_cidrs: terms.allowed_cidrs.iter().map(ToString::to_string).collect(),
             require_mfa: terms.require_mfa,
             parent_link_id: terms.parent_link_id.map(|id| id.to_string()),
+            approved_by: link.sign_off.approved_by,
+            approved_at: link.sign_off.approved_at.map(|at| at.to_string()),
             version: stamps.version,
             created_at: stamps.created_at.to_string(),
             updated_at: stamps.updated_at.to_string(),
@@ -163,9 +168,10 @@ impl Prepared for Approve {
                 username: call.asker.username.as_deref().map(str::to_owned),
                 request_id: Some(call.trace.request_id.as_str().to_owned()),
                 client_ip: Some(call.asker.ip),
+                account: None,
             };
             let roles = Arc::new(portal.policies.current().roles().clone());
-            let admin = Admin::new(&portal.database, roles, portal.require_approval);
+            let admin = Admin::new(&portal.database, roles, portal.approvals);
             let input = LinkInput { approval: Some(self.approval.to_owned()), ..LinkInput::default() };
             // A task of its own: a change that is committed must also be noticed here if the client leaves.
             let (directory, link, version) = (Arc::clone(&portal.directory), self.link, self.version);

@@ -19,14 +19,14 @@ use super::{
 };
 use crate::{
     config::settings::WebhookSettings,
-    domain::{About, EventType, Link, LinkFacts, Millis, Permission},
+    domain::{About, EventType, LinkFacts, Millis, Permission},
     identity::{Vault, VaultError},
     policy::Policies,
     portal::unattended,
     store::{
         Database, Directory, Reading, StoreError,
         deliveries::{DeliveryQueue, Job, Tried},
-        events,
+        ending::announce_ends,
     },
 };
 
@@ -130,7 +130,7 @@ impl Deliverer {
         let mut round = 0_u32;
         loop {
             let now = Millis::now();
-            match events::announce_ends(&self.database, &self.settings.expiry_notice_days, now).await {
+            match announce_ends(&self.database, &self.settings.expiry_notice_days, now).await {
                 Ok(0) => {}
                 Ok(told) => tracing::info!(told, "ends of links are announced"),
                 Err(error) => tracing::warn!(%error, "ends of links cannot be looked for"),
@@ -242,16 +242,16 @@ fn may_be_told(
     link: Option<&Arc<LinkFacts>>,
     now: Millis,
 ) -> Result<bool, unattended::Undecided> {
+    // A suspended partner, tenant or link is told nothing, not even that a link was revoked: who listens there may be
+    // the reason for it.
+    let Some(link) = link.filter(|link| !link.is_suspended()) else { return Ok(false) };
     let Some(permission) = job.event.permission() else { return Ok(true) };
-    let Some(link) = link else { return Ok(false) };
     if (job.event, job.about) == (EventType::StatusChanged, About::Link) {
         // A link that waits for approval again is not live, and its partner is told of that and of nothing else.
         let granted = link.effective(policies.current().roles());
         let held = Permission::parse(permission).is_some_and(|permission| granted.contains(permission));
-        let open = |link: &Link, partner_active: bool, suspended: bool| link.is_active && partner_active && !suspended;
         let mut parents = link.ancestors.iter();
-        let parents_open = parents.all(|parent| open(&parent.link, parent.partner_active, parent.suspended));
-        return Ok(held && parents_open && open(&link.link, link.partner_active, link.suspended));
+        return Ok(held && parents.all(|one| one.link.is_active) && link.link.is_active && link.partners_active());
     }
     Ok(unattended::permit(policies, link, permission, now)?.is_some())
 }

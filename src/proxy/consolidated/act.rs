@@ -92,6 +92,9 @@ async fn still_granted(
     session: &Rc<Session>,
     granted: &[Arc<LinkFacts>],
 ) -> Result<(), Failure> {
+    if worker.is_suspended(&session.caller) {
+        return Err(Gate::Suspension.denial());
+    }
     // At home no link is asked for, and stale links stop nobody.
     if spec.audience == Audience::TenantAdmin {
         return Ok(());

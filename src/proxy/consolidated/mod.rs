@@ -128,10 +128,10 @@ pub fn still_allowed(
     (tenants, spec): (&[TenantId], &'static Spec),
     now: Millis,
 ) -> Result<(), &'static str> {
-    let Some(permission) = spec.permission() else { return Ok(()) };
     if session.suspended {
-        return Err("access_suspended");
+        return Err(Denial::from(Gate::Suspension).word());
     }
+    let Some(permission) = spec.permission() else { return Ok(()) };
     let partner = session.partner().ok_or("not_a_partner")?;
     let bundle = worker.gateway.policies.current();
     // A set that came into force since the session was resolved may have another role table.

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use crate::{
     audit::{ChangeRecord, Kind},
     domain::{
-        About, EventType, LinkId, PartnerId, PermissionSet, TenantId,
+        About, Approval, EventType, LinkId, PartnerId, PermissionSet, TenantId,
         link_rules::{MAX_PARENTS, ParentView},
     },
     store::{
@@ -97,7 +97,7 @@ impl Session<'_> {
         before: Option<&LinkRecord>,
         after: &LinkRecord,
     ) -> Result<(), StoreError> {
-        let json = LinkJson::of(&after.terms);
+        let json = LinkJson::of(after);
         let mut values = vec![Value::Id(after.id.0)];
         values.extend(link_values(after, &json));
         match before {
@@ -134,6 +134,14 @@ impl Session<'_> {
         if event == LinkEvent::ParentChanged {
             return Ok(());
         }
+        let action = match (event, before.is_some_and(|before| before.terms.approval != after.terms.approval)) {
+            (LinkEvent::Updated, true) => match after.terms.approval {
+                Approval::Approved => "link.approve",
+                Approval::Rejected => "link.reject",
+                Approval::Pending => event.action(),
+            },
+            _ => event.action(),
+        };
         let record = ChangeRecord {
             partner_id: Some(after.partner_id),
             partner_tenant_id: Some(after.partner_tenant_id.to_string()),
@@ -144,7 +152,7 @@ impl Session<'_> {
             link_version: Some(after.version()),
             before: states.0,
             after: Some(states.1),
-            ..self.record(Kind::Link, event.action())
+            ..self.record(Kind::Link, action)
         };
         self.enqueue(&record).await
     }

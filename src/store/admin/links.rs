@@ -4,8 +4,9 @@
 use super::{Actor, Admin, Session, Written, link_rows::LinkEvent, parties::expect_version, unchanged};
 use crate::{
     domain::{
-        LinkId, PartnerId, TenantId,
+        Approval, LinkId, PartnerId, SignOff, TenantId,
         link_rules::{self, FieldError, LinkInput, LinkTerms, Refusal, Surroundings},
+        sign_off::{Standing, Step},
     },
     store::{
         StoreError,
@@ -145,8 +146,8 @@ impl Session<'_> {
         let id = before.as_ref().map(|standing| standing.id);
         self.judge(&terms, id, partner_id, &partner.home_tenant_id, &tenant_id).await?;
         let asked = input.approval.as_ref().map(|_| terms.approval);
-        terms.approval =
-            link_rules::approval_after(None, &terms, asked, &self.admin.roles, self.admin.require_approval)?;
+        terms.approval = self.approval_after(None, &terms, asked)?;
+        let sign_off = self.signed(None, true, terms.approval)?;
         self.clear_full_role(&terms, &tenant_id, id).await?;
         let (event, stamps) = match &before {
             Some(standing) => (LinkEvent::Reactivated, standing.stamps.touched(self.now, &self.actor.name)),
@@ -158,6 +159,7 @@ impl Session<'_> {
             managed_tenant_id: tenant_id,
             partner_tenant_id: partner.home_tenant_id,
             terms,
+            sign_off,
             stamps,
         };
         self.store_link(event, before.as_ref(), &after).await?;
@@ -180,13 +182,9 @@ impl Session<'_> {
         let tenant = &before.managed_tenant_id;
         self.judge(&terms, Some(before.id), before.partner_id, &before.partner_tenant_id, tenant).await?;
         let asked = approval_given.then_some(terms.approval);
-        terms.approval = link_rules::approval_after(
-            Some(&before.terms),
-            &terms,
-            asked,
-            &self.admin.roles,
-            self.admin.require_approval,
-        )?;
+        terms.approval = self.approval_after(Some(&before.terms), &terms, asked)?;
+        let wider = link_rules::widens(&before.terms, &terms, &self.admin.roles);
+        let sign_off = self.signed(Some(before), wider, terms.approval)?;
         self.clear_full_role(&terms, tenant, Some(before.id)).await?;
         let event = match (before.terms.is_active, terms.is_active) {
             (false, true) => LinkEvent::Reactivated,
@@ -194,10 +192,30 @@ impl Session<'_> {
             _ => LinkEvent::Updated,
         };
         let stamps = before.stamps.touched(self.now, &self.actor.name);
-        let after = LinkRecord { terms, stamps, ..before.clone() };
+        let after = LinkRecord { terms, sign_off, stamps, ..before.clone() };
         self.store_link(event, Some(before), &after).await?;
         self.raise_below(&before.terms, &after, None).await?;
         Ok(Some(after))
+    }
+
+    fn approval_after(
+        &self,
+        before: Option<&LinkTerms>,
+        after: &LinkTerms,
+        asked: Option<Approval>,
+    ) -> Result<Approval, Refusal> {
+        link_rules::approval_after(before, after, asked, &self.admin.roles, self.admin.approvals.required)
+    }
+
+    /// Who let the terms in, and whose they are; refuses where four eyes are asked for and two are the same person's.
+    fn signed(&self, before: Option<&LinkRecord>, wider: bool, approval: Approval) -> Result<SignOff, Refusal> {
+        let before = before.map(|link| Standing {
+            sign_off: &link.sign_off,
+            approval: link.terms.approval,
+            writers: [&link.stamps.created_by, &link.stamps.updated_by],
+        });
+        let names = self.actor.names();
+        Step { before, wider, approval, names: &names, now: self.now }.signed(self.admin.approvals)
     }
 
     pub(super) async fn deactivate(

@@ -4,9 +4,11 @@ use uuid::Uuid;
 
 use super::Admin;
 use crate::{
-    domain::{LinkId, PartnerId, TenantId},
+    domain::{Approval, LinkFacts, LinkId, Millis, PartnerId, TenantId},
     store::{
         StoreError,
+        ending::{Ending, ending},
+        portfolio::load_link,
         records::{
             HistoryRecord, LINK_COLUMNS, LinkRecord, PARTNER_COLUMNS, PartnerRecord, SUSPENSION_COLUMNS,
             SuspensionRecord, TENANT_COLUMNS, TenantRecord, USER_COLUMNS, UserRecord,
@@ -37,6 +39,7 @@ pub struct LinkFilter {
     pub partner: Option<PartnerId>,
     pub tenant: Option<TenantId>,
     pub active: Option<bool>,
+    pub approval: Option<Approval>,
 }
 
 /// A condition put together from constant pieces; the values are bound.
@@ -131,11 +134,22 @@ impl Admin {
         found.ok_or_else(|| StoreError::not_found("link", id))
     }
 
+    /// The link with everything that its gates read: what it amounts to at this moment.
+    pub async fn standing(&self, id: LinkId) -> Result<LinkFacts, StoreError> {
+        load_link(&self.db, id).await?.ok_or_else(|| StoreError::not_found("link", id))
+    }
+
+    /// See [`ending`].
+    pub async fn ending(&self, days: u32, now: Millis) -> Result<Vec<Ending>, StoreError> {
+        ending(&self.db, days, now).await
+    }
+
     pub async fn links(&self, filter: &LinkFilter, page: Page) -> Result<Vec<LinkRecord>, StoreError> {
         let mut conditions = Conditions::default();
         conditions.add("partner_id", filter.partner.map(|id| Value::Id(id.0)));
         conditions.add("managed_tenant_id", filter.tenant.as_ref().map(|id| id.as_str().into()));
         conditions.add("is_active", filter.active.map(Value::Flag));
+        conditions.add("approval", filter.approval.map(|approval| approval.as_str().into()));
         let select = format!("SELECT {LINK_COLUMNS} FROM partner_tenant_links");
         self.page(select, "id", conditions, page, LinkRecord::read).await
     }
@@ -150,9 +164,15 @@ impl Admin {
         self.page(select, "version", conditions, page, HistoryRecord::read).await
     }
 
-    /// Emergency suspensions in force.
+    /// Emergency suspensions in force, oldest first.
     pub async fn suspensions(&self, page: Page) -> Result<Vec<SuspensionRecord>, StoreError> {
         let select = format!("SELECT {SUSPENSION_COLUMNS} FROM suspensions WHERE lifted_at IS NULL");
+        self.page(select, "at, id", Conditions::default(), page, SuspensionRecord::read).await
+    }
+
+    /// Those that were lifted too.
+    pub async fn all_suspensions(&self, page: Page) -> Result<Vec<SuspensionRecord>, StoreError> {
+        let select = format!("SELECT {SUSPENSION_COLUMNS} FROM suspensions");
         self.page(select, "at, id", Conditions::default(), page, SuspensionRecord::read).await
     }
 }

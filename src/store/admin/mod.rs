@@ -22,7 +22,7 @@ use std::{net::IpAddr, sync::Arc};
 pub use import::{ImportInput, ImportReport, ImportRow, RefusedRow};
 pub use lists::{LinkFilter, Page};
 pub use parties::{PartnerInput, TenantInput};
-pub use suspensions::SuspensionInput;
+pub use suspensions::{Reach, SuspensionInput};
 pub use users::UserInput;
 pub use webhook_secrets::Resealed;
 pub use webhooks::{Redeliver, SubscriptionInput, SubscriptionRecord};
@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     audit::{ChangeRecord, Kind},
-    domain::{Millis, PartnerId, RoleTable},
+    domain::{ApprovalRules, Millis, PartnerId, RoleTable},
     identity::Vault,
 };
 
@@ -50,6 +50,8 @@ pub struct Actor {
     /// `cli:<os user>`, or a token's `sub`.
     pub name: String,
     pub username: Option<String>,
+    /// Who really acts, where `name` is chosen freely: four eyes look at both.
+    pub account: Option<String>,
     pub request_id: Option<String>,
     pub client_ip: Option<IpAddr>,
 }
@@ -57,6 +59,11 @@ pub struct Actor {
 impl Actor {
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
+    }
+
+    /// Every name by which four eyes know them; the first is the one that is shown.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        std::iter::once(self.name.as_str()).chain(self.account.as_deref().filter(|own| *own != self.name)).collect()
     }
 }
 
@@ -95,15 +102,15 @@ pub struct Written<T> {
 pub struct Admin {
     db: Database,
     roles: Arc<RoleTable>,
-    require_approval: bool,
+    approvals: ApprovalRules,
     /// For the secrets of webhooks.
     vault: Arc<Vault>,
 }
 
 impl Admin {
-    /// `roles`: the table in force, which overrides are judged by.
-    pub fn new(db: &Database, roles: Arc<RoleTable>, require_approval: bool) -> Self {
-        Self { db: db.clone(), roles, require_approval, vault: Arc::default() }
+    /// `roles`: the table in force, which overrides are judged by. `approvals`: what `[links]` asks for.
+    pub fn new(db: &Database, roles: Arc<RoleTable>, approvals: impl Into<ApprovalRules>) -> Self {
+        Self { db: db.clone(), roles, approvals: approvals.into(), vault: Arc::default() }
     }
 
     async fn session<'a>(&'a self, actor: &'a Actor) -> Result<Session<'a>, StoreError> {

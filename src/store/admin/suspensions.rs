@@ -1,11 +1,12 @@
-//! The emergency overlay: suspend and restore. It never touches the rows that it covers.
+//! The emergency overlay: suspend, restore, and what a suspension would cover. It never touches the rows that it covers.
 
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Actor, Admin, Touch, Written};
 use crate::{
     audit::{ChangeRecord, Kind},
-    domain::{LinkId, PartnerId, link_rules::Refusal},
+    domain::{LinkId, Millis, PartnerId, TenantId, link_rules::Refusal},
     store::{
         StoreError,
         records::{SUSPENSION_COLUMNS, SuspensionRecord, SuspensionScope},
@@ -29,7 +30,80 @@ pub struct SuspensionInput {
     pub reason: String,
 }
 
+/// What a suspension covers at this moment: for the question before it, and for who reads of it later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reach {
+    /// Links that are approved, active and within their window, those delegated onward included.
+    pub live_links: i64,
+    /// Partners of these links.
+    pub partners: i64,
+    /// Tenants that these links lead to.
+    pub tenants: i64,
+    /// Known partner users, where a user is meant. Sessions and tokens are not known here.
+    pub users: Option<i64>,
+}
+
 impl Admin {
+    /// What this suspension would cover now. A partner, tenant or link that does not exist is an error: whoever mistypes
+    /// an id at three in the morning must not be told that all is well.
+    pub async fn reach(&self, input: &SuspensionInput) -> Result<Reach, StoreError> {
+        let subject = canonical(input)?;
+        let (condition, value) = match input.scope {
+            SuspensionScope::User => return self.reach_of_user(input.issuer.as_deref(), &subject).await,
+            SuspensionScope::Session | SuspensionScope::Jti => return Ok(Reach::default()),
+            SuspensionScope::All => ("$1 = ''", Value::Text("")),
+            SuspensionScope::Tenant => {
+                let tenant = TenantId::new(&subject).map_err(|error| Refusal::field("subject", error.to_string()))?;
+                self.tenant(&tenant).await?;
+                ("managed_tenant_id = $1", Value::Text(&subject))
+            }
+            SuspensionScope::Partner => {
+                let partner = PartnerId(parsed(&subject)?);
+                self.partner(partner).await?;
+                ("partner_id = $1", Value::Id(partner.0))
+            }
+            SuspensionScope::Link => {
+                let link = LinkId(parsed(&subject)?);
+                self.link(link).await?;
+                ("id = $1", Value::Id(link.0))
+            }
+        };
+        self.count_reach(condition, value).await
+    }
+
+    async fn reach_of_user(&self, issuer: Option<&str>, sub: &str) -> Result<Reach, StoreError> {
+        const OF_ISSUER: &str = "SELECT count(*) FROM partner_users WHERE sub = $1 AND issuer = $2";
+        const OF_ANY: &str = "SELECT count(*) FROM partner_users WHERE sub = $1 AND $2 = ''";
+        let (sql, issuer) = issuer.map_or((OF_ANY, ""), |issuer| (OF_ISSUER, issuer));
+        let row = self.db.begin_read().await?.row(sql, &[sub.into(), issuer.into()]).await?;
+        let users = row.map_or(Ok(0), |row| row.int(0))?;
+        Ok(Reach { users: Some(users), ..Reach::default() })
+    }
+
+    async fn count_reach(&self, condition: &'static str, value: Value<'_>) -> Result<Reach, StoreError> {
+        // UNION drops repeats, and the bound ends a ring that was written by hand.
+        let sql = composed(format!(
+            "WITH RECURSIVE covered (link_id, level) AS (\
+                SELECT id, 1 FROM partner_tenant_links WHERE {condition} \
+                UNION \
+                SELECT child.id, covered.level + 1 FROM partner_tenant_links child \
+                JOIN covered ON child.parent_link_id = covered.link_id WHERE covered.level < 8\
+             ) SELECT count(*), count(DISTINCT partner_id), count(DISTINCT managed_tenant_id) FROM partner_tenant_links \
+             WHERE id IN (SELECT link_id FROM covered) AND is_active AND approval = 'approved' AND start_date <= $2 \
+             AND (end_date IS NULL OR end_date > $2)"
+        ));
+        let row = self.db.begin_read().await?.row(sql, &[value, Millis::now().0.into()]).await?;
+        let Some(row) = row else { return Ok(Reach::default()) };
+        Ok(Reach { live_links: row.int(0)?, partners: row.int(1)?, tenants: row.int(2)?, users: None })
+    }
+
+    /// One suspension, in force or lifted.
+    pub async fn suspension(&self, id: Uuid) -> Result<SuspensionRecord, StoreError> {
+        let select = format!("SELECT {SUSPENSION_COLUMNS} FROM suspensions WHERE id = $1");
+        let found = self.one(select, id.into(), SuspensionRecord::read).await?;
+        found.ok_or_else(|| StoreError::not_found("suspension", id))
+    }
+
     pub async fn suspend(
         &self,
         actor: &Actor,
@@ -60,6 +134,7 @@ impl Admin {
                 MOST_SCOPES,
             )
         };
+        session.refuse_twice(&record).await?;
         let standing = session.tx.row(count, &[]).await?.map_or(Ok(0), |row| row.int(0))?;
         if standing >= most {
             let message = format!("{most} suspensions of this kind are in force: suspend a whole partner, or all");
@@ -93,7 +168,17 @@ impl Admin {
         let sql = composed(format!("SELECT {SUSPENSION_COLUMNS} FROM suspensions WHERE id = $1 AND lifted_at IS NULL"));
         let before = match session.tx.row(sql, &[id.into()]).await? {
             Some(row) => SuspensionRecord::read(&row)?,
-            None => return Err(StoreError::not_found("suspension in force", id)),
+            None => {
+                let sql = composed(format!("SELECT {SUSPENSION_COLUMNS} FROM suspensions WHERE id = $1"));
+                let lifted =
+                    session.tx.row(sql, &[id.into()]).await?.as_ref().map(SuspensionRecord::read).transpose()?;
+                return Err(match lifted {
+                    Some(SuspensionRecord { lifted_at: Some(at), lifted_by: Some(by), .. }) => {
+                        Refusal::conflict(format!("this suspension was lifted already, at {at} by {by}")).into()
+                    }
+                    _ => StoreError::not_found("suspension", id),
+                });
+            }
         };
         let after =
             SuspensionRecord { lifted_at: Some(session.now), lifted_by: Some(actor.name.clone()), ..before.clone() };
@@ -109,6 +194,10 @@ impl Admin {
         session.enqueue(&change).await?;
         session.commit(after).await
     }
+}
+
+fn parsed(subject: &str) -> Result<Uuid, Refusal> {
+    subject.parse().map_err(|_| Refusal::field("subject", "is not a uuid"))
 }
 
 fn of_subject(scope: SuspensionScope) -> bool {
@@ -140,6 +229,23 @@ fn canonical(input: &SuspensionInput) -> Result<String, Refusal> {
 }
 
 impl super::Session<'_> {
+    /// The one that is in force is named, so that it can be lifted.
+    async fn refuse_twice(&mut self, record: &SuspensionRecord) -> Result<(), StoreError> {
+        let sql = composed(format!(
+            "SELECT {SUSPENSION_COLUMNS} FROM suspensions WHERE lifted_at IS NULL AND scope = $1 AND subject = $2"
+        ));
+        let rows = self.tx.rows(sql, &[record.scope.as_str().into(), record.subject.as_str().into()]).await?;
+        for row in &rows {
+            let standing = SuspensionRecord::read(row)?;
+            if standing.issuer == record.issuer {
+                let SuspensionRecord { id, at, by, .. } = standing;
+                let message = format!("this is suspended already, since {at} by {by}; its id is `{id}`");
+                return Err(Refusal::conflict(message).into());
+            }
+        }
+        Ok(())
+    }
+
     fn suspension_record(
         &self,
         action: &str,

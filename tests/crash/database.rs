@@ -11,13 +11,13 @@ use linkgate::{
     config::settings::DatabaseSettings,
     domain::{Millis, Secret},
 };
-use sqlx::{AssertSqlSafe, Connection as _, Executor, PgConnection};
 
 use crate::{
     client::{Connection, Request},
     gateway::{Gateway, House, POSTGRES, Setup, eventually, folder},
     ledger::Ledger,
     load::{Due, Load, Mix, Told, reconcile},
+    postgres_support::{PostgresDatabase, server},
     relay::Relay,
 };
 
@@ -154,9 +154,7 @@ fn a_stranger_is_refused_on_the_record_while_the_database_is_away() {
 
 /// A server of its own for Postgres, reached through a relay that can be frozen.
 pub fn on_postgres() -> (House, Relay, PostgresDatabase) {
-    let server = std::env::var("LINKGATE_TEST_POSTGRES").unwrap_or_else(|_| {
-        panic!("LINKGATE_TEST_POSTGRES is not set: run the tests with `tests/run`, which starts a Postgres for them")
-    });
+    let server = server();
     let made = PostgresDatabase::make(&server);
     let address: SocketAddr = server.split('@').nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
     let relay = Relay::start(address);
@@ -165,37 +163,6 @@ pub fn on_postgres() -> (House, Relay, PostgresDatabase) {
     let section = format!("postgres_url_env = \"{POSTGRES}\"");
     let house = House::over(folder(), &settings, &section, vec![(POSTGRES, through.into())]);
     (house, relay, made)
-}
-
-/// A database that is dropped with the test.
-pub struct PostgresDatabase {
-    server: String,
-    name: String,
-    url: String,
-}
-
-impl PostgresDatabase {
-    fn make(server: &str) -> Self {
-        let name = format!("crash_{}_{}", std::process::id(), Millis::now().0);
-        execute(server, format!("CREATE DATABASE {name}"));
-        let url = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
-        Self { server: server.to_owned(), name, url }
-    }
-}
-
-impl Drop for PostgresDatabase {
-    fn drop(&mut self) {
-        execute(&self.server, format!("DROP DATABASE {} WITH (FORCE)", self.name));
-    }
-}
-
-fn execute(server: &str, sql: String) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut conn = PgConnection::connect(server).await.unwrap();
-        conn.execute(AssertSqlSafe(sql)).await.unwrap();
-        conn.close().await.unwrap();
-    });
 }
 
 #[test]

@@ -12,16 +12,23 @@
 )]
 #![expect(unreachable_pub, reason = "one test program; its modules share freely")]
 
+#[path = "../cli_support/mod.rs"]
+mod cli_support;
 mod client;
+#[path = "../postgres_support/mod.rs"]
+mod postgres_support;
 mod rig;
 mod upstream;
 
 mod body;
+mod emergency;
 mod errors;
 mod flow;
 mod framing;
+mod governance;
 mod http2;
 mod links;
 mod reload;
 mod spoofing;
 mod streams;
+mod sub_partners;

@@ -60,7 +60,12 @@ pub struct Setup {
     pub limits: String,
     pub audit: String,
     pub guardrails: Vec<(&'static str, String)>,
+    /// The URL of an empty Postgres database; else it is SQLite.
+    pub postgres: Option<String>,
 }
+
+/// The variable that names Postgres in the configuration.
+pub const POSTGRES: &str = "TEST_DATABASE_URL";
 
 impl Default for Setup {
     fn default() -> Self {
@@ -75,6 +80,7 @@ impl Default for Setup {
             limits: "tenant = 0\nrefusal = 0\nunauthenticated = 0\n".into(),
             audit: "writes = \"os\"\nreads = \"os\"\n".into(),
             guardrails: Vec::new(),
+            postgres: None,
         }
     }
 }
@@ -178,7 +184,8 @@ impl Rig {
         if !setup.guardrails.is_empty() {
             policies(&dir.path().join("policies"), &setup.guardrails);
         }
-        let mut config = config::load(Some(&path), std::iter::empty()).unwrap_or_else(|errors| panic!("{errors}"));
+        let mut config = config::load(Some(&path), setup.postgres.iter().map(|url| (POSTGRES.to_owned(), url.clone())))
+            .unwrap_or_else(|errors| panic!("{errors}"));
         config.listen.address = "127.0.0.1:0".parse().unwrap();
         config.health = Some("127.0.0.1:0".parse().unwrap());
         config.log.filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "error".into());
@@ -304,7 +311,12 @@ pub fn actor() -> Actor {
 }
 
 fn configuration(setup: &Setup, upstream: &Upstream) -> String {
-    let Setup { extra, listen, routes, identity, issuer, trusts, limits, audit, upstream: up, guardrails } = setup;
+    let Setup { extra, listen, routes, identity, issuer, trusts, limits, audit, upstream: up, guardrails, postgres } =
+        setup;
+    let database = match postgres {
+        Some(_) => format!("postgres_url_env = \"{POSTGRES}\""),
+        None => "sqlite = \"linkgate.db\"".to_owned(),
+    };
     let policy = if guardrails.is_empty() { "" } else { "dir = \"policies\"\n" };
     let address = upstream.address;
     format!(
@@ -313,7 +325,7 @@ fn configuration(setup: &Setup, upstream: &Upstream) -> String {
 workers = 2
 {listen}
 [database]
-sqlite = "linkgate.db"
+{database}
 [identity]
 {identity}
 [issuers.main]

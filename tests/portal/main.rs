@@ -29,6 +29,8 @@ mod alert_sources;
 mod alerts;
 mod customers;
 #[cfg(feature = "demo")]
+mod emergency;
+#[cfg(feature = "demo")]
 mod exports;
 mod failures;
 mod lists;

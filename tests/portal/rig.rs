@@ -11,7 +11,7 @@ use std::{
 use linkgate::{
     app, config,
     config::settings::DatabaseSettings,
-    domain::{LinkId, Millis, RoleTable, link_rules::LinkInput},
+    domain::{ApprovalRules, LinkId, Millis, RoleTable, link_rules::LinkInput},
     identity::mint::{DevAlgorithm, DevKey, mint},
     policy::Bundle,
     store::{
@@ -112,8 +112,12 @@ impl Rig {
         self.runtime.block_on(future)
     }
 
-    fn admin(&self) -> Admin {
-        Admin::new(&self.database, Arc::clone(&self.roles), false)
+    pub fn admin(&self) -> Admin {
+        self.admin_under(false.into())
+    }
+
+    pub fn admin_under(&self, rules: ApprovalRules) -> Admin {
+        Admin::new(&self.database, Arc::clone(&self.roles), rules)
     }
 
     /// As another replica would; this one knows it after the promised second.
@@ -217,7 +221,7 @@ pub fn names(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-fn connectors(service: SocketAddr) -> String {
+pub fn connectors(service: SocketAddr) -> String {
     format!(
         r#"
 [upstreams.isp]

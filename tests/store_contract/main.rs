@@ -15,9 +15,11 @@ mod fixture;
 
 mod alerts;
 mod audit;
+mod chains;
 mod delegation;
 mod faults;
 mod freshness;
+mod governance;
 mod import;
 mod links;
 mod schema;
@@ -58,6 +60,12 @@ on_both! {
     delegation::a_delegated_link_is_bounded_by_its_parents,
     delegation::a_change_of_a_parent_raises_all_below_at_once,
     delegation::a_broken_chain_stays_closed,
+    chains::chains_attenuate_and_decide_as_the_contract_says,
+    governance::everyone_who_widened_is_barred_from_approving,
+    governance::rows_from_before_bar_their_writers,
+    governance::an_approval_of_what_changed_meanwhile_is_refused,
+    governance::a_delegated_link_ends_with_its_parent_and_is_told_once,
+    governance::what_a_suspension_would_cover_is_counted,
     import::a_refused_row_does_not_stop_the_others,
     suspensions::the_overlay_covers_and_lifts_without_touching_rows,
     suspensions::subjects_are_known_everywhere_within_the_bound,

@@ -26,6 +26,7 @@ mod access;
 mod alert_sources;
 mod alerts;
 mod customers;
+mod evidence;
 #[cfg(feature = "demo")]
 mod exports;
 mod failures;

@@ -54,6 +54,7 @@ fn its_defaults_are_those_of_a_file_that_says_nothing() {
         (format!("{:?}", printed.identity), format!("{:?}", bare.identity)),
         (format!("{:?}", printed.policy), format!("{:?}", bare.policy)),
         (format!("{:?}", printed.audit), format!("{:?}", bare.audit)),
+        (format!("{:?}", printed.checkpoints), format!("{:?}", bare.checkpoints)),
         (format!("{:?}", printed.limits), format!("{:?}", bare.limits)),
         (format!("{:?}", printed.headers), format!("{:?}", bare.headers)),
         (format!("{:?}", printed.log), format!("{:?}", bare.log)),

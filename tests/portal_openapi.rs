@@ -1,6 +1,6 @@
 //! The API's description against the contract's lists of fields, and against what the endpoints really take.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
 
@@ -45,6 +45,10 @@ const ME: &str = "user_id, username, partner{partner_id, name, status, home_tena
      slug, status, link_id, access_role, start_date, end_date, permissions}]";
 const ACCESS: &str = "id, time, partner_id, partner_name, user_id, username, action, method, path, resource_type, resource_id, \
      decision, reason, status, request_id, client_ip, user_agent";
+
+/// What the access log has beside its own fields when it is asked for with `proof=true`.
+const PROOF: &str = "proof{chain_id, opening{LINE}, completion{LINE}}, proof_reason";
+const LINE: &str = "seq, path, line{type, prev, pub, priv}, parts{hash, shown[{part, salt, text, path}]}";
 
 /// Section 8, endpoint by endpoint. `None`: the contract leaves the fields open, or the answer is a file.
 fn promised(endpoint: Endpoint) -> Option<String> {
@@ -164,12 +168,27 @@ fn every_answer_has_the_contracts_fields_and_no_other() {
         let operation = operation(&document, spec.endpoint);
         let responses = operation["responses"].as_object().unwrap();
         let (_, done) = responses.iter().find(|(status, _)| status.starts_with('2')).unwrap();
-        let found = described(&done["content"]["application/json"]["schema"], &document);
+        let schema = &done["content"]["application/json"]["schema"];
+        // The access log has a second form, which only `proof=true` asks for.
+        let schema = schema["anyOf"].as_array().map_or(schema, |forms| &forms[0]);
+        let found = described(schema, &document);
         if found != read(&promised) {
             wrong.push(format!("{:?}\n  promised {:?}\n  found    {found:?}", spec.endpoint, read(&promised)));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_access_log_with_proofs_has_the_fields_of_one_without_and_the_proofs() {
+    let document = document(&bases());
+    let answer = &operation(&document, Endpoint::AccessLog)["responses"]["200"]["content"]["application/json"];
+    let [plain, proven] = &answer["schema"]["anyOf"].as_array().unwrap()[..] else { panic!("{answer}") };
+    let proof = PROOF.replace("LINE", LINE);
+    let item = |more: &str| LIST.replace("ITEM", &format!("{ACCESS}{more}"));
+    assert_eq!(described(plain, &document), read(&item("")));
+    let promised = format!("{}, checkpoints[{{chain_id, note}}]", item(&format!(", {proof}")));
+    assert_eq!(described(proven, &document), read(&promised));
 }
 
 #[test]

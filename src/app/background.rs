@@ -11,6 +11,7 @@ use super::{AppError, expiry};
 use crate::{
     audit::{
         AuditSettings, ChainHeads, Journal, JournalError, Recovery,
+        evidence::{Checkpointer, KeyError, Signer, signer::CheckpointProgress},
         indexer::{IndexProgress, Indexer},
         outbox::OutboxRelay,
         reader::chain_file,
@@ -41,10 +42,13 @@ pub struct Background {
     journal: Journal,
     store: Arc<AuditStore>,
     exports: Option<(watch::Sender<bool>, JoinHandle<()>)>,
+    /// The key of checkpoints, and how far they are; `None`: no key is configured.
+    checkpoints: Option<(Arc<Signer>, Duration)>,
+    pub signed: Option<Arc<CheckpointProgress>>,
 }
 
 /// Starts everything.
-pub fn start(gateway: &Arc<Gateway>, database: &Database) -> Background {
+pub fn start(gateway: &Arc<Gateway>, database: &Database) -> Result<Background, KeyError> {
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&gateway.verifier).maintain());
     let journal = Journal::clone(&gateway.journal);
@@ -56,6 +60,20 @@ pub fn start(gateway: &Arc<Gateway>, database: &Database) -> Background {
         judged.distrust(indexer.run().await);
     });
     tasks.spawn(expiry::watch(database.clone(), gateway.metrics.links_ending.clone()));
+    let settings = &gateway.settings.checkpoints;
+    let checkpoints = settings.signer()?.map(|signer| (Arc::new(signer), settings.interval));
+    let signed = checkpoints.as_ref().map(|(signer, interval)| {
+        let made = Checkpointer::new(journal.clone(), Arc::clone(&store), Arc::clone(signer), *interval);
+        let (progress, judged) = (made.progress(), journal.clone());
+        tasks.spawn(async move {
+            // Ends only where the journal is not what was signed.
+            judged.distrust(made.run().await);
+        });
+        progress
+    });
+    if signed.is_none() {
+        tracing::info!("no key signs checkpoints of the audit chain: set `audit.checkpoint_key_file`");
+    }
     tasks.spawn(OutboxRelay::new(journal.clone(), Arc::clone(&store), OUTBOX_INTERVAL).run());
     if let Some(portal) = gateway.portal.as_ref().filter(|portal| portal.settings.alerts.background) {
         tasks.spawn(Watcher::new(portal, &gateway.directory).run());
@@ -70,7 +88,7 @@ pub fn start(gateway: &Arc<Gateway>, database: &Database) -> Background {
         let (stop, stopped) = watch::channel(false);
         (stop, tokio::spawn(Arc::new(portal.export_worker()).run(stopped)))
     });
-    Background { tasks, indexed, journal, store, exports }
+    Ok(Background { tasks, indexed, journal, store, exports, checkpoints, signed })
 }
 
 impl Background {
@@ -84,6 +102,14 @@ impl Background {
             }
         }
         self.tasks.shutdown().await;
+        if let Some((signer, interval)) = self.checkpoints {
+            let mut last = Checkpointer::new(self.journal.clone(), Arc::clone(&self.store), signer, interval);
+            match tokio::time::timeout(LAST_INDEXING, last.finish()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the last records are not signed; the next start signs them"),
+                Err(_) => tracing::warn!("the last records are not signed; the next start signs them"),
+            }
+        }
         let mut indexer = Indexer::new(self.journal, self.store, INDEX_INTERVAL);
         match tokio::time::timeout(LAST_INDEXING, indexer.catch_up()).await {
             Ok(Ok(_)) => {}

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    audit::{JournalError, indexer::IndexProgress},
+    audit::{JournalError, evidence::KeyError},
     config::settings::{Config, DatabaseSettings},
     identity::{IdentityError, Keyring, SigningError, Verifier},
     limit::Limits,
@@ -65,6 +65,8 @@ pub enum AppError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Signing(#[from] SigningError),
+    #[error(transparent)]
+    CheckpointKey(#[from] KeyError),
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
@@ -119,13 +121,13 @@ async fn serve(config: Config, started: impl FnOnce(Listening)) -> Result<(), Ap
         Some(dir) => Some(reload::watch(dir, reloader.clone())?),
         None => None,
     };
-    let background = background::start(&gateway, &database);
+    let background = background::start(&gateway, &database)?;
     let listening = Listening {
         public: public.local_addr().map_err(AppError::Runtime)?,
         health: health_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
     if let Some(listener) = health_listener {
-        let health = observe(&gateway, &workers, Arc::clone(&background.indexed), registry)?;
+        let health = observe(&gateway, &workers, &background, registry)?;
         tokio::spawn(health::serve(listener, health));
     }
     let accepting = {
@@ -192,6 +194,7 @@ async fn open_database(settings: &DatabaseSettings) -> Result<Database, AppError
 
 async fn compose(config: Config, database: &Database, registry: &Registry) -> Result<Gateway, AppError> {
     let keyring = config.signing.as_ref().map(Keyring::load).transpose()?.map(Arc::new);
+    let audit_keys = config.checkpoints.keys()?;
     let verifier = Verifier::new(&config.identity, keyring.as_deref().map(Keyring::issuer))?;
     let policies = Policies::new(config.policy.clone())?;
     for warning in policies.current().warnings() {
@@ -227,6 +230,7 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
         portal,
         verifier: Arc::new(verifier),
         keyring,
+        audit_keys: (!audit_keys.is_empty()).then(|| audit_keys.to_jwks()),
         directory,
         journal: Arc::new(journal),
         limits: Limits::new(config.limits.clone()),
@@ -249,7 +253,7 @@ fn registry() -> Result<Registry, AppError> {
 fn observe(
     gateway: &Arc<Gateway>,
     workers: &Arc<Workers>,
-    indexed: Arc<IndexProgress>,
+    background: &background::Background,
     registry: Registry,
 ) -> Result<Health, AppError> {
     let gauge = |name: &str, help: &str| -> Result<IntGauge, AppError> {
@@ -263,6 +267,9 @@ fn observe(
     let owed = gauge("linkgate_audit_owed_bytes", "Bytes of audit records not yet written")?;
     let unindexed = gauge("linkgate_audit_unindexed_lines", "Lines of the audit chain that the index has not seen")?;
     let open = gauge("linkgate_audit_open_records", "Audit records opened and not completed")?;
+    let unsigned = gauge("linkgate_audit_unsigned_lines", "Lines of the audit chain that no checkpoint covers yet")?;
+    let (indexed, signed) = (Arc::clone(&background.indexed), background.signed.clone());
+    let checkpoints = background.signed.clone();
     let (seen, ready) = (Arc::clone(gateway), Arc::clone(gateway));
     let refresh = move || {
         let journal = seen.journal.status();
@@ -272,6 +279,8 @@ fn observe(
         owed.set(i64::try_from(journal.owed_bytes).unwrap_or(i64::MAX));
         unindexed.set(i64::try_from(indexed.lag(&seen.journal)).unwrap_or(i64::MAX));
         open.set(i64::try_from(journal.open_records).unwrap_or(i64::MAX));
+        let covered = signed.as_ref().map_or(0, |signed| signed.signed_seq());
+        unsigned.set(i64::try_from(journal.last_seq.saturating_sub(covered)).unwrap_or(i64::MAX));
     };
     let workers = Arc::downgrade(workers);
     let readiness = move || {
@@ -298,7 +307,8 @@ fn observe(
     };
     let portal = gateway.portal.as_ref().filter(|_| gateway.settings.api_docs);
     let docs = portal.map(|portal| Docs::new(&openapi::document(&portal.bases)));
-    Ok(Health { readiness: Arc::new(readiness), refresh: Arc::new(refresh), registry, docs })
+    let checkpoint = Arc::new(move || checkpoints.as_ref().and_then(|progress| progress.last()));
+    Ok(Health { readiness: Arc::new(readiness), refresh: Arc::new(refresh), registry, checkpoint, docs })
 }
 
 /// The signals that a server obeys.

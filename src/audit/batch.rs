@@ -85,7 +85,7 @@ pub fn read_batch(
 }
 
 /// Names the line as `verify` would: counted from the segment's start. `offset` is where it begins.
-fn broken(dir: &Path, number: u64, offset: u64, fault: Fault) -> JournalError {
+pub(super) fn broken(dir: &Path, number: u64, offset: u64, fault: Fault) -> JournalError {
     let file = segment_path(dir, number);
     let before = std::fs::read(&file)
         .map(|bytes| {

@@ -2,8 +2,8 @@
 //!
 //! Reading order: `record` (what is said), `chain` (what binds it), `encode`, `line` and `entry` (how it is written and
 //! read), `journal` (when and how durably), `check` and `verify` (what is found when someone touched it), `scan`,
-//! `batch`, `indexer` and `outbox` (what stands around it), `glance`, `words` and `run` (how records are found), `view` (what a
-//! tenant can check). The database is behind `traits`.
+//! `batch`, `indexer` and `outbox` (what stands around it), `glance`, `words` and `run` (how records are found), `evidence`
+//! (what someone outside can check). The database is behind `traits`.
 
 pub mod settings;
 
@@ -12,6 +12,7 @@ pub mod chain;
 pub mod check;
 pub mod encode;
 pub mod entry;
+pub mod evidence;
 mod glance;
 pub mod indexer;
 pub mod joined;
@@ -27,7 +28,6 @@ pub mod run;
 pub mod scan;
 pub mod traits;
 pub mod verify;
-pub mod view;
 pub mod words;
 
 pub use chain::{ChainHead, ChainId, Hash, Stamp};
@@ -36,6 +36,6 @@ pub use journal::{AuditUnavailable, Journal, JournalError, JournalStatus, OpenRe
 pub use record::{ChangeRecord, Completion, Decision, Kind, Opening, Slice, SliceOutcome};
 pub use settings::{AuditSettings, Durability};
 pub use traits::{
-    ChainHeads, Chunk, IndexBatch, IndexPosition, IndexSink, IndexUnavailable, Late, OutboxRow, OutboxSource,
-    RecordSource,
+    ChainHeads, Chunk, EvidenceStore, IndexBatch, IndexPosition, IndexSink, IndexUnavailable, Late, OutboxRow,
+    OutboxSource, RecordSource,
 };

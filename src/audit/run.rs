@@ -201,3 +201,18 @@ impl<'f> Asked<'f> {
 fn says(wanted: Option<&str>, found: Option<&[u8]>) -> bool {
     wanted.is_none_or(|wanted| found.is_some_and(|inside| plain(inside) == wanted.as_bytes()))
 }
+
+/// The lines of a run with these numbers, each checked against its hash.
+pub fn lines(run: &[u8], wanted: &std::collections::BTreeSet<u64>) -> Result<Vec<(u64, Vec<u8>)>, Fault> {
+    let mut found = Vec::with_capacity(wanted.len());
+    for line in each(run) {
+        let seen = Glance::at(line)?;
+        if wanted.contains(&seen.seq) {
+            if !seen.holds() {
+                return Err(Fault::Altered);
+            }
+            found.push((seen.seq, line.to_vec()));
+        }
+    }
+    Ok(found)
+}

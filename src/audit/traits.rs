@@ -8,6 +8,7 @@ use std::{future::Future, path::PathBuf};
 use super::{
     chain::{ChainHead, ChainId},
     check::Fault,
+    evidence::{Kept, tree::TileAt},
     joined::{Record, RecordFilter},
     journal::JournalError,
     record::ChangeRecord,
@@ -135,4 +136,22 @@ pub trait OutboxSource: Send + Sync {
 
     /// These rows are in the chain, on stable storage.
     fn mark_chained(&self, chain: ChainId, seqs: &[i64]) -> impl Future<Output = Result<(), IndexUnavailable>> + Send;
+}
+
+/// Where checkpoints and the tree that they are about are kept for questions.
+pub trait EvidenceStore: Send + Sync {
+    /// The last checkpoint of this chain, and the last tile of each level of its tree.
+    fn last(
+        &self,
+        chain: ChainId,
+    ) -> impl Future<Output = Result<Option<(Kept, Vec<(TileAt, Vec<u8>)>)>, IndexUnavailable>> + Send;
+
+    /// Checkpoints and tiles in one transaction. A tile that is there is replaced: it grew. A checkpoint that is there
+    /// stays.
+    fn keep(
+        &self,
+        chain: ChainId,
+        signed: &[Kept],
+        tiles: &[(TileAt, Vec<u8>)],
+    ) -> impl Future<Output = Result<(), IndexUnavailable>> + Send;
 }

@@ -3,7 +3,8 @@
 //! Streams with constant memory (one line, and the records open at that point), takes no lock, and may run beside a
 //! server: an incomplete last line of the last segment is then being written. It goes as far as the journal went when the
 //! walk began. A tail that was cut off at a line's end
-//! leaves a perfect chain; only the head that the database saw, or a checkpoint kept elsewhere, shows it.
+//! leaves a perfect chain, and so does a journal that was written anew from some record on; only the head that the database
+//! saw, or a checkpoint kept elsewhere (`evidence::witness`), shows it.
 
 use std::{
     fmt, io,
@@ -15,6 +16,10 @@ use serde::Serialize;
 use super::{
     chain::{ChainHead, ChainId},
     check::{Checker, Fault},
+    evidence::{
+        checkpoint::CheckpointError,
+        witness::{Mismatch, VerifiedFrom, Witness},
+    },
     journal::{JournalError, io_error},
     line::Line,
     reader::{Lines, Step, chain_file, extent, segment_path, segments},
@@ -47,6 +52,40 @@ pub enum Problem {
     CutOff { stored: u64, found: u64 },
     #[error("altered: the database has seen this record with hash {0}")]
     Diverged(super::chain::Hash),
+    #[error(
+        "removed: segments before it are missing, and no record says that they were pruned: find out who removed them, \
+         and bring them back from a backup"
+    )]
+    Unrecorded,
+    #[error(
+        "rewritten: the checkpoint of {time} ({source_name}) was signed over other records; the first that differs lies \
+         between {} and this one: compare them with a backup", .good + 1
+    )]
+    Rewritten { good: u64, time: crate::domain::Millis, source_name: String },
+    #[error(
+        "cut off: the checkpoint of {time} ({source_name}) covers record {signed}, the journal ends at {found}: if this is \
+         no older copy of the journal, records are lost; bring them back from a backup"
+    )]
+    Shorter { signed: u64, found: u64, time: crate::domain::Millis, source_name: String },
+    #[error(
+        "the checkpoint in {source_name} is of chain {chain}, the journal of another one: is it the right journal?"
+    )]
+    OtherChain { chain: ChainId, source_name: String },
+    #[error("the checkpoint in {source_name} cannot be relied on: {why}")]
+    Unreliable { source_name: String, why: CheckpointError },
+}
+
+impl Problem {
+    fn of(mismatch: Mismatch, found: u64) -> Self {
+        match mismatch {
+            Mismatch::Rewritten { good, time, source: source_name } => Self::Rewritten { good, time, source_name },
+            Mismatch::CutOff { signed, time, source: source_name } => {
+                Self::Shorter { signed, found, time, source_name }
+            }
+            Mismatch::OtherChain { chain, source: source_name } => Self::OtherChain { chain, source_name },
+            Mismatch::Forged { source: source_name, why } => Self::Unreliable { source_name, why },
+        }
+    }
 }
 
 /// One thing that is wrong, and where.
@@ -88,6 +127,12 @@ pub struct Verification {
     pub being_written: bool,
     /// The database's head was compared.
     pub compared: bool,
+    /// Checkpoints that were compared and hold.
+    pub checkpoints: usize,
+    /// Checkpoints of keys that were not given.
+    pub unknown_checkpoints: usize,
+    /// The signed checkpoint from which on a journal without its beginning was verified.
+    pub from_checkpoint: Option<VerifiedFrom>,
     pub findings: Vec<Finding>,
     /// Findings beyond those listed.
     pub more_findings: u64,
@@ -105,11 +150,23 @@ struct Walk<'a> {
     end: (u64, u64),
     checker: Checker,
     stored: Option<ChainHead>,
+    witness: Option<&'a mut Witness>,
+    /// Segments before this one are gone, and a checkpoint vouches for the rest: a record must tell of it.
+    pruned: Option<u64>,
     result: Verification,
 }
 
 /// Verifies the journal in `dir`. An error means that it could not be read; what is wrong with it is in the result.
 pub fn verify(dir: &Path, options: VerifyOptions) -> Result<Verification, JournalError> {
+    verify_against(dir, options, None)
+}
+
+/// The same, with checkpoints that were read before.
+pub fn verify_against(
+    dir: &Path,
+    options: VerifyOptions,
+    mut witness: Option<&mut Witness>,
+) -> Result<Verification, JournalError> {
     let chain_id = chain_file(dir)
         .and_then(|found| found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no chain.json")))
         .map_err(io_error("read the audit journal in", dir))?
@@ -124,11 +181,18 @@ pub fn verify(dir: &Path, options: VerifyOptions) -> Result<Verification, Journa
         open_records: 0,
         being_written: false,
         compared: false,
+        checkpoints: 0,
+        unknown_checkpoints: 0,
+        from_checkpoint: None,
         findings: Vec::new(),
         more_findings: 0,
     };
     let end = extent(dir).map_err(io_error("list", dir))?.unwrap_or_default();
-    let mut walk = Walk { dir, end, checker, stored: options.stored_head, result };
+    let early = witness.as_mut().map(|witness| witness.settle()).unwrap_or_default();
+    let mut walk = Walk { dir, end, checker, stored: options.stored_head, witness, pruned: None, result };
+    for mismatch in early {
+        walk.finding(start, 0, None, Problem::of(mismatch, 0));
+    }
     let mut next = start;
     while let Some(number) = following(dir, next)?.filter(|number| *number <= end.0) {
         if number > next {
@@ -150,12 +214,25 @@ fn following(dir: &Path, number: u64) -> Result<Option<u64>, JournalError> {
 impl Walk<'_> {
     fn gap(&mut self, expected: u64, found: u64, start: u64) {
         let whole_start = expected == start;
+        if whole_start && start == 1 && self.vouched(found) {
+            self.pruned = Some(found - 1);
+            self.checker = Checker::from_any(self.result.chain_id);
+            return;
+        }
         let what = if whole_start { Problem::StartMissing(found) } else { Problem::SegmentMissing };
         self.finding(expected, 0, None, what);
         if whole_start {
             // The rest is still worth a look: its first header is believed.
             self.checker = Checker::from_any(self.result.chain_id);
         }
+    }
+
+    /// Whether a signed checkpoint ends where this segment begins.
+    fn vouched(&self, number: u64) -> bool {
+        let Some(witness) = &self.witness else { return false };
+        let Ok(mut lines) = Lines::open(&segment_path(self.dir, number), 0) else { return false };
+        lines.step().is_ok_and(|step| step == Step::Line)
+            && Line::parse(lines.bytes()).is_ok_and(|line| witness.vouches_for(&line))
     }
 
     fn segment(&mut self, number: u64) -> Result<(), JournalError> {
@@ -189,8 +266,13 @@ impl Walk<'_> {
             }
             self.result.lines += 1;
             let (seq, faults) = self.checker.line(lines.bytes(), number, lines.number() == 1);
+            let faulty = !faults.is_empty();
             for fault in faults {
                 self.finding(number, lines.number(), seq, fault.into());
+            }
+            let mismatch = self.witness.as_mut().and_then(|witness| witness.line(lines.bytes(), faulty));
+            if let Some(mismatch) = mismatch {
+                self.finding(number, lines.number(), seq, Problem::of(mismatch, 0));
             }
             self.compare(number, &lines, seq);
         }
@@ -212,6 +294,18 @@ impl Walk<'_> {
         if let Some(stored) = self.stored.filter(|stored| stored.seq > found) {
             self.result.compared = true;
             self.finding(last_segment.max(1), 0, None, Problem::CutOff { stored: stored.seq, found });
+        }
+        let Some(witness) = self.witness.take() else { return };
+        let unrecorded = self.pruned.filter(|pruned| !witness.tells_of_pruning(*pruned));
+        let shorter = witness.finish();
+        self.result.checkpoints = witness.held;
+        self.result.unknown_checkpoints = witness.unknown;
+        self.result.from_checkpoint = witness.from.clone();
+        if let Some(pruned) = unrecorded {
+            self.finding(pruned + 1, 1, None, Problem::Unrecorded);
+        }
+        if let Some(mismatch) = shorter {
+            self.finding(last_segment.max(1), 0, None, Problem::of(mismatch, found));
         }
     }
 

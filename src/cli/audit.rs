@@ -1,4 +1,5 @@
-//! `linkgate audit`: query the index, verify the chain, export the journal.
+//! `linkgate audit`: query the index, verify the chain, export the journal. What is about checkpoints and proofs is in
+//! `evidence`.
 //!
 //! `verify` and `export` read the journal itself, take no lock, and may run beside a server. `query` asks the database's
 //! index and reads the journal where there is none.
@@ -11,7 +12,8 @@ use std::{
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
-    context::chain,
+    context::{Context, chain},
+    evidence::{self, CheckpointArgs, Known, ProveCheckArgs, PruneArgs},
     outcome::{Console, Exit, Failure},
 };
 use crate::{
@@ -19,7 +21,7 @@ use crate::{
         AuditSettings, ChainHeads, Decision, IndexUnavailable, JournalError, Kind, Record, RecordFilter, RecordSource,
         reader::chain_file,
         scan::{self, ScanError},
-        verify::{VerifyOptions, verify},
+        verify::{VerifyOptions, verify_against},
     },
     domain::{Millis, PartnerId},
 };
@@ -37,6 +39,12 @@ enum AuditCommand {
     Query(QueryArgs),
     /// Check the chain of hashes; exit code 6 if a record was altered, removed, inserted or cut off.
     Verify(VerifyArgs),
+    /// Print signed checkpoints of the chain, to be kept elsewhere.
+    Checkpoint(CheckpointArgs),
+    /// Check a saved access log and its proofs; needs neither configuration nor database.
+    ProveCheck(ProveCheckArgs),
+    /// Remove old segments, so that the rest can still be verified.
+    Prune(PruneArgs),
     /// Print one JSON line a record, opening and completion joined, straight from the journal.
     Export(ExportArgs),
 }
@@ -64,6 +72,12 @@ struct VerifyArgs {
     /// Do not compare with the head that the database has seen: a tail that was cut off is then not found.
     #[arg(long)]
     without_database: bool,
+    /// A checkpoint that was kept elsewhere: the journal must hold what it was signed over. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Vec<PathBuf>,
+    /// Keys that checkpoints are signed by: the published key set, or a public key in PEM [default: those configured]
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -152,17 +166,35 @@ impl FilterArgs {
     }
 }
 
+/// The command with the configuration in force, or without any where it needs none.
+pub(super) fn dispatch(args: AuditArgs, context: &Context) -> Result<(), Failure> {
+    match args.command {
+        AuditCommand::ProveCheck(args) => evidence::prove_check(&args, &context.console),
+        AuditCommand::Prune(args) => {
+            context.evidence(async |config, index| evidence::prune(&args, config, index, &context.console).await)
+        }
+        command => context.evidence(async |config, index| {
+            let known = Known::of(config, index).await?;
+            run(AuditArgs { command }, &config.audit, &known, index, &context.console).await
+        }),
+    }
+}
+
 /// Runs the command. `source` is `None` where no database is configured or reachable.
 pub async fn run<S: RecordSource + ChainHeads>(
     args: AuditArgs,
     audit: &AuditSettings,
+    known: &Known,
     source: Option<&S>,
     console: &Console,
 ) -> Result<(), Failure> {
     match args.command {
         AuditCommand::Query(args) => query(args, audit, source, console).await,
-        AuditCommand::Verify(args) => verify_journal(args, audit, source, console).await,
+        AuditCommand::Verify(args) => verify_journal(args, audit, known, source, console).await,
         AuditCommand::Export(args) => export(args, audit),
+        AuditCommand::Checkpoint(args) => evidence::checkpoint(&args, audit, console),
+        AuditCommand::ProveCheck(args) => evidence::prove_check(&args, console),
+        AuditCommand::Prune(_) => Err(Failure::new(Exit::Database, "pruning needs the database of the server")),
     }
 }
 
@@ -222,6 +254,7 @@ pub(super) fn plain(text: &str) -> String {
 async fn verify_journal<S: ChainHeads>(
     args: VerifyArgs,
     audit: &AuditSettings,
+    known: &Known,
     source: Option<&S>,
     console: &Console,
 ) -> Result<(), Failure> {
@@ -237,7 +270,8 @@ async fn verify_journal<S: ChainHeads>(
     };
     let head = stored.as_ref().and_then(|result| result.as_ref().ok()).copied().flatten();
     let options = VerifyOptions { from_segment: args.from_segment, stored_head: head };
-    let result = verify(&audit.dir, options).map_err(|error| unreadable(error.into()))?;
+    let mut witness = known.witness(chain.chain_id, audit, &args.checkpoint, &args.key, !args.without_database)?;
+    let result = verify_against(&audit.dir, options, Some(&mut witness)).map_err(|error| unreadable(error.into()))?;
     let mut text = format!(
         "{} lines in {} segment{}, last record {} {}",
         result.lines,
@@ -253,6 +287,23 @@ async fn verify_journal<S: ChainHeads>(
     }
     if result.being_written {
         text.push_str("\nthe last line is being written");
+    }
+    if let Some(from) = &result.from_checkpoint {
+        text.push_str(&format!(
+            "\nverified from the checkpoint at record {} on, signed {} by key {}: what lies before was pruned or moved away",
+            from.seq, from.time, from.kid
+        ));
+    }
+    match result.checkpoints {
+        0 => text.push_str("\nno signed checkpoint was compared: a chain rewritten as a whole would not be found"),
+        1 => text.push_str("\n1 signed checkpoint holds"),
+        many => text.push_str(&format!("\n{many} signed checkpoints hold")),
+    }
+    if result.unknown_checkpoints > 0 {
+        text.push_str(&format!(
+            "\n{} checkpoints are signed by keys that are not known here (`--key`)",
+            result.unknown_checkpoints
+        ));
     }
     if !result.compared {
         text.push_str("\nnot compared with a head stored elsewhere: a tail that was cut off would not be found");

@@ -95,6 +95,9 @@ impl Report {
         if let Err(error) = &keyring {
             self.errors.push(Finding::plain(chain(error)));
         }
+        if let Err(error) = config.checkpoints.keys() {
+            self.errors.push(Finding::plain(chain(&error)));
+        }
         let wants_disk = config.audit.reads == Durability::Disk
             || config.audit.writes == Durability::Disk
             || config.routes.iter().any(|route| route.durability == Durability::Disk);

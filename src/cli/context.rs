@@ -76,6 +76,14 @@ impl Context {
     where
         F: AsyncFnOnce(&AuditSettings, Option<&AuditStore>) -> Result<(), Failure>,
     {
+        self.evidence(async |config, index| work(&config.audit, index).await)
+    }
+
+    /// The same for those that need more of the configuration.
+    pub(super) fn evidence<F>(&self, work: F) -> Result<(), Failure>
+    where
+        F: AsyncFnOnce(&Config, Option<&AuditStore>) -> Result<(), Failure>,
+    {
         let config = self.config()?;
         runtime()?.block_on(async {
             let database = match open(&config).await {
@@ -86,7 +94,7 @@ impl Context {
                 }
             };
             let index = database.as_ref().map(|database| AuditStore::new(database, &config.audit.dir));
-            let done = work(&config.audit, index.as_ref()).await;
+            let done = work(&config, index.as_ref()).await;
             let moved = index.as_ref().map(AuditStore::moved_segments).unwrap_or_default();
             if !moved.is_empty() {
                 let moved: Vec<String> = moved.iter().map(u64::to_string).collect();

@@ -16,6 +16,7 @@ pub mod demo;
 pub mod check;
 pub mod completions;
 pub mod config;
+pub mod evidence;
 pub mod migrate;
 
 pub mod store_context;
@@ -141,7 +142,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Policy(args) => policy::run(&args, context),
         Command::Decide(args) => decide::run(args, console),
         Command::Explain(args) => context.audit(async |audit, index| explain::run(args, audit, index, console).await),
-        Command::Audit(args) => context.audit(async |audit, index| audit::run(args, audit, index, console).await),
+        Command::Audit(args) => audit::dispatch(args, context),
         Command::Token(args) => token::run(&args, &context.config()?.identity, console),
     }
 }

@@ -251,6 +251,12 @@ raw! {
         commit_timeout: DurationText = DurationText::of("2s"),
         /// How often buffered records are written at the latest.
         flush_interval: DurationText = DurationText::of("100ms"),
+        /// PKCS#8 PEM file of an Ed25519 key that signs checkpoints of the chain. Not set: the first Ed25519 key of [signing].
+        checkpoint_key_file: Option<String> = None,
+        /// Public keys (JWKS or PEM) that signed earlier checkpoints or will sign later ones; published too.
+        checkpoint_further_keys: Vec<String> = Vec::new(),
+        /// Pause between two checkpoints while something is written.
+        checkpoint_interval: DurationText = DurationText::of("60s"),
     }
 
     /// Rate limits, such as `100/min`; 0 turns a limit off.

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 use crate::{
-    audit::settings::{AuditSettings, Durability},
+    audit::{
+        evidence::CheckpointSettings,
+        settings::{AuditSettings, Durability},
+    },
     connector::ConnectorSettings,
     domain::{ApprovalRules, Permission},
     identity::settings::{IdentitySettings, SigningSettings},
@@ -28,6 +31,8 @@ pub struct Config {
     pub signing: Option<SigningSettings>,
     pub policy: PolicySettings,
     pub audit: AuditSettings,
+    /// Signed checkpoints of the audit chain.
+    pub checkpoints: CheckpointSettings,
     pub limits: LimitSettings,
     pub headers: HeaderSettings,
     pub upstreams: Vec<UpstreamSettings>,

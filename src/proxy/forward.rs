@@ -31,6 +31,8 @@ pub const CROSS_TENANT: HeaderName = HeaderName::from_static("x-cross-tenant-acc
 
 /// Where the gateway publishes the keys of its assertions.
 const JWKS_PATH: &str = "/.well-known/linkgate/jwks.json";
+/// Where it publishes those of its audit checkpoints. Another set: who takes the one for assertions must not take these.
+const AUDIT_KEYS_PATH: &str = "/.well-known/linkgate/audit-keys.json";
 
 /// Path and query as they are forwarded.
 #[derive(Debug)]
@@ -68,11 +70,15 @@ impl Target {
 
 /// The gateway's own public documents.
 pub fn own_document(worker: &Worker, request: &Request<Incoming>) -> Option<Response<ResponseBody>> {
-    let keyring = worker.gateway.keyring.as_ref()?;
-    if request.uri().path() != JWKS_PATH || !matches!(*request.method(), Method::GET | Method::HEAD) {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return None;
     }
-    let body = Bytes::copy_from_slice(keyring.jwks_json().as_bytes());
+    let document = match request.uri().path() {
+        JWKS_PATH => worker.gateway.keyring.as_ref()?.jwks_json(),
+        AUDIT_KEYS_PATH => worker.gateway.audit_keys.as_deref()?,
+        _ => return None,
+    };
+    let body = Bytes::copy_from_slice(document.as_bytes());
     let mut response = Response::new(ResponseBody::Full(Some(body)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Some(response)

@@ -38,6 +38,8 @@ pub struct Gateway {
     pub policies: Arc<Policies>,
     pub verifier: Arc<Verifier>,
     pub keyring: Option<Arc<Keyring>>,
+    /// Public keys of audit checkpoints, as they are published; `None`: none are configured.
+    pub audit_keys: Option<String>,
     pub directory: Arc<Directory>,
     pub journal: Arc<Journal>,
     pub limits: Limits,

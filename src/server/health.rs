@@ -33,12 +33,18 @@ pub type Readiness = Arc<dyn Fn() -> Vec<Check> + Send + Sync>;
 /// Called before metrics are written, to set gauges that are only looked at.
 pub type Refresh = Arc<dyn Fn() + Send + Sync>;
 
+/// The last checkpoint's note; `None` before the first one, or without a key.
+pub type Checkpoint = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// What the health listener shows.
 #[derive(Clone)]
 pub struct Health {
     pub readiness: Readiness,
     pub refresh: Refresh,
     pub registry: Registry,
+    /// The last signed checkpoint of the audit chain: for whoever collects them elsewhere. It tells how many records
+    /// there are, as the metrics do, and nothing of them.
+    pub checkpoint: Checkpoint,
     /// `None`: not shown.
     pub docs: Option<Docs>,
 }
@@ -88,6 +94,10 @@ fn answer(health: &Health, request: &Request<Incoming>) -> Response<Full<Bytes>>
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => ready(health),
         "/metrics" => metrics(health),
+        "/audit/checkpoint" => match (health.checkpoint)() {
+            Some(note) => body(StatusCode::OK, "text/plain; charset=utf-8", note.into()),
+            None => text(StatusCode::NOT_FOUND, "there is no signed checkpoint of the audit chain yet\n"),
+        },
         "/version" => json(StatusCode::OK, &Build::this()),
         other => health
             .docs

@@ -21,6 +21,7 @@ const SQLITE: &[(i64, &str, &str)] = &[
 const SQLITE_AUDIT: &[(i64, &str, &str)] = &[
     (1, "audit index", include_str!("../../migrations/sqlite/0001_audit_index.sql")),
     (2, "audit chunks", include_str!("../../migrations/sqlite/0002_audit_chunks.sql")),
+    (8, "audit evidence", include_str!("../../migrations/sqlite/0008_audit_evidence.sql")),
 ];
 const POSTGRES: &[(i64, &str, &str)] = &[
     (1, "store", include_str!("../../migrations/postgres/0001_store.sql")),
@@ -29,6 +30,7 @@ const POSTGRES: &[(i64, &str, &str)] = &[
     (4, "portal alerts", include_str!("../../migrations/postgres/0004_portal_alerts.sql")),
     (5, "portal writes", include_str!("../../migrations/postgres/0005_portal_writes.sql")),
     (7, "governance", include_str!("../../migrations/postgres/0007_governance.sql")),
+    (8, "audit evidence", include_str!("../../migrations/postgres/0008_audit_evidence.sql")),
 ];
 
 fn migrator(files: &[(i64, &'static str, &'static str)]) -> Migrator {

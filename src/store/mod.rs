@@ -25,6 +25,7 @@ pub mod ending;
 pub mod events;
 
 mod audit_chunks;
+mod audit_evidence;
 mod audit_index;
 mod audit_lines;
 mod audit_query;
@@ -47,6 +48,7 @@ pub mod bulk;
 pub use admin::{Actor, Admin, Change, Touch, Written};
 pub use alert_life::{Applied, Evaluation, Finding};
 pub use alerts::{AlertKind, AlertRecord, AlertStatus, AlertStore};
+pub use audit_evidence::{Proofs, Provable, Unproven};
 pub use audit_index::AuditStore;
 pub use database::Database;
 pub use directory::{Directory, LinksUnavailable, LoadHook, Reading};

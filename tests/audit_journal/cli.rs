@@ -45,7 +45,7 @@ impl ChainHeads for Index {
 async fn run(dir: &Path, index: Option<&Index>, words: &[&str]) -> Result<(), Failure> {
     let console = Console { json: true, yes: false };
     match Command::try_parse_from([&["linkgate"], words].concat()).unwrap() {
-        Command::Audit(args) => audit::run(args, &settings(dir), index, &console).await,
+        Command::Audit(args) => audit::run(args, &settings(dir), &Default::default(), index, &console).await,
         Command::Explain(args) => explain::run(args, &settings(dir), index, &console).await,
     }
 }
@@ -135,7 +135,8 @@ async fn a_query_names_the_folder_that_it_cannot_read() {
     let dir = folder();
     let Command::Audit(args) = Command::try_parse_from(["linkgate", "audit", "query"]).unwrap() else { panic!() };
     let console = Console { json: true, yes: false };
-    let failure = audit::run(args, &settings(dir.path()), Some(&Lost), &console).await.unwrap_err();
+    let failure =
+        audit::run(args, &settings(dir.path()), &Default::default(), Some(&Lost), &console).await.unwrap_err();
     assert_eq!(failure.exit, Exit::Failed);
     for part in ["`/lost`", "audit.dir", "/lost/segment", "no such disk"] {
         assert!(failure.message.contains(part), "{}", failure.message);

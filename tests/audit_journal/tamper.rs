@@ -19,7 +19,7 @@ use linkgate::{
 use crate::support::*;
 
 /// Three segments with openings, completions, slices and changes; gives the head.
-async fn journal(dir: &Path) -> ChainHead {
+pub(crate) async fn journal(dir: &Path) -> ChainHead {
     let mut small = settings(dir);
     small.segment_bytes = 8_000;
     let journal = Journal::open(small).unwrap().0;

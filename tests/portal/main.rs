@@ -28,6 +28,7 @@ mod access;
 mod alert_sources;
 mod alerts;
 mod customers;
+mod evidence;
 #[cfg(feature = "demo")]
 mod emergency;
 #[cfg(feature = "demo")]

@@ -70,6 +70,15 @@ impl Rig {
         Self::of(world.collect(), links, portal)
     }
 
+    /// With this pause between two checkpoints of the audit chain.
+    pub fn with_checkpoints_every(interval: Duration) -> Self {
+        let world: World = [("t-full".to_owned(), held("t-full", &["USD"]))].into_iter().collect();
+        let service = Service::start(world.clone());
+        let connectors = connectors(service.address);
+        let links = vec![(P1, "t-full".to_owned(), "msp_full")];
+        Self::configured(service, world, links, (&connectors, ""), |config| config.checkpoints.interval = interval)
+    }
+
     pub fn of(world: World, links: Vec<(&'static str, String, &'static str)>, portal: &str) -> Self {
         let service = Service::start(world.clone());
         let connectors = connectors(service.address);
@@ -84,6 +93,16 @@ impl Rig {
         connectors: &str,
         portal: &str,
     ) -> Self {
+        Self::configured(service, world, links, (connectors, portal), |_| ())
+    }
+
+    fn configured(
+        service: Service,
+        world: World,
+        links: Vec<(&'static str, String, &'static str)>,
+        (connectors, portal): (&str, &str),
+        adjust: impl FnOnce(&mut config::Config),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = DevKey::generate(DevAlgorithm::Es256).unwrap();
         key.write_jwks(&dir.path().join("jwks.json")).unwrap();
@@ -94,6 +113,7 @@ impl Rig {
         let mut config = config::load(Some(&path), env).unwrap_or_else(|errors| panic!("{errors}"));
         config.listen.address = "127.0.0.1:0".parse().unwrap();
         config.health = None;
+        adjust(&mut config);
         config.log.filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "off".into());
         let roles = Arc::new(Bundle::load(None).unwrap().roles().clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -256,6 +276,7 @@ keys = [{{ kid = "k1", file = "signing.pem" }}]
 dir = "audit"
 writes = "os"
 reads = "os"
+checkpoint_interval = "1s"
 [limits]
 listing = 0
 detail = 0

@@ -17,6 +17,7 @@ mod alerts;
 mod audit;
 mod chains;
 mod delegation;
+mod evidence;
 mod faults;
 mod freshness;
 mod governance;
@@ -88,6 +89,9 @@ on_both! {
     audit::an_altered_line_is_no_answer,
     audit::the_head_outlives_the_index,
     audit::each_change_is_chained_by_one_server,
+    evidence::a_tree_and_its_checkpoints_are_kept_and_gone_on_with,
+    evidence::every_tenant_gets_proofs_of_its_records_and_of_no_others,
+    evidence::what_is_pruned_leaves_proofs_of_the_rest,
     faults::a_database_that_is_away_shows_as_stale_and_comes_back,
     alerts::an_alert_lives_from_active_to_resolved_and_may_come_again,
     alerts::an_incident_is_one_alert_for_ever,

@@ -133,6 +133,8 @@ sqlite = "linkgate.db"
 [audit]
 dir = "audit"
 {audit}
+# Signed by the first key of [signing]; so often because a demo is short.
+checkpoint_interval = "1s"
 
 # Change them while the gateway runs: a good set is in force at once, a bad one changes nothing.
 [policy]

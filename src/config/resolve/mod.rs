@@ -80,6 +80,7 @@ impl Resolver<'_> {
             database,
             links: self.links(&raw.links),
             identity: self.identity(raw, &listen, signing.as_ref()),
+            checkpoints: self.checkpoints(&raw.audit, signing.as_ref()),
             signing,
             policy: self.policy(&raw.policy),
             audit,

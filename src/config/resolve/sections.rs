@@ -6,7 +6,10 @@ use ipnet::IpNet;
 
 use super::{DAY, FieldPath, Resolver, millis, seconds, secrets::SecretWays};
 use crate::{
-    audit::settings::{AuditSettings, Durability},
+    audit::{
+        evidence::CheckpointSettings,
+        settings::{AuditSettings, Durability},
+    },
     config::{
         raw::{
             RawAudit, RawDatabase, RawDurability, RawHeaders, RawHealth, RawLimits, RawLinks, RawListen, RawLog,
@@ -16,6 +19,7 @@ use crate::{
         settings::{DatabaseSettings, HeaderSettings, LinkSettings, ListenSettings, LogSettings},
     },
     domain::ApprovalRules,
+    identity::settings::SigningSettings,
     limit::settings::{LimitSettings, Quota},
     policy::settings::PolicySettings,
 };
@@ -158,6 +162,26 @@ impl Resolver<'_> {
             reads: durability(raw.reads),
             commit_timeout: self.duration(&at.key("commit_timeout"), &raw.commit_timeout, millis(10)..=seconds(60)),
             flush_interval: self.duration(&at.key("flush_interval"), &raw.flush_interval, millis(1)..=seconds(10)),
+        }
+    }
+
+    pub(super) fn checkpoints(&mut self, raw: &RawAudit, signing: Option<&SigningSettings>) -> CheckpointSettings {
+        let at = section("audit");
+        let further = at.key("checkpoint_further_keys");
+        let key_file = raw.checkpoint_key_file.as_ref();
+        let interval = &raw.checkpoint_interval;
+        CheckpointSettings {
+            key_file: key_file.map(|text| self.readable(&at.key("checkpoint_key_file"), text)),
+            signing: signing
+                .map(|signing| signing.keys.iter().map(|key| key.path.clone()).collect())
+                .unwrap_or_default(),
+            further_keys: raw
+                .checkpoint_further_keys
+                .iter()
+                .enumerate()
+                .map(|(place, text)| self.readable(&further.index(place), text))
+                .collect(),
+            interval: self.duration(&at.key("checkpoint_interval"), interval, seconds(1)..=seconds(86_400)),
         }
     }
 

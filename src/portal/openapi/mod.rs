@@ -242,7 +242,7 @@ pub fn answer(endpoint: Endpoint, generator: &mut SchemaGenerator) -> Option<Sch
         Endpoint::UpdateTicket => schema::<writes::update::Answer<'static>>(generator),
         Endpoint::TenantLinks => schema::<tenant_admin::links::ListAnswer>(generator),
         Endpoint::ApproveLink => schema::<tenant_admin::links::LinkView>(generator),
-        Endpoint::AccessLog => schema::<tenant_admin::access_log::Answer>(generator),
+        Endpoint::AccessLog => schema::<tenant_admin::access_log::AnyAnswer>(generator),
         Endpoint::DownloadExport => return None,
     })
 }

@@ -131,6 +131,12 @@ pub fn parameters(endpoint: Endpoint) -> Vec<Parameter> {
                 text("user_id", "Of this user.", "u-1"),
                 text("action", "Of this permission.", "partner.billing.invoices.read"),
                 word("decision", "With this outcome.", &["allow", "deny"], "deny"),
+                Parameter::new(
+                    "proof",
+                    "Each record with the proof that it stands in the signed audit chain, and the checkpoints beside them.",
+                    json!({"type": "boolean", "default": false}),
+                    "true",
+                ),
             ],
             paging(),
         ]),

@@ -1,7 +1,8 @@
 //! `GET /access-log`: who from which partner did what in my tenant, and when.
 //!
 //! A record over several tenants is shown as if it were about this one alone: its decision and reason are those of the
-//! own slice, and a resource that may be another tenant's is left out.
+//! own slice, and a resource that may be another tenant's is left out. With `proof=true` each record comes with the proof
+//! that it stands in the signed chain (`audit::evidence`); without it the fields are those of the contract and no others.
 
 use std::sync::Arc;
 
@@ -11,13 +12,18 @@ use serde::Serialize;
 
 use super::home;
 use crate::{
-    audit::{Decision, Kind, Record, RecordFilter, RecordSource, redact},
+    audit::{
+        Decision, Kind, Record, RecordFilter, RecordSource,
+        evidence::{RecordProof, proof::ShownCheckpoint},
+        redact,
+    },
     domain::{DecisionId, ErrorCode, Millis, PartnerId},
     portal::{
         Bases, Call, Found, Portal, Prepared, Problem, Question, Reply,
         query::{Paging, Params},
         writes,
     },
+    store::{Provable, Unproven},
 };
 
 /// Records read at once where some of them may fall away.
@@ -29,6 +35,8 @@ struct AccessLog {
     filter: RecordFilter,
     /// Tested on what is shown: a refusal of another tenant's slice is none here.
     decision: Option<Decision>,
+    /// Each record with its proof.
+    proof: bool,
     paging: Paging,
 }
 
@@ -45,9 +53,10 @@ pub(in crate::portal) fn prepare(question: &Question<'_>) -> Result<Box<dyn Prep
         ..RecordFilter::default()
     };
     let decision = params.word("decision", &[("allow", Decision::Allow), ("deny", Decision::Deny)]);
+    let proof = params.flag("proof");
     let paging = params.paging();
     params.finish()?;
-    Ok(Box::new(AccessLog { filter, decision, paging }))
+    Ok(Box::new(AccessLog { filter, decision, proof, paging }))
 }
 
 /// The first whole millisecond that is not before the end of the period.
@@ -77,6 +86,21 @@ pub(in crate::portal) struct Entry {
     request_id: Option<String>,
     client_ip: Option<std::net::IpAddr>,
     user_agent: Option<String>,
+    /// Where its proof is found; not shown.
+    #[serde(skip)]
+    place: Provable,
+}
+
+/// One line of the log with its proof.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ProvenAccess")]
+pub(in crate::portal) struct ProvenEntry {
+    #[serde(flatten)]
+    entry: Entry,
+    /// `null` with a reason beside it.
+    proof: Option<RecordProof>,
+    /// `pending`: younger than the last checkpoint, ask again later; `unavailable`: there is none.
+    proof_reason: Option<&'static str>,
 }
 
 impl Entry {
@@ -94,6 +118,12 @@ impl Entry {
         };
         let acted = own.is_some_and(|slice| slice.status.as_deref() == Some(writes::ACTED));
         let shared = !named && record.slices.len() > 1 && !acted;
+        let place = Provable {
+            chain_id: record.chain_id,
+            opening: record.opening.seq,
+            completion: record.completion.map(|stamp| stamp.seq),
+            shared,
+        };
         let path = record.path.as_deref().map(redact::redact_path_and_query);
         let path = match path {
             Some(path) if shared => without_parameter(bases, record.method.as_deref().unwrap_or_default(), &path),
@@ -117,6 +147,7 @@ impl Entry {
             request_id: record.request_id,
             client_ip: record.client_ip,
             user_agent: record.user_agent,
+            place,
         })
     }
 }
@@ -148,6 +179,46 @@ pub(in crate::portal) struct Answer {
     has_more: bool,
 }
 
+/// The same with proofs.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ProvenAccessLog")]
+pub(in crate::portal) struct ProvenAnswer {
+    items: Vec<ProvenEntry>,
+    total: u64,
+    total_exact: bool,
+    limit: u64,
+    offset: u64,
+    has_more: bool,
+    /// The signed checkpoints that the proofs lead to, one for each chain.
+    checkpoints: Vec<ShownCheckpoint>,
+}
+
+/// One form or the other, by the parameter `proof`.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "AnyAccessLog", inline)]
+pub(in crate::portal) enum AnyAnswer {
+    Plain(Answer),
+    Proven(ProvenAnswer),
+}
+
+/// The log with a proof for each record.
+async fn proven(portal: &Portal, answer: Answer, tenant: &str) -> Result<ProvenAnswer, Problem> {
+    let places: Vec<Provable> = answer.items.iter().map(|entry| entry.place).collect();
+    let proofs = portal.records.prove(&places, tenant).await.map_err(|error| {
+        tracing::error!(%error, source = ?std::error::Error::source(&error), "the access log cannot be proven");
+        Problem::new(ErrorCode::UpstreamUnavailable, "proofs cannot be made now: try again later, or ask without")
+    })?;
+    let found = proofs.records.into_iter().chain(std::iter::repeat_with(|| Err(Unproven::Unavailable)));
+    let items = answer.items.into_iter().zip(found).map(|(entry, found)| match found {
+        Ok(proof) => ProvenEntry { entry, proof: Some(proof), proof_reason: None },
+        Err(why) => ProvenEntry { entry, proof: None, proof_reason: Some(why.as_str()) },
+    });
+    let Answer { total, total_exact, limit, offset, has_more, .. } = answer;
+    let (items, checkpoints) = (items.collect(), proofs.checkpoints);
+    Ok(ProvenAnswer { items, total, total_exact, limit, offset, has_more, checkpoints })
+}
+
 impl Prepared for AccessLog {
     fn answer(self: Box<Self>, portal: Arc<Portal>, call: Call) -> BoxFuture<'static, Result<Reply, Problem>> {
         async move {
@@ -161,7 +232,12 @@ impl Prepared for AccessLog {
             items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
             let total = offset + items.len() as u64 + u64::from(has_more);
             let total_exact = looked_through && !has_more && (offset == 0 || !items.is_empty());
-            Reply::json(200, &Answer { items, total, total_exact, limit, offset, has_more })
+            let answer = Answer { items, total, total_exact, limit, offset, has_more };
+            let answer = match self.proof {
+                true => AnyAnswer::Proven(proven(&portal, answer, tenant.as_str()).await?),
+                false => AnyAnswer::Plain(answer),
+            };
+            Reply::json(200, &answer)
         }
         .boxed()
     }

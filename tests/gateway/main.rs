@@ -25,3 +25,4 @@ mod links;
 mod reload;
 mod spoofing;
 mod streams;
+mod why;

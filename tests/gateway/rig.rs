@@ -60,6 +60,10 @@ pub struct Setup {
     pub limits: String,
     pub audit: String,
     pub guardrails: Vec<(&'static str, String)>,
+    /// Guardrails of a shadow set.
+    pub shadow: Vec<(&'static str, String)>,
+    /// Of the section `policy`.
+    pub policy: String,
 }
 
 impl Default for Setup {
@@ -75,6 +79,8 @@ impl Default for Setup {
             limits: "tenant = 0\nrefusal = 0\nunauthenticated = 0\n".into(),
             audit: "writes = \"os\"\nreads = \"os\"\n".into(),
             guardrails: Vec::new(),
+            shadow: Vec::new(),
+            policy: String::new(),
         }
     }
 }
@@ -177,6 +183,9 @@ impl Rig {
         std::fs::write(&path, text).unwrap();
         if !setup.guardrails.is_empty() {
             policies(&dir.path().join("policies"), &setup.guardrails);
+        }
+        if !setup.shadow.is_empty() {
+            policies(&dir.path().join("shadow"), &setup.shadow);
         }
         let mut config = config::load(Some(&path), std::iter::empty()).unwrap_or_else(|errors| panic!("{errors}"));
         config.listen.address = "127.0.0.1:0".parse().unwrap();
@@ -304,8 +313,10 @@ pub fn actor() -> Actor {
 }
 
 fn configuration(setup: &Setup, upstream: &Upstream) -> String {
-    let Setup { extra, listen, routes, identity, issuer, trusts, limits, audit, upstream: up, guardrails } = setup;
-    let policy = if guardrails.is_empty() { "" } else { "dir = \"policies\"\n" };
+    let Setup { extra, listen, routes, identity, issuer, trusts, limits, audit, upstream: up, .. } = setup;
+    let own = if setup.guardrails.is_empty() { "" } else { "dir = \"policies\"\n" };
+    let shadow = if setup.shadow.is_empty() { "" } else { "shadow = \"shadow\"\n" };
+    let policy = format!("{own}{shadow}{}", setup.policy);
     let address = upstream.address;
     format!(
         r#"{extra}
@@ -350,7 +361,7 @@ max_in_flight = 1
 }
 
 /// The built-in set with guardrails added.
-fn policies(dir: &std::path::Path, guardrails: &[(&str, String)]) {
+pub fn policies(dir: &std::path::Path, guardrails: &[(&str, String)]) {
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("policies");
     std::fs::create_dir_all(dir.join("guardrails")).unwrap();
     for name in ["schema.cedarschema", "roles.toml"] {

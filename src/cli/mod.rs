@@ -33,6 +33,7 @@ pub mod policy;
 
 pub mod audit;
 pub mod explain;
+mod recorded;
 pub mod token;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -132,7 +133,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         }
         Command::Policy(args) => policy::run(&args, context),
         Command::Decide(args) => decide::run(args, console),
-        Command::Explain(args) => context.audit(async |audit, index| explain::run(args, audit, index, console).await),
+        Command::Explain(args) => explain::start(args, context),
         Command::Audit(args) => context.audit(async |audit, index| audit::run(args, audit, index, console).await),
         Command::Token(args) => token::run(&args, &context.config()?.identity, console),
     }

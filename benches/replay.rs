@@ -1,7 +1,7 @@
 //! How long `linkgate policy replay` takes over a journal of many records: 1,000,000 in under a minute on 2 cores is the
 //! goal. Writes the journal first, then runs the command as an operator does and prints its time and processor time.
 //!
-//! A plain harness, because one run of the whole command is what is wanted. `cargo bench --bench replay [-- DIR]`.
+//! A plain harness, because one run of the whole command is what is wanted. `cargo bench --bench replay [-- --records N]`.
 
 use std::{
     path::{Path, PathBuf},
@@ -32,11 +32,13 @@ fn main() -> Result<(), Failed> {
     // `cargo bench` passes `--bench`; `cargo test --benches` must not take minutes.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let full = arguments.iter().any(|argument| argument == "--bench");
-    let dir = arguments
-        .iter()
-        .find(|argument| !argument.starts_with('-'))
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench-replay"), PathBuf::from);
-    let records: u64 = if full { 1_000_000 } else { 500 };
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench-replay");
+    let asked = arguments.iter().skip_while(|argument| *argument != "--records").nth(1);
+    let records: u64 = match asked {
+        Some(number) => number.parse()?,
+        None if full => 1_000_000,
+        None => 500,
+    };
     if dir.exists() {
         std::fs::remove_dir_all(&dir)?;
     }
@@ -69,13 +71,17 @@ fn links() -> Result<Vec<LinkFacts>, Failed> {
             tenant_id: TenantId::new(&Uuid::from_u128(at + 10_000).to_string())?,
             role,
             granted: PermissionSet::EMPTY,
-            denied: if at % 50 == 0 { PermissionSet::from_name("billing.write")? } else { PermissionSet::EMPTY },
+            denied: if at.is_multiple_of(50) {
+                PermissionSet::from_name("billing.write")?
+            } else {
+                PermissionSet::EMPTY
+            },
             approval: Approval::Approved,
-            is_active: at % 97 != 0,
+            is_active: !at.is_multiple_of(97),
             start: Millis(1_700_000_000_000),
-            end: (at % 10 == 0).then_some(Millis(1_900_000_000_000)),
-            allowed_cidrs: if at % 20 == 0 { vec!["203.0.113.0/24".parse()?].into() } else { Box::default() },
-            require_mfa: at % 30 == 0,
+            end: (at.is_multiple_of(10)).then_some(Millis(1_900_000_000_000)),
+            allowed_cidrs: if at.is_multiple_of(20) { vec!["203.0.113.0/24".parse()?].into() } else { Box::default() },
+            require_mfa: at.is_multiple_of(30),
             version: LinkVersion(7),
         };
         Ok(LinkFacts {

@@ -110,7 +110,7 @@ fn stored(id: LinkId, context: &Context) -> Result<Value, Failure> {
     let mut own = links.next().transpose()?.unwrap_or_default();
     let parents = links.collect::<Result<Vec<_>, _>>()?;
     if !parents.is_empty() {
-        own["parents"] = parents.into();
+        own.as_object_mut().map(|own| own.insert("parents".to_owned(), parents.into()));
     }
     Ok(own)
 }

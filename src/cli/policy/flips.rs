@@ -244,7 +244,7 @@ fn harmless(cell: &str) -> String {
 pub struct Bar(ProgressBar);
 
 impl Bar {
-    pub fn new() -> Self {
+    pub fn start() -> Self {
         let template = "{spinner} {wide_bar} {bytes}/{total_bytes} {eta}";
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         Self(ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr()).with_style(style))

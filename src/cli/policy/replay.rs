@@ -79,7 +79,7 @@ pub fn run(args: &ReplayArgs, context: &Context) -> Result<(), Failure> {
         .threads
         .map_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get), usize::from);
     let workers = (0..threads).map(|_| Worker::new(&bundle)).collect();
-    let bar = Bar::new();
+    let bar = Bar::start();
     let swept = sweep(&journal, &args.period.wanted(), workers, &bar, Worker::see);
     bar.clear();
     let swept = swept.map_err(|error| unreadable(error.into()))?;

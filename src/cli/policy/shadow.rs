@@ -59,7 +59,7 @@ pub fn run(args: &ShadowArgs, context: &Context) -> Result<(), Failure> {
     let ShadowCommand::Report(period) = &args.command;
     let journal = period.dir(context)?;
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let bar = Bar::new();
+    let bar = Bar::start();
     let workers: Vec<Tally> = (0..threads).map(|_| Tally::default()).collect();
     let swept = sweep(&journal, &period.wanted(), workers, &bar, |tally: &mut Tally, opened: &Opened<'_>| {
         tally.see(opened, period.tenant.as_deref());

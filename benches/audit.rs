@@ -16,11 +16,14 @@ use std::{
 
 use linkgate::{
     audit::{
-        AuditSettings, AuditUnavailable, Completion, Decision, Durability, Journal, Opening, RecordFilter,
-        RecordSource, indexer::Indexer,
+        Asked, AuditSettings, AuditUnavailable, Completion, Decision, Durability, Holds, Journal, Opening,
+        RecordFilter, RecordSource, indexer::Indexer,
     },
     config::settings::DatabaseSettings,
-    domain::{DecisionId, LinkId, LinkVersion, Millis, PartnerId},
+    domain::{
+        Approval, DecisionId, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, PartnerId, PermissionSet,
+        TenantId,
+    },
     store::{AuditStore, Database},
 };
 use uuid::Uuid;
@@ -78,15 +81,21 @@ struct Sample {
     upstream: Arc<str>,
     partner: PartnerId,
     link: LinkId,
+    holds: Holds,
+    facts: LinkFacts,
 }
 
 impl Sample {
     fn new() -> Self {
+        let (partner, link) = (PartnerId(Uuid::from_u128(0x1234_5678_9abc)), LinkId(Uuid::from_u128(0xfeed_beef_0001)));
+        let roles: [Arc<str>; 1] = ["partner_msp_full".into()];
         Self {
+            holds: Holds::of(&roles, &[]),
+            facts: usual(partner, link),
             policies: ["role/msp_full".into(), "ceiling".into()],
             upstream: "billing".into(),
-            partner: PartnerId(Uuid::from_u128(0x1234_5678_9abc)),
-            link: LinkId(Uuid::from_u128(0xfeed_beef_0001)),
+            partner,
+            link,
         }
     }
 
@@ -111,6 +120,15 @@ impl Sample {
             client_ip: Some([203, 0, 113, 77].into()),
             user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"),
             mfa: true,
+            asked: Some(Asked {
+                holds: &self.holds,
+                user_suspended: false,
+                switch_context: true,
+                caller_only: false,
+                class: "read",
+                allowed: true,
+                link: Some(&self.facts),
+            }),
             ..Opening::new(
                 DecisionId::generate(),
                 Millis::now(),
@@ -129,6 +147,32 @@ impl Sample {
             upstream: Some(Arc::clone(&self.upstream)),
             ..Completion::default()
         }
+    }
+}
+
+/// A link as most are.
+fn usual(partner_id: PartnerId, id: LinkId) -> LinkFacts {
+    let nowhere = TenantId::new(TENANT);
+    LinkFacts {
+        link: Link {
+            id,
+            partner_id,
+            tenant_id: nowhere.unwrap_or_else(|_| unreachable!("the constant is a tenant id")),
+            role: LinkRole::MspFull,
+            granted: PermissionSet::EMPTY,
+            denied: PermissionSet::EMPTY,
+            approval: Approval::Approved,
+            is_active: true,
+            start: Millis(1_762_516_800_123),
+            end: None,
+            allowed_cidrs: Box::default(),
+            require_mfa: false,
+            version: LinkVersion(7),
+        },
+        partner_active: true,
+        suspended: false,
+        tenant_status: "active".into(),
+        ancestors: Box::default(),
     }
 }
 

@@ -189,7 +189,8 @@ fn the_version_follows_every_input() {
 #[test]
 fn i6_a_bad_set_never_replaces_a_good_one() {
     let folder = Folder::new("");
-    let settings = PolicySettings { dir: Some(folder.path().to_owned()), memo_entries: 10 };
+    let settings =
+        PolicySettings { dir: Some(folder.path().to_owned()), memo_entries: 10, enforce: true, shadow: None };
     let policies = Policies::new(settings).unwrap();
     let first = policies.current();
 
@@ -209,6 +210,6 @@ fn i6_a_bad_set_never_replaces_a_good_one() {
     assert_ne!(second.version(), first.version());
     assert!(Arc::ptr_eq(&policies.reload().unwrap(), &second), "an unchanged set changes nothing");
 
-    let nowhere = PolicySettings { dir: Some("/nowhere/at/all".into()), memo_entries: 10 };
+    let nowhere = PolicySettings { dir: Some("/nowhere/at/all".into()), memo_entries: 10, enforce: true, shadow: None };
     assert_eq!(Policies::new(nowhere).unwrap_err().problems.len(), 3);
 }

@@ -25,7 +25,7 @@ use crate::{
     config::settings::{Config, DatabaseSettings},
     identity::{IdentityError, Keyring, SigningError, Verifier},
     limit::Limits,
-    policy::{Policies, PolicyErrors},
+    policy::{Policies, PolicyErrors, ShadowSet},
     portal::{Foundations, Portal, openapi, sources::Sources},
     proxy::{
         headers::StripList,
@@ -114,13 +114,19 @@ async fn serve(config: Config, started: impl FnOnce(Listening)) -> Result<(), Ap
 
     let reloader = reload::Reloader {
         policies: Arc::clone(&gateway.policies),
+        shadow: gateway.shadow.clone(),
         verifier: Arc::clone(&gateway.verifier),
         journal: Arc::clone(&gateway.journal),
     };
-    let watcher = match &gateway.settings.policy.dir {
-        Some(dir) => Some(reload::watch(dir, reloader.clone())?),
-        None => None,
-    };
+    // Here, where there is a journal: a shadow set that is refused is told and recorded, and stops nothing.
+    reloader.reload_shadow("start").await;
+    let policy = &gateway.settings.policy;
+    let watchers: Vec<_> = policy
+        .dir
+        .iter()
+        .chain(&policy.shadow)
+        .map(|dir| reload::watch(dir, reloader.clone()))
+        .collect::<Result<_, _>>()?;
     let background = background::start(&gateway, &database)?;
     let listening = Listening {
         public: public.local_addr().map_err(AppError::Runtime)?,
@@ -143,7 +149,7 @@ async fn serve(config: Config, started: impl FnOnce(Listening)) -> Result<(), Ap
     if left > 0 {
         tracing::warn!(connections = left, "the drain deadline passed; what is still open is closed");
     }
-    drop(watcher);
+    drop(watchers);
     if let Err(error) = accepting.await {
         tracing::error!(%error, "the acceptor ended by a panic");
     }
@@ -200,6 +206,11 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
     for warning in policies.current().warnings() {
         tracing::warn!("{warning}");
     }
+    if !config.policy.enforce {
+        tracing::warn!(
+            "policy.enforce is false: guardrails and role rules are NOT ENFORCED, what they refuse is let through and noted"
+        );
+    }
     let upstreams: Vec<Arc<Upstream>> = config.upstreams.iter().cloned().map(Upstream::new).collect();
     let routes = Routes::compile(&config.routes, &upstreams)?;
     let metrics = Metrics::register(registry, &routes)?;
@@ -227,6 +238,7 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
         routes,
         upstreams,
         policies,
+        shadow: config.policy.shadow.clone().map(|dir| Arc::new(ShadowSet::new(dir))),
         portal,
         verifier: Arc::new(verifier),
         keyring,
@@ -270,6 +282,9 @@ fn observe(
     let unsigned = gauge("linkgate_audit_unsigned_lines", "Lines of the audit chain that no checkpoint covers yet")?;
     let (indexed, signed) = (Arc::clone(&background.indexed), background.signed.clone());
     let checkpoints = background.signed.clone();
+    let enforced = gauge("linkgate_policy_enforced", "0 while guardrails and role rules are only noted")?;
+    enforced.set(i64::from(gateway.settings.policy.enforce));
+    let shadowed = gauge("linkgate_shadow_loaded", "1 while a shadow policy set is asked")?;
     let (seen, ready) = (Arc::clone(gateway), Arc::clone(gateway));
     let refresh = move || {
         let journal = seen.journal.status();
@@ -281,6 +296,7 @@ fn observe(
         open.set(i64::try_from(journal.open_records).unwrap_or(i64::MAX));
         let covered = signed.as_ref().map_or(0, |signed| signed.signed_seq());
         unsigned.set(i64::try_from(journal.last_seq.saturating_sub(covered)).unwrap_or(i64::MAX));
+        shadowed.set(i64::from(seen.shadow.as_ref().is_some_and(|shadow| shadow.current().is_some())));
     };
     let workers = Arc::downgrade(workers);
     let readiness = move || {
@@ -293,7 +309,7 @@ fn observe(
         let trouble = ready.journal.status().trouble.map(|trouble| trouble.to_string()).unwrap_or_default();
         let (alive, open) = workers.upgrade().map_or((false, false), |workers| (workers.alive(), !workers.draining()));
         vec![
-            check("policies", true, ""),
+            Check { name: "policies", ok: true, message: rollout(&ready).to_owned() },
             check(
                 "database",
                 ready.directory.is_fresh(),
@@ -309,6 +325,16 @@ fn observe(
     let docs = portal.map(|portal| Docs::new(&openapi::document(&portal.bases)));
     let checkpoint = Arc::new(move || checkpoints.as_ref().and_then(|progress| progress.last()));
     Ok(Health { readiness: Arc::new(readiness), refresh: Arc::new(refresh), registry, checkpoint, docs })
+}
+
+/// What whoever looks at the readiness should know of the policies; it takes no traffic away.
+fn rollout(gateway: &Gateway) -> &'static str {
+    let shadow = gateway.shadow.as_ref().map(|shadow| shadow.current().is_some());
+    match (gateway.settings.policy.enforce, shadow) {
+        (false, _) => "policy.enforce is false: guardrails and role rules are NOT ENFORCED",
+        (true, Some(false)) => "the shadow set could not be loaded; the set in force is not affected",
+        (true, _) => "",
+    }
 }
 
 /// The signals that a server obeys.

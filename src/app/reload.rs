@@ -9,16 +9,20 @@ use tokio::sync::mpsc;
 use crate::{
     audit::{ChangeRecord, Decision, Journal, Kind},
     identity::Verifier,
-    policy::Policies,
+    policy::{Bundle, Policies, ShadowSet},
 };
 
 /// Editors write a file in several steps; the set is read once they are quiet for this long.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 
+/// What a load of the shadow set is called in the record.
+const SHADOW_LOAD: &str = "policy.shadow.load";
+
 /// What can be read anew, and who is told.
 #[derive(Clone, Debug)]
 pub struct Reloader {
     pub policies: Arc<Policies>,
+    pub shadow: Option<Arc<ShadowSet>>,
     pub verifier: Arc<Verifier>,
     pub journal: Arc<Journal>,
 }
@@ -34,14 +38,15 @@ impl Reloader {
             Ok(Ok(now)) if now.version() == before.version() => tracing::info!(cause, "policies read again: no change"),
             Ok(Ok(now)) => {
                 tracing::info!(cause, version = now.version(), "policies in force");
-                self.record(Decision::Allow, cause, None, now.version()).await;
+                self.record("policy.load", Decision::Allow, cause, None, now.version()).await;
             }
             Ok(Err(errors)) => {
                 tracing::error!(cause, "policies refused; the old set stays in force\n{errors}");
-                self.record(Decision::Deny, cause, Some(errors.to_string()), before.version()).await;
+                self.record("policy.load", Decision::Deny, cause, Some(errors.to_string()), before.version()).await;
             }
             Err(error) => tracing::error!(cause, %error, "reading the policies failed; the old set stays in force"),
         }
+        self.reload_shadow(cause).await;
         if let Err(errors) = self.verifier.reload() {
             for error in errors {
                 tracing::error!(cause, %error, "keys refused; the old ones stay in force");
@@ -49,14 +54,34 @@ impl Reloader {
         }
     }
 
-    async fn record(&self, decision: Decision, cause: &str, reason: Option<String>, version: &str) {
+    /// Reads the shadow set, if there is to be one. A bad one leaves the last good one, or none, and harms nothing else.
+    pub async fn reload_shadow(&self, cause: &'static str) {
+        let Some(shadow) = &self.shadow else { return };
+        let (set, before) = (Arc::clone(shadow), shadow.current());
+        let before = before.as_deref().map_or("", Bundle::version);
+        match tokio::task::spawn_blocking(move || set.reload()).await {
+            Ok(Ok((now, true))) => {
+                tracing::info!(cause, version = now.version(), "shadow policies are asked");
+                self.record(SHADOW_LOAD, Decision::Allow, cause, None, now.version()).await;
+            }
+            Ok(Ok((_, false))) => tracing::info!(cause, "shadow policies read again: no change"),
+            Ok(Err(errors)) => {
+                let dir = shadow.dir().display().to_string();
+                tracing::error!(cause, dir, "shadow policies refused; the set in force is not affected\n{errors}");
+                self.record(SHADOW_LOAD, Decision::Deny, cause, Some(errors.to_string()), before).await;
+            }
+            Err(error) => tracing::error!(cause, %error, "reading the shadow policies failed"),
+        }
+    }
+
+    async fn record(&self, act: &str, decision: Decision, cause: &str, reason: Option<String>, version: &str) {
         let change = ChangeRecord {
             decision,
             reason,
             policy_version: Some(version.to_owned()),
             resource_type: Some("policy_set".into()),
             resource_id: Some(cause.to_owned()),
-            ..ChangeRecord::new(Kind::Policy, "policy.load")
+            ..ChangeRecord::new(Kind::Policy, act)
         };
         if let Err(error) = self.journal.append_change(&change).await {
             tracing::error!(%error, "the reload could not be recorded");

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::{
+    asked::write_asked,
     chain::{ChainId, Hash, Unplaced, private_digest, slice_digest},
     json::{self, Object, key},
     record::{ChangeRecord, Completion, Opening, USER_AGENT_MAX_BYTES},
@@ -112,6 +113,9 @@ pub(super) fn opening(out: &mut Vec<u8>, from: &Opening<'_>) -> Unplaced {
         object.word(key!("decision"), slice.decision.as_str());
         object.maybe_text(key!("reason"), slice.reason.as_deref());
         object.maybe_text(key!("status"), slice.status.as_deref());
+        if let Some(link) = &slice.link {
+            link.write(object.key(key!("link")));
+        }
         object.salt();
         object.end();
         slices.push(slice_digest(out.get(start..).unwrap_or_default()));
@@ -167,6 +171,15 @@ fn opening_private(object: &mut Object<'_>, from: &Opening<'_>) {
     }
     object.maybe_text(key!("trace_id"), from.trace_id);
     object.flag(key!("mfa"), from.mfa);
+    if let Some(asked) = &from.asked {
+        write_asked(object, asked, from.decision);
+    }
+    if let Some(shadow) = from.shadow {
+        json::value(object.key(key!("shadow")), shadow);
+    }
+    if !from.waived.is_empty() {
+        json::value(object.key(key!("waived")), &from.waived);
+    }
     object.salt();
 }
 

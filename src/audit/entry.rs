@@ -7,6 +7,7 @@ use std::{borrow::Cow, net::IpAddr, sync::Arc};
 use serde::Deserialize;
 
 use super::{
+    asked::{Other, Question, Shadow, if_known},
     chain::ChainId,
     encode::LineType,
     joined::{Completed, Record},
@@ -58,6 +59,11 @@ struct OpenPrivate {
     near_misses: Vec<String>,
     trace_id: Option<String>,
     mfa: bool,
+    #[serde(default, deserialize_with = "if_known")]
+    asked: Option<Question>,
+    shadow: Option<Shadow>,
+    #[serde(default)]
+    waived: Vec<Other>,
 }
 
 #[derive(Deserialize)]
@@ -126,6 +132,9 @@ impl Line<'_> {
             user_agent: visible.user_agent,
             mfa: Some(private.mfa),
             slices,
+            asked: private.asked,
+            shadow: private.shadow,
+            waived: private.waived,
             before: None,
             after: None,
             chain_id,
@@ -163,6 +172,7 @@ impl Line<'_> {
 mod tests {
     use super::*;
     use crate::audit::{
+        asked::{Asked, Holds},
         chain::{Unplaced, private_digest},
         encode,
         line::frame,
@@ -177,6 +187,7 @@ mod tests {
             decision: Decision::Allow,
             reason: Some("r".to_owned()),
             status: None,
+            link: Some(serde_json::from_str(r#"{"role":"auditor","start_ms":-1,"suspended":true}"#).unwrap()),
         };
         let other = Slice { managed_tenant_id: "t2".to_owned(), ..Slice::default() };
         (vec![slice, other], vec!["role/msp_full".into(), "guard \u{1}".into()])
@@ -238,6 +249,48 @@ mod tests {
         }
         assert_eq!(found["kind"], "access");
         assert!(!std::str::from_utf8(&bytes).unwrap().contains("secret"));
+    }
+
+    /// What was asked is there again, and a part that a later version wrote hides only itself.
+    #[test]
+    fn what_was_asked_reads_back_and_a_later_form_of_it_hides_nothing_else() {
+        let (slices, policies) = sample();
+        let holds = Holds::of(&["partner_auditor".into()], &["partner.*".into()]);
+        let asked = Asked {
+            holds: &holds,
+            user_suspended: true,
+            switch_context: true,
+            caller_only: false,
+            class: "write",
+            allowed: true,
+            link: None,
+        };
+        let differs = Other { decision: Decision::Allow, policies: vec!["p".into()], ..Other::default() };
+        let shadow = Shadow { version: "v".to_owned(), differs: vec![differs.clone()] };
+        let opening = Opening {
+            asked: Some(asked),
+            decision: Decision::Deny,
+            shadow: Some(&shadow),
+            waived: std::slice::from_ref(&differs),
+            ..opening(&slices, &policies)
+        };
+        let bytes = framed(LineType::Open, |out| encode::opening(out, &opening));
+        let read = |bytes: &[u8]| {
+            let Some(Entry::Record(record)) = Line::parse(bytes).unwrap().entry(ChainId(uuid::Uuid::nil())).unwrap()
+            else {
+                panic!()
+            };
+            record
+        };
+        let record = read(&bytes);
+        let question = record.asked.unwrap();
+        assert_eq!(question.holds.unwrap().roles, ["partner_auditor"]);
+        assert!(question.user_suspended && question.switch_context && question.allowed);
+        assert_eq!((question.class.as_str(), question.link), ("write", None));
+        assert_eq!((record.shadow.unwrap(), record.waived), (shadow, vec![differs]));
+        let later = String::from_utf8(bytes).unwrap().replacen("\"class\":\"write\"", "\"class\":{\"a\":1}", 1);
+        let record = read(later.as_bytes());
+        assert_eq!((record.asked, record.mfa), (None, Some(true)));
     }
 
     #[test]

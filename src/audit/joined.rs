@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    asked::{Other, Question, Shadow},
     chain::{ChainId, Stamp},
     record::{ChangeRecord, Completion, Decision, Kind, Slice},
 };
@@ -51,6 +52,13 @@ pub struct Record {
     pub mfa: Option<bool>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slices: Vec<Slice>,
+    /// What the policies were asked with: what a replay needs beside the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Question>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waived: Vec<Other>,
     /// Changes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<serde_json::Value>,
@@ -132,6 +140,9 @@ impl Record {
             user_agent: change.user_agent,
             mfa: None,
             slices: Vec::new(),
+            asked: None,
+            shadow: None,
+            waived: Vec::new(),
             before: change.before,
             after: change.after,
             chain_id,

@@ -141,6 +141,15 @@ impl<'b> Object<'b> {
     }
 }
 
+/// A value that is seldom written and needs no speed. Text and lists only: such a value cannot fail to be written.
+pub(super) fn value(out: &mut Vec<u8>, value: &impl serde::Serialize) {
+    let start = out.len();
+    if serde_json::to_writer(&mut *out, value).is_err() {
+        out.truncate(start);
+        out.extend_from_slice(b"null");
+    }
+}
+
 /// A quoted, escaped JSON string.
 pub(super) fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');

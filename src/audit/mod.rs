@@ -1,12 +1,13 @@
 //! Floor 1: the audit record, its journal and its chain.
 //!
-//! Reading order: `record` (what is said), `chain` (what binds it), `encode`, `line` and `entry` (how it is written and
-//! read), `journal` (when and how durably), `check` and `verify` (what is found when someone touched it), `scan`,
-//! `batch`, `indexer` and `outbox` (what stands around it), `glance`, `words` and `run` (how records are found), `evidence`
-//! (what someone outside can check). The database is behind `traits`.
+//! Reading order: `record` (what is said), `asked` (what was asked of the policies), `chain` (what binds it), `encode`,
+//! `line` and `entry` (how it is written and read), `journal` (when and how durably), `check` and `verify` (what is found
+//! when someone touched it), `scan`, `sweep`, `batch`, `indexer` and `outbox` (what stands around it), `glance`, `words`
+//! and `run` (how records are found), `evidence` (what someone outside can check). The database is behind `traits`.
 
 pub mod settings;
 
+pub mod asked;
 pub mod batch;
 pub mod chain;
 pub mod check;
@@ -26,10 +27,12 @@ pub mod record;
 pub mod redact;
 pub mod run;
 pub mod scan;
+pub mod sweep;
 pub mod traits;
 pub mod verify;
 pub mod words;
 
+pub use asked::{Asked, Holds, RecordedLink};
 pub use chain::{ChainHead, ChainId, Hash, Stamp};
 pub use joined::{Completed, Record, RecordFilter};
 pub use journal::{AuditUnavailable, Journal, JournalError, JournalStatus, OpenRecord, Recovery, Written};

@@ -11,6 +11,8 @@ use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use super::asked::{Asked, Other, RecordedLink, Shadow, if_known};
+
 use crate::domain::{DecisionId, LinkId, LinkVersion, Millis, PartnerId};
 
 /// What a record is about.
@@ -114,6 +116,14 @@ pub struct Opening<'a> {
     pub mfa: bool,
     /// One for each tenant of a consolidated request, cached ones included.
     pub slices: &'a [Slice],
+    /// What the policies were asked with; `None` where they were not asked.
+    #[serde(skip)]
+    pub asked: Option<Asked<'a>>,
+    /// What the shadow set said, where there is one.
+    pub shadow: Option<&'a Shadow>,
+    /// What the policies refused and was let through because they are not enforced.
+    #[serde(skip_serializing_if = "<[Other]>::is_empty")]
+    pub waived: &'a [Other],
 }
 
 impl<'a> Opening<'a> {
@@ -148,6 +158,9 @@ impl<'a> Opening<'a> {
             user_agent: None,
             mfa: false,
             slices: &[],
+            asked: None,
+            shadow: None,
+            waived: &[],
         }
     }
 }
@@ -166,6 +179,9 @@ pub struct Slice {
     /// `ok`, `stale`, `timeout`, `error`, `forbidden`, `truncated`; unknown before the completion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
+    /// The link's terms, where the policies were asked about them.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "if_known")]
+    pub link: Option<RecordedLink>,
 }
 
 /// How one slice ended; joined to its [`Slice`] by tenant.

@@ -138,6 +138,15 @@ impl Report {
                     .to_owned(),
             ));
         }
+        if !config.policy.enforce {
+            let message = "policy.enforce is false: guardrails and role rules are NOT ENFORCED, they only note what they would refuse";
+            self.warnings.push(Finding::plain(message.to_owned()));
+        }
+        // Beside the set in force a bad one stops nothing at run time; here is where it is told.
+        if let Some(Err(errors)) = config.policy.shadow.as_deref().map(|dir| Bundle::load(Some(dir))) {
+            let message = format!("the shadow policies are invalid: {errors}");
+            self.errors.push(Finding { shown: format!("{message}\n{}", errors.render()), ..Finding::plain(message) });
+        }
         if config.routes.is_empty() {
             self.warnings.push(Finding::plain("there are no routes: every request is refused".to_owned()));
         }

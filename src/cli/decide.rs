@@ -16,7 +16,7 @@ use std::{
 use self::input::Prepared;
 use super::outcome::{Console, Exit, Failure};
 use crate::{
-    domain::{ErrorCode, Reason},
+    domain::{Case, ErrorCode, Reason},
     policy::{Bundle, Memo, Refusal, decide},
 };
 
@@ -184,6 +184,11 @@ fn write_answer(out: &mut String, answer: &Answer, json: bool) {
         (Ok(Err((code, why))), false) => writeln!(out, "deny {code} {}", reason(why).unwrap_or("-")),
         (Err(error), false) => writeln!(out, "error {error}"),
     };
+}
+
+/// One question as the facts that it stands for.
+pub(super) fn case_of(bundle: &Bundle, line: &[u8]) -> Result<Case, String> {
+    Prepared::read(bundle, line).map(Prepared::into_case)
 }
 
 fn answer(bundle: &Bundle, memo: &mut Memo, line: &[u8]) -> Answer {

@@ -36,6 +36,7 @@ pub mod policy;
 
 pub mod audit;
 pub mod explain;
+mod recorded;
 pub mod token;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -141,7 +142,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Suspensions(args) => context.emergency(|store| suspend::list(&args, store)),
         Command::Policy(args) => policy::run(&args, context),
         Command::Decide(args) => decide::run(args, console),
-        Command::Explain(args) => context.audit(async |audit, index| explain::run(args, audit, index, console).await),
+        Command::Explain(args) => explain::start(args, context),
         Command::Audit(args) => audit::dispatch(args, context),
         Command::Token(args) => token::run(&args, &context.config()?.identity, console),
     }

@@ -34,6 +34,7 @@ use std::{
 pub use errors::{ConfigError, ConfigErrors, FieldPath, Origin, Step};
 pub use pattern::{Pattern, PatternError, Segment};
 pub use route_table::{Found, Params, RouteConflict, RouteTable};
+pub use scalar::parse_duration;
 pub use settings::Config;
 pub use shape::OVERRIDE_PREFIX;
 

@@ -235,6 +235,10 @@ raw! {
         dir: Option<String> = None,
         /// Decisions remembered, per worker.
         memo_entries: u32 = 65_536,
+        /// `false`: guardrails and role rules refuse nothing, they only note what they would refuse (log-only rollout).
+        enforce: bool = true,
+        /// Folder of a second policy set that is asked beside the one in force and never enforced (shadow mode).
+        shadow: Option<String> = None,
     }
 
     /// The audit journal.

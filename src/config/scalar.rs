@@ -86,7 +86,7 @@ impl JsonSchema for QuotaText {
 }
 
 /// Whole numbers with one unit; no sums, no fractions.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong =
         || format!("`{text}` is no duration: write a whole number and ms, s, m, h or d, such as `250ms` or `5s`");
     let (number, unit) = split_number(text).ok_or_else(wrong)?;

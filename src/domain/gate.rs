@@ -88,7 +88,7 @@ impl Reason {
         Self::IdentityConflict,
     ];
 
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoLink => "no_link",
             Self::AccessSuspended => "access_suspended",

@@ -3,6 +3,7 @@
 //! Ids, permissions, roles, links, gates and error codes. Everything above speaks in these types; nothing here knows
 //! of sockets, databases or the policy engine, so every rule in this folder can be read and tested alone.
 
+pub mod case;
 pub mod error;
 pub mod event;
 pub mod facts;
@@ -21,6 +22,7 @@ pub mod strict_json;
 pub mod time;
 pub mod trace;
 
+pub use case::Case;
 pub use error::ErrorCode;
 pub use event::{About, EventType};
 pub use facts::{Facts, LinkFacts, Member, Partner, Portfolio, UserFacts};

@@ -66,6 +66,7 @@ pub struct Bundle {
     slices: Vec<Slice>,
     ids: HashMap<String, Arc<str>>,
     native: Vec<(Gate, PolicyIds)>,
+    enforced: bool,
 }
 
 impl std::fmt::Debug for Bundle {
@@ -112,6 +113,16 @@ impl Bundle {
     /// What is valid but worth a look: hand-written permits, policies that can never apply, files that are not read.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// The same set for a rollout that only notes what guardrails and role rules refuse; every other gate stays closed.
+    #[must_use]
+    pub fn log_only(self) -> Self {
+        Self { enforced: false, ..self }
+    }
+
+    pub fn enforced(&self) -> bool {
+        self.enforced
     }
 
     fn assemble(sources: Sources) -> Result<Self, Vec<Problem>> {
@@ -193,6 +204,7 @@ impl Bundle {
             slices,
             native: native.collect(),
             ids,
+            enforced: true,
         })
     }
 

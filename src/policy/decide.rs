@@ -3,9 +3,9 @@
 //! First the gates that no policy may open, natively and in the contract's order; then Cedar, or the memo of what Cedar
 //! said. The first closed gate is the one that is told. Whatever cannot be decided is a refusal.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use cedar_policy::{AuthorizationError, Decision, Entities, PolicySet, Request};
+use cedar_policy::{AuthorizationError, Decision, Entities, PolicyId, PolicySet, Request};
 
 use super::{
     bundle::{Answer, Bundle, PolicyIds},
@@ -14,7 +14,7 @@ use super::{
     memo::{Memo, Probe},
     reads::Reads,
 };
-use crate::domain::{Denial, Facts, Gate, LinkFacts, Permission};
+use crate::domain::{Denial, ErrorCode, Facts, Gate, LinkFacts, Permission, Reason};
 
 /// Proof of a decision over a live link, and the only one that opens a tenant's slice. Made by `decide` alone.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,42 +73,98 @@ pub enum Refusal {
 pub struct Outcome {
     pub verdict: Result<TenantPermit, Refusal>,
     pub policies: Arc<[Arc<str>]>,
+    /// The set refused this, and is not enforced (`policy.enforce = false`): `policies` are those that refused.
+    pub waived: Option<Denial>,
 }
 
-impl Outcome {
-    fn denied(bundle: &Bundle, gate: Gate) -> Self {
-        Self { verdict: Err(Refusal::Denied(gate.into())), policies: bundle.native(gate) }
+/// What a set says of a request: a verdict that forwards nothing. For shadow sets, replays and explanations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub result: Result<(), Refusal>,
+    pub policies: Arc<[Arc<str>]>,
+}
+
+impl Verdict {
+    pub fn is_allow(&self) -> bool {
+        self.result.is_ok()
     }
-}
 
-impl From<Answer> for Outcome {
-    fn from(answer: Answer) -> Self {
-        let verdict = match answer.verdict {
-            Ok(()) => Ok(TenantPermit(())),
-            Err(denial) => Err(Refusal::Denied(denial)),
-        };
-        Self { verdict, policies: answer.policies }
+    /// The word of a refusal, as records have it.
+    pub fn word(&self) -> Option<&'static str> {
+        match self.result {
+            Ok(()) => None,
+            Err(Refusal::Denied(denial)) => Some(denial.word()),
+            Err(Refusal::Unavailable) => Some("policy_error"),
+        }
     }
 }
 
 /// Decides one request. With a memo the answer is Cedar's own for the same facts, remembered.
 pub fn decide(bundle: &Bundle, memo: Option<&mut Memo>, facts: &Facts<'_>) -> Outcome {
+    let weighed = weigh(bundle, memo, facts);
+    if let Err(trouble) = &weighed {
+        tracing::error!(policy_version = bundle.version(), %trouble, "no decision could be made: request refused");
+    }
+    let Verdict { result, policies } = verdict(weighed);
+    match result {
+        Err(Refusal::Denied(denial)) if !bundle.enforced() && may_waive(bundle, facts, denial) => {
+            Outcome { verdict: Ok(TenantPermit(())), policies, waived: Some(denial) }
+        }
+        result => Outcome { verdict: result.map(TenantPermit), policies, waived: None },
+    }
+}
+
+/// The same decision without its permit, and without an alarm where none can be made: for what is not enforced.
+pub fn judge(bundle: &Bundle, memo: Option<&mut Memo>, facts: &Facts<'_>) -> Verdict {
+    verdict(weigh(bundle, memo, facts))
+}
+
+/// The decision as if the policy with this id were not in the set.
+pub(super) fn judge_without(bundle: &Bundle, facts: &Facts<'_>, id: &str) -> Verdict {
+    verdict(match native(facts) {
+        Ok(link) => ask(bundle, facts, link, Some(id)),
+        Err(gate) => Ok(closed(bundle, gate)),
+    })
+}
+
+fn verdict(weighed: Result<Answer, Trouble>) -> Verdict {
+    match weighed {
+        Ok(answer) => Verdict { result: answer.verdict.map_err(Refusal::Denied), policies: answer.policies },
+        Err(Trouble::Failed(ids)) => Verdict { result: Err(Refusal::Unavailable), policies: ids.into() },
+        Err(_) => Verdict { result: Err(Refusal::Unavailable), policies: PolicyIds::from([]) },
+    }
+}
+
+fn closed(bundle: &Bundle, gate: Gate) -> Answer {
+    Answer { verdict: Err(gate.into()), policies: bundle.native(gate) }
+}
+
+fn weigh(bundle: &Bundle, memo: Option<&mut Memo>, facts: &Facts<'_>) -> Result<Answer, Trouble> {
     let link = match native(facts) {
         Ok(link) => link,
-        Err(gate) => return Outcome::denied(bundle, gate),
+        Err(gate) => return Ok(closed(bundle, gate)),
     };
-    let Some(memo) = memo else { return ask(bundle, facts, link).into_outcome(bundle) };
+    let Some(memo) = memo else { return ask(bundle, facts, link, None) };
     let reads = reads(bundle, facts, link);
     let probe = reads.and_then(|reads| Probe::new(bundle.generation(), bundle.roles(), reads, facts, link));
-    let Some(probe) = probe else { return ask(bundle, facts, link).into_outcome(bundle) };
+    let Some(probe) = probe else { return ask(bundle, facts, link, None) };
     if let Some(answer) = memo.get(&probe) {
-        return answer.clone().into();
+        return Ok(answer.clone());
     }
-    let asked = ask(bundle, facts, link);
+    let asked = ask(bundle, facts, link, None);
     if let Ok(answer) = &asked {
         memo.put(&probe, answer.clone());
     }
-    asked.into_outcome(bundle)
+    asked
+}
+
+/// What a set that is not enforced may let through: a refusal by a guardrail or by the table of roles, and nothing else.
+/// Link, window, approval, suspension, address, MFA, the user's own permissions, overrides and the ceiling of parents
+/// are asked again without Cedar.
+fn may_waive(bundle: &Bundle, facts: &Facts<'_>, denial: Denial) -> bool {
+    let of_policy =
+        denial.code == ErrorCode::Forbidden && matches!(denial.reason, Some(Reason::Permission | Reason::Guardrail));
+    of_policy && native(facts).is_ok_and(|link| within_bounds(bundle, facts, link))
 }
 
 /// What the hand-written policies that apply to the question can read.
@@ -171,40 +227,22 @@ pub(super) enum Trouble {
     Disagreement,
 }
 
-trait IntoOutcome {
-    fn into_outcome(self, bundle: &Bundle) -> Outcome;
-}
-
-impl IntoOutcome for Result<Answer, Trouble> {
-    fn into_outcome(self, bundle: &Bundle) -> Outcome {
-        self.map_or_else(
-            |trouble| {
-                tracing::error!(policy_version = bundle.version(), %trouble, "no decision could be made: request refused");
-                let policies = match trouble {
-                    Trouble::Failed(ids) => ids.into(),
-                    _ => PolicyIds::from([]),
-                };
-                Outcome { verdict: Err(Refusal::Unavailable), policies }
-            },
-            Outcome::from,
-        )
-    }
-}
-
 /// Asks Cedar, for every action that has to be allowed; all of them are asked, because the earliest closed gate of any
-/// is the one that is told.
-fn ask(bundle: &Bundle, facts: &Facts<'_>, link: &LinkFacts) -> Result<Answer, Trouble> {
+/// is the one that is told. `without`: as if this policy were not there.
+fn ask(bundle: &Bundle, facts: &Facts<'_>, link: &LinkFacts, without: Option<&str>) -> Result<Answer, Trouble> {
     let question = Question::new(&bundle.words, bundle.roles(), facts, None)?;
     let mut closed: Option<Gate> = None;
     let mut policies = Vec::new();
     for permission in asked(facts).iter() {
         let slice = bundle.slice(permission, link.link.role).ok_or(Trouble::NoSlice)?;
         let request = question.request(&bundle.words, permission, None)?;
-        let said = put(bundle, &request, &slice.set, &question.entities)?;
+        let said = put(bundle, &request, &leave_out(&slice.set, without), &question.entities)?;
         if !said.allowed {
             let mut gate = said.policies.iter().map(|id| gate_of(id)).min().unwrap_or(Gate::Role);
             // Forbids hide whether any permit matched, and the role's gate is told before those that come after it.
-            if gate > Gate::Role && !put(bundle, &request, &slice.permits, &question.entities)?.allowed {
+            if gate > Gate::Role
+                && !put(bundle, &request, &leave_out(&slice.permits, without), &question.entities)?.allowed
+            {
                 gate = Gate::Role;
             }
             closed = Some(closed.map_or(gate, |other| other.min(gate)));
@@ -219,6 +257,14 @@ fn ask(bundle: &Bundle, facts: &Facts<'_>, link: &LinkFacts) -> Result<Answer, T
     ids.sort();
     ids.dedup();
     Ok(Answer { verdict: closed.map_or(Ok(()), |gate| Err(gate.into())), policies: ids.into() })
+}
+
+fn leave_out<'s>(set: &'s PolicySet, id: Option<&str>) -> Cow<'s, PolicySet> {
+    let Some(id) = id else { return Cow::Borrowed(set) };
+    let mut set = set.clone();
+    // Fails only where it is not in this slice.
+    let _ = set.remove_static(PolicyId::new(id));
+    Cow::Owned(set)
 }
 
 /// The gates that generated forbids state, once more without Cedar: an allow that breaks one of them is a fault.

@@ -18,7 +18,7 @@ pub struct Policies {
 impl Policies {
     /// Loads the first set; without a valid one nothing starts.
     pub fn new(settings: PolicySettings) -> Result<Self, PolicyErrors> {
-        let bundle = Bundle::load(settings.dir.as_deref())?;
+        let bundle = load(&settings)?;
         Ok(Self { settings, current: ArcSwap::from_pointee(bundle), reloading: Mutex::new(()) })
     }
 
@@ -40,7 +40,7 @@ impl Policies {
     /// the memos hold stays good.
     pub fn reload(&self) -> Result<Arc<Bundle>, PolicyErrors> {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = Bundle::load(self.settings.dir.as_deref())?;
+        let loaded = load(&self.settings)?;
         let current = self.current();
         if loaded.version() == current.version() && loaded.warnings() == current.warnings() {
             return Ok(current);
@@ -49,4 +49,9 @@ impl Policies {
         self.current.store(loaded.clone());
         Ok(loaded)
     }
+}
+
+fn load(settings: &PolicySettings) -> Result<Bundle, PolicyErrors> {
+    let bundle = Bundle::load(settings.dir.as_deref())?;
+    Ok(if settings.enforce { bundle } else { bundle.log_only() })
 }

@@ -3,7 +3,8 @@
 //! Reading order: `source` finds the files, `schema` and `roles` read them, `generate` writes the Cedar text that the
 //! role table and the gates of the contract's section 4 mean, `bundle` validates all of it and cuts it into slices,
 //! `decide` answers. `facts` turns what linkgate knows into Cedar's request and entities, `reads` finds what a
-//! hand-written policy looks at, `memo` remembers Cedar's answers, `explain` lists every gate.
+//! hand-written policy looks at, `memo` remembers Cedar's answers, `explain` lists every gate,
+//! `near` what else would have flipped it. `handle` holds the set in force, `shadow` one that is only asked.
 //!
 //! A decision is Cedar's. What stands in Rust beside it are the gates that hand-written policy must not be able to open
 //! (and the order in which refusals are told); Cedar is asked with all facts, so that it alone would answer the same.
@@ -34,11 +35,17 @@ mod decide;
 
 mod explain;
 
+mod near;
+
 mod handle;
 
+mod shadow;
+
 pub use bundle::Bundle;
-pub use decide::{Outcome, Permit, PermitKind, Refusal, TenantPermit, decide, decide_in_full};
+pub use decide::{Outcome, Permit, PermitKind, Refusal, TenantPermit, Verdict, decide, decide_in_full, judge};
 pub use explain::{Explanation, GateReport, GateState, explain};
 pub use handle::Policies;
 pub use memo::Memo;
+pub use near::{NearMiss, Side, near_misses};
 pub use problem::{PolicyErrors, Problem};
+pub use shadow::ShadowSet;

@@ -9,4 +9,14 @@ pub struct PolicySettings {
     pub dir: Option<PathBuf>,
     /// Bound of the decision memo, in decisions, per worker.
     pub memo_entries: usize,
+    /// `false`: guardrails and role rules only note what they would refuse; see [`super::decide`].
+    pub enforce: bool,
+    /// Folder of a second set: asked beside the one in force, never enforced.
+    pub shadow: Option<PathBuf>,
+}
+
+impl Default for PolicySettings {
+    fn default() -> Self {
+        Self { dir: None, memo_entries: 65_536, enforce: true, shadow: None }
+    }
 }

@@ -22,6 +22,7 @@ use crate::{
     audit::{AuditUnavailable, Completion, Decision, Durability, OpenRecord, Opening, SliceOutcome},
     config::settings::{Access, RouteClass},
     domain::{DecisionId, ErrorCode},
+    policy::Bundle,
 };
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -44,7 +45,7 @@ pub async fn begin(worker: &Rc<Worker>, trail: &mut Trail) -> Result<Box<Ledger>
     let mut record = None;
     if is_recorded(trail) {
         let id = DecisionId::generate();
-        let bundle = worker.gateway.policies.current();
+        let bundle = asked_set(worker, trail);
         let opening = opening(trail, id, Decision::Allow, None, bundle.version());
         let opened = worker.gateway.journal.admit(&opening, durability(worker, trail)).await;
         record = Some(opened.map_err(|error| unrecorded(worker, trail, &error))?);
@@ -66,7 +67,7 @@ pub async fn refusal(worker: &Rc<Worker>, trail: &mut Trail, failure: &Failure) 
         return Ok(());
     }
     let id = DecisionId::generate();
-    let bundle = worker.gateway.policies.current();
+    let bundle = asked_set(worker, trail);
     let opening = opening(trail, id, Decision::Deny, Some(failure.word()), bundle.version());
     let completion = Completion {
         status: Some(failure.code.status()),
@@ -138,8 +139,16 @@ fn opening<'t>(
         user_agent: trail.user_agent.as_ref().and_then(|value| value.to_str().ok()),
         mfa: caller.is_some_and(|caller| caller.mfa),
         slices: &trail.slices,
+        asked: partner.and_then(|partner| trail.said.asked(partner, trail.link.as_deref())),
+        shadow: trail.said.shadow.as_deref(),
+        waived: &trail.said.waived,
         ..Opening::new(id, trail.now, trail.method.as_str(), target, trail.request_id.as_str())
     }
+}
+
+/// The set that the request was decided by, or the one in force where it came to no decision.
+fn asked_set(worker: &Worker, trail: &Trail) -> Arc<Bundle> {
+    trail.said.bundle.clone().unwrap_or_else(|| worker.gateway.policies.current())
 }
 
 fn action(trail: &Trail) -> Option<&'static str> {

@@ -10,6 +10,7 @@ use super::{
     quota::Admitted,
     respond::Failure,
     route::Route,
+    said::{self, Said},
     session::{self, PartnerUser, Session, Who},
     tenant::{Placed, Scope},
     watch::Watched,
@@ -64,7 +65,9 @@ pub fn decide(worker: &Rc<Worker>, trail: &mut Trail, placed: Placed) -> Result<
         ip: trail.client_ip,
         now: trail.now,
     };
-    let outcome = question.ask(worker, Some(&mut trail.near_misses));
+    // What an earlier question said (before the body was read) is no longer the record's.
+    (trail.said, trail.near_misses) = (Said::default(), Vec::new());
+    let outcome = question.ask(worker, Some((&mut trail.said, &mut trail.near_misses)));
     trail.policies = outcome.policies;
     match outcome.verdict {
         Ok(permit) => Ok(Authorized { placed, permit: permit.into(), link }),
@@ -91,6 +94,7 @@ pub async fn confirm(worker: &Rc<Worker>, trail: &mut Trail, checked: Checked) -
     let session = refreshed.map_err(|session::Unresolved| Failure::new(ErrorCode::LinksStale, "links_stale"))?;
     trail.now = Millis::now();
     trail.session = Some(Rc::clone(&session));
+    trail.said = Said::default();
     match &session.who {
         Who::Refused(denial) => return Err((*denial).into()),
         Who::Plain => return Err(Denial::new(ErrorCode::Forbidden, Reason::NotAPartner).into()),
@@ -116,8 +120,8 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// In a denial, `near_misses` gets the gates that were closed beside the one that is told.
-    fn ask(&self, worker: &Worker, near_misses: Option<&mut Vec<&'static str>>) -> policy::Outcome {
+    /// For the record: what was said, and in a denial the gates that were closed beside the one that is told.
+    fn ask(&self, worker: &Worker, record: Option<(&mut Said, &mut Vec<&'static str>)>) -> policy::Outcome {
         let bundle = worker.gateway.policies.current();
         // A set that came into force since the session was resolved may have another role table.
         let changed = (bundle.generation() != self.session.policies).then(|| UserFacts {
@@ -135,7 +139,9 @@ impl Question<'_> {
             method: self.method.as_str(),
             route_class: self.route.settings.class.as_str(),
         };
-        let outcome = policy::decide(&bundle, Some(&mut worker.memo.borrow_mut()), &facts);
+        let (said, near_misses) = record.unzip();
+        let asked = (&facts, self.route.settings.class.as_str());
+        let outcome = said::put(worker, &bundle, self.session, asked, said);
         if let (Err(Refusal::Denied(_)), Some(near_misses)) = (&outcome.verdict, near_misses) {
             near_misses.extend(facts.closed_gates(bundle.roles()).into_iter().skip(1).map(Gate::as_str));
         }

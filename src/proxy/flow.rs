@@ -16,6 +16,7 @@ use super::{
     quota,
     respond::{self, Failure},
     route::{self, Route},
+    said::Said,
     session::Session,
     tenant,
     watch::ConnectionSwitch,
@@ -66,6 +67,8 @@ pub struct Trail {
     pub policies: Arc<[Arc<str>]>,
     /// Further gates that were closed too, in a refusal.
     pub near_misses: Vec<&'static str>,
+    /// What the policies were asked and said.
+    pub said: Said,
     pub decision_id: Option<DecisionId>,
     pub bucket: Option<crate::limit::Taken>,
 }

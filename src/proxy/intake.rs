@@ -10,6 +10,7 @@ use super::{
     headers::{Single, lookalike, single},
     path,
     respond::Failure,
+    said::Said,
     worker::Worker,
 };
 use crate::domain::{ErrorCode, Millis, RequestId, TraceId};
@@ -44,6 +45,7 @@ pub fn begin(worker: &Rc<Worker>, peer: Peer, request: &Request<Incoming>) -> Tr
         link: None,
         policies: worker.gateway.no_policies.clone(),
         near_misses: Vec::new(),
+        said: Said::default(),
         decision_id: None,
         bucket: None,
     }

@@ -9,6 +9,7 @@ use super::{
     flow::Trail,
     respond::Failure,
     route::Routes,
+    said::ShadowMetrics,
     worker::{Gateway, Worker},
 };
 use crate::portal::endpoint;
@@ -30,6 +31,7 @@ pub struct Metrics {
     pub policy_errors: IntCounter,
     pub audit_refused: IntCounter,
     pub bytes_sent: IntCounter,
+    pub shadow: ShadowMetrics,
 }
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -93,6 +95,7 @@ impl Metrics {
             policy_errors,
             audit_refused,
             bytes_sent,
+            shadow: ShadowMetrics::register(registry)?,
         })
     }
 

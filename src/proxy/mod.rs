@@ -13,6 +13,7 @@ pub mod session;
 pub mod tenant;
 
 pub mod authorize;
+pub mod said;
 
 pub mod quota;
 

@@ -10,6 +10,7 @@ use http::HeaderValue;
 
 use super::worker::Worker;
 use crate::{
+    audit::Holds,
     domain::{Denial, ErrorCode, PermissionSet, Portfolio, Reason, RoleTable, UserFacts},
     identity::{Caller, Remembered},
     store::Reading,
@@ -44,6 +45,8 @@ pub enum Who {
 pub struct PartnerUser {
     pub facts: UserFacts,
     pub portfolio: Arc<Portfolio>,
+    /// What the token grants, as records have it: written once for all requests.
+    pub holds: Holds,
     pub partner_header: Option<HeaderValue>,
     pub partner_tenant_header: Option<HeaderValue>,
 }
@@ -106,6 +109,7 @@ async fn look_up(worker: &Worker, caller: Arc<Caller>, keys: u64, reading: Readi
                         holds,
                         suspended,
                     },
+                    holds: Holds::of(&caller.roles, &caller.permissions),
                     partner_header: HeaderValue::from_str(&id.to_string()).ok(),
                     partner_tenant_header: text_header(portfolio.partner.home_tenant_id.as_str()),
                     portfolio,

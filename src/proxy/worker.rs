@@ -23,7 +23,7 @@ use crate::{
     domain::Millis,
     identity::{Caller, Keyring, SignedCache, TokenCache, Verifier},
     limit::Limits,
-    policy::{Memo, Policies},
+    policy::{Memo, Policies, ShadowSet},
     portal::Portal,
     store::Directory,
     upstream::{Pool, Upstream},
@@ -36,6 +36,8 @@ pub struct Gateway {
     pub routes: Routes,
     pub upstreams: Vec<Arc<Upstream>>,
     pub policies: Arc<Policies>,
+    /// Asked beside them, never enforced.
+    pub shadow: Option<Arc<ShadowSet>>,
     pub verifier: Arc<Verifier>,
     pub keyring: Option<Arc<Keyring>>,
     /// Public keys of audit checkpoints, as they are published; `None`: none are configured.
@@ -62,6 +64,8 @@ pub type StandIn = fn(&str, Option<&str>) -> Option<String>;
 pub struct Worker {
     pub gateway: Arc<Gateway>,
     pub memo: RefCell<Memo>,
+    /// The shadow set's own; empty where there is none.
+    pub shadow_memo: RefCell<Memo>,
     pub signed: RefCell<SignedCache>,
     pub pool: Pool<RequestBody>,
     pub streams: Rc<OpenStreams>,
@@ -77,6 +81,7 @@ impl Worker {
         let settings = &gateway.settings;
         Rc::new(Self {
             memo: RefCell::new(Memo::new(settings.policy.memo_entries)),
+            shadow_memo: RefCell::new(Memo::new(gateway.shadow.as_ref().map_or(0, |_| settings.policy.memo_entries))),
             signed: RefCell::new(SignedCache::new(SIGNED_ENTRIES)),
             pool: Pool::default(),
             streams: Rc::default(),

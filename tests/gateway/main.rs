@@ -32,3 +32,4 @@ mod reload;
 mod spoofing;
 mod streams;
 mod sub_partners;
+mod why;

@@ -62,6 +62,10 @@ pub struct Setup {
     pub guardrails: Vec<(&'static str, String)>,
     /// The URL of an empty Postgres database; else it is SQLite.
     pub postgres: Option<String>,
+    /// Guardrails of a shadow set.
+    pub shadow: Vec<(&'static str, String)>,
+    /// Of the section `policy`.
+    pub policy: String,
 }
 
 /// The variable that names Postgres in the configuration.
@@ -81,6 +85,8 @@ impl Default for Setup {
             audit: "writes = \"os\"\nreads = \"os\"\n".into(),
             guardrails: Vec::new(),
             postgres: None,
+            shadow: Vec::new(),
+            policy: String::new(),
         }
     }
 }
@@ -183,6 +189,9 @@ impl Rig {
         std::fs::write(&path, text).unwrap();
         if !setup.guardrails.is_empty() {
             policies(&dir.path().join("policies"), &setup.guardrails);
+        }
+        if !setup.shadow.is_empty() {
+            policies(&dir.path().join("shadow"), &setup.shadow);
         }
         let mut config = config::load(Some(&path), setup.postgres.iter().map(|url| (POSTGRES.to_owned(), url.clone())))
             .unwrap_or_else(|errors| panic!("{errors}"));
@@ -311,13 +320,14 @@ pub fn actor() -> Actor {
 }
 
 fn configuration(setup: &Setup, upstream: &Upstream) -> String {
-    let Setup { extra, listen, routes, identity, issuer, trusts, limits, audit, upstream: up, guardrails, postgres } =
-        setup;
-    let database = match postgres {
+    let Setup { extra, listen, routes, identity, issuer, trusts, limits, audit, upstream: up, .. } = setup;
+    let database = match setup.postgres {
         Some(_) => format!("postgres_url_env = \"{POSTGRES}\""),
         None => "sqlite = \"linkgate.db\"".to_owned(),
     };
-    let policy = if guardrails.is_empty() { "" } else { "dir = \"policies\"\n" };
+    let own = if setup.guardrails.is_empty() { "" } else { "dir = \"policies\"\n" };
+    let shadow = if setup.shadow.is_empty() { "" } else { "shadow = \"shadow\"\n" };
+    let policy = format!("{own}{shadow}{}", setup.policy);
     let address = upstream.address;
     format!(
         r#"{extra}
@@ -362,7 +372,7 @@ max_in_flight = 1
 }
 
 /// The built-in set with guardrails added.
-fn policies(dir: &std::path::Path, guardrails: &[(&str, String)]) {
+pub fn policies(dir: &std::path::Path, guardrails: &[(&str, String)]) {
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("policies");
     std::fs::create_dir_all(dir.join("guardrails")).unwrap();
     for name in ["schema.cedarschema", "roles.toml"] {

@@ -28,9 +28,9 @@ mod access;
 mod alert_sources;
 mod alerts;
 mod customers;
-mod evidence;
 #[cfg(feature = "demo")]
 mod emergency;
+mod evidence;
 #[cfg(feature = "demo")]
 mod exports;
 mod failures;

@@ -10,8 +10,9 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
     domain::{
-        Approval, Facts, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, PartnerId, Permission, PermissionSet,
-        TenantId, UserFacts, facts::Ancestor, permission::Kind, role::UnknownRole, strict_json::UniqueKeys,
+        Approval, Case, Facts, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, PartnerId, Permission,
+        PermissionSet, TenantId, UserFacts, facts::Ancestor, permission::Kind, role::UnknownRole,
+        strict_json::UniqueKeys,
     },
     policy::Bundle,
 };
@@ -50,6 +51,21 @@ impl<'a> Prepared<'a> {
                 Kind::Export => "export",
             })),
         })
+    }
+
+    /// The same, for those who change a fact and ask again.
+    pub(super) fn into_case(self) -> Case {
+        Case {
+            user: self.user,
+            link: self.link,
+            permission: self.permission,
+            switch_context: self.proxied,
+            now: self.now,
+            ip: self.ip,
+            mfa: self.mfa,
+            method: self.method.as_ref().into(),
+            route_class: self.route_class.as_ref().into(),
+        }
     }
 
     pub(super) fn facts(&self) -> Facts<'_> {

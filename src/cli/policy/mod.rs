@@ -5,6 +5,9 @@
 //! None of them changes what a running gateway enforces.
 
 pub mod check;
+pub mod flips;
+pub mod replay;
+pub mod shadow;
 
 use std::path::{Path, PathBuf};
 
@@ -27,6 +30,8 @@ pub struct PolicyArgs {
 #[derive(clap::Subcommand, Debug)]
 enum PolicyCommand {
     Check(check::CheckArgs),
+    Replay(replay::ReplayArgs),
+    Shadow(shadow::ShadowArgs),
 }
 
 /// The set that a subcommand works on.
@@ -40,6 +45,8 @@ pub struct SetArgs {
 pub fn run(args: &PolicyArgs, context: &Context) -> Result<(), Failure> {
     match &args.command {
         PolicyCommand::Check(args) => check::run(args, context),
+        PolicyCommand::Replay(args) => replay::run(args, context),
+        PolicyCommand::Shadow(args) => shadow::run(args, context),
     }
 }
 

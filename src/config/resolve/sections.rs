@@ -142,15 +142,21 @@ impl Resolver<'_> {
     }
 
     pub(super) fn policy(&mut self, raw: &RawPolicy) -> PolicySettings {
-        let field = section("policy").key("dir");
-        let dir = raw.dir.as_ref().map(|text| {
-            let dir = self.path(&field, text);
+        let at = section("policy");
+        let mut folder = |name, text: &Option<String>| {
+            let field = at.key(name);
+            let dir = self.path(&field, text.as_ref()?);
             if !dir.is_dir() {
                 self.fail(&field, format!("`{}` is no folder", dir.display()));
             }
-            dir
-        });
-        PolicySettings { dir, memo_entries: usize::try_from(raw.memo_entries).unwrap_or(usize::MAX) }
+            Some(dir)
+        };
+        PolicySettings {
+            dir: folder("dir", &raw.dir),
+            memo_entries: usize::try_from(raw.memo_entries).unwrap_or(usize::MAX),
+            enforce: raw.enforce,
+            shadow: folder("shadow", &raw.shadow),
+        }
     }
 
     pub(super) fn audit(&mut self, raw: &RawAudit) -> AuditSettings {

@@ -82,7 +82,8 @@ impl Stage {
         let settings = DatabaseSettings::Sqlite { path: dir.path().join("linkgate.db") };
         let database = Database::open(&settings).await.unwrap();
         database.migrate().await.unwrap();
-        let policies = Arc::new(Policies::new(PolicySettings { dir: None, memo_entries: 16 }).unwrap());
+        let policies =
+            Arc::new(Policies::new(PolicySettings { memo_entries: 16, ..PolicySettings::default() }).unwrap());
         let admin = Admin::new(&database, Arc::new(policies.current().roles().clone()), false);
         let actor = Actor::new("test");
         for tenant in tenants.iter().chain(&["home"]) {

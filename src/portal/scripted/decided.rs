@@ -11,8 +11,9 @@ use crate::{
     portal::{Granted, unattended},
 };
 
-static POLICIES: LazyLock<Policies> =
-    LazyLock::new(|| Policies::new(PolicySettings { dir: None, memo_entries: 16 }).unwrap());
+static POLICIES: LazyLock<Policies> = LazyLock::new(|| {
+    Policies::new(PolicySettings { dir: None, memo_entries: 16, enforce: true, shadow: None }).unwrap()
+});
 
 /// A live link of the role that may do everything.
 pub(in crate::portal) fn full_link(tenant: &str) -> LinkFacts {

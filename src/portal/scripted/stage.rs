@@ -63,7 +63,8 @@ impl Stage {
         let dir = tempfile::tempdir().unwrap();
         let database = DatabaseSettings::Sqlite { path: dir.path().join("none.db") };
         let database = Database::open(&database).await.unwrap();
-        let policies = Arc::new(Policies::new(PolicySettings { dir: None, memo_entries: 16 }).unwrap());
+        let policies =
+            Arc::new(Policies::new(PolicySettings { memo_entries: 16, ..PolicySettings::default() }).unwrap());
         let services = Arc::new(Scripted::default());
         let base = "/api/v1/partner".to_owned();
         let upstreams: Arc<dyn Upstreams> = Arc::<Scripted>::clone(&services);

@@ -119,7 +119,7 @@ async fn still_granted(
         return Err(Gate::Suspension.denial());
     }
     let partner = fresh.partner().ok_or_else(changed)?;
-    let judge = Judge { worker, trail, session: &fresh, partner, spec };
+    let judge = Judge::new(worker, trail, &fresh, partner, spec);
     for was in granted {
         let link = partner.portfolio.link(was.link.tenant_id.as_str()).ok_or_else(changed)?;
         if link.closed_gate(now).is_some() {

@@ -1,15 +1,16 @@
 //! Every gate of a consolidated request: the caller's own, then each tenant's slice by itself.
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use super::{Target, stale};
 use crate::{
     domain::{Denial, ErrorCode, Facts, Gate, LinkFacts, Permission, PermissionSet, Portfolio, Reason, TenantId},
-    policy::{self, Refusal, TenantPermit},
+    policy::{Refusal, TenantPermit},
     portal::{Asker, AskingPartner, Audience, Granted, Slice, Spec, TenantHeader},
     proxy::{
         flow::Trail,
         respond::Failure,
+        said::{self, Said},
         session::{PartnerUser, Session, Who},
         tenant::Named,
         worker::Worker,
@@ -33,6 +34,8 @@ pub(super) fn decide(
     session: &Rc<Session>,
     named: &Named,
 ) -> Result<Decided, Failure> {
+    // What an earlier question said (before the body was read) is no longer the record's.
+    trail.said = Said::default();
     let spec = target.spec;
     let home = session.caller.home_tenant.as_ref();
     let heeded = match named {
@@ -83,7 +86,9 @@ pub(super) fn decide(
     let (slices, named) = match linked.flatten() {
         Some(link) if acts_there => {
             trail.link = Some(Arc::clone(link));
-            let (policies, slice) = Judge { worker, trail, session, partner, spec }.one(link);
+            let judge = Judge::new(worker, trail, session, partner, spec);
+            let (policies, slice) = judge.one(link);
+            trail.said = judge.said.into_inner();
             trail.policies = policies;
             (vec![slice?], Some(link.link.tenant_id.clone()))
         }
@@ -96,7 +101,10 @@ pub(super) fn decide(
             }
             // The header was found good; it does not make a read over all tenants one of this tenant.
             trail.cross = false;
-            (Judge { worker, trail, session, partner, spec }.all()?, None)
+            let judge = Judge::new(worker, trail, session, partner, spec);
+            let slices = judge.all();
+            trail.said = judge.said.into_inner();
+            (slices?, None)
         }
     };
     let portfolio = Some(Arc::clone(&partner.portfolio));
@@ -159,16 +167,28 @@ pub(super) struct Judge<'a> {
     pub(super) session: &'a Session,
     pub(super) partner: &'a PartnerUser,
     pub(super) spec: &'static Spec,
+    /// What was said, for the record; the question before showing what was read is put by a judge of its own.
+    said: RefCell<Said>,
 }
 
-impl Judge<'_> {
+impl<'a> Judge<'a> {
+    pub(super) fn new(
+        worker: &'a Worker,
+        trail: &'a Trail,
+        session: &'a Session,
+        partner: &'a PartnerUser,
+        spec: &'static Spec,
+    ) -> Self {
+        Self { worker, trail, session, partner, spec, said: RefCell::default() }
+    }
+
     /// The slice that is acted in: a refusal of it is the refusal of the whole.
     fn one(&self, link: &Arc<LinkFacts>) -> (Policies, Result<Slice, Failure>) {
         let none = || Arc::clone(&self.worker.gateway.no_policies);
         let Some(permission) = self.spec.permission() else {
             return (none(), Err(Failure::new(ErrorCode::InternalError, "no_permission")));
         };
-        match self.put(link, permission, true) {
+        match self.put(link, permission, true, Some(&mut self.said.borrow_mut())) {
             Err(failure) => (none(), Err(failure)),
             Ok((Err(denial), policies)) => (policies, Err(denial.into())),
             Ok((Ok(permit), policies)) => {
@@ -183,6 +203,8 @@ impl Judge<'_> {
     fn all(&self) -> Result<Vec<Slice>, Failure> {
         let permission = self.spec.permission();
         if permission.is_some_and(|permission| !self.partner.facts.holds.contains(permission)) {
+            *self.said.borrow_mut() =
+                Said::of_caller(&self.worker.gateway.policies.current(), self.spec.class.as_str());
             return Err(Gate::User.denial());
         }
         let links = self.partner.portfolio.links.values();
@@ -192,7 +214,8 @@ impl Judge<'_> {
         live.into_iter()
             .map(|link| {
                 let Some(permission) = permission else { return Ok(Slice::Live(Arc::clone(link))) };
-                Ok(match self.ask(link, permission, false)? {
+                let (verdict, _) = self.put(link, permission, false, Some(&mut self.said.borrow_mut()))?;
+                Ok(match verdict {
                     Ok(permit) => {
                         let also = self.also(link, false)?;
                         Slice::Granted(Granted::new(Arc::clone(link), permit, also, Arc::clone(&trace)))
@@ -220,15 +243,16 @@ impl Judge<'_> {
         permission: Permission,
         switch_context: bool,
     ) -> Result<Result<TenantPermit, Denial>, Failure> {
-        self.put(link, permission, switch_context).map(|(verdict, _)| verdict)
+        self.put(link, permission, switch_context, None).map(|(verdict, _)| verdict)
     }
 
-    /// The verdict with the policies that determined it.
+    /// The verdict with the policies that determined it. `said`: it is the record's.
     fn put(
         &self,
         link: &LinkFacts,
         permission: Permission,
         switch_context: bool,
+        said: Option<&mut Said>,
     ) -> Result<(Result<TenantPermit, Denial>, Policies), Failure> {
         let gateway = &self.worker.gateway;
         let bundle = gateway.policies.current();
@@ -247,7 +271,7 @@ impl Judge<'_> {
             method: self.trail.method.as_str(),
             route_class: self.spec.class.as_str(),
         };
-        let outcome = policy::decide(&bundle, Some(&mut self.worker.memo.borrow_mut()), &facts);
+        let outcome = said::put(self.worker, &bundle, self.session, (&facts, self.spec.class.as_str()), said);
         match outcome.verdict {
             Ok(permit) => Ok((Ok(permit), outcome.policies)),
             Err(Refusal::Denied(denial)) => Ok((Err(denial), outcome.policies)),

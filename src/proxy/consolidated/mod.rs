@@ -23,6 +23,7 @@ use super::{
     flow::Trail,
     identify, path, quota,
     respond::Failure,
+    said,
     session::{self, Session, Unresolved},
     watch::Watched,
     worker::Worker,
@@ -30,7 +31,6 @@ use super::{
 use crate::{
     audit::Decision,
     domain::{DecisionId, Denial, ErrorCode, Facts, Gate, Millis, Portfolio, TenantId, UserFacts},
-    policy,
     portal::{Call, Found, Narrow, Portal, Prepared, Problem, Question, Slice, Spec},
 };
 
@@ -102,7 +102,9 @@ pub async fn serve(
         (session, decided)
     };
     let slices = narrow(trail, &*prepared, decided.slices, decided.portfolio)?;
-    trail.slices = slices.iter().map(recorded).collect();
+    // A slice that the policies were asked about tells with what; the one that is acted in, the record itself.
+    let asked = trail.said.bundle.is_some() && trail.link.is_none();
+    trail.slices = slices.iter().map(|slice| recorded(slice, asked)).collect();
     let ledger = account::begin(worker, trail).await?;
     let call = Call {
         spec: target.spec,
@@ -149,7 +151,8 @@ pub fn still_allowed(
             method: watched.method.as_str(),
             route_class: spec.class.as_str(),
         };
-        authorize::why_not(policy::decide(&bundle, Some(&mut worker.memo.borrow_mut()), &facts))?;
+        let asked = (&facts, spec.class.as_str());
+        authorize::why_not(said::put(worker, &bundle, session, asked, None))?;
     }
     Ok(())
 }
@@ -224,7 +227,7 @@ fn narrow(
     Ok(slices.into_iter().filter(|slice| wanted.contains(&slice.link().link.tenant_id)).collect())
 }
 
-fn recorded(slice: &Slice) -> crate::audit::Slice {
+fn recorded(slice: &Slice, asked: bool) -> crate::audit::Slice {
     let facts = slice.link();
     let denial = match slice {
         Slice::Granted(_) | Slice::Live(_) => None,
@@ -237,6 +240,7 @@ fn recorded(slice: &Slice) -> crate::audit::Slice {
         decision: if denial.is_some() { Decision::Deny } else { Decision::Allow },
         reason: denial.map(|denial| denial.word().to_owned()),
         status: None,
+        link: asked.then(|| Arc::clone(facts).into()),
     }
 }
 

@@ -1,0 +1,198 @@
+//! One question to the policies, and what of it belongs into the record: what was asked, what a set that is not enforced
+//! refused, what the shadow set says.
+//!
+//! Every decision of the request path is put through [`put`]. The shadow set is asked after the set in force and with
+//! the same facts, under its own role table and with a memo of its own; what it says goes into record and metrics and
+//! nowhere else: it can neither make a permit nor refuse.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+
+use super::{session, session::PartnerUser, session::Session, worker::Worker};
+use crate::{
+    audit::{
+        Asked, Decision,
+        asked::{Other, Shadow},
+    },
+    domain::{Facts, LinkFacts, UserFacts},
+    policy::{self, Bundle, Outcome, Refusal, Verdict},
+};
+
+/// What the policies were asked for one record, and said.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// The set that was asked; `None`: none was.
+    pub bundle: Option<Arc<Bundle>>,
+    switch_context: bool,
+    caller_only: bool,
+    class: &'static str,
+    allowed: bool,
+    pub waived: Vec<Other>,
+    pub shadow: Option<Box<Shadow>>,
+}
+
+impl Said {
+    /// The caller's own gate was asked, for all tenants at once.
+    pub fn of_caller(bundle: &Arc<Bundle>, class: &'static str) -> Self {
+        Self { bundle: Some(Arc::clone(bundle)), caller_only: true, class, ..Self::default() }
+    }
+
+    /// For the record; the link only where one was asked about, not many.
+    pub fn asked<'a>(&'a self, user: &'a PartnerUser, link: Option<&'a LinkFacts>) -> Option<Asked<'a>> {
+        self.bundle.as_ref().map(|_| Asked {
+            holds: &user.holds,
+            user_suspended: user.facts.suspended,
+            switch_context: self.switch_context,
+            caller_only: self.caller_only,
+            class: self.class,
+            allowed: self.allowed,
+            link: link.filter(|_| self.switch_context),
+        })
+    }
+
+    fn note(&mut self, bundle: &Arc<Bundle>, facts: &Facts<'_>, class: &'static str, outcome: &Outcome) {
+        if self.bundle.is_none() {
+            self.bundle = Some(Arc::clone(bundle));
+        }
+        self.switch_context = facts.switch_context;
+        self.class = class;
+        self.allowed = outcome.verdict.is_ok();
+        if let Some(denial) = outcome.waived {
+            self.waived.push(Other {
+                managed_tenant_id: slice_of(facts),
+                decision: Decision::Deny,
+                reason: Some(denial.word().to_owned()),
+                policies: outcome.policies.to_vec(),
+            });
+        }
+    }
+}
+
+/// A decision about one of many tenants names it; about the record's own it need not.
+fn slice_of(facts: &Facts<'_>) -> Option<String> {
+    let link = facts.link.filter(|_| !facts.switch_context)?;
+    Some(link.link.tenant_id.as_str().to_owned())
+}
+
+/// Decides. `said` is `None` where nothing is recorded of it: asked again of a stream, or about a further permission.
+pub fn put(
+    worker: &Worker,
+    bundle: &Arc<Bundle>,
+    session: &Session,
+    (facts, class): (&Facts<'_>, &'static str),
+    said: Option<&mut Said>,
+) -> Outcome {
+    let outcome = policy::decide(bundle, Some(&mut worker.memo.borrow_mut()), facts);
+    let Some(said) = said else { return outcome };
+    said.note(bundle, facts, class, &outcome);
+    if outcome.waived.is_some() {
+        worker.gateway.metrics.shadow.waived.inc();
+    }
+    if let Some(shadow) = &worker.gateway.shadow
+        && let Some(set) = shadow.current()
+    {
+        ask_shadow(worker, &set, session, facts, &outcome, said);
+    }
+    outcome
+}
+
+fn ask_shadow(worker: &Worker, set: &Bundle, session: &Session, facts: &Facts<'_>, live: &Outcome, said: &mut Said) {
+    let metrics = &worker.gateway.metrics.shadow;
+    // What the token grants is the role table's word, and the shadow set has its own.
+    let user = UserFacts { holds: session::held(&session.caller, set.roles()), ..facts.user.clone() };
+    let facts = Facts { user: &user, ..*facts };
+    let verdict = policy::judge(set, Some(&mut worker.shadow_memo.borrow_mut()), &facts);
+    let record =
+        said.shadow.get_or_insert_with(|| Box::new(Shadow { version: set.version().to_owned(), ..Shadow::default() }));
+    if verdict.result == Err(Refusal::Unavailable) {
+        metrics.errors.inc();
+    }
+    // As if the set in force were enforced: what was only let through is no agreement.
+    let live_allows = live.verdict.is_ok() && live.waived.is_none();
+    if verdict.is_allow() == live_allows {
+        metrics.agreed.inc();
+        return;
+    }
+    metrics.flip(&verdict, live);
+    record.differs.push(Other {
+        managed_tenant_id: slice_of(&facts),
+        decision: if verdict.is_allow() { Decision::Allow } else { Decision::Deny },
+        reason: verdict.word().map(str::to_owned),
+        policies: verdict.policies.to_vec(),
+    });
+}
+
+/// Most rules that have a label of their own; the rest are counted together.
+const MAX_RULES: usize = 64;
+
+/// Counters of shadow mode and of the log-only rollout. Labels are rules, which are few; partners and tenants stand in
+/// the records, and `linkgate policy shadow report` counts them.
+#[derive(Debug)]
+pub struct ShadowMetrics {
+    pub waived: IntCounter,
+    agreed: IntCounter,
+    errors: IntCounter,
+    flips: IntCounterVec,
+    rules: Mutex<HashSet<String>>,
+}
+
+impl ShadowMetrics {
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| IntCounter::new(name, help);
+        let waived =
+            counter("linkgate_policy_waived_total", "Decisions let through only because policy.enforce is false")?;
+        let agreed = counter("linkgate_shadow_agreed_total", "Decisions in which the shadow set agreed")?;
+        let errors = counter("linkgate_shadow_errors_total", "Decisions that the shadow set could not make")?;
+        let flips = IntCounterVec::new(
+            Opts::new("linkgate_shadow_flips_total", "Decisions in which the shadow set differed, by rule"),
+            &["direction", "rule"],
+        )?;
+        for counter in [&waived, &agreed, &errors] {
+            registry.register(Box::new(counter.clone()))?;
+        }
+        registry.register(Box::new(flips.clone()))?;
+        Ok(Self { waived, agreed, errors, flips, rules: Mutex::default() })
+    }
+
+    fn flip(&self, shadow: &Verdict, live: &Outcome) {
+        let (direction, rule) = if shadow.is_allow() {
+            ("deny_to_allow", live.policies.first().map(|id| &**id).unwrap_or(NO_PERMIT))
+        } else {
+            ("allow_to_deny", shadow.policies.first().map(|id| &**id).or(shadow.word()).unwrap_or(NO_PERMIT))
+        };
+        self.flips.with_label_values(&[direction, &self.bounded(rule)]).inc();
+    }
+
+    /// A policy set may be changed for ever; its labels must not grow with it.
+    fn bounded(&self, rule: &str) -> String {
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if !rules.contains(rule) {
+            if rules.len() >= MAX_RULES {
+                return "other".to_owned();
+            }
+            rules.insert(rule.to_owned());
+        }
+        rule.to_owned()
+    }
+}
+
+/// A refusal without a determining policy: no role or override permits it.
+const NO_PERMIT: &str = "permission";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_rules_are_bounded() {
+        let metrics = ShadowMetrics::register(&Registry::new()).unwrap();
+        let seen: HashSet<String> = (0..1_000).map(|at| metrics.bounded(&format!("rule-{at}"))).collect();
+        assert_eq!(seen.len(), MAX_RULES + 1);
+        assert_eq!(metrics.bounded("rule-0"), "rule-0");
+        assert_eq!(metrics.bounded("rule-999"), "other");
+    }
+}

@@ -1,6 +1,7 @@
 //! Floor 6: the composition root. Opens everything in order, runs until told to stop, and drains.
 
 pub mod background;
+pub mod housekeeping;
 pub mod reload;
 pub mod telemetry;
 

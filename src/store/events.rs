@@ -112,6 +112,14 @@ pub async fn queue_event(db: &Database, event: NewEvent) -> Result<usize, StoreE
     Ok(told)
 }
 
+/// Forgets which ends were announced that had passed before this: they are never announced again. How many.
+pub async fn forget_notices(db: &Database, before: Millis) -> Result<u64, StoreError> {
+    let mut tx = db.begin_write().await?;
+    let gone = tx.execute("DELETE FROM link_expiry_notices WHERE end_date < $1", &[before.0.into()]).await?;
+    tx.commit().await?;
+    Ok(gone)
+}
+
 /// Announces the ends of links: for each number of days once for each end, in the event's own transaction. Only partners
 /// that subscribed are looked at, so that a later subscriber is told too.
 pub async fn announce_ends(db: &Database, days: &[u32], now: Millis) -> Result<usize, StoreError> {

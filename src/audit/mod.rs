@@ -2,7 +2,7 @@
 //!
 //! Reading order: `record` (what is said), `chain` (what binds it), `encode`, `line` and `entry` (how it is written and
 //! read), `journal` (when and how durably), `check` and `verify` (what is found when someone touched it), `scan`,
-//! `batch`, `indexer` and `outbox` (what stands around it), `glance`, `words` and `run` (how records are found), `view` (what a
+//! `batch`, `indexer`, `outbox` and `outlived` (what stands around it), `glance`, `words` and `run` (how records are found), `view` (what a
 //! tenant can check). The database is behind `traits`.
 
 pub mod settings;
@@ -20,6 +20,7 @@ mod json;
 pub mod line;
 pub mod medium;
 pub mod outbox;
+pub mod outlived;
 pub mod reader;
 pub mod record;
 pub mod redact;

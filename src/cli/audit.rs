@@ -11,6 +11,7 @@ use std::{
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
+    audit_outbox::OutboxArgs,
     context::chain,
     outcome::{Console, Exit, Failure},
 };
@@ -33,6 +34,14 @@ pub struct AuditArgs {
 
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
+    #[command(flatten)]
+    Journal(JournalCommand),
+    Outbox(OutboxArgs),
+}
+
+/// The commands over the journal and its index.
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
     /// Show records, newest first.
     Query(QueryArgs),
     /// Check the chain of hashes; exit code 6 if a record was altered, removed, inserted or cut off.
@@ -42,7 +51,7 @@ enum AuditCommand {
 }
 
 #[derive(Debug, Args)]
-struct QueryArgs {
+pub struct QueryArgs {
     #[command(flatten)]
     filter: FilterArgs,
     /// Most records to show.
@@ -57,7 +66,7 @@ struct QueryArgs {
 }
 
 #[derive(Debug, Args)]
-struct VerifyArgs {
+pub struct VerifyArgs {
     /// Begin at this segment and believe its header (earlier ones were archived).
     #[arg(long, value_name = "NUMBER")]
     from_segment: Option<u64>,
@@ -67,7 +76,7 @@ struct VerifyArgs {
 }
 
 #[derive(Debug, Args)]
-struct ExportArgs {
+pub struct ExportArgs {
     #[command(flatten)]
     filter: FilterArgs,
     /// Most records to print.
@@ -152,17 +161,27 @@ impl FilterArgs {
     }
 }
 
+impl AuditArgs {
+    /// What is asked of the journal, or of the outbox in the database.
+    pub fn parted(self) -> Result<JournalCommand, OutboxArgs> {
+        match self.command {
+            AuditCommand::Journal(command) => Ok(command),
+            AuditCommand::Outbox(args) => Err(args),
+        }
+    }
+}
+
 /// Runs the command. `source` is `None` where no database is configured or reachable.
 pub async fn run<S: RecordSource + ChainHeads>(
-    args: AuditArgs,
+    command: JournalCommand,
     audit: &AuditSettings,
     source: Option<&S>,
     console: &Console,
 ) -> Result<(), Failure> {
-    match args.command {
-        AuditCommand::Query(args) => query(args, audit, source, console).await,
-        AuditCommand::Verify(args) => verify_journal(args, audit, source, console).await,
-        AuditCommand::Export(args) => export(args, audit),
+    match command {
+        JournalCommand::Query(args) => query(args, audit, source, console).await,
+        JournalCommand::Verify(args) => verify_journal(args, audit, source, console).await,
+        JournalCommand::Export(args) => export(args, audit),
     }
 }
 

@@ -32,6 +32,7 @@ pub mod decide;
 pub mod policy;
 
 pub mod audit;
+pub mod audit_outbox;
 pub mod explain;
 pub mod token;
 
@@ -133,7 +134,10 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Policy(args) => policy::run(&args, context),
         Command::Decide(args) => decide::run(args, console),
         Command::Explain(args) => context.audit(async |audit, index| explain::run(args, audit, index, console).await),
-        Command::Audit(args) => context.audit(async |audit, index| audit::run(args, audit, index, console).await),
+        Command::Audit(args) => match args.parted() {
+            Ok(command) => context.audit(async |audit, index| audit::run(command, audit, index, console).await),
+            Err(outbox) => audit_outbox::run(outbox, context),
+        },
         Command::Token(args) => token::run(&args, &context.config()?.identity, console),
     }
 }

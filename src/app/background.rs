@@ -1,4 +1,5 @@
-//! Background work of a running server: key refresh, audit index, outbox of changes, ends of links, alerts, webhooks, exports.
+//! Background work of a running server: key refresh, the audit index, the outbox of changes, ends of links, alerts,
+//! webhooks, exports, and forgetting what is old.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +8,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::{AppError, expiry};
+use super::{AppError, expiry, housekeeping};
 use crate::{
     audit::{
         AuditSettings, ChainHeads, Journal, JournalError, Recovery,
@@ -78,6 +79,8 @@ pub fn start(gateway: &Arc<Gateway>, database: &Database) -> Result<Background, 
     if let Some(portal) = gateway.portal.as_ref().filter(|portal| portal.settings.alerts.background) {
         tasks.spawn(Watcher::new(portal, &gateway.directory).run());
     }
+    let kept = housekeeping::run(Arc::clone(gateway), database.clone(), Arc::clone(&store));
+    tasks.spawn(kept);
     let webhooks = &gateway.settings.webhooks;
     if webhooks.enabled {
         let deliverer = Arc::new(Deliverer::new(webhooks, database, &gateway.directory, &gateway.policies));

@@ -2,6 +2,7 @@
 
 pub mod background;
 pub mod expiry;
+pub mod housekeeping;
 pub mod reload;
 pub mod telemetry;
 

@@ -2,8 +2,9 @@
 //!
 //! Reading order: `record` (what is said), `asked` (what was asked of the policies), `chain` (what binds it), `encode`,
 //! `line` and `entry` (how it is written and read), `journal` (when and how durably), `check` and `verify` (what is found
-//! when someone touched it), `scan`, `sweep`, `batch`, `indexer` and `outbox` (what stands around it), `glance`, `words`
-//! and `run` (how records are found), `evidence` (what someone outside can check). The database is behind `traits`.
+//! when someone touched it), `scan`, `sweep`, `batch`, `indexer`, `outbox` and `outlived` (what stands around it),
+//! `glance`, `words` and `run` (how records are found), `evidence` (what someone outside can check). The database is
+//! behind `traits`.
 
 pub mod settings;
 
@@ -22,6 +23,7 @@ mod json;
 pub mod line;
 pub mod medium;
 pub mod outbox;
+pub mod outlived;
 pub mod reader;
 pub mod record;
 pub mod redact;

@@ -1,10 +1,11 @@
 //! `linkgate audit verify`: walks the chain and finds what was altered, removed, inserted, moved or cut off.
 //!
-//! Streams with constant memory (one line, and the records open at that point), takes no lock, and may run beside a
-//! server: an incomplete last line of the last segment is then being written. It goes as far as the journal went when the
-//! walk began. A tail that was cut off at a line's end
-//! leaves a perfect chain, and so does a journal that was written anew from some record on; only the head that the database
-//! saw, or a checkpoint kept elsewhere (`evidence::witness`), shows it.
+//! Streams with constant memory (one line, and the records open at that point), and may run beside a server: an incomplete
+//! last line of the last segment is then being written. Whether one runs is told by its lock, looked at for a moment and
+//! only where the last line is incomplete; without a server such a line was cut off. The walk goes as far as the journal
+//! went when it began. A tail that was cut off at a line's end leaves a perfect chain, and so does a journal that was
+//! written anew from some record on; only the head that the database saw, or a checkpoint kept elsewhere
+//! (`evidence::witness`), shows it.
 
 use std::{
     fmt, io,
@@ -20,7 +21,7 @@ use super::{
         checkpoint::CheckpointError,
         witness::{Mismatch, VerifiedFrom, Witness},
     },
-    journal::{JournalError, io_error},
+    journal::{JournalError, Writers, io_error, writers},
     line::Line,
     reader::{Lines, Step, chain_file, extent, segment_path, segments},
 };
@@ -44,6 +45,12 @@ pub enum Problem {
     Line(#[from] Fault),
     #[error("cut off: its last line is incomplete, though a later segment follows")]
     TornLine,
+    #[error(
+        "cut off: its last line is incomplete, and no server runs that would be writing it; after a crash the next start of \
+         the server puts it aside (`cut-*` beside the journal) and records that; else keep a copy of the journal first, \
+         and find out who cut it"
+    )]
+    TornTail,
     #[error("removed: the segment is missing")]
     SegmentMissing,
     #[error("removed: earlier segments are missing; if they were archived, verify with `--from-segment {0}`")]
@@ -123,7 +130,7 @@ pub struct Verification {
     pub head: ChainHead,
     /// Records opened and not completed at the end.
     pub open_records: usize,
-    /// The last line was being written.
+    /// The last line was being written, by a server that runs.
     pub being_written: bool,
     /// The database's head was compared.
     pub compared: bool,
@@ -258,10 +265,19 @@ impl Walk<'_> {
                         (Step::Incomplete, true) => {
                             self.finding(number, lines.number() + 1, None, Problem::TornLine);
                         }
-                        (Step::Incomplete, false) => self.result.being_written = true,
+                        (Step::Incomplete, false) => match writers(self.dir)? {
+                            Writers::Server => self.result.being_written = true,
+                            // What it wrote before it ended is there now.
+                            Writers::Nobody(_held) => step = lines.step().map_err(io_error("read", &path))?,
+                        },
                         _ => {}
                     }
-                    return Ok(());
+                    if step == Step::Incomplete && !sealed && !self.result.being_written {
+                        self.finding(number, lines.number() + 1, None, Problem::TornTail);
+                    }
+                    if step != Step::Line {
+                        return Ok(());
+                    }
                 }
             }
             self.result.lines += 1;

@@ -12,6 +12,7 @@ use std::{
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
+    audit_outbox::{self, OutboxArgs},
     context::{Context, chain},
     evidence::{self, CheckpointArgs, Known, ProveCheckArgs, PruneArgs},
     outcome::{Console, Exit, Failure},
@@ -35,22 +36,30 @@ pub struct AuditArgs {
 
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
+    #[command(flatten)]
+    Journal(JournalCommand),
+    /// Check a saved access log and its proofs; needs neither configuration nor database.
+    ProveCheck(ProveCheckArgs),
+    /// Remove old segments, so that the rest can still be verified.
+    Prune(PruneArgs),
+    Outbox(OutboxArgs),
+}
+
+/// The commands over the journal and its index.
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
     /// Show records, newest first.
     Query(QueryArgs),
     /// Check the chain of hashes; exit code 6 if a record was altered, removed, inserted or cut off.
     Verify(VerifyArgs),
     /// Print signed checkpoints of the chain, to be kept elsewhere.
     Checkpoint(CheckpointArgs),
-    /// Check a saved access log and its proofs; needs neither configuration nor database.
-    ProveCheck(ProveCheckArgs),
-    /// Remove old segments, so that the rest can still be verified.
-    Prune(PruneArgs),
     /// Print one JSON line a record, opening and completion joined, straight from the journal.
     Export(ExportArgs),
 }
 
 #[derive(Debug, Args)]
-struct QueryArgs {
+pub struct QueryArgs {
     #[command(flatten)]
     filter: FilterArgs,
     /// Most records to show.
@@ -65,7 +74,7 @@ struct QueryArgs {
 }
 
 #[derive(Debug, Args)]
-struct VerifyArgs {
+pub struct VerifyArgs {
     /// Begin at this segment and believe its header (earlier ones were archived).
     #[arg(long, value_name = "NUMBER")]
     from_segment: Option<u64>,
@@ -81,7 +90,7 @@ struct VerifyArgs {
 }
 
 #[derive(Debug, Args)]
-struct ExportArgs {
+pub struct ExportArgs {
     #[command(flatten)]
     filter: FilterArgs,
     /// Most records to print.
@@ -173,28 +182,37 @@ pub(super) fn dispatch(args: AuditArgs, context: &Context) -> Result<(), Failure
         AuditCommand::Prune(args) => {
             context.evidence(async |config, index| evidence::prune(&args, config, index, &context.console).await)
         }
-        command => context.evidence(async |config, index| {
+        AuditCommand::Outbox(args) => audit_outbox::run(args, context),
+        AuditCommand::Journal(command) => context.evidence(async |config, index| {
             let known = Known::of(config, index).await?;
-            run(AuditArgs { command }, &config.audit, &known, index, &context.console).await
+            run(command, &config.audit, &known, index, &context.console).await
         }),
+    }
+}
+
+impl AuditArgs {
+    /// What is asked of the journal and its index, if that is what is asked.
+    pub fn journal(self) -> Option<JournalCommand> {
+        match self.command {
+            AuditCommand::Journal(command) => Some(command),
+            _ => None,
+        }
     }
 }
 
 /// Runs the command. `source` is `None` where no database is configured or reachable.
 pub async fn run<S: RecordSource + ChainHeads>(
-    args: AuditArgs,
+    command: JournalCommand,
     audit: &AuditSettings,
     known: &Known,
     source: Option<&S>,
     console: &Console,
 ) -> Result<(), Failure> {
-    match args.command {
-        AuditCommand::Query(args) => query(args, audit, source, console).await,
-        AuditCommand::Verify(args) => verify_journal(args, audit, known, source, console).await,
-        AuditCommand::Export(args) => export(args, audit),
-        AuditCommand::Checkpoint(args) => evidence::checkpoint(&args, audit, console),
-        AuditCommand::ProveCheck(args) => evidence::prove_check(&args, console),
-        AuditCommand::Prune(_) => Err(Failure::new(Exit::Database, "pruning needs the database of the server")),
+    match command {
+        JournalCommand::Query(args) => query(args, audit, source, console).await,
+        JournalCommand::Verify(args) => verify_journal(args, audit, known, source, console).await,
+        JournalCommand::Export(args) => export(args, audit),
+        JournalCommand::Checkpoint(args) => evidence::checkpoint(&args, audit, console),
     }
 }
 

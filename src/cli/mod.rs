@@ -35,6 +35,7 @@ pub mod decide;
 pub mod policy;
 
 pub mod audit;
+pub mod audit_outbox;
 pub mod explain;
 mod recorded;
 pub mod token;

@@ -99,7 +99,8 @@ raw! {
         drain_timeout: DurationText = DurationText::of("30s"),
         /// Networks of proxies whose X-Forwarded-* headers are believed.
         trusted_proxies: Vec<String> = Vec::new(),
-        /// Scheme told upstream in X-Forwarded-Proto where no trusted proxy says otherwise.
+        /// Scheme that clients use, where no trusted proxy says otherwise: told upstream, and what the origin of a page must
+        /// have whose browser sends a cookie.
         public_scheme: RawScheme = RawScheme::Http,
     }
 

@@ -85,10 +85,12 @@ fn token(text: &str, source: Source) -> Presented<'_> {
 
 /// Whether an unsafe request that is authenticated by a cookie comes from this origin's own pages.
 ///
-/// `Sec-Fetch-Site`, which pages cannot forge, decides where it is sent; else `Origin` must name the host that was
-/// asked (`authority`: the request's own, from the target of HTTP/2 or an absolute URI; else `Host`). A request that
-/// tells neither is refused: every browser that sends cookies across sites sends one of them.
-pub fn same_origin(headers: &HeaderMap, authority: Option<&str>) -> bool {
+/// `Sec-Fetch-Site`, which pages cannot forge, decides where it is sent; else `Origin` must name the scheme that clients
+/// use (`scheme`: `http` or `https`, `None` where it is not known) and the host that was asked (`authority`: the request's
+/// own, from the target of HTTP/2 or an absolute URI; else `Host`). A page of the same host over plain http is another
+/// origin: whoever sits on the wire can write it. A request that tells neither is refused: every browser that sends
+/// cookies across sites sends one of them.
+pub fn same_origin(headers: &HeaderMap, authority: Option<&str>, scheme: Option<&str>) -> bool {
     match one(headers, "sec-fetch-site") {
         Given::Twice => return false,
         // `none`: typed by the user or a bookmark, which no other site can cause.
@@ -101,10 +103,14 @@ pub fn same_origin(headers: &HeaderMap, authority: Option<&str>) -> bool {
         (None, _) => return false,
     };
     let Given::Once(origin) = one(headers, ORIGIN.as_str()) else { return false };
-    let Some(named) = origin.strip_prefix(b"https://").or_else(|| origin.strip_prefix(b"http://")) else {
-        return false;
+    let (begin, port): (&[u8], &[u8]) = match scheme {
+        Some("https") => (b"https://", b":443"),
+        Some("http") => (b"http://", b":80"),
+        _ => return false,
     };
-    !host.is_empty() && named.eq_ignore_ascii_case(host)
+    // An origin leaves the usual port out, a host may name it.
+    let host = host.strip_suffix(port).unwrap_or(host);
+    origin.strip_prefix(begin).is_some_and(|named| !host.is_empty() && named.eq_ignore_ascii_case(host))
 }
 
 enum Given<'a> {
@@ -182,7 +188,7 @@ mod tests {
 
     #[test]
     fn an_unsafe_request_with_a_cookie_must_come_from_our_own_pages() {
-        let origin = |lines: &[(&'static str, &str)]| same_origin(&headers(lines), None);
+        let origin = |lines: &[(&'static str, &str)]| same_origin(&headers(lines), None, Some("https"));
         assert!(origin(&[("sec-fetch-site", "same-origin")]));
         assert!(origin(&[("sec-fetch-site", "none")]));
         assert!(!origin(&[("sec-fetch-site", "same-site"), ("host", "a.example"), ("origin", "https://a.example")]));
@@ -193,7 +199,32 @@ mod tests {
         assert!(!origin(&[("host", "a.example"), ("origin", "null")]));
         assert!(!origin(&[("host", "a.example")]));
         assert!(!origin(&[("origin", "https://a.example")]));
-        assert!(same_origin(&headers(&[("origin", "https://a.example:8443")]), Some("a.example:8443")));
-        assert!(!same_origin(&headers(&[("host", "b.example"), ("origin", "https://b.example")]), Some("a.example")));
+        let https = Some("https");
+        assert!(same_origin(&headers(&[("origin", "https://a.example:8443")]), Some("a.example:8443"), https));
+        let other = headers(&[("host", "b.example"), ("origin", "https://b.example")]);
+        assert!(!same_origin(&other, Some("a.example"), https));
+    }
+
+    #[test]
+    fn a_page_of_the_same_host_by_another_scheme_is_another_origin() {
+        for (origin, host, scheme, same) in [
+            ("https://a.example", "a.example", Some("https"), true),
+            ("http://a.example", "a.example", Some("https"), false),
+            ("https://a.example", "a.example", Some("http"), false),
+            ("http://a.example", "a.example", Some("http"), true),
+            ("https://a.example", "a.example", None, false),
+            ("https://a.example", "a.example", Some("https, http"), false),
+            ("https://a.example", "a.example:443", Some("https"), true),
+            ("https://a.example", "a.example:80", Some("https"), false),
+            ("http://a.example", "a.example:80", Some("http"), true),
+            ("http://a.example:443", "a.example:443", Some("http"), true),
+            ("https://", ":443", Some("https"), false),
+        ] {
+            let told = same_origin(&headers(&[("host", host), ("origin", origin)]), None, scheme);
+            assert_eq!(told, same, "{origin} {host} {scheme:?}");
+        }
+        // Where the browser says it, that decides.
+        let told = headers(&[("sec-fetch-site", "same-origin"), ("host", "a.example"), ("origin", "http://a.example")]);
+        assert!(same_origin(&told, None, Some("https")));
     }
 }

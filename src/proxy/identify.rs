@@ -9,6 +9,7 @@ use http::HeaderMap;
 
 use super::{
     flow::Trail,
+    intake,
     respond::Failure,
     route::Routed,
     session::{self, Session},
@@ -55,7 +56,8 @@ pub async fn bearer(
     // A browser sends a cookie by itself, whoever's page asks; for a WebSocket even with GET.
     let unsafe_act = !parts.method.is_safe() || trail.upgrade_asked;
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
-    if source == Source::Cookie && unsafe_act && !identity::same_origin(&parts.headers, authority) {
+    let scheme = || intake::client_scheme(worker, trail.peer.ip, &parts.headers);
+    if source == Source::Cookie && unsafe_act && !identity::same_origin(&parts.headers, authority, scheme()) {
         return Err(Failure::new(ErrorCode::Unauthorized, "cross_origin_cookie")
             .saying("a cookie is not accepted from another origin"));
     }

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, rc::Rc, time::Instant};
 
-use http::{HeaderMap, Request, Uri, Version, header};
+use http::{HeaderMap, HeaderName, Request, Uri, Version, header};
 use hyper::body::Incoming;
 
 use super::{
@@ -14,6 +14,9 @@ use super::{
     worker::Worker,
 };
 use crate::domain::{ErrorCode, Millis, RequestId, TraceId};
+
+/// As the proxy before us names the client's scheme.
+pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Begins the trail: request id, client address, the moment that all stages decide by.
 pub fn begin(worker: &Rc<Worker>, peer: Peer, request: &Request<Incoming>) -> Trail {
@@ -137,6 +140,22 @@ fn address(text: &str) -> Option<IpAddr> {
 pub fn trusts(worker: &Worker, peer: IpAddr) -> bool {
     let peer = peer.to_canonical();
     worker.gateway.settings.listen.trusted_proxies.iter().any(|net| net.contains(&peer))
+}
+
+/// The scheme that clients use: as a trusted proxy says, else as configured. `None` where a trusted proxy says it twice or
+/// in no form that is known: then nothing may rest on it.
+pub fn client_scheme<'h>(worker: &'h Worker, peer: IpAddr, headers: &'h HeaderMap) -> Option<&'h str> {
+    let configured = Some(worker.gateway.settings.listen.public_scheme.as_str());
+    if !trusts(worker, peer) {
+        return configured;
+    }
+    match single(headers, FORWARDED_PROTO) {
+        Single::Absent => configured,
+        Single::One(value) => {
+            ["https", "http"].into_iter().find(|known| value.as_bytes().eq_ignore_ascii_case(known.as_bytes()))
+        }
+        Single::Repeated => None,
+    }
 }
 
 #[cfg(test)]

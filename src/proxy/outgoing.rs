@@ -15,7 +15,7 @@ use super::{
     flow::Trail,
     forward::{Exchange, Target},
     headers::{Single, single},
-    intake,
+    intake::{self, FORWARDED_PROTO},
     respond::Failure,
     tenant::Scope,
     worker::Worker,
@@ -27,7 +27,6 @@ use crate::{
 };
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TARGET_TENANT: HeaderName = HeaderName::from_static("x-target-tenant-id");

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::domain::{About, EventType, LinkId, Millis, PartnerId, TenantId};
 
+/// A dead letter that is sent once more on its last day gets its tries before it counts as waiting for too long.
+const REDELIVERY_MS: i64 = 3 * 86_400_000;
+
 /// Where a delivery is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -232,9 +235,15 @@ impl DeliveryQueue {
         Ok(written)
     }
 
-    /// Forgets what was delivered or dropped before `done`, and dead letters before `dead`.
-    pub async fn prune(&self, done: Millis, dead: Millis) -> Result<u64, StoreError> {
+    /// Forgets what was delivered or dropped before `done`, and dead letters before `dead`. What waits since long before
+    /// `dead`, because its subscription or all of them are switched off, is dead from now on.
+    pub async fn prune(&self, now: Millis, done: Millis, dead: Millis) -> Result<u64, StoreError> {
         let mut tx = self.db.begin_write().await?;
+        let sql = "UPDATE webhook_deliveries SET status = 'dead', finished_at = $1, last_error = $3, \
+             leased_until = NULL, lease_owner = NULL WHERE status = 'pending' AND created_at < $2 \
+             AND (leased_until IS NULL OR leased_until <= $1)";
+        let since = dead.0.saturating_sub(REDELIVERY_MS);
+        tx.execute(sql, &[now.0.into(), since.into(), "waited longer than `webhooks.keep_dead`".into()]).await?;
         let sql = "DELETE FROM webhook_deliveries WHERE (status IN ('delivered', 'dropped') AND finished_at < $1) \
              OR (status = 'dead' AND finished_at < $2)";
         let gone = tx.execute(sql, &[done.0.into(), dead.0.into()]).await?;

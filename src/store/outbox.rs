@@ -1,6 +1,7 @@
 //! The outbox: changes that were committed with the rows they describe, handed to a server's chain exactly once.
 //!
-//! A row belongs to the chain that claimed it, for good; it is given again until it is marked. It lives in the main
+//! A row belongs to the chain that claimed it, for good (but for `admin::outbox`); it is given again until it is marked, and
+//! forgotten some time after. It lives in the main
 //! database, because it is written in the transactions of `admin`.
 
 use super::{
@@ -12,6 +13,9 @@ use crate::{
     audit::{ChainId, IndexUnavailable, OutboxRow, OutboxSource},
     domain::Millis,
 };
+
+/// Rows forgotten in one transaction, so that nobody waits long for it.
+const PRUNED_AT_ONCE: i64 = 1_000;
 
 impl OutboxSource for AuditStore {
     async fn claim(&self, chain: ChainId, limit: usize) -> Result<Vec<OutboxRow>, IndexUnavailable> {
@@ -65,6 +69,22 @@ impl AuditStore {
             tx.execute(sql, &[Value::Int(*seq), own.as_str().into(), Value::Int(now)]).await?;
         }
         Ok(tx.commit().await?)
+    }
+
+    /// Forgets rows that were chained before this time: the chain has them, and nothing asks for them again. How many.
+    pub async fn prune_outbox(&self, before: Millis) -> Result<u64, StoreError> {
+        let mut gone = 0;
+        loop {
+            let sql = "DELETE FROM audit_outbox WHERE seq IN \
+                 (SELECT seq FROM audit_outbox WHERE chained_at < $1 ORDER BY seq LIMIT $2)";
+            let mut tx = self.db.begin_write().await?;
+            let one = tx.execute(sql, &[before.0.into(), PRUNED_AT_ONCE.into()]).await?;
+            tx.commit().await?;
+            gone += one;
+            if one < PRUNED_AT_ONCE.unsigned_abs() {
+                return Ok(gone);
+            }
+        }
     }
 
     /// How many changes wait to be chained, by any server.

@@ -6,7 +6,7 @@ use clap::Parser;
 use linkgate::{
     audit::{
         ChainHead, ChainHeads, ChainId, Durability, IndexUnavailable, JournalError, Record, RecordFilter, RecordSource,
-        scan,
+        scan, verify,
     },
     cli::{
         audit::{self, AuditArgs},
@@ -45,7 +45,9 @@ impl ChainHeads for Index {
 async fn run(dir: &Path, index: Option<&Index>, words: &[&str]) -> Result<(), Failure> {
     let console = Console { json: true, yes: false };
     match Command::try_parse_from([&["linkgate"], words].concat()).unwrap() {
-        Command::Audit(args) => audit::run(args, &settings(dir), &Default::default(), index, &console).await,
+        Command::Audit(args) => {
+            audit::run(args.journal().unwrap(), &settings(dir), &Default::default(), index, &console).await
+        }
         Command::Explain(args) => explain::run(args, &settings(dir), index, &console).await,
     }
 }
@@ -77,6 +79,43 @@ async fn verify_has_an_exit_code_for_what_it_finds() {
     write_lines(&path, &altered);
     assert_eq!(exit(run(dir.path(), None, &["audit", "verify"]).await), Some(Exit::Verification));
     assert_eq!(exit(run(dir.path(), None, &["audit", "export"]).await), Some(Exit::Verification));
+}
+
+#[tokio::test]
+async fn a_last_line_is_being_written_or_was_cut_off() {
+    let dir = folder();
+    let journal = open(dir.path());
+    write(&journal, 3).await;
+    journal.settle().await.unwrap();
+    let path = last_segment(dir.path());
+    let tail = |bytes: &[u8]| {
+        use std::io::Write;
+        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(bytes).unwrap();
+    };
+    let found = || verify::verify(dir.path(), Default::default()).unwrap();
+    tail(b"{\"type\":");
+    assert!(found().being_written && found().is_sound(), "a server runs");
+    assert_eq!(exit(run(dir.path(), None, &["audit", "verify"]).await), None);
+    drop(journal);
+    // What the server wrote at its end stands behind the torn part; as a crash leaves it, nothing does.
+    let whole = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, whole.split_inclusive('\n').filter(|line| line.ends_with("}\n")).collect::<String>())
+        .unwrap();
+    let sound = found();
+    assert!(sound.is_sound() && !sound.being_written, "{:?}", sound.findings);
+    tail(b"{\"type\":");
+    let cut = found();
+    assert!(!cut.being_written && !cut.is_sound());
+    let told = cut.findings[0].to_string();
+    assert!(told.contains("cut off") && told.contains("no server runs") && told.contains("next start"), "{told}");
+    assert_eq!(exit(run(dir.path(), None, &["audit", "verify"]).await), Some(Exit::Verification));
+    // The start puts it aside, as the message says.
+    drop(open(dir.path()));
+    assert!(found().is_sound() && !found().being_written);
+    // A copy without the lock has no server.
+    std::fs::remove_file(dir.path().join("lock")).unwrap();
+    tail(b"{\"type\":");
+    assert!(!found().is_sound());
 }
 
 #[tokio::test]
@@ -135,8 +174,9 @@ async fn a_query_names_the_folder_that_it_cannot_read() {
     let dir = folder();
     let Command::Audit(args) = Command::try_parse_from(["linkgate", "audit", "query"]).unwrap() else { panic!() };
     let console = Console { json: true, yes: false };
+    let command = args.journal().unwrap();
     let failure =
-        audit::run(args, &settings(dir.path()), &Default::default(), Some(&Lost), &console).await.unwrap_err();
+        audit::run(command, &settings(dir.path()), &Default::default(), Some(&Lost), &console).await.unwrap_err();
     assert_eq!(failure.exit, Exit::Failed);
     for part in ["`/lost`", "audit.dir", "/lost/segment", "no such disk"] {
         assert!(failure.message.contains(part), "{}", failure.message);

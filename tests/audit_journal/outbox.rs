@@ -10,8 +10,9 @@ use std::{
 };
 
 use linkgate::audit::{
-    ChainId, ChangeRecord, IndexUnavailable, Journal, Kind, OutboxRow, OutboxSource,
+    ChainId, ChangeRecord, IndexUnavailable, Journal, JournalError, Kind, OutboxRow, OutboxSource,
     outbox::{CLAIM_MAX, OutboxRelay},
+    outlived::Outlived,
     reader::segments,
 };
 
@@ -106,6 +107,48 @@ async fn a_crash_between_append_and_mark_doubles_nothing() {
     assert!(segments(dir.path()).unwrap().len() > 2, "across segments");
     drop(journal);
     sound(dir.path());
+}
+
+/// A server that does not come back, killed between append and mark: its journal says which rows it had chained.
+#[tokio::test]
+async fn a_journal_that_outlived_its_server_tells_what_it_had_chained() {
+    let (dir, outbox) = (folder(), Arc::new(Outbox::default()));
+    let mut small = settings(dir.path());
+    small.segment_bytes = 30_000;
+    let journal = Journal::open(small).unwrap().0;
+    let relay = relay(&journal, &outbox);
+    outbox.add(1..301);
+    for _ in 0..2 {
+        assert_eq!(relay.relay().await.unwrap(), CLAIM_MAX);
+    }
+    // These are appended and not marked, and then it claims more, which it never appends.
+    outbox.mark_fails.store(true, SeqCst);
+    assert!(relay.relay().await.is_err());
+    outbox.add(301..311);
+    let claimed = outbox.claim(journal.chain_id(), CLAIM_MAX).await.unwrap();
+    assert_eq!(claimed.len(), 300 - 2 * CLAIM_MAX + 10);
+    assert!(matches!(Outlived::open(dir.path()), Err(JournalError::Locked(_))), "its server runs");
+    let chain = journal.chain_id();
+    drop((relay, journal));
+
+    // The last line was being written.
+    let path = last_segment(dir.path());
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.extend_from_slice(b"{\"type\":\"change\"");
+    std::fs::write(&path, &bytes).unwrap();
+    let outlived = Outlived::open(dir.path()).unwrap();
+    assert_eq!(outlived.chain_id, chain);
+    for row in &claimed {
+        assert_eq!(outlived.holds(row.seq), row.seq <= 300, "{}", row.seq);
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "nothing is repaired");
+    assert!(matches!(Journal::open(settings(dir.path())), Err(JournalError::Locked(_))), "nobody begins meanwhile");
+    drop(outlived);
+
+    let altered = String::from_utf8(bytes).unwrap().replacen("row.300", "row.999", 1);
+    std::fs::write(&path, altered).unwrap();
+    assert!(matches!(Outlived::open(dir.path()), Err(JournalError::Broken { .. })));
+    assert!(matches!(Outlived::open(&dir.path().join("none")), Err(JournalError::Io { .. })));
 }
 
 #[tokio::test]

@@ -203,6 +203,32 @@ fn a_repeated_or_malformed_credential_is_401_and_never_falls_through() {
 }
 
 #[test]
+fn a_page_of_the_same_host_by_another_scheme_is_another_origin() {
+    const OWN: &str = "http://gateway.test";
+    const SECURE: &str = "https://gateway.test";
+    let rig = |listen: &str| {
+        Rig::with(Setup { listen: listen.into(), identity: "cookie = \"access_token\"\n".into(), ..Setup::default() })
+    };
+    let page = |rig: &Rig, origin: &str, proto: &[&str]| {
+        let request = Request::new("POST", "/api/invoices")
+            .header("Cookie", &format!("access_token={}", rig.token()))
+            .header("Origin", origin);
+        proto.iter().fold(request, |request, proto| request.header("X-Forwarded-Proto", proto)).send(rig.public).status
+    };
+    let plain = rig("");
+    assert_eq!((page(&plain, OWN, &[]), page(&plain, SECURE, &[])), (200, 401));
+    assert_eq!(page(&plain, SECURE, &["https"]), 401, "whoever asks may write that header");
+    let secure = rig("public_scheme = \"https\"\n");
+    assert_eq!((page(&secure, OWN, &[]), page(&secure, SECURE, &[])), (401, 200));
+    let behind = rig("trusted_proxies = [\"127.0.0.0/8\"]\n");
+    assert_eq!((page(&behind, SECURE, &["https"]), page(&behind, OWN, &["https"])), (200, 401));
+    assert_eq!(page(&behind, OWN, &[]), 200, "the proxy says nothing");
+    for unclear in [&["https", "http"][..], &["https, http"], &[""]] {
+        assert_eq!((page(&behind, OWN, unclear), page(&behind, SECURE, unclear)), (401, 401), "{unclear:?}");
+    }
+}
+
+#[test]
 fn forwarded_headers_are_believed_only_from_trusted_proxies() {
     let untrusting = Rig::start();
     let sent = || {

@@ -499,3 +499,60 @@ pub(crate) async fn each_change_is_chained_by_one_server(f: Arc<Fixture>) {
     assert_eq!(seqs.len(), 2);
     assert_eq!(seqs.iter().collect::<BTreeSet<_>>().len(), 2);
 }
+
+/// A server that claimed and ended: what it had chained is marked, the rest is given to another, each exactly once.
+pub(crate) async fn changes_of_a_server_that_is_gone_are_freed_once(f: Arc<Fixture>) {
+    let owner = f.partner("p").await;
+    let tenant = f.tenant("t").await;
+    let link = f.granted(owner, &tenant, "auditor").await.id;
+    let store = AuditStore::new(&f.db, f.dir.path());
+    let (gone, here) = (chain(), chain());
+    let claimed = store.claim(gone, 3).await.unwrap();
+    assert_eq!(claimed.len(), 3);
+    let waiting = f.admin.outbox_waiting().await.unwrap();
+    let by = |claimant| waiting.iter().find(|one| one.claimant == claimant).map(|one| one.changes);
+    assert_eq!((by(Some(gone.0)), by(None)), (Some(3), Some(1)));
+    assert!(waiting.iter().all(|one| (Millis::now().0 - one.oldest.0) < 60_000));
+
+    let mut rows = f.admin.outbox_claimed(gone).await.unwrap();
+    assert_eq!(
+        rows.iter().map(|row| row.seq).collect::<Vec<_>>(),
+        claimed.iter().map(|row| row.seq).collect::<Vec<_>>()
+    );
+    assert_eq!(rows[0].id, claimed[0].change.id);
+    rows[0].chained = true;
+    // Whoever it is still works: nothing is touched.
+    store.mark_chained(gone, &[rows[2].seq]).await.unwrap();
+    let refused = f.admin.free_outbox(&f.actor, gone, &rows).await.unwrap_err();
+    assert_eq!(refused.code().as_str(), "CONFLICT");
+    assert_eq!(f.admin.outbox_claimed(gone).await.unwrap().len(), 2);
+    let refused = f.admin.free_outbox(&f.actor, gone, &rows[..1]).await.unwrap_err();
+    assert_eq!(refused.code().as_str(), "CONFLICT", "all or nothing");
+
+    let freed = f.admin.free_outbox(&f.actor, gone, &rows[..2]).await.unwrap().value;
+    assert_eq!((freed.released, freed.marked), (1, 1));
+    assert!(f.admin.free_outbox(&f.actor, gone, &rows[..2]).await.is_err(), "done once");
+    assert_eq!(
+        store.claim(gone, 1_000).await.unwrap().iter().filter(|row| row.seq <= rows[2].seq).count(),
+        1,
+        "like any other"
+    );
+    let taken = store.claim(here, 1_000).await.unwrap();
+    assert!(taken.is_empty(), "{taken:?}");
+
+    // The act is a change like any other.
+    let all = store.claim(gone, 1_000).await.unwrap();
+    let act = all.iter().find(|row| row.change.action == "audit.outbox_release").unwrap();
+    assert_eq!(act.change.resource_id.as_deref(), Some(&*gone.0.to_string()));
+    assert_eq!(act.change.user_id.as_deref(), Some("cli:tester"));
+
+    // Chained rows are forgotten at their age, and nothing that waits.
+    let before = f.count("SELECT count(*) FROM audit_outbox").await;
+    assert_eq!(store.prune_outbox(Millis(Millis::now().0 - 60_000)).await.unwrap(), 0);
+    assert_eq!(store.prune_outbox(Millis(Millis::now().0 + 1)).await.unwrap(), 2);
+    assert_eq!(f.count("SELECT count(*) FROM audit_outbox").await, before - 2);
+    assert_eq!(store.claim(gone, 1_000).await.unwrap(), all);
+    f.revoke(link).await;
+    let newest = store.claim(gone, 1_000).await.unwrap().pop().unwrap();
+    assert!(newest.seq > rows[2].seq, "numbers are never given again");
+}

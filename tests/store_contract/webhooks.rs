@@ -10,6 +10,7 @@ use linkgate::{
         admin::{Page, Redeliver, SubscriptionInput, TenantInput},
         deliveries::{DeliveryFilter, DeliveryQueue, DeliveryRecord, DeliveryStatus, Tried},
         ending::announce_ends,
+        events::forget_notices,
     },
 };
 use serde_json::{Value, json};
@@ -310,8 +311,12 @@ pub(crate) async fn a_delivery_is_claimed_by_one_and_tried_until_it_is_done(fixt
     assert!(matches!(missing, StoreError::NotFound { what: "delivery", .. }));
 
     let kept = Millis(third.0 - DAY);
-    assert_eq!(queue.prune(kept, Millis(third.0 + 1)).await.unwrap(), 0, "delivered ones have a time of their own");
-    assert_eq!(queue.prune(Millis(third.0 + 1), kept).await.unwrap(), 1);
+    assert_eq!(
+        queue.prune(now, kept, Millis(third.0 + 1)).await.unwrap(),
+        0,
+        "delivered ones have a time of their own"
+    );
+    assert_eq!(queue.prune(now, Millis(third.0 + 1), kept).await.unwrap(), 1);
     assert_eq!(fixture.count("SELECT count(*) FROM webhook_events").await, 0, "an event goes with its last delivery");
 }
 
@@ -375,4 +380,35 @@ pub(crate) async fn the_end_of_a_link_is_announced_once_for_each_number_of_days(
     let longer = change(json!({"end_date": end}));
     fixture.admin.update_link(&fixture.actor, links[0].id, None, &longer).await.unwrap();
     assert_eq!(announce_ends(&fixture.db, &days, now).await.unwrap(), 1);
+}
+
+/// A subscription that is switched off keeps what waits, and not for ever; so do notices of ends that have passed.
+pub(crate) async fn what_waits_for_ever_is_forgotten_too(fixture: Arc<Fixture>) {
+    let partner = fixture.partner("p").await;
+    let tenant = fixture.tenant("t-1").await;
+    let subscription = subscribe(&fixture, partner).await;
+    let now = Millis::now();
+    let end = Millis(now.0 + DAY / 2);
+    let input = LinkInput { end_date: Some(Some(end.to_string())), ..link(partner, &tenant, "auditor") };
+    let made = fixture.grant(&input).await.unwrap().value;
+    assert_eq!(announce_ends(&fixture.db, &[1], now).await.unwrap(), 1);
+    fixture.revoke(made.id).await;
+    let off = SubscriptionInput { enabled: Some(false), ..SubscriptionInput::default() };
+    fixture.admin.update_subscription(&fixture.actor, subscription.id, None, &off).await.unwrap();
+    let queue = DeliveryQueue::new(&fixture.db);
+    let days = |days: i64| Millis(now.0 + days * DAY);
+    let states = async || deliveries(&fixture).await.iter().map(|one| one.status).collect::<Vec<_>>();
+    // As the housekeeping of a day so many days later, with dead letters kept for 30.
+    let keep = async |day: i64| queue.prune(days(day), days(day - 7), days(day - 30)).await.unwrap();
+    assert_eq!((keep(32).await, states().await), (0, vec![DeliveryStatus::Pending; 2]));
+    assert_eq!((keep(34).await, states().await), (0, vec![DeliveryStatus::Dead; 2]), "seen as dead letters first");
+    let told = deliveries(&fixture).await.remove(0).last_error.unwrap();
+    assert!(told.contains("webhooks.keep_dead"), "{told}");
+    assert_eq!(keep(63).await, 0);
+    assert_eq!((keep(65).await, states().await), (2, vec![]));
+    assert_eq!(fixture.count("SELECT count(*) FROM webhook_events").await, 0);
+
+    assert_eq!(forget_notices(&fixture.db, now).await.unwrap(), 0, "that end is still to come");
+    assert_eq!(forget_notices(&fixture.db, days(1)).await.unwrap(), 1);
+    assert_eq!(announce_ends(&fixture.db, &[1], days(1)).await.unwrap(), 0, "passed ends are not announced");
 }

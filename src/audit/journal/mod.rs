@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 
 pub use guard::OpenRecord;
 pub use recover::Recovery;
+pub(super) use recover::{Writers, chained_last, take_lock, writers};
 pub use sums::Known;
 pub use writer::Written;
 

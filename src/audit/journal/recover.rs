@@ -102,14 +102,42 @@ pub(super) fn open(
     Ok((shared, recovery))
 }
 
-fn take_lock(dir: &Path) -> Result<File, JournalError> {
-    let path = dir.join("lock");
+/// Locked by the server that writes, for as long as it runs.
+const LOCK_FILE: &str = "lock";
+
+/// The journal's lock, until it is dropped. Refused where a server runs.
+pub(in crate::audit) fn take_lock(dir: &Path) -> Result<File, JournalError> {
+    let path = dir.join(LOCK_FILE);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(&path).map_err(io_error("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(JournalError::Locked(dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
+    }
+}
+
+/// What is known of who writes to a journal.
+pub(in crate::audit) enum Writers {
+    /// A server holds the lock.
+    Server,
+    /// Nobody, and nobody can begin while this is held.
+    Nobody(Option<File>),
+}
+
+/// Looks whether a server runs. A start at the very moment in which the answer is held would be refused: drop it soon.
+pub(in crate::audit) fn writers(dir: &Path) -> Result<Writers, JournalError> {
+    let path = dir.join(LOCK_FILE);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        // No server ever ran on it: a copy, without the lock.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Writers::Nobody(None)),
+        Err(error) => return Err(io_error("open", &path)(error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Writers::Nobody(Some(file))),
+        Err(TryLockError::WouldBlock) => Ok(Writers::Server),
         Err(TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
     }
 }
@@ -191,6 +219,21 @@ fn set_aside(dir: &Path, number: u64) -> Result<(), JournalError> {
 fn spare(dir: &Path, number: u64, offset: u64) -> PathBuf {
     let name = |copy: u32| dir.join(format!("cut-{number:010}-{offset}.{copy}"));
     (0..u32::MAX).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(u32::MAX))
+}
+
+/// The rows of the outbox that the journal chained last, more than may be claimed and not marked. The caller holds the
+/// lock; nothing is repaired.
+pub(in crate::audit) fn chained_last(dir: &Path, chain_id: ChainId) -> Result<Vec<i64>, JournalError> {
+    let numbers = segments(dir).map_err(io_error("list", dir))?;
+    let mut checker = Checker::from_any(chain_id);
+    // Each header carries the rows chained last before it; a segment without a whole header holds nothing.
+    for number in numbers.iter().skip(numbers.len().saturating_sub(2)) {
+        let path = segment_path(dir, *number);
+        // What is told of here will be relied upon, and its server may have ended before it was on stable storage.
+        File::open(&path).and_then(|file| file.sync_all()).map_err(io_error("sync", &path))?;
+        walk(dir, *number, &mut checker)?;
+    }
+    Ok(checker.outbox.into_iter().collect())
 }
 
 /// Checks one segment; gives where its whole lines end and how many bytes of a torn tail follow.

@@ -28,8 +28,6 @@ const AHEAD: usize = 4;
 /// Links that are put on the schedule at once; the next round takes the next ones.
 const MOST_ENROLLED: usize = 10_000;
 const LEASE_SLACK: Duration = Duration::from_secs(30);
-/// How often resolved alerts are forgotten.
-const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
 
 /// Looks at links.
 #[derive(Debug)]
@@ -50,19 +48,11 @@ impl Watcher {
     pub async fn run(self) {
         let settings = self.portal.settings.alerts.clone();
         let poll = (settings.interval / 10).min(MOST_POLL);
-        let mut pruned: Option<Instant> = None;
         loop {
             match self.round().await {
                 Ok(0) => {}
                 Ok(failed) => tracing::warn!(failed, "links could not be looked at for alerts; see alert_evaluations"),
                 Err(error) => tracing::warn!(%error, "links that are due for alerts cannot be read or written"),
-            }
-            if pruned.is_none_or(|at| at.elapsed() > PRUNE_INTERVAL) {
-                let now = Millis::now();
-                match self.portal.alerts.prune(now, after(now, settings.keep_resolved, -1)).await {
-                    Ok(_) => pruned = Some(Instant::now()),
-                    Err(error) => tracing::warn!(%error, "old alerts cannot be forgotten"),
-                }
             }
             tokio::time::sleep(jittered(poll, random())).await;
         }

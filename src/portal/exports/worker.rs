@@ -227,8 +227,16 @@ impl<S: InvoiceSource> ExportWorker<S> {
 
     /// Expires jobs and keys, and removes what belongs to nobody. Bounded; the next time goes on.
     pub async fn clean(&self, now: Millis) {
-        if let Err(error) = self.keys.clean(now, CLEAN_AT_ONCE).await {
-            tracing::warn!(%error, "old idempotency keys cannot be removed");
+        // However many came: what is left over would only grow.
+        loop {
+            match self.keys.clean(now, CLEAN_AT_ONCE).await {
+                Ok(removed) if removed < CLEAN_AT_ONCE.unsigned_abs() => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "old idempotency keys cannot be removed");
+                    break;
+                }
+            }
         }
         match self.jobs.expire(now, CLEAN_AT_ONCE).await {
             Ok(expired) => {

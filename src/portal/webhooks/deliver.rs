@@ -32,9 +32,8 @@ use crate::{
 
 /// How often the queue is looked at.
 const POLL: Duration = Duration::from_secs(1);
-/// How often ends of links are looked for, and old rows forgotten.
+/// How often ends of links are looked for.
 const ENDS_INTERVAL: Duration = Duration::from_secs(60);
-const PRUNE_EVERY: u32 = 60;
 /// A lease is longer than a try by this; a delivery whose process died waits as long.
 const LEASE_SLACK: Duration = Duration::from_secs(30);
 /// Wait while link data is stale.
@@ -125,9 +124,8 @@ impl Deliverer {
         }
     }
 
-    /// Looks for ends of links, and forgets old rows, until dropped.
+    /// Looks for ends of links until dropped.
     pub async fn keep(self: Arc<Self>) {
-        let mut round = 0_u32;
         loop {
             let now = Millis::now();
             match announce_ends(&self.database, &self.settings.expiry_notice_days, now).await {
@@ -135,14 +133,6 @@ impl Deliverer {
                 Ok(told) => tracing::info!(told, "ends of links are announced"),
                 Err(error) => tracing::warn!(%error, "ends of links cannot be looked for"),
             }
-            if round.is_multiple_of(PRUNE_EVERY) {
-                let before = |kept: Duration| after(now, kept, -1);
-                let pruned = self.queue.prune(before(self.settings.keep_delivered), before(self.settings.keep_dead));
-                if let Err(error) = pruned.await {
-                    tracing::warn!(%error, "old webhook deliveries cannot be forgotten");
-                }
-            }
-            round = round.wrapping_add(1);
             tokio::time::sleep(jittered(ENDS_INTERVAL, random())).await;
         }
     }

@@ -11,6 +11,7 @@ mod import;
 mod link_rows;
 mod links;
 mod lists;
+mod outbox;
 mod parties;
 mod suspensions;
 mod users;
@@ -21,6 +22,7 @@ use std::{net::IpAddr, sync::Arc};
 
 pub use import::{ImportInput, ImportReport, ImportRow, RefusedRow};
 pub use lists::{LinkFilter, Page};
+pub use outbox::{ClaimedRow, Freed, Waiting};
 pub use parties::{PartnerInput, TenantInput};
 pub use suspensions::{Reach, SuspensionInput};
 pub use users::UserInput;

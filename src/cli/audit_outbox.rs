@@ -1,0 +1,145 @@
+//! `linkgate audit outbox`: changes that wait to be chained, and those whose server does not come back.
+//!
+//! A server claims changes for its own chain, for good, so that none is ever chained twice. One that is gone for ever keeps
+//! what it had claimed. `release` gives it to the others: exactly once holds where the claimant's journal says what it
+//! had chained, and its lock says that nobody writes there; or where that journal is lost, and its chain with it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use uuid::Uuid;
+
+use super::{
+    context::{Context, chain},
+    outcome::{Console, Exit, Failure},
+    store_context::{ActorArgs, runtime},
+};
+use crate::{
+    audit::{ChainId, JournalError, RecordFilter, RecordSource, outlived::Outlived},
+    config::Config,
+    domain::RoleTable,
+    store::{
+        AuditStore, Database,
+        admin::{Admin, ClaimedRow, Freed, Waiting},
+    },
+};
+
+/// See changes that wait to be chained; free those whose server does not come back
+#[derive(Debug, Args)]
+pub struct OutboxArgs {
+    #[command(subcommand)]
+    command: Option<OutboxCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum OutboxCommand {
+    /// Count them, by the chain that claimed them (without a subcommand: the same)
+    List,
+    /// Give what a server claimed that does not come back to the servers that are there
+    ///
+    /// Example: linkgate audit outbox release --claimant <UUID> --journal /mnt/old-volume/audit
+    Release(ReleaseArgs),
+}
+
+#[derive(Debug, Args)]
+struct ReleaseArgs {
+    #[command(flatten)]
+    actor: ActorArgs,
+    /// The chain, as `list` names it
+    #[arg(long, value_name = "UUID")]
+    claimant: Uuid,
+    /// The claimant's `audit.dir`: what it had chained is marked, the rest is given to others
+    #[arg(long, value_name = "DIR", required_unless_present = "journal_lost", conflicts_with = "journal_lost")]
+    journal: Option<PathBuf>,
+    /// That folder is lost for good, and its server will never start with it again
+    #[arg(long)]
+    journal_lost: bool,
+}
+
+pub fn run(args: OutboxArgs, context: &Context) -> Result<(), Failure> {
+    let config = context.config()?;
+    runtime()?.block_on(async {
+        let db = Database::open(&config.database).await?;
+        db.check_migrated().await?;
+        let done = match args.command {
+            None | Some(OutboxCommand::List) => list(&admin(&db), &context.console).await,
+            Some(OutboxCommand::Release(args)) => release(args, &config, &db, &context.console).await,
+        };
+        db.close().await;
+        done
+    })
+}
+
+/// No link is judged here, so no role table is needed.
+fn admin(db: &Database) -> Admin {
+    Admin::new(db, std::sync::Arc::new(RoleTable::new([], std::collections::BTreeMap::new())), false)
+}
+
+async fn list(admin: &Admin, console: &Console) -> Result<(), Failure> {
+    let waiting = admin.outbox_waiting().await?;
+    console.list(&waiting, &["claimed by", "changes", "oldest"], |one: &Waiting| {
+        let claimant = one.claimant.map_or_else(|| "nobody yet".to_owned(), |id| id.to_string());
+        vec![claimant, one.changes.to_string(), one.oldest.to_string()]
+    })
+}
+
+async fn release(args: ReleaseArgs, config: &Config, db: &Database, console: &Console) -> Result<(), Failure> {
+    let claimant = ChainId(args.claimant);
+    let admin = admin(db);
+    // Held until the rows are freed: no server can begin to write there meanwhile.
+    let outlived = args.journal.as_deref().map(Outlived::open).transpose().map_err(|error| unusable(&error))?;
+    if let Some(found) = outlived.as_ref().filter(|found| found.chain_id != claimant) {
+        let text = format!("that folder holds the chain `{}`, not `{}`", found.chain_id, args.claimant);
+        return Err(Failure::new(Exit::Invalid, text));
+    }
+    let mut rows = admin.outbox_claimed(claimant).await?;
+    if rows.is_empty() {
+        let text = format!("no change that waits is claimed by `{}`: see `linkgate audit outbox`", args.claimant);
+        return Err(Failure::new(Exit::NotFound, text));
+    }
+    match &outlived {
+        Some(outlived) => rows.iter_mut().for_each(|row| row.chained = outlived.holds(row.seq)),
+        None => mark_indexed(&mut rows, config, db).await?,
+    }
+    let chained = rows.iter().filter(|row| row.chained).count();
+    let free = rows.len() - chained;
+    let sure = match outlived {
+        Some(_) => "as its journal says, which no server uses",
+        None => {
+            "the journal is lost: where its server still runs, or is started with that journal again, they would be chained \
+             twice"
+        }
+    };
+    console.confirm(&format!(
+        "gives {free} changes to the servers that are there and marks {chained} as chained by `{}` ({sure})",
+        args.claimant
+    ))?;
+    let Freed { released, marked } = admin.free_outbox(&args.actor.actor(), claimant, &rows).await?.value;
+    let text = format!("{released} given to the servers that are there, {marked} marked as chained");
+    console.show(&Freed { released, marked }, text)
+}
+
+/// What the index has seen of the lost chain is chained: on Postgres it holds the lines itself.
+async fn mark_indexed(rows: &mut [ClaimedRow], config: &Config, db: &Database) -> Result<(), Failure> {
+    if !db.is_postgres() {
+        return Ok(());
+    }
+    let index = AuditStore::new(db, &config.audit.dir);
+    for row in rows {
+        let filter = RecordFilter { id: Some(row.id), limit: Some(1), ..RecordFilter::default() };
+        let found = index.query(&filter).await.map_err(|error| Failure::new(Exit::Database, chain(&error)))?;
+        row.chained = !found.is_empty();
+    }
+    Ok(())
+}
+
+fn unusable(error: &JournalError) -> Failure {
+    match error {
+        JournalError::Locked(dir) => {
+            let text = format!("a server runs on `{}`: it will chain what it claimed itself", dir.display());
+            Failure::new(Exit::Conflict, text)
+        }
+        JournalError::Broken { .. } => Failure::new(Exit::Verification, chain(error)),
+        _ => Failure::failed(chain(error)),
+    }
+}

@@ -118,7 +118,7 @@ struct Question<'a> {
 impl Question<'_> {
     /// In a denial, `near_misses` gets the gates that were closed beside the one that is told.
     fn ask(&self, worker: &Worker, near_misses: Option<&mut Vec<&'static str>>) -> policy::Outcome {
-        let bundle = worker.gateway.policies.current();
+        let bundle = worker.gateway.policies.load();
         // A set that came into force since the session was resolved may have another role table.
         let changed = (bundle.generation() != self.session.policies).then(|| UserFacts {
             holds: session::held(&self.session.caller, bundle.roles()),

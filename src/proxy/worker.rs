@@ -13,7 +13,7 @@ use super::{
     body::RequestBody,
     headers::StripList,
     metrics::Metrics,
-    route::Routes,
+    route::{Route, Routes},
     session::{self, Session, Unresolved},
     watch::OpenStreams,
 };
@@ -64,6 +64,8 @@ pub struct Worker {
     pub pool: Pool<RequestBody>,
     pub streams: Rc<OpenStreams>,
     pub stand_in: StandIn,
+    /// In the order of the route table.
+    pub rules: Box<[Arc<Route>]>,
     sessions: RefCell<TokenCache<Rc<Session>>>,
 }
 
@@ -79,6 +81,7 @@ impl Worker {
             pool: Pool::default(),
             streams: Rc::default(),
             stand_in,
+            rules: gateway.routes.rules_of_worker(),
             sessions: RefCell::new(TokenCache::new(settings.identity.cache_tokens)),
             gateway,
         })
@@ -101,8 +104,7 @@ impl Worker {
 
     /// Whether keys aside nothing has changed since the session was resolved.
     pub fn is_current(&self, session: &Session) -> bool {
-        session.epoch == self.gateway.directory.epoch()
-            && session.policies == self.gateway.policies.current().generation()
+        session.epoch == self.gateway.directory.epoch() && session.policies == self.gateway.policies.load().generation()
     }
 
     /// The same bearer under the facts of now, for a cross-tenant stream.

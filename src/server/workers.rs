@@ -4,6 +4,8 @@
 //! by hash, and a few long-lived connections could crowd one core while another idles.
 
 use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
     io,
     net::SocketAddr,
     rc::Rc,
@@ -23,7 +25,7 @@ use tokio::{
 
 use super::{connection, guard};
 use crate::proxy::{
-    watch as streams,
+    watch::{self as streams, ConnectionSwitch},
     worker::{Gateway, Worker},
 };
 
@@ -153,12 +155,14 @@ async fn run(
     open: Arc<AtomicUsize>,
 ) {
     let worker = Worker::new(gateway, guard::refusal_of);
+    let connections = Rc::new(Connections::default());
     tokio::task::spawn_local(sweep_streams(Rc::clone(&worker)));
     tokio::task::spawn_local(sweep_pool(Rc::clone(&worker)));
+    tokio::task::spawn_local(drain(draining, Rc::clone(&connections)));
     while let Some((stream, address)) = intake.recv().await {
-        let connections = worker.gateway.metrics.connections.clone();
-        connections.inc();
-        let counted = Open(Arc::clone(&open), connections);
+        let gauge = worker.gateway.metrics.connections.clone();
+        gauge.inc();
+        let counted = Open(Arc::clone(&open), gauge);
         let stream = match stream.set_nodelay(true).and_then(|()| TcpStream::from_std(stream)) {
             Ok(stream) => stream,
             Err(error) => {
@@ -166,10 +170,61 @@ async fn run(
                 continue;
             }
         };
-        let (worker, draining) = (Rc::clone(&worker), draining.clone());
+        let switch = Rc::new(ConnectionSwitch::new(counted));
+        let listed = connections.list(&switch);
+        let worker = Rc::clone(&worker);
         tokio::task::spawn_local(async move {
-            connection::serve(worker, stream, address, draining, counted).await;
+            connection::serve(worker, stream, address, switch).await;
+            drop(listed);
         });
+    }
+}
+
+/// One wait of each worker for the drain, instead of one of each connection: a connection would look at it with every
+/// poll, under a lock that all workers share.
+async fn drain(mut draining: watch::Receiver<bool>, connections: Rc<Connections>) {
+    // Nobody is left to ask for it: that is the end as well.
+    let _ = draining.wait_for(|draining| *draining).await;
+    connections.drain();
+}
+
+/// The connections that one worker serves.
+#[derive(Default)]
+struct Connections {
+    draining: Cell<bool>,
+    next: Cell<u64>,
+    open: RefCell<HashMap<u64, Rc<ConnectionSwitch>, ahash::RandomState>>,
+}
+
+impl Connections {
+    /// Told to drain when all are, at once where they were already.
+    fn list(self: &Rc<Self>, switch: &Rc<ConnectionSwitch>) -> Listed {
+        if self.draining.get() {
+            switch.drain();
+        }
+        let key = self.next.get();
+        self.next.set(key.wrapping_add(1));
+        self.open.borrow_mut().insert(key, Rc::clone(switch));
+        Listed { connections: Rc::clone(self), key }
+    }
+
+    fn drain(&self) {
+        self.draining.set(true);
+        for switch in self.open.borrow().values() {
+            switch.drain();
+        }
+    }
+}
+
+/// Takes the connection off the list when dropped.
+struct Listed {
+    connections: Rc<Connections>,
+    key: u64,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.connections.open.borrow_mut().remove(&self.key);
     }
 }
 

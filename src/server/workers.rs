@@ -1,7 +1,10 @@
 //! Worker threads and the acceptor that feeds them.
 //!
-//! One acceptor hands each connection to the worker with the fewest open ones. With SO_REUSEPORT the kernel would spread
-//! by hash, and a few long-lived connections could crowd one core while another idles.
+//! One acceptor hands each connection to a worker with the fewest open ones, which of several being left to chance:
+//! where connections come in a pattern, such as a busy one and an idle one in turn, a fixed choice would give all busy
+//! ones to one worker. With SO_REUSEPORT the kernel would spread by hash: counts drift apart, a second gateway on the
+//! same port would take half of the connections without a word, and those that wait at a listener that closes are lost.
+//! `benches/README.md` has the figures.
 
 use std::{
     cell::{Cell, RefCell},
@@ -48,6 +51,9 @@ struct Seat {
 #[derive(Debug)]
 pub struct Workers {
     seats: Vec<Seat>,
+    /// Decides between workers with as many connections.
+    chance: ahash::RandomState,
+    accepted: AtomicUsize,
     threads: Vec<thread::JoinHandle<()>>,
     draining: watch::Sender<bool>,
 }
@@ -57,7 +63,13 @@ pub fn start(gateway: &Arc<Gateway>) -> io::Result<Workers> {
     let configured = gateway.settings.listen.workers;
     let count = if configured == 0 { thread::available_parallelism()?.get() } else { configured };
     let (draining, _) = watch::channel(false);
-    let mut workers = Workers { seats: Vec::new(), threads: Vec::new(), draining };
+    let mut workers = Workers {
+        seats: Vec::new(),
+        chance: ahash::RandomState::new(),
+        accepted: AtomicUsize::new(0),
+        threads: Vec::new(),
+        draining,
+    };
     for index in 0..count {
         let (queue, intake) = mpsc::channel(HANDOVER_QUEUE);
         let open = Arc::new(AtomicUsize::new(0));
@@ -99,13 +111,21 @@ impl Workers {
             gateway.metrics.connections_refused.inc();
             return;
         }
-        let Some(seat) = self.seats.iter().min_by_key(|seat| seat.open.load(Ordering::Relaxed)) else { return };
+        let Some(seat) = self.seat() else { return };
         let Ok(stream) = stream.into_std() else { return };
         seat.open.fetch_add(1, Ordering::Relaxed);
         if seat.queue.try_send((stream, address)).is_err() {
             seat.open.fetch_sub(1, Ordering::Relaxed);
             gateway.metrics.connections_refused.inc();
         }
+    }
+
+    /// One of those with the fewest connections.
+    fn seat(&self) -> Option<&Seat> {
+        let number = self.accepted.fetch_add(1, Ordering::Relaxed);
+        let chance = |at: usize| self.chance.hash_one((number, at));
+        let seats = self.seats.iter().enumerate();
+        seats.min_by_key(|(at, seat)| (seat.open.load(Ordering::Relaxed), chance(*at))).map(|(_, seat)| seat)
     }
 
     /// Lets open requests finish until the deadline. Returns how many connections were still open then.

@@ -5,9 +5,14 @@
 
 use std::{
     cell::RefCell,
+    future::Future,
+    pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::AtomicBool},
+    task::{Context, Poll},
 };
+
+use tokio::time::{Instant, Sleep};
 
 use super::{
     body::RequestBody,
@@ -67,6 +72,40 @@ pub struct Worker {
     /// In the order of the route table.
     pub rules: Box<[Arc<Route>]>,
     sessions: RefCell<TokenCache<Rc<Session>>>,
+    timers: RefCell<Vec<Pin<Box<Sleep>>>>,
+}
+
+/// Most timers of one worker that are kept to be used again.
+const IDLE_TIMERS: usize = 1_024;
+
+/// A timer of a worker's, which goes back when dropped: setting one anew costs less than entering it into the runtime's
+/// wheel and taking it out again with every request.
+#[derive(Debug)]
+pub struct Timer<'w> {
+    sleep: Option<Pin<Box<Sleep>>>,
+    worker: &'w Worker,
+}
+
+impl Timer<'_> {
+    /// Ready once its time has come.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.sleep.as_mut().map_or(Poll::Ready(()), |sleep| sleep.as_mut().poll(cx))
+    }
+
+    pub fn reset(&mut self, at: Instant) {
+        if let Some(sleep) = &mut self.sleep {
+            sleep.as_mut().reset(at);
+        }
+    }
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        let mut idle = self.worker.timers.borrow_mut();
+        if idle.len() < IDLE_TIMERS {
+            idle.extend(self.sleep.take());
+        }
+    }
 }
 
 /// Most cached signatures of one worker.
@@ -83,8 +122,22 @@ impl Worker {
             stand_in,
             rules: gateway.routes.rules_of_worker(),
             sessions: RefCell::new(TokenCache::new(settings.identity.cache_tokens)),
+            timers: RefCell::default(),
             gateway,
         })
+    }
+
+    /// A timer that goes off then.
+    pub fn timer(&self, at: Instant) -> Timer<'_> {
+        let idle = self.timers.borrow_mut().pop();
+        let sleep = match idle {
+            Some(mut sleep) => {
+                sleep.as_mut().reset(at);
+                sleep
+            }
+            None => Box::pin(tokio::time::sleep_until(at)),
+        };
+        Timer { sleep: Some(sleep), worker: self }
     }
 
     /// A session that needs no look-up: verified under the keys of now, resolved under the epoch and policies of now.

@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use super::{
     guard::{Guarded, HeadLimits},
     prefixed::Prefixed,
+    timer::ReusedTimer,
 };
 use crate::{
     config::settings::ListenSettings,
@@ -129,7 +130,7 @@ fn http1_builder(settings: &ListenSettings) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         // Without a timer the header timeout does nothing at all.
-        .timer(TokioTimer::new())
+        .timer(ReusedTimer::default())
         .header_read_timeout(settings.header_timeout)
         // The guard refuses first and with a body; these are the second fence.
         .max_headers(settings.max_header_count + 2)

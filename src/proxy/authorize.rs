@@ -122,7 +122,7 @@ struct Question<'a> {
 impl Question<'_> {
     /// For the record: what was said, and in a denial the gates that were closed beside the one that is told.
     fn ask(&self, worker: &Worker, record: Option<(&mut Said, &mut Vec<&'static str>)>) -> policy::Outcome {
-        let bundle = worker.gateway.policies.current();
+        let bundle = worker.gateway.policies.load();
         // A set that came into force since the session was resolved may have another role table.
         let changed = (bundle.generation() != self.session.policies).then(|| UserFacts {
             holds: session::held(&self.session.caller, bundle.roles()),

@@ -32,6 +32,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub ip: IpAddr,
+    /// The address as `X-Forwarded-For` has it.
+    pub forwarded_for: HeaderValue,
     pub switch: Rc<ConnectionSwitch>,
 }
 
@@ -42,6 +44,8 @@ pub struct Trail {
     pub started: Instant,
     pub now: Millis,
     pub request_id: RequestId,
+    /// The same as a header value.
+    pub request_id_value: HeaderValue,
     pub trace_id: TraceId,
     pub client_ip: IpAddr,
     pub peer: Peer,
@@ -142,9 +146,7 @@ fn finish_head(trail: &Trail, response: &mut Response<ResponseBody>) {
     let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
     let keeps_cache = trail.route.as_ref().is_some_and(|route| route.settings.keep_cache_control);
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(trail.request_id.as_str()) {
-        headers.insert(account::REQUEST_ID, id);
-    }
+    headers.insert(account::REQUEST_ID, trail.request_id_value.clone());
     match trail.decision_id {
         Some(id) => {
             headers.insert(account::DECISION_ID, account::id_header(id.0));

@@ -178,21 +178,20 @@ async fn wait(
     let cut = poll_fn(|cx| exchange.cut.poll_cut(cx));
     tokio::pin!(sending, cut);
     let mut moved = exchange.progress.bytes.get();
-    let timer = tokio::time::sleep_until(bounded(Instant::now() + patience, total));
-    tokio::pin!(timer);
+    let mut timer = worker.timer(bounded(Instant::now() + patience, total));
     loop {
         tokio::select! {
             biased;
             answer = &mut sending => return answer.map_err(|error| unsent(&error)),
             why = &mut cut => return Err(cut_short(why)),
-            () = &mut timer => {
+            () = poll_fn(|cx| timer.poll(cx)) => {
                 let now = Instant::now();
                 let uploading = !exchange.progress.ended.get() && exchange.progress.bytes.get() > moved;
                 if !uploading || total.is_some_and(|total| total <= now) {
                     return Err(Failure::new(ErrorCode::UpstreamTimeout, "response_timeout"));
                 }
                 moved = exchange.progress.bytes.get();
-                timer.as_mut().reset(bounded(now + patience, total));
+                timer.reset(bounded(now + patience, total));
             }
         }
     }

@@ -165,9 +165,16 @@ pub fn clean_response(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in HOP_BY_HOP {
-        headers.remove(*name);
+    // What stands there is compared with the list, not the list looked for: a response has few fields and none of these.
+    let doomed: SmallVec<[HeaderName; 4]> =
+        headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
+    for name in doomed {
+        headers.remove(name);
     }
+}
+
+fn is_hop_by_hop(name: &str) -> bool {
+    HOP_BY_HOP.contains(&name)
 }
 
 /// The end-to-end fields that `Connection` lists; framing stays ours whatever it says.
@@ -202,7 +209,10 @@ pub fn clean_trailers(list: &StripList, trailers: &mut HeaderMap) {
 
 /// Removes credentials beside the verified one: `X-API-Key` in both spellings and the named cookies.
 pub fn drop_second_credentials(headers: &mut HeaderMap, session_cookies: &[String]) {
-    for name in ["x-api-key", "x_api_key", "x_api-key", "x-api_key"] {
+    let is_api_key =
+        |name: &&HeaderName| matches!(name.as_str(), "x-api-key" | "x_api_key" | "x_api-key" | "x-api_key");
+    let doomed: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_api_key).cloned().collect();
+    for name in doomed {
         headers.remove(name);
     }
     if !headers.contains_key(header::COOKIE) {

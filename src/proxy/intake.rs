@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, rc::Rc, time::Instant};
 
-use http::{HeaderMap, HeaderName, Request, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
 use hyper::body::Incoming;
 
 use super::{
@@ -21,14 +21,23 @@ pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-pro
 /// Begins the trail: request id, client address, the moment that all stages decide by.
 pub fn begin(worker: &Rc<Worker>, peer: Peer, request: &Request<Incoming>) -> Trail {
     let headers = request.headers();
-    let request_id = match single(headers, super::account::REQUEST_ID) {
-        Single::One(value) => value.to_str().ok().and_then(RequestId::from_client),
+    let given = match single(headers, super::account::REQUEST_ID) {
+        Single::One(value) => {
+            value.to_str().ok().and_then(RequestId::from_client).map(|request_id| (request_id, value.clone()))
+        }
         Single::Absent | Single::Repeated => None,
     };
+    let (request_id, request_id_value) = given.unwrap_or_else(|| {
+        let request_id = RequestId::generate();
+        // Its characters fit into a header.
+        let value = HeaderValue::from_str(request_id.as_str()).unwrap_or(HeaderValue::from_static(""));
+        (request_id, value)
+    });
     Trail {
         started: Instant::now(),
         now: Millis::now(),
-        request_id: request_id.unwrap_or_else(RequestId::generate),
+        request_id,
+        request_id_value,
         trace_id: TraceId::generate(),
         client_ip: client_address(worker, peer.ip, headers),
         peer,

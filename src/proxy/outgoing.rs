@@ -167,9 +167,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 fn set_tracing(trail: &Trail, headers: &mut HeaderMap) {
-    if let Ok(id) = HeaderValue::from_str(trail.request_id.as_str()) {
-        headers.insert(account::REQUEST_ID, id);
-    }
+    headers.insert(account::REQUEST_ID, trail.request_id_value.clone());
     if let Some(id) = trail.decision_id {
         headers.insert(account::DECISION_ID, id_header(id.0));
     }
@@ -190,6 +188,14 @@ fn kept_target_tenant(worker: &Worker, authorized: &Authorized, headers: &Header
     }
 }
 
+fn own_scheme(worker: &Worker) -> Option<HeaderValue> {
+    match worker.gateway.settings.listen.public_scheme.as_str() {
+        "https" => Some(HeaderValue::from_static("https")),
+        "http" => Some(HeaderValue::from_static("http")),
+        other => HeaderValue::from_str(other).ok(),
+    }
+}
+
 /// `X-Forwarded-*`: a client's are kept only from a trusted proxy.
 struct Forwarded {
     chain: Option<HeaderValue>,
@@ -199,7 +205,7 @@ struct Forwarded {
 
 impl Forwarded {
     fn read(worker: &Worker, trail: &Trail, headers: &HeaderMap) -> Self {
-        let peer = trail.peer.ip.to_canonical().to_string();
+        let peer = &trail.peer.forwarded_for;
         let trusted = intake::trusts(worker, trail.peer.ip);
         let believed = |name: &HeaderName| if trusted { headers.get(name).cloned() } else { None };
         let before: Vec<u8> = if trusted {
@@ -207,15 +213,18 @@ impl Forwarded {
         } else {
             Vec::new()
         };
-        let chain = if before.is_empty() { peer.into_bytes() } else { [&before, &b", "[..], peer.as_bytes()].concat() };
+        let chain = if before.is_empty() {
+            Some(peer.clone())
+        } else {
+            HeaderValue::from_bytes(&[&before, &b", "[..], peer.as_bytes()].concat()).ok()
+        };
         let own_host = || {
             let authority = trail.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
             headers.get(header::HOST).cloned().or(authority)
         };
         Self {
-            chain: HeaderValue::from_bytes(&chain).ok(),
-            proto: believed(&FORWARDED_PROTO)
-                .or_else(|| HeaderValue::from_str(&worker.gateway.settings.listen.public_scheme).ok()),
+            chain,
+            proto: believed(&FORWARDED_PROTO).or_else(|| own_scheme(worker)),
             host: believed(&FORWARDED_HOST).or_else(own_host),
         }
     }

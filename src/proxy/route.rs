@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// One rule with what it needs at hand.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Route {
     pub settings: RouteSettings,
     /// `None` only for `deny`.
@@ -79,6 +79,12 @@ impl Routes {
         rule(path) != rule(&decoded)
     }
 
+    /// The rules for one worker's own use: each counts its holders, and a count that all workers change with every
+    /// request would go from core to core.
+    pub fn rules_of_worker(&self) -> Box<[Arc<Route>]> {
+        self.rules.iter().map(|rule| Arc::new((**rule).clone())).collect()
+    }
+
     pub fn len(&self) -> usize {
         self.rules.len()
     }
@@ -130,7 +136,7 @@ pub fn find(worker: &Worker, trail: &mut Trail, request: Request<Incoming>) -> R
     }
     match routes.table.find(&parts.method, uri.path()) {
         Found::Route { index, params } => {
-            let route = routes.rules.get(index).map(Arc::clone);
+            let route = worker.rules.get(index).map(Arc::clone);
             let route = route.ok_or_else(|| Failure::new(ErrorCode::InternalError, "route_table"))?;
             let mut path_tenant = None;
             for (name, raw) in &params {

@@ -5,15 +5,20 @@
 
 use std::{
     cell::RefCell,
+    future::Future,
+    pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::AtomicBool},
+    task::{Context, Poll},
 };
+
+use tokio::time::{Instant, Sleep};
 
 use super::{
     body::RequestBody,
     headers::StripList,
     metrics::Metrics,
-    route::Routes,
+    route::{Route, Routes},
     session::{self, Session, Unresolved},
     watch::OpenStreams,
 };
@@ -70,7 +75,43 @@ pub struct Worker {
     pub pool: Pool<RequestBody>,
     pub streams: Rc<OpenStreams>,
     pub stand_in: StandIn,
+    /// In the order of the route table.
+    pub rules: Box<[Arc<Route>]>,
     sessions: RefCell<TokenCache<Rc<Session>>>,
+    timers: RefCell<Vec<Pin<Box<Sleep>>>>,
+}
+
+/// Most timers of one worker that are kept to be used again.
+const IDLE_TIMERS: usize = 1_024;
+
+/// A timer of a worker's, which goes back when dropped: setting one anew costs less than entering it into the runtime's
+/// wheel and taking it out again with every request.
+#[derive(Debug)]
+pub struct Timer<'w> {
+    sleep: Option<Pin<Box<Sleep>>>,
+    worker: &'w Worker,
+}
+
+impl Timer<'_> {
+    /// Ready once its time has come.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.sleep.as_mut().map_or(Poll::Ready(()), |sleep| sleep.as_mut().poll(cx))
+    }
+
+    pub fn reset(&mut self, at: Instant) {
+        if let Some(sleep) = &mut self.sleep {
+            sleep.as_mut().reset(at);
+        }
+    }
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        let mut idle = self.worker.timers.borrow_mut();
+        if idle.len() < IDLE_TIMERS {
+            idle.extend(self.sleep.take());
+        }
+    }
 }
 
 /// Most cached signatures of one worker.
@@ -86,9 +127,24 @@ impl Worker {
             pool: Pool::default(),
             streams: Rc::default(),
             stand_in,
+            rules: gateway.routes.rules_of_worker(),
             sessions: RefCell::new(TokenCache::new(settings.identity.cache_tokens)),
+            timers: RefCell::default(),
             gateway,
         })
+    }
+
+    /// A timer that goes off then.
+    pub fn timer(&self, at: Instant) -> Timer<'_> {
+        let idle = self.timers.borrow_mut().pop();
+        let sleep = match idle {
+            Some(mut sleep) => {
+                sleep.as_mut().reset(at);
+                sleep
+            }
+            None => Box::pin(tokio::time::sleep_until(at)),
+        };
+        Timer { sleep: Some(sleep), worker: self }
     }
 
     /// A session that needs no look-up: verified under the keys of now, resolved under the epoch and policies of now.
@@ -108,8 +164,7 @@ impl Worker {
 
     /// Whether keys aside nothing has changed since the session was resolved.
     pub fn is_current(&self, session: &Session) -> bool {
-        session.epoch == self.gateway.directory.epoch()
-            && session.policies == self.gateway.policies.current().generation()
+        session.epoch == self.gateway.directory.epoch() && session.policies == self.gateway.policies.load().generation()
     }
 
     /// Whether an emergency suspension covers this user, session or token, as far as is known now.

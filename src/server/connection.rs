@@ -3,25 +3,31 @@
 //! The first bytes must come within the header timeout: hyper's own timer begins only once it reads, and the choice
 //! between HTTP/1 and HTTP/2 comes before.
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, pin::pin, rc::Rc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
 
-use http::Request;
+use http::{HeaderValue, Request};
 use hyper::{body::Incoming, rt::Executor, server::conn::http1, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
-    sync::watch,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::{
     guard::{Guarded, HeadLimits},
     prefixed::Prefixed,
+    timer::ReusedTimer,
 };
 use crate::{
     config::settings::ListenSettings,
     proxy::{
         flow::{self, Peer},
-        watch::ConnectionSwitch,
+        watch::{Asked, ConnectionSwitch},
         worker::Worker,
     },
 };
@@ -38,26 +44,21 @@ const MAX_PENDING_RESETS: usize = 32;
 /// Streams that we had to reset for the client's errors, before the connection ends (CVE-2025-8671).
 const MAX_ERROR_RESETS: usize = 128;
 
-/// Serves one connection to its end. `place` is kept for as long as anybody uses it.
-pub async fn serve<T>(
-    worker: Rc<Worker>,
-    mut io: T,
-    address: SocketAddr,
-    mut draining: watch::Receiver<bool>,
-    place: impl std::any::Any,
-) where
+/// Serves one connection to its end, or to what its switch asks for.
+pub async fn serve<T>(worker: Rc<Worker>, mut io: T, address: SocketAddr, switch: Rc<ConnectionSwitch>)
+where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let settings = worker.gateway.settings.listen.clone();
-    let switch = Rc::new(ConnectionSwitch::new(place));
     let first = tokio::select! {
         biased;
         first = tokio::time::timeout(settings.header_timeout, first_bytes(&mut io)) => first,
         // Nothing was asked on it yet.
-        _ = draining.wait_for(|draining| *draining) => return,
+        () = told_to_end(&switch) => return,
     };
     let Ok(Ok(first)) = first else { return };
-    let peer = Peer { ip: address.ip(), switch: Rc::clone(&switch) };
+    let Ok(forwarded_for) = HeaderValue::try_from(address.ip().to_canonical().to_string()) else { return };
+    let peer = Peer { ip: address.ip(), forwarded_for, switch: Rc::clone(&switch) };
     let service = service_fn(move |request: Request<Incoming>| {
         let answer = flow::handle(Rc::clone(&worker), peer.clone(), request);
         async move { Ok::<_, Infallible>(answer.await) }
@@ -65,13 +66,13 @@ pub async fn serve<T>(
     let ended = if first == PREFACE {
         let connection = http2_builder(&settings).serve_connection(TokioIo::new(Prefixed::new(first, io)), service);
         let mut connection = pin!(connection);
-        until_ended(connection.as_mut(), |it| it.graceful_shutdown(), &switch, &mut draining).await
+        until_ended(connection.as_mut(), |it| it.graceful_shutdown(), &switch).await
     } else {
         let limits = HeadLimits { bytes: settings.max_header_bytes, count: settings.max_header_count };
         let connection =
             http1_builder(&settings).serve_connection(Guarded::new(io, first, limits), service).with_upgrades();
         let mut connection = pin!(connection);
-        until_ended(connection.as_mut(), |it| it.graceful_shutdown(), &switch, &mut draining).await
+        until_ended(connection.as_mut(), |it| it.graceful_shutdown(), &switch).await
     };
     if let Err(error) = ended {
         tracing::debug!(%error, peer = %address, "client connection ended");
@@ -80,23 +81,31 @@ pub async fn serve<T>(
 
 /// Drives the connection; on drain it finishes what is open, on a kill it goes at once.
 async fn until_ended<C>(
-    mut connection: std::pin::Pin<&mut C>,
-    drain: impl Fn(std::pin::Pin<&mut C>),
+    mut connection: Pin<&mut C>,
+    drain: impl Fn(Pin<&mut C>),
     switch: &ConnectionSwitch,
-    draining: &mut watch::Receiver<bool>,
 ) -> Result<(), hyper::Error>
 where
     C: Future<Output = Result<(), hyper::Error>>,
 {
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = switch.killed() => return Ok(()),
-        _ = draining.wait_for(|draining| *draining) => drain(connection.as_mut()),
-    }
-    tokio::select! {
-        ended = connection => ended,
-        () = switch.killed() => Ok(()),
-    }
+    let mut drained = false;
+    poll_fn(|cx| {
+        match switch.asked(cx) {
+            Asked::Nothing => {}
+            Asked::Drain if drained => {}
+            Asked::Drain => {
+                drained = true;
+                drain(connection.as_mut());
+            }
+            Asked::End => return Poll::Ready(Ok(())),
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
+}
+
+async fn told_to_end(switch: &ConnectionSwitch) {
+    poll_fn(|cx| if switch.asked(cx) > Asked::Nothing { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 /// Reads until the protocol is known.
@@ -121,7 +130,7 @@ fn http1_builder(settings: &ListenSettings) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         // Without a timer the header timeout does nothing at all.
-        .timer(TokioTimer::new())
+        .timer(ReusedTimer::default())
         .header_read_timeout(settings.header_timeout)
         // The guard refuses first and with a body; these are the second fence.
         .max_headers(settings.max_header_count + 2)

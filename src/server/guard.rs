@@ -13,6 +13,7 @@ use std::{
 };
 
 use hyper::rt::{Read, ReadBufCursor, Write};
+use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use uuid::Uuid;
 
@@ -157,7 +158,7 @@ impl<T> Guarded<T> {
             self.buffer.drain(self.checked..self.checked + 2);
         }
         let mut at = self.scanned.max(self.checked);
-        while let Some(offset) = self.buffer.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n')) {
+        while let Some(offset) = self.buffer.get(at..).and_then(|rest| memchr(b'\n', rest)) {
             let lf = at + offset;
             if lf == self.checked || self.buffer.get(lf - 1) != Some(&b'\r') {
                 return Err(Inexact("lone line feed"));

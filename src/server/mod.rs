@@ -9,6 +9,7 @@ pub mod connection;
 pub mod framing;
 pub mod guard;
 pub mod prefixed;
+mod timer;
 
 pub mod docs;
 pub mod health;

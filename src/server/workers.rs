@@ -1,9 +1,14 @@
 //! Worker threads and the acceptor that feeds them.
 //!
-//! One acceptor hands each connection to the worker with the fewest open ones. With SO_REUSEPORT the kernel would spread
-//! by hash, and a few long-lived connections could crowd one core while another idles.
+//! One acceptor hands each connection to a worker with the fewest open ones, which of several being left to chance:
+//! where connections come in a pattern, such as a busy one and an idle one in turn, a fixed choice would give all busy
+//! ones to one worker. With SO_REUSEPORT the kernel would spread by hash: counts drift apart, a second gateway on the
+//! same port would take half of the connections without a word, and those that wait at a listener that closes are lost.
+//! `benches/README.md` has the figures.
 
 use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
     io,
     net::SocketAddr,
     rc::Rc,
@@ -23,7 +28,7 @@ use tokio::{
 
 use super::{connection, guard};
 use crate::proxy::{
-    watch as streams,
+    watch::{self as streams, ConnectionSwitch},
     worker::{Gateway, Worker},
 };
 
@@ -46,6 +51,9 @@ struct Seat {
 #[derive(Debug)]
 pub struct Workers {
     seats: Vec<Seat>,
+    /// Decides between workers with as many connections.
+    chance: ahash::RandomState,
+    accepted: AtomicUsize,
     threads: Vec<thread::JoinHandle<()>>,
     draining: watch::Sender<bool>,
 }
@@ -55,7 +63,13 @@ pub fn start(gateway: &Arc<Gateway>) -> io::Result<Workers> {
     let configured = gateway.settings.listen.workers;
     let count = if configured == 0 { thread::available_parallelism()?.get() } else { configured };
     let (draining, _) = watch::channel(false);
-    let mut workers = Workers { seats: Vec::new(), threads: Vec::new(), draining };
+    let mut workers = Workers {
+        seats: Vec::new(),
+        chance: ahash::RandomState::new(),
+        accepted: AtomicUsize::new(0),
+        threads: Vec::new(),
+        draining,
+    };
     for index in 0..count {
         let (queue, intake) = mpsc::channel(HANDOVER_QUEUE);
         let open = Arc::new(AtomicUsize::new(0));
@@ -97,13 +111,21 @@ impl Workers {
             gateway.metrics.connections_refused.inc();
             return;
         }
-        let Some(seat) = self.seats.iter().min_by_key(|seat| seat.open.load(Ordering::Relaxed)) else { return };
+        let Some(seat) = self.seat() else { return };
         let Ok(stream) = stream.into_std() else { return };
         seat.open.fetch_add(1, Ordering::Relaxed);
         if seat.queue.try_send((stream, address)).is_err() {
             seat.open.fetch_sub(1, Ordering::Relaxed);
             gateway.metrics.connections_refused.inc();
         }
+    }
+
+    /// One of those with the fewest connections.
+    fn seat(&self) -> Option<&Seat> {
+        let number = self.accepted.fetch_add(1, Ordering::Relaxed);
+        let chance = |at: usize| self.chance.hash_one((number, at));
+        let seats = self.seats.iter().enumerate();
+        seats.min_by_key(|(at, seat)| (seat.open.load(Ordering::Relaxed), chance(*at))).map(|(_, seat)| seat)
     }
 
     /// Lets open requests finish until the deadline. Returns how many connections were still open then.
@@ -153,12 +175,14 @@ async fn run(
     open: Arc<AtomicUsize>,
 ) {
     let worker = Worker::new(gateway, guard::refusal_of);
+    let connections = Rc::new(Connections::default());
     tokio::task::spawn_local(sweep_streams(Rc::clone(&worker)));
     tokio::task::spawn_local(sweep_pool(Rc::clone(&worker)));
+    tokio::task::spawn_local(drain(draining, Rc::clone(&connections)));
     while let Some((stream, address)) = intake.recv().await {
-        let connections = worker.gateway.metrics.connections.clone();
-        connections.inc();
-        let counted = Open(Arc::clone(&open), connections);
+        let gauge = worker.gateway.metrics.connections.clone();
+        gauge.inc();
+        let counted = Open(Arc::clone(&open), gauge);
         let stream = match stream.set_nodelay(true).and_then(|()| TcpStream::from_std(stream)) {
             Ok(stream) => stream,
             Err(error) => {
@@ -166,10 +190,61 @@ async fn run(
                 continue;
             }
         };
-        let (worker, draining) = (Rc::clone(&worker), draining.clone());
+        let switch = Rc::new(ConnectionSwitch::new(counted));
+        let listed = connections.list(&switch);
+        let worker = Rc::clone(&worker);
         tokio::task::spawn_local(async move {
-            connection::serve(worker, stream, address, draining, counted).await;
+            connection::serve(worker, stream, address, switch).await;
+            drop(listed);
         });
+    }
+}
+
+/// One wait of each worker for the drain, instead of one of each connection: a connection would look at it with every
+/// poll, under a lock that all workers share.
+async fn drain(mut draining: watch::Receiver<bool>, connections: Rc<Connections>) {
+    // Nobody is left to ask for it: that is the end as well.
+    let _ = draining.wait_for(|draining| *draining).await;
+    connections.drain();
+}
+
+/// The connections that one worker serves.
+#[derive(Default)]
+struct Connections {
+    draining: Cell<bool>,
+    next: Cell<u64>,
+    open: RefCell<HashMap<u64, Rc<ConnectionSwitch>, ahash::RandomState>>,
+}
+
+impl Connections {
+    /// Told to drain when all are, at once where they were already.
+    fn list(self: &Rc<Self>, switch: &Rc<ConnectionSwitch>) -> Listed {
+        if self.draining.get() {
+            switch.drain();
+        }
+        let key = self.next.get();
+        self.next.set(key.wrapping_add(1));
+        self.open.borrow_mut().insert(key, Rc::clone(switch));
+        Listed { connections: Rc::clone(self), key }
+    }
+
+    fn drain(&self) {
+        self.draining.set(true);
+        for switch in self.open.borrow().values() {
+            switch.drain();
+        }
+    }
+}
+
+/// Takes the connection off the list when dropped.
+struct Listed {
+    connections: Rc<Connections>,
+    key: u64,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.connections.open.borrow_mut().remove(&self.key);
     }
 }
 

@@ -55,6 +55,8 @@
 //! - **HTTP/1 is made exact before hyper sees it** (`server::framing`): what two parsers could read differently is
 //!   refused, and answered in order with our own error body.
 //! - **The record comes before the act.** The journal on local disk is the durable truth; the database's index follows.
+//! - **Evidence is a tree behind the journal** (`audit::evidence`): its signed roots find a chain that was written anew as a
+//!   whole, and lead a tenant from its record to a signature. It costs the request's way nothing.
 //!
 //! # Invariants
 //!

@@ -47,6 +47,13 @@ fn folder() -> tempfile::TempDir {
     let bin = dir.path().join("target/debug");
     fs::create_dir_all(&bin).unwrap();
     symlink(env!("CARGO_BIN_EXE_linkgate"), bin.join("linkgate")).unwrap();
+    // What the page names of the sources.
+    fs::create_dir(dir.path().join("tests")).unwrap();
+    symlink(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/audit_proof.py"),
+        dir.path().join("tests/audit_proof.py"),
+    )
+    .unwrap();
     dir
 }
 

@@ -284,7 +284,7 @@ pub(super) async fn prune(
     let actor = args.actor.actor();
     let record = ChangeRecord { user_id: Some(actor.name), username: actor.username, ..plan.record() };
     // The chain tells of it before anything goes.
-    chained(&record, config, index, chain_id).await?;
+    chained(&record, &plan, config, index).await?;
     index.forget(chain_id, plan.segments.1, plan.records.1).await.map_err(|error| {
         Failure::new(Exit::Database, format_args!("nothing was removed: {}; prune again", chain(&error)))
     })?;
@@ -298,12 +298,21 @@ pub(super) async fn prune(
 }
 
 /// Brings the record into the chain: directly where no server runs, else through its outbox.
-async fn chained(record: &ChangeRecord, config: &Config, index: &AuditStore, chain_id: ChainId) -> Result<(), Failure> {
+async fn chained(
+    record: &ChangeRecord,
+    plan: &pruning::Plan,
+    config: &Config,
+    index: &AuditStore,
+) -> Result<(), Failure> {
+    let chain_id = plan.chain_id;
     let database = |error: &dyn std::error::Error| Failure::new(Exit::Database, chain(error));
     let stored = index.head(chain_id).await.map_err(|error| database(&error))?;
     match Journal::open_behind(config.audit.clone(), stored) {
         Ok((journal, _)) => {
             let done = journal.append_change(record).await;
+            // While no server can append to it.
+            let behind = |kept: &Kept| kept.checkpoint().is_ok_and(|said| said.head.seq > plan.records.1);
+            shelf::retain(&config.audit.dir, |kept| kept.cause == Cause::Segment || behind(kept))?;
             journal.close();
             return done
                 .map(drop)

@@ -409,6 +409,13 @@ async fn old_segments_go_and_the_rest_is_verified_from_the_last_one_on() {
     let from = result.from_checkpoint.clone().unwrap();
     assert_eq!((from.seq, from.kid), (found.records.1, house.signer.public().kid.clone()));
     assert!(result.checkpoints >= 3, "the tree goes on where it was cut: {}", result.checkpoints);
+    // A database that was lost does not make the tree begin anew.
+    write(&journal, 1).await;
+    let lost = Arc::new(Memory::default());
+    Checkpointer::new(journal.clone(), Arc::clone(&lost), Arc::clone(&house.signer), HOUR).sign_now().await.unwrap();
+    assert_eq!(lost.kept.lock().unwrap().last().unwrap().checkpoint().unwrap().first, 1);
+    let result = house.verify(&[&kept], &own, true);
+    assert!(result.is_sound(), "{:?}", result.findings);
     open.complete(done(200));
     drop(journal);
 

@@ -133,7 +133,7 @@ const FORGERIES: [Forgery; 14] = [
         "belongs to another record",
     ),
     ("shown twice", |log| log["items"][1] = log["items"][0].clone(), "twice"),
-    ("a withheld proof", |log| log["items"][0]["proof"] = json!(null), "pending"),
+    ("a withheld proof", |log| log["items"][0]["proof"] = json!(null), "no reason is given"),
 ];
 
 /// Changes a word in the text of the first record's opening, as it is shown.

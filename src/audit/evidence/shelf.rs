@@ -1,4 +1,4 @@
-//! The checkpoints beside the journal: one JSON line each in `checkpoints.jsonl`, oldest first.
+//! The checkpoints beside the journal: one JSON line each in `checkpoints.log`, oldest first.
 //!
 //! The file is a convenience, not evidence: who can rewrite the journal can rewrite it too. What counts are copies elsewhere
 //! and, for a start, the one in the database. A torn last line is what a crash leaves and is cut off by the next server.
@@ -13,7 +13,7 @@ use std::{
 use super::checkpoint::{Cause, Kept};
 
 /// Name of the file in the journal's folder.
-pub const SHELF_FILE: &str = "checkpoints.jsonl";
+pub const SHELF_FILE: &str = "checkpoints.log";
 /// Longer than any line.
 const TAIL_BYTES: u64 = 64 << 10;
 

@@ -25,6 +25,7 @@ use crate::audit::{
     chain::ChainHead,
     indexer::IndexerError,
     journal::{Journal, JournalError, Written, io_error},
+    reader::segments,
     traits::{EvidenceStore, IndexUnavailable},
 };
 
@@ -190,7 +191,7 @@ impl<S: EvidenceStore> Checkpointer<S> {
             .await
             .map_err(|_| IndexerError::Cancelled)??;
         let walker = match found {
-            None => Walker::new(dir.clone(), chain),
+            None => behind_pruned(&dir).unwrap_or_else(|| Walker::new(dir.clone(), chain)),
             Some((kept, tiles)) => Walker::behind(dir.clone(), &kept, tiles)
                 .ok_or_else(|| IndexUnavailable::new("the stored tree does not fit its checkpoint"))?,
         };
@@ -227,6 +228,21 @@ async fn walked(mut state: Box<State>, until: Written, cause: Option<Cause>) -> 
         Ok::<_, JournalError>(state)
     };
     Ok(tokio::task::spawn_blocking(work).await.map_err(|_| IndexerError::Cancelled)??)
+}
+
+/// Where the database knows nothing and the journal has lost its beginning: the tree goes on from the checkpoint at which
+/// it was pruned, and does not begin anew, which would contradict what was signed.
+fn behind_pruned(dir: &Path) -> Option<Walker> {
+    let first = segments(dir).ok()?.into_iter().next().filter(|first| *first > 1)?;
+    let mut found = None;
+    let read = shelf::each::<std::io::Error>(dir, |kept| {
+        if kept.cause == Cause::Segment && kept.segment == first {
+            found = Some(kept);
+        }
+        Ok(())
+    });
+    read.ok()?;
+    Walker::behind(dir.to_owned(), &found?, Vec::new())
 }
 
 fn signed_at(walker: &Walker, signer: &Signer, cause: Cause) -> Kept {

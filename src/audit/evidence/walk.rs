@@ -50,18 +50,18 @@ impl Walker {
         }
     }
 
-    /// From a checkpoint on, given the tiles that were not full there. `None`: they do not belong together.
+    /// From a checkpoint on, given the tiles that were not full there. A tile that is missing is never completed: what it
+    /// would lead to has no proofs. `None`: peaks and root do not belong together.
     pub(super) fn behind(dir: PathBuf, kept: &Kept, tiles: Vec<(TileAt, Vec<u8>)>) -> Option<Self> {
         let said = kept.checkpoint().ok()?;
         let frontier = kept.frontier(&said)?;
-        let mut partial: BTreeMap<TileAt, Vec<u8>> = tiles.into_iter().collect();
+        let mut known: BTreeMap<TileAt, Vec<u8>> = tiles.into_iter().collect();
+        let mut partial = BTreeMap::new();
         for (level, number) in edge(frontier.size()) {
             let filled = usize::try_from((frontier.size() >> (8 * level)) % TILE).ok()? * HASH_BYTES;
-            if filled > 0 {
-                let tile = partial.get_mut(&(level, number)).filter(|tile| tile.len() >= filled)?;
+            if let Some(mut tile) = known.remove(&(level, number)).filter(|tile| filled > 0 && tile.len() >= filled) {
                 tile.truncate(filled);
-            } else {
-                partial.remove(&(level, number));
+                partial.insert((level, number), tile);
             }
         }
         Some(Self {
@@ -105,8 +105,8 @@ impl Walker {
                 // The journal said that this much is written, and it is not there.
                 return Err(JournalError::CutOff { stored: until.head.seq, found: self.head.seq });
             }
-            sealed(self);
             (self.segment, self.offset) = (self.segment + 1, 0);
+            sealed(self);
         }
         if self.head.seq == until.head.seq && self.head.hash != until.head.hash {
             return Err(JournalError::Diverged(self.head.seq));
@@ -135,7 +135,12 @@ impl Walker {
         }
         let tiles = &mut self.tiles;
         self.frontier.push(seen.leaf, |level, index, hash| {
-            tiles.entry((level, index / TILE)).or_default().extend_from_slice(&hash.0);
+            let at = (level, index / TILE);
+            if index.is_multiple_of(TILE) {
+                tiles.insert(at, hash.0.to_vec());
+            } else if let Some(tile) = tiles.get_mut(&at) {
+                tile.extend_from_slice(&hash.0);
+            }
         });
         self.head = ChainHead { seq: seen.seq, hash: seen.hash };
         Ok(())

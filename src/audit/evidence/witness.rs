@@ -246,7 +246,8 @@ impl Witness {
 
     fn begin(&mut self, seen: &Sighted) {
         let pruned = self.boundary(seen.seq, seen.prev).cloned();
-        let since = self.points.front().map_or(seen.seq, |point| point.first);
+        // From the very beginning on the tree is known; of one that began later the checkpoints say where.
+        let since = self.points.front().map_or(seen.seq, |point| if seen.seq == 1 { 1 } else { point.first });
         self.tree = match pruned {
             Some(Boundary { said, frontier }) => {
                 self.good = said.head.seq;

@@ -34,8 +34,8 @@ pub const POSTGRES: &str = "LINKGATE_CRASH_POSTGRES";
 /// What the log says once it listens.
 const SERVES: &str = "linkgate serves";
 
-const ISSUER: &str = "https://issuer.test";
-const P1: &str = "11111111-1111-4111-8111-111111111111";
+pub const ISSUER: &str = "https://issuer.test";
+pub const P1: &str = "11111111-1111-4111-8111-111111111111";
 const P2: &str = "22222222-2222-4222-8222-222222222222";
 const HOME1: &str = "home-1";
 const HOME2: &str = "home-2";
@@ -57,12 +57,25 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 pub struct Setup {
     pub listen: String,
     pub audit: String,
+    /// Folder of the journal: each of several gateways has its own.
+    pub journal: &'static str,
+    /// The `[log]` section.
+    pub log: &'static str,
+    /// Further sections.
+    pub more: String,
     pub environment: Vec<(&'static str, OsString)>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { listen: String::new(), audit: "writes = \"os\"\nreads = \"os\"\n".into(), environment: Vec::new() }
+        Self {
+            listen: String::new(),
+            audit: "writes = \"os\"\nreads = \"os\"\n".into(),
+            journal: "audit",
+            log: "format = \"json\"\nrequests = false\nfilter = \"info\"\n",
+            more: String::new(),
+            environment: Vec::new(),
+        }
     }
 }
 
@@ -146,18 +159,25 @@ impl House {
         self.runtime.block_on(future)
     }
 
+    /// A further tenant, linked to partner 1 with everything.
+    pub fn add_tenant(&self, tenant: &str) -> LinkId {
+        let input = TenantInput { tenant_id: Some(tenant.into()), name: Some(tenant.into()), ..TenantInput::default() };
+        let admin = self.admin();
+        self.block_on(admin.create_tenant(&actor(), &input)).unwrap();
+        self.block_on(admin.create_link(&actor(), &link_input(P1, tenant, "msp_full"))).unwrap().value.id
+    }
+
     pub fn start(&self, setup: &Setup) -> Gateway {
         let before = self.log_text().len();
         let mut child = self.command(setup).spawn().unwrap();
         let since = Instant::now();
         loop {
             let log = self.log_text();
-            let line = log[before..].lines().find(|line| line.contains(SERVES)).map(serde_json::from_str::<Value>);
-            if let Some(Ok(line)) = line {
-                let address = |name: &str| -> SocketAddr {
-                    line[name].as_str().unwrap().trim_start_matches("Some(").trim_end_matches(')').parse().unwrap()
-                };
-                return Gateway { public: address("public"), health: address("health"), child: RefCell::new(child) };
+            // Whole lines only: the last one may still be written.
+            let whole = log[before..].rsplit_once('\n').map_or("", |(whole, _)| whole);
+            if let Some(line) = whole.lines().find(|line| line.contains(SERVES)) {
+                let (public, health) = (address(line, "public"), address(line, "health"));
+                return Gateway { public, health, child: RefCell::new(child) };
             }
             if child.try_wait().unwrap().is_some() || since.elapsed() > PATIENCE {
                 child.kill().ok();
@@ -207,7 +227,8 @@ impl House {
     }
 
     fn configuration(&self, setup: &Setup) -> String {
-        let (Setup { listen, audit, .. }, database, up) = (setup, &self.section, self.upstream.address);
+        let (Setup { listen, audit, journal, log, more, .. }, database) = (setup, &self.section);
+        let up = self.upstream.address;
         format!(
             r#"
 [listen]
@@ -228,21 +249,24 @@ trusts = ["roles", "permissions"]
 issuer = "https://gateway.test"
 keys = [{{ kid = "k1", file = "signing.pem" }}]
 [audit]
-dir = "audit"
+dir = "{journal}"
 {audit}
 [limits]
+listing = 0
+detail = 0
+write = 0
+export = 0
 tenant = 0
 refusal = 0
 unauthenticated = 0
 [log]
-format = "json"
-requests = false
-filter = "info"
+{log}
 [upstreams.up]
 origin = "http://{up}"
 [upstreams.dead]
 origin = "http://127.0.0.1:9"
 credential = "drop"
+{more}
 {ROUTES}
 "#
         )
@@ -352,6 +376,14 @@ fn within(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
     None
 }
 
+/// Of the line that says where it listens, in either format: `"public":"127.0.0.1:1"` or `public=127.0.0.1:1`.
+fn address(line: &str, name: &str) -> SocketAddr {
+    let at = line.find(&format!("{name}\":")).or_else(|| line.find(&format!("{name}="))).unwrap();
+    let from = line[at..].find(|c: char| c.is_ascii_digit()).unwrap() + at;
+    let to = line[from..].find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').unwrap_or(line.len() - from);
+    line[from..from + to].parse().unwrap()
+}
+
 /// On stable storage, unlike many a `/tmp`.
 pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
@@ -392,15 +424,18 @@ async fn seed(settings: &DatabaseSettings, roles: &Arc<RoleTable>) -> (Database,
         (P2, "t-other", "msp_full"),
         (P2, "t-changes", "msp_billing"),
     ] {
-        let input = LinkInput {
-            partner_id: Some(partner.into()),
-            managed_tenant_id: Some(tenant.into()),
-            access_role: Some(role.into()),
-            relationship_type: Some("msp_managed".into()),
-            start_date: Some("2024-01-01T00:00:00Z".into()),
-            ..LinkInput::default()
-        };
-        links.push(admin.create_link(&actor(), &input).await.unwrap().value.id);
+        links.push(admin.create_link(&actor(), &link_input(partner, tenant, role)).await.unwrap().value.id);
     }
     (database, links[0])
+}
+
+fn link_input(partner: &str, tenant: &str, role: &str) -> LinkInput {
+    LinkInput {
+        partner_id: Some(partner.into()),
+        managed_tenant_id: Some(tenant.into()),
+        access_role: Some(role.into()),
+        relationship_type: Some("msp_managed".into()),
+        start_date: Some("2024-01-01T00:00:00Z".into()),
+        ..LinkInput::default()
+    }
 }

@@ -16,9 +16,15 @@
 #[path = "../gateway/client.rs"]
 #[allow(dead_code, reason = "shared with the gateway's tests, which use more of it")]
 mod client;
+#[path = "../portal/service.rs"]
+#[allow(dead_code, reason = "shared with the tests of the consolidated API, which use more of it")]
+mod service;
 #[path = "../gateway/upstream.rs"]
 #[allow(dead_code, reason = "shared with the gateway's tests, which use more of it")]
 mod upstream;
+#[path = "../portal/world.rs"]
+#[allow(dead_code, reason = "shared with the tests of the consolidated API, which use more of it")]
+mod world;
 
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;
@@ -29,7 +35,11 @@ mod load;
 mod relay;
 
 mod changes;
+mod consolidated;
 mod database;
 mod disk;
 mod drain;
+mod exports;
 mod kill;
+mod secrets;
+mod tickets;

@@ -1,7 +1,7 @@
 //! Services of the older generation, as far as the connector asks them, over rows that the test wrote.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -58,6 +58,8 @@ pub struct Service {
     pub abandoned: Arc<AtomicUsize>,
     /// `X-Request-ID` and `traceparent` of every request.
     names: Arc<Mutex<Vec<(String, String)>>>,
+    /// Credentials and assertions that came, as they stood in their headers.
+    pub credentials: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Service {
@@ -73,6 +75,7 @@ impl Service {
             most_under_way: Arc::default(),
             abandoned: Arc::default(),
             names: Arc::default(),
+            credentials: Arc::default(),
         };
         let shared = service.clone();
         thread::spawn(move || {
@@ -109,7 +112,12 @@ impl Service {
         stream.set_nodelay(true).unwrap();
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let mut writer = stream;
-        while let Some((target, headers)) = request(&mut reader) {
+        while let Some((method, target, headers)) = request(&mut reader) {
+            for name in ["authorization", "x-linkgate-assertion"] {
+                if let Some(value) = headers.get(name) {
+                    self.credentials.lock().unwrap().insert(value.clone());
+                }
+            }
             let under_way = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
             self.most_under_way.fetch_max(under_way, Ordering::SeqCst);
             thread::sleep(Duration::from_millis(self.latency.load(Ordering::SeqCst) as u64));
@@ -117,7 +125,7 @@ impl Service {
             let (path, query) = target.split_once('?').unwrap_or((&target, ""));
             let (kind, tenant) = match path.strip_prefix("/api/platform/v1/tenants/") {
                 Some(id) => ("registry", decode(id)),
-                None => (kind(path), headers.get("x-tenant-id").map(|id| decode(id)).unwrap_or_default()),
+                None => (kind(&method, path), headers.get("x-tenant-id").map(|id| decode(id)).unwrap_or_default()),
             };
             *self.asked.lock().unwrap().entry((tenant.clone(), kind)).or_default() += 1;
             let named = ["x-request-id", "traceparent"].map(|name| headers.get(name).cloned().unwrap_or_default());
@@ -161,8 +169,9 @@ impl Service {
     }
 }
 
-fn kind(path: &str) -> &'static str {
+fn kind(method: &str, path: &str) -> &'static str {
     match path {
+        "/api/isp/v1/tickets/" if method == "POST" => "new_ticket",
         "/api/isp/v1/metrics/dashboard" => "metrics",
         "/api/isp/v1/subscribers/subscribers" => "subscribers",
         "/api/isp/v1/billing/invoices" => "invoices",
@@ -203,6 +212,13 @@ fn answer(kind: &str, held: &Held, query: &str) -> Option<Value> {
             let rows = held.tickets.iter().filter(|row| same(row, "status") && same(row, "priority"));
             Some(rows.cloned().collect::<Vec<_>>().into())
         }
+        // What it holds is of no matter: who opens one looks at the answer's being there.
+        "new_ticket" => {
+            let mut row = held.tickets.first()?.clone();
+            row["resolution_time_minutes"] = Value::Null;
+            row["messages"] = json!([]);
+            Some(row)
+        }
         "usage" => {
             let (from, to) = (query.get("start_date")?.clone(), query.get("end_date")?.clone());
             let rows = held.traffic.iter().filter(|(day, _)| {
@@ -228,8 +244,11 @@ fn answer(kind: &str, held: &Held, query: &str) -> Option<Value> {
     }
 }
 
-fn request(reader: &mut impl BufRead) -> Option<(String, HashMap<String, String>)> {
-    let target = line(reader)?.split(' ').nth(1)?.to_owned();
+/// Method, target, fields by their lower-case names.
+fn request(reader: &mut impl BufRead) -> Option<(String, String, HashMap<String, String>)> {
+    let line_of = line(reader)?;
+    let (method, rest) = line_of.split_once(' ')?;
+    let (method, target) = (method.to_owned(), rest.split(' ').next()?.to_owned());
     let mut headers = HashMap::new();
     loop {
         let field = line(reader)?;
@@ -242,7 +261,7 @@ fn request(reader: &mut impl BufRead) -> Option<(String, HashMap<String, String>
     if let Some(length) = headers.get("content-length") {
         reader.take(length.parse().ok()?).read_to_end(&mut Vec::new()).ok()?;
     }
-    Some((target, headers))
+    Some((method, target, headers))
 }
 
 fn line(reader: &mut impl BufRead) -> Option<String> {

@@ -1,6 +1,6 @@
 //! The pages of a PDF: A4 across, a head and a foot on each, the table between them, the totals at the end.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use krilla::{
     Document,
@@ -197,7 +197,7 @@ fn frame(surface: &mut Surface<'_>, faces: &Faces, title: &Title, (page, pages):
     let period = format!("{} to {}", title.from, title.to);
     faces.bold.draw(surface, &period, MARGIN + half, 48.0, 11.0, half, Align::Right);
     surface.set_fill(Some(grey(90)));
-    let made = format!("Made on {:.0} · days in UTC", title.made);
+    let made = title.made.strftime("Made on %Y-%m-%d at %H:%M UTC · days in UTC").to_string();
     faces.regular.draw(surface, &made, MARGIN + half, 64.0, 7.5, half, Align::Right);
     let foot = HEIGHT - FOOT / 2.0;
     let note = "Statuses and balances as of the day this was made. Currencies are never added together.";
@@ -226,7 +226,9 @@ fn draw(surface: &mut Surface<'_>, faces: &Faces, places: &[Place], row: &Row<'_
                 bar(surface, y - ROW * 0.7, ROW, grey(246));
             }
             for (place, text) in places.iter().zip(&invoice.cells) {
-                faces.regular.draw(surface, text, place.left, y, SIZE, place.width, align(place.column));
+                let align = align(place.column);
+                let text = if align == Align::Right { grouped(text).into() } else { Cow::Borrowed(&**text) };
+                faces.regular.draw(surface, &text, place.left, y, SIZE, place.width, align);
             }
         }
         Row::Item([description, quantity, price, total]) => {
@@ -234,9 +236,14 @@ fn draw(surface: &mut Surface<'_>, faces: &Faces, places: &[Place], row: &Row<'_
             let column = INNER / 8.0;
             let at = |n: f32| MARGIN + n * column;
             faces.regular.draw(surface, description, at(0.0) + 14.0, y, 7.0, 4.0 * column - 14.0 - GAP, Align::Left);
-            for (n, text) in [(4.0, quantity), (5.0, price), (6.0, total)] {
-                faces.regular.draw(surface, text, at(n), y, 7.0, column - GAP, Align::Right);
-            }
+            // Without a head of their own: `2 × 45.00` says what it is.
+            let times = match (&**quantity, &**price) {
+                ("", price) => price.to_owned(),
+                (quantity, "") => format!("{quantity} ×"),
+                (quantity, price) => format!("{quantity} × {}", grouped(price)),
+            };
+            faces.regular.draw(surface, &times, at(4.0), y, 7.0, 2.0 * column - GAP, Align::Right);
+            faces.regular.draw(surface, &grouped(total), at(6.0), y, 7.0, column - GAP, Align::Right);
             surface.set_fill(Some(ink()));
         }
         Row::TotalsHead => {
@@ -244,12 +251,27 @@ fn draw(surface: &mut Surface<'_>, faces: &Faces, places: &[Place], row: &Row<'_
             totals_row(surface, &faces.bold, ["Totals", "Invoices", "Total", "Paid", "Balance"], y);
         }
         Row::Totals(currency, sums) => {
-            let amounts = [sums.total, sums.paid, sums.balance].map(|amount| money(amount, *currency));
+            let amounts = [sums.total, sums.paid, sums.balance].map(|amount| grouped(&money(amount, *currency)));
             let [total, paid, balance] = &amounts;
-            let count = sums.invoices.to_string();
+            let count = grouped(&sums.invoices.to_string());
             totals_row(surface, &faces.bold, [currency.as_str(), &count, total, paid, balance], y);
         }
     }
+}
+
+/// A number with a comma before each three digits of its whole part: what it is on paper is read by people.
+fn grouped(number: &str) -> String {
+    let digits = number.find(|c: char| c.is_ascii_digit()).unwrap_or(number.len());
+    let (sign, number) = number.split_at(digits);
+    let (whole, part) = number.find('.').map_or((number, ""), |at| number.split_at(at));
+    let mut out = sign.to_owned();
+    for (at, digit) in whole.chars().enumerate() {
+        if at > 0 && (whole.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out + part
 }
 
 fn totals_row(surface: &mut Surface<'_>, face: &Face, texts: [&str; 5], y: f32) {
@@ -257,5 +279,24 @@ fn totals_row(surface: &mut Surface<'_>, face: &Face, texts: [&str; 5], y: f32) 
     for (at, text) in texts.into_iter().enumerate() {
         let align = if at == 0 { Align::Left } else { Align::Right };
         face.draw(surface, text, MARGIN + at as f32 * column, y, 8.5, column - GAP, align);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_grouped_by_three_digits() {
+        for (plain, printed) in [
+            ("", ""),
+            ("0.00", "0.00"),
+            ("999.10", "999.10"),
+            ("-1000.00", "-1,000.00"),
+            ("1234567.891", "1,234,567.891"),
+            ("123456", "123,456"),
+        ] {
+            assert_eq!(grouped(plain), printed);
+        }
     }
 }

@@ -5,7 +5,10 @@ use std::io::{Read, Seek};
 use super::*;
 use crate::{
     connector::rows::LineItem,
-    portal::exports::columns::{COLUMNS, tests::invoice},
+    portal::exports::{
+        columns::{COLUMNS, tests::invoice},
+        request::PDF_DEFAULT,
+    },
 };
 
 fn title() -> Title {
@@ -81,8 +84,18 @@ fn a_bounded_table_is_refused_beyond_its_bound() {
 /// Whatever a service says, a page is made of it.
 #[test]
 fn awkward_names_and_all_sizes_make_valid_documents() {
-    let awkward =
-        ["", "=1", "日本語の会社", "مرحبا", "e\u{301}", "a\u{0}b\r\nc", "😀", &"x".repeat(10_000), "\u{202e}evil"];
+    let awkward = [
+        "",
+        "=1",
+        "日本語の会社",
+        "مرحبا",
+        "חברת החשמל (ישראל) בע״מ 12",
+        "e\u{301}",
+        "a\u{0}b\r\nc",
+        "😀",
+        &"x".repeat(10_000),
+        "\u{202e}evil",
+    ];
     let all: Vec<Column> = COLUMNS.iter().map(|(_, column)| *column).take(12).collect();
     for count in [0, 1, 33, 34, 35, 68, 400] {
         let file = tempfile::tempfile().unwrap();
@@ -106,8 +119,46 @@ fn awkward_names_and_all_sizes_make_valid_documents() {
         let pdf = read(file);
         assert!(pdf.starts_with(b"%PDF-1.") && pdf.trim_ascii_end().ends_with(b"%%EOF"));
         assert!(pdf.len() < 500_000, "{count} rows: {} bytes", pdf.len());
-        if let (Ok(dir), true) = (std::env::var("LINKGATE_KEEP_PDF"), count == 400) {
-            std::fs::write(std::path::Path::new(&dir).join("sample.pdf"), &pdf).unwrap();
+        keep("awkward", count, &pdf);
+    }
+}
+
+/// For eyes: with `LINKGATE_KEEP_PDF=DIR` what a test made is kept there.
+fn keep(name: &str, count: usize, pdf: &[u8]) {
+    if let Ok(dir) = std::env::var("LINKGATE_KEEP_PDF") {
+        std::fs::write(std::path::Path::new(&dir).join(format!("{name}-{count}.pdf")), pdf).unwrap();
+    }
+}
+
+/// What a partner usually asks for: the default columns, several currencies, thousands of rows.
+#[test]
+fn a_usual_export_has_a_page_for_each_so_many_rows_and_names_its_totals() {
+    let tenants = [
+        "Lagos Fibre",
+        "Kowloon Net 九龍",
+        "בזק אור",
+        "A wholesale carrier with a name that fills more than one column",
+    ];
+    for (count, pages) in [(0, 1), (3_000, 89)] {
+        let file = tempfile::tempfile().unwrap();
+        let mut sheet = sheet(&file, PDF_DEFAULT, false, 5_000);
+        for n in 0..count {
+            let tenant = TenantName { id: format!("t-{}", n % 4), name: Some(tenants[n * 4 / count].into()) };
+            let currency = ["USD", "EUR", "JPY", "KWD"][n % 4].parse().unwrap();
+            let total = Decimal::from(n * 7_919 % 250_000);
+            let customer_name = Some(format!("Customer {} of a company", n % 97));
+            sheet
+                .invoice(
+                    &tenant,
+                    &InvoiceRow { currency, total, customer_name, balance: total, ..invoice(&format!("{n:05}")) },
+                )
+                .unwrap();
         }
+        sheet.finish().unwrap();
+        let pdf = read(file);
+        let text = String::from_utf8_lossy(&pdf);
+        assert_eq!(text.matches("/Type/Page/").count() + text.matches("/Type /Page\n").count(), pages, "{count} rows");
+        assert!(pdf.len() < 3_000_000, "{count} rows: {} bytes", pdf.len());
+        keep("usual", count, &pdf);
     }
 }

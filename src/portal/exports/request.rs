@@ -88,7 +88,7 @@ fn statuses() -> Vec<(&'static str, InvoiceStatus)> {
 }
 
 /// What a page has room for where the client names nothing.
-const PDF_DEFAULT: &[Column] = &[
+pub(super) const PDF_DEFAULT: &[Column] = &[
     Column::InvoiceNumber,
     Column::TenantName,
     Column::CustomerName,

@@ -1,0 +1,87 @@
+//! `Idempotency-Key` over the death of the process: what may have been done is never done again.
+
+use std::{thread, time::Duration};
+
+use sqlx::{Connection as _, Executor, SqliteConnection};
+
+use crate::{
+    client::{Answer, Connection, Request},
+    consolidated::{BASE, Consolidated},
+    gateway::{Gateway, House, eventually},
+    service::Chaos,
+};
+
+const NEW: &str = r#"{"subject":"A line is down","description":"since noon"}"#;
+const OTHER: &str = r#"{"subject":"Another line is down","description":"since noon"}"#;
+const TENANT: &str = "e-0";
+
+fn new_ticket(portal: &Consolidated, key: &str, body: &str) -> Request {
+    let request = Request::new("POST", &format!("{BASE}/support/tickets")).tenant(TENANT);
+    request.header("Idempotency-Key", key).json(body).bearer(&portal.house.token1())
+}
+
+fn create(portal: &Consolidated, gateway: &Gateway, key: &str, body: &str) -> Answer {
+    gateway.ask(&new_ticket(portal, key, body))
+}
+
+/// Ticket creations that came to the service.
+fn sent(portal: &Consolidated) -> usize {
+    portal.service.asked(TENANT, "new_ticket")
+}
+
+#[test]
+fn a_ticket_that_was_on_its_way_at_kill_9_is_not_opened_again() {
+    let portal = Consolidated::over(House::new(), 1, 3);
+    let path = portal.house.dir.path().join("linkgate.db");
+    not_opened_again(&portal);
+    // A minute later nobody can be working on it any more, and what became of it is still not known.
+    let gateway = portal.start();
+    portal.house.block_on(async {
+        let mut conn = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+        let sql = "UPDATE idempotency_keys SET created_at = created_at - 61000 WHERE state = 'running'";
+        assert_eq!(conn.execute(sql).await.unwrap().rows_affected(), 3);
+        conn.close().await.unwrap();
+    });
+    let again = create(&portal, &gateway, "key-0", NEW);
+    assert_eq!((again.status, again.error()), (409, "CONFLICT".to_owned()));
+    assert!(again.text().contains("is not known"), "{}", again.text());
+    assert_eq!(create(&portal, &gateway, "key-0", OTHER).error(), "VALIDATION_ERROR");
+    assert_eq!(sent(&portal), 4);
+}
+
+#[test]
+fn a_ticket_that_was_on_its_way_at_kill_9_is_not_opened_again_on_postgres() {
+    let (house, _relay, _made) = crate::database::on_postgres();
+    not_opened_again(&Consolidated::over(house, 1, 3));
+}
+
+/// Three times over; ends with one ticket that was opened after them.
+fn not_opened_again(portal: &Consolidated) {
+    let mut gateway = portal.start();
+    for round in 0..3 {
+        let key = format!("key-{round}");
+        portal.service.misbehave(TENANT, "new_ticket", Some(Chaos::Slow(Duration::from_secs(2))));
+        let mut client = Connection::open(gateway.public);
+        client.write(&new_ticket(portal, &key, NEW).bytes());
+        eventually("the service has it", || sent(portal) == round + 1);
+        // Just arrived, or nearly answered.
+        thread::sleep(Duration::from_millis(round as u64 * 300));
+        gateway.kill();
+        assert_eq!(client.answer().status, 0, "the client never hears of it");
+        portal.service.misbehave(TENANT, "new_ticket", None);
+        gateway = portal.start();
+        for _ in 0..2 {
+            let again = create(portal, &gateway, &key, NEW);
+            assert_eq!((again.status, again.error()), (409, "CONFLICT".to_owned()), "{}", again.text());
+            let other = create(portal, &gateway, &key, OTHER);
+            assert_eq!((other.status, other.error()), (422, "VALIDATION_ERROR".to_owned()));
+        }
+        assert_eq!(sent(portal), round + 1, "exactly one creation");
+    }
+    let opened = create(portal, &gateway, "another-key", NEW);
+    assert_eq!((opened.status, sent(portal)), (201, 4), "{}", opened.text());
+    let replayed = create(portal, &gateway, "another-key", NEW);
+    assert_eq!((replayed.status, replayed.body, sent(portal)), (201, opened.body, 4));
+    gateway.terminate();
+    assert_eq!(gateway.ended(crate::gateway::PATIENCE), Some(0));
+}

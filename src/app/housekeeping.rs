@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     domain::Millis,
     proxy::worker::Gateway,
-    store::{AlertStore, AuditStore, Database, StoreError, deliveries::DeliveryQueue, events},
+    store::{AlertStore, AuditStore, Database, StoreError, deliveries::DeliveryQueue, ending},
 };
 
 /// How often.
@@ -25,7 +25,7 @@ pub async fn run(gateway: Arc<Gateway>, database: Database, audit: Arc<AuditStor
         let now = Millis::now();
         let before = |age: Duration| Millis(now.0.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
         told("changes that were chained", audit.prune_outbox(before(CHAINED_KEPT)).await);
-        told("announced ends of links", events::forget_notices(&database, before(NOTICES_KEPT)).await);
+        told("announced ends of links", ending::forget_notices(&database, before(NOTICES_KEPT)).await);
         let webhooks = &settings.webhooks;
         let queue = DeliveryQueue::new(&database);
         told("webhook deliveries", queue.prune(now, before(webhooks.keep_delivered), before(webhooks.keep_dead)).await);

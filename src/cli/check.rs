@@ -131,13 +131,6 @@ impl Report {
                 )));
             }
         }
-        if config.webhooks.enabled && config.webhooks.secret_keys.is_empty() {
-            self.warnings.push(Finding::plain(
-                "the secrets of webhooks stand unencrypted in the database: add a key under `webhooks.secret_keys`, \
-                 then run `linkgate webhook reseal`"
-                    .to_owned(),
-            ));
-        }
         if !config.policy.enforce {
             let message = "policy.enforce is false: guardrails and role rules are NOT ENFORCED, they only note what they would refuse";
             self.warnings.push(Finding::plain(message.to_owned()));

@@ -156,6 +156,16 @@ fn invalid(error: impl fmt::Display) -> Failure {
     Failure::new(Exit::Invalid, error)
 }
 
+/// Told where a secret is made: only then does one stand in the database.
+fn warn_of_plain_secrets(settings: &WebhookSettings) {
+    if settings.secret_keys.is_empty() {
+        eprintln!(
+            "warning: this secret stands unencrypted in the database: add a key under `webhooks.secret_keys`, then run \
+             `linkgate webhook reseal`"
+        );
+    }
+}
+
 pub fn run(args: WebhookArgs, settings: &WebhookSettings, context: &StoreContext<'_>) -> Result<(), Failure> {
     let actor = args.actor.actor();
     match args.command {
@@ -168,6 +178,7 @@ pub fn run(args: WebhookArgs, settings: &WebhookSettings, context: &StoreContext
                 let (admin, secret) = (admin.with_vault(Vault::new(&settings.secret_keys)), secret.clone());
                 async move { Ok(admin.create_subscription(&actor, partner, &secret, &input).await?) }
             })?;
+            warn_of_plain_secrets(settings);
             context.show(&WithSecret { subscription: &made.value, secret: &secret })
         }
         WebhookCommand::List { partner, page } => {
@@ -209,7 +220,10 @@ pub fn run(args: WebhookArgs, settings: &WebhookSettings, context: &StoreContext
                 Ok(admin.update_subscription(&actor, id, expect_version, &input).await?)
             })?;
             match &rotated {
-                Some(secret) => context.show(&WithSecret { subscription: &written.value, secret }),
+                Some(secret) => {
+                    warn_of_plain_secrets(settings);
+                    context.show(&WithSecret { subscription: &written.value, secret })
+                }
                 None => context.show(&written.value),
             }
         }

@@ -102,6 +102,14 @@ pub async fn announce_ends(db: &Database, days: &[u32], now: Millis) -> Result<u
     Ok(told)
 }
 
+/// Forgets which ends were announced that had passed before this: they are never announced again. How many.
+pub async fn forget_notices(db: &Database, before: Millis) -> Result<u64, StoreError> {
+    let mut tx = db.begin_write().await?;
+    let gone = tx.execute("DELETE FROM link_expiry_notices WHERE end_date < $1", &[before.0.into()]).await?;
+    tx.commit().await?;
+    Ok(gone)
+}
+
 /// Takes these notices, and tells where nobody else did; whether anybody is told.
 async fn announce(db: &Database, link: &Ending, due: &[i64], news: bool, now: Millis) -> Result<bool, StoreError> {
     let mut tx = db.begin_write().await?;

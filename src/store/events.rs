@@ -111,11 +111,3 @@ pub async fn queue_event(db: &Database, event: NewEvent) -> Result<usize, StoreE
     tx.commit().await?;
     Ok(told)
 }
-
-/// Forgets which ends were announced that had passed before this: they are never announced again. How many.
-pub async fn forget_notices(db: &Database, before: Millis) -> Result<u64, StoreError> {
-    let mut tx = db.begin_write().await?;
-    let gone = tx.execute("DELETE FROM link_expiry_notices WHERE end_date < $1", &[before.0.into()]).await?;
-    tx.commit().await?;
-    Ok(gone)
-}

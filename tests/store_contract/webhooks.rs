@@ -9,8 +9,7 @@ use linkgate::{
         StoreError,
         admin::{Page, Redeliver, SubscriptionInput, TenantInput},
         deliveries::{DeliveryFilter, DeliveryQueue, DeliveryRecord, DeliveryStatus, Tried},
-        ending::announce_ends,
-        events::forget_notices,
+        ending::{announce_ends, forget_notices},
     },
 };
 use serde_json::{Value, json};

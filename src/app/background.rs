@@ -17,7 +17,7 @@ use crate::{
         outbox::OutboxRelay,
         reader::chain_file,
     },
-    portal::{Watcher, webhooks::Deliverer},
+    portal::{Counting, Watcher, webhooks::Deliverer},
     proxy::worker::Gateway,
     store::{AuditStore, Database},
 };
@@ -83,9 +83,19 @@ pub fn start(gateway: &Arc<Gateway>, database: &Database) -> Result<Background, 
     tasks.spawn(kept);
     let webhooks = &gateway.settings.webhooks;
     if webhooks.enabled {
-        let deliverer = Arc::new(Deliverer::new(webhooks, database, &gateway.directory, &gateway.policies));
+        let deliverer = Arc::new(Deliverer::new(
+            webhooks,
+            database,
+            &gateway.directory,
+            &gateway.policies,
+            &gateway.portal_metrics,
+        ));
         tasks.spawn(Arc::clone(&deliverer).keep());
         tasks.spawn(deliverer.run());
+    }
+    // Shown by the health listener, and to nobody else.
+    if gateway.settings.health.is_some() {
+        tasks.spawn(Counting::new(database, &gateway.portal_metrics).run());
     }
     let exports = gateway.portal.as_ref().map(|portal| {
         let (stop, stopped) = watch::channel(false);

@@ -27,7 +27,7 @@ use crate::{
     identity::{IdentityError, Keyring, SigningError, Verifier},
     limit::Limits,
     policy::{Policies, PolicyErrors, ShadowSet},
-    portal::{Foundations, Portal, openapi, sources::Sources},
+    portal::{Foundations, Portal, metrics::Metrics as PortalMetrics, openapi, sources::Sources},
     proxy::{
         headers::StripList,
         metrics::Metrics,
@@ -215,6 +215,7 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
     let upstreams: Vec<Arc<Upstream>> = config.upstreams.iter().cloned().map(Upstream::new).collect();
     let routes = Routes::compile(&config.routes, &upstreams)?;
     let metrics = Metrics::register(registry, &routes)?;
+    let portal_metrics = Arc::new(PortalMetrics::register(registry)?);
     let policies = Arc::new(policies);
     let (journal, _) = background::open_journal(&config.audit, database).await?;
     let directory = Directory::start(database, &config.links);
@@ -226,6 +227,7 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
         exports: &config.exports,
         keyring: keyring.as_deref(),
         journal: &config.audit.dir,
+        metrics: &portal_metrics,
     };
     let portal = config.portal.as_ref().map(|settings| {
         let sources = Sources::new(&config.connectors, &upstreams, keyring.as_ref(), &policies, settings);
@@ -248,6 +250,7 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
         journal: Arc::new(journal),
         limits: Limits::new(config.limits.clone()),
         metrics,
+        portal_metrics,
         strip: Arc::new(StripList::new(&config.headers.strip)),
         no_policies: Arc::from(Vec::new()),
         service: tokio::runtime::Handle::current(),
@@ -298,6 +301,10 @@ fn observe(
         let covered = signed.as_ref().map_or(0, |signed| signed.signed_seq());
         unsigned.set(i64::try_from(journal.last_seq.saturating_sub(covered)).unwrap_or(i64::MAX));
         shadowed.set(i64::from(seen.shadow.as_ref().is_some_and(|shadow| shadow.current().is_some())));
+        seen.portal_metrics.refresh();
+        if let Some(portal) = &seen.portal {
+            portal.refresh_metrics();
+        }
     };
     let workers = Arc::downgrade(workers);
     let readiness = move || {

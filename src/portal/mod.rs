@@ -30,6 +30,9 @@ mod writes;
 
 mod unattended;
 
+mod census;
+pub mod metrics;
+
 mod alerts;
 pub mod events;
 #[cfg(test)]
@@ -42,6 +45,7 @@ use futures_util::future::BoxFuture;
 
 pub use alerts::Watcher;
 pub use call::{Asker, AskingPartner, Call, Granted, Problem, Reply, ReplyBody, Slice};
+pub use census::Counting;
 pub use endpoint::{Audience, Bases, Endpoint, Found, Spec, TenantHeader};
 pub use managed::ManagedTenant;
 
@@ -72,6 +76,7 @@ pub struct Portal {
     directory: Arc<Directory>,
     records: AuditStore,
     approvals: ApprovalRules,
+    pub metrics: Arc<metrics::Metrics>,
     pub exports: exports::Exports,
 }
 
@@ -87,6 +92,7 @@ pub struct Foundations<'a> {
     pub keyring: Option<&'a Keyring>,
     /// Folder of the audit journal.
     pub journal: &'a Path,
+    pub metrics: &'a Arc<metrics::Metrics>,
 }
 
 /// Which tenants a question is about.
@@ -147,18 +153,24 @@ impl Portal {
             sources,
             database: on.database.clone(),
             alerts: AlertStore::new(on.database),
-            fanout: fanout::Fanout::new(&settings.reads, upstreams),
+            fanout: fanout::Fanout::new(&settings.reads, upstreams, on.metrics),
             keys: IdempotencyKeys::new(on.database),
             directory: Arc::clone(on.directory),
             records: AuditStore::new(on.database, on.journal),
             approvals: on.approvals,
-            exports: exports::Exports::new(on.exports, on.database, on.keyring),
+            metrics: Arc::clone(on.metrics),
+            exports: exports::Exports::new(on.exports, on.database, on.keyring, on.metrics),
         }
     }
 
     /// What makes the files of exports; runs until it is stopped.
     pub fn export_worker(&self) -> exports::ExportWorker<Arc<sources::Sources>> {
         self.exports.worker(Arc::clone(&self.sources), &self.database, &self.policies, &self.directory)
+    }
+
+    /// Before metrics are written: sets those that are looked at only then.
+    pub fn refresh_metrics(&self) {
+        self.metrics.breakers(&self.fanout.open_breakers());
     }
 
     /// A request's way to its tenants; its time runs from now on.

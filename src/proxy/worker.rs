@@ -29,7 +29,7 @@ use crate::{
     identity::{Caller, Keyring, SignedCache, TokenCache, Verifier},
     limit::Limits,
     policy::{Memo, Policies, ShadowSet},
-    portal::Portal,
+    portal::{Portal, metrics::Metrics as PortalMetrics},
     store::Directory,
     upstream::{Pool, Upstream},
 };
@@ -53,6 +53,7 @@ pub struct Gateway {
     /// `None`: switched off.
     pub portal: Option<Arc<Portal>>,
     pub metrics: Metrics,
+    pub portal_metrics: Arc<PortalMetrics>,
     pub strip: Arc<StripList>,
     pub no_policies: Arc<[Arc<str>]>,
     /// The runtime that owns database, key fetching and background work.

@@ -32,6 +32,7 @@ mod audit_query;
 mod audit_terms;
 mod outbox;
 
+mod census;
 mod changes;
 mod directory;
 mod feed;
@@ -50,6 +51,7 @@ pub use alert_life::{Applied, Evaluation, Finding};
 pub use alerts::{AlertKind, AlertRecord, AlertStatus, AlertStore};
 pub use audit_evidence::{Proofs, Provable, Unproven};
 pub use audit_index::AuditStore;
+pub use census::Census;
 pub use database::Database;
 pub use directory::{Directory, LinksUnavailable, LoadHook, Reading};
 pub use error::StoreError;

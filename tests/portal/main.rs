@@ -35,6 +35,7 @@ mod evidence;
 mod exports;
 mod failures;
 mod lists;
+mod metrics;
 mod parameters;
 mod reports;
 #[cfg(feature = "demo")]

@@ -44,6 +44,7 @@ pub const TENANTS: [(&str, &str); 6] = [
 
 pub struct Rig {
     pub public: SocketAddr,
+    pub health: SocketAddr,
     pub service: Service,
     pub world: World,
     pub links: BTreeMap<String, LinkId>,
@@ -112,7 +113,7 @@ impl Rig {
         let env = [("SECRET".to_owned(), "0123456789abcdef0123456789abcdef".to_owned())];
         let mut config = config::load(Some(&path), env).unwrap_or_else(|errors| panic!("{errors}"));
         config.listen.address = "127.0.0.1:0".parse().unwrap();
-        config.health = None;
+        config.health = Some("127.0.0.1:0".parse().unwrap());
         adjust(&mut config);
         config.log.filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "off".into());
         let roles = Arc::new(Bundle::load(None).unwrap().roles().clone());
@@ -125,7 +126,8 @@ impl Rig {
             }
         });
         let listening = told.recv_timeout(Duration::from_secs(30)).expect("the gateway did not start");
-        Self { public: listening.public, service, world, links, dir, key, runtime, database, roles }
+        let health = listening.health.unwrap();
+        Self { public: listening.public, health, service, world, links, dir, key, runtime, database, roles }
     }
 
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {

@@ -228,6 +228,13 @@ fn a_dead_letter_can_be_seen_and_sent_again() {
     rig.block_on(rig.admin().redeliver(&actor(), Redeliver::One(dead.id))).unwrap();
     comes_to(&rig, DeliveryStatus::Delivered);
     assert_eq!(receiver.posted().len(), 4);
+    let metrics = rig.health("/metrics").text();
+    for (outcome, count) in [("retried", 2), ("dead", 1), ("delivered", 1), ("dropped", 0)] {
+        let line = format!(
+            "linkgate_webhook_deliveries_total{{event=\"partner.tenant.link_revoked\",outcome=\"{outcome}\"}} {count}\n"
+        );
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::fixture::{Fixture, change, link};
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// A partner with a link that asks for billing alerts.
-async fn linked(fixture: &Fixture) -> (PartnerId, LinkId, TenantId) {
+pub(crate) async fn linked(fixture: &Fixture) -> (PartnerId, LinkId, TenantId) {
     let partner = fixture.partner("p").await;
     let tenant = fixture.tenant("t-1").await;
     let mut input = link(partner, &tenant, "msp_full");
@@ -33,7 +33,7 @@ pub(crate) async fn subscribe(fixture: &Fixture, partner: PartnerId) -> Subscrip
     fixture.admin.create_subscription(&fixture.actor, partner, SECRET, &input).await.unwrap().value
 }
 
-fn finding(key: &str, severity: Severity) -> Finding {
+pub(crate) fn finding(key: &str, severity: Severity) -> Finding {
     Finding {
         dedup_key: key.into(),
         alert_type: "billing_threshold",
@@ -47,7 +47,7 @@ fn finding(key: &str, severity: Severity) -> Finding {
     }
 }
 
-fn reading(of: &(PartnerId, LinkId, TenantId), read_at: i64, findings: Vec<Finding>) -> Evaluation {
+pub(crate) fn reading(of: &(PartnerId, LinkId, TenantId), read_at: i64, findings: Vec<Finding>) -> Evaluation {
     Evaluation {
         partner_id: of.0,
         link_id: of.1,

@@ -15,6 +15,7 @@ mod fixture;
 
 mod alerts;
 mod audit;
+mod census;
 mod chains;
 mod delegation;
 mod evidence;
@@ -108,6 +109,7 @@ on_both! {
     webhooks::one_subscription_does_not_hold_up_the_others,
     webhooks::the_end_of_a_link_is_announced_once_for_each_number_of_days,
     size::a_thousand_links_and_a_hundred_thousand,
+    census::what_waits_is_counted_and_what_is_done_is_not,
     writes::a_key_is_claimed_by_one_of_many,
     writes::a_claim_keeps_its_outcome_across_restarts,
     writes::an_export_is_leased_to_one_worker_at_a_time,

@@ -66,7 +66,7 @@ fn owner(partner: u128, sub: &str) -> Owner {
     Owner { partner_id: PartnerId(Uuid::from_u128(partner)), issuer: "i".into(), sub: sub.into() }
 }
 
-async fn queued(jobs: &ExportJobs, n: u128) -> Uuid {
+pub(crate) async fn queued(jobs: &ExportJobs, n: u128) -> Uuid {
     let id = Uuid::from_u128(n);
     let created = Millis(i64::try_from(n).unwrap());
     jobs.create(id, &owner(1, "me"), &json!({"n": n.to_string()}), created, Millis(created.0 + HOUR)).await.unwrap();

@@ -85,7 +85,10 @@ impl Watcher {
     async fn one(&self, link: DueLink) -> Option<Evaluation> {
         let settings = &self.portal.settings.alerts;
         let due = after(Millis::now(), jittered(settings.interval, random()), 1);
+        let began = Instant::now();
         let reading = self.ask(&link, due).await;
+        let complete = reading.as_ref().map(|reading| reading.error.is_none());
+        self.portal.metrics.evaluated(link.kind, complete, began.elapsed());
         if reading.is_none()
             && let Err(error) = self.portal.alerts.release(&self.owner, link.link_id, link.kind, due).await
         {

@@ -34,7 +34,7 @@ pub use self::{
     worker::ExportWorker,
 };
 use self::{request::ExportRequest, rights::Desk, token::DownloadLinks};
-use super::{Call, Problem, managed::ManagedTenants};
+use super::{Call, Problem, managed::ManagedTenants, metrics::Metrics};
 use crate::{
     config::settings::ExportSettings,
     domain::ErrorCode,
@@ -56,10 +56,16 @@ pub struct Exports {
     links: DownloadLinks,
     settings: ExportSettings,
     queued: Arc<Notify>,
+    metrics: Arc<Metrics>,
 }
 
 impl Exports {
-    pub fn new(settings: &ExportSettings, database: &Database, keyring: Option<&Keyring>) -> Self {
+    pub fn new(
+        settings: &ExportSettings,
+        database: &Database,
+        keyring: Option<&Keyring>,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
         let secret = settings.secret.as_ref().map(|secret| secret.expose());
         if secret.is_none() && keyring.is_none() && database.is_postgres() {
             tracing::warn!(
@@ -72,6 +78,7 @@ impl Exports {
             links: DownloadLinks::new(secret, keyring),
             settings: settings.clone(),
             queued: Arc::default(),
+            metrics: Arc::clone(metrics),
         }
     }
 
@@ -97,6 +104,7 @@ impl Exports {
             lease: self.settings.lease,
             concurrency: self.settings.concurrency,
             queued: Arc::clone(&self.queued),
+            metrics: Arc::clone(&self.metrics),
         }
     }
 

@@ -132,7 +132,7 @@ impl Stage {
             lease: Duration::from_millis(600),
             pdf_rows: 100,
         };
-        let exports = Exports::new(&settings, &database, None);
+        let exports = Exports::new(&settings, &database, None, &crate::portal::metrics::Metrics::unseen());
         Self { dir, database, directory, policies, admin, partner, links, exports }
     }
 

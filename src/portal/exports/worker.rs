@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     domain::Millis,
+    portal::metrics::{ExportEnd, Metrics},
     store::{ExportJob, ExportJobs, FinishedFile, IdempotencyKeys, Lease},
 };
 
@@ -53,6 +54,7 @@ pub struct ExportWorker<S> {
     pub concurrency: usize,
     /// Told when this process queues a job.
     pub queued: Arc<Notify>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// How the work on one job ended.
@@ -108,12 +110,22 @@ impl<S: InvoiceSource> ExportWorker<S> {
     }
 
     async fn work(self: Arc<Self>, lease: Lease, job: ExportJob<ExportRequest>, stop: watch::Receiver<bool>) {
+        let format = job.request.content.format.as_str();
+        let started = Instant::now();
         if job.attempts > MOST_ATTEMPTS {
             self.failed(lease, "it was interrupted too often").await;
+            self.metrics.export(format, ExportEnd::Failed, started.elapsed());
             return;
         }
-        let started = Instant::now();
-        match self.make(lease, job, stop).await {
+        let ended = self.make(lease, job, stop).await;
+        let end = match &ended {
+            Ended::Made(_) => ExportEnd::Completed,
+            Ended::Failed(_) => ExportEnd::Failed,
+            Ended::Stopped => ExportEnd::Stopped,
+            Ended::Lost => ExportEnd::Lost,
+        };
+        self.metrics.export(format, end, started.elapsed());
+        match ended {
             Ended::Made(file) => {
                 tracing::info!(export = %lease.job, rows = file.rows, bytes = file.bytes, took = ?started.elapsed(), "export completed");
                 self.finished(lease, &file).await;

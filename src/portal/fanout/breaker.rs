@@ -4,6 +4,7 @@
 //! Only failing pairs are remembered, so that memory is bounded by trouble, and by [`MAX_PAIRS`].
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -72,6 +73,19 @@ impl Breakers {
     }
 }
 
+impl Breakers {
+    /// How many tenants are left alone now, by kind. Walks over the failing pairs only.
+    pub(super) fn open(&self) -> HashMap<Kind, usize> {
+        let mut open = HashMap::new();
+        for (key, entry) in &self.failing {
+            if lock(&entry).since.is_some() {
+                *open.entry(key.0).or_default() += 1;
+            }
+        }
+        open
+    }
+}
+
 impl Pass<'_> {
     pub(super) fn succeeded(self) {
         self.breakers.failing.invalidate(&self.key);
@@ -132,6 +146,7 @@ mod tests {
         assert!(refused.to_string().contains("no answer in time"), "{refused}");
         assert!(breakers.enter(Kind::Tickets, &tenant("a")).is_ok(), "another kind of data");
         assert!(breakers.enter(Kind::Invoices, &tenant("b")).is_ok(), "another tenant");
+        assert_eq!(breakers.open(), HashMap::from([(Kind::Invoices, 1)]));
 
         tokio::time::sleep(PAUSE).await;
         let probe = breakers.enter(Kind::Invoices, &tenant("a")).unwrap();
@@ -143,7 +158,9 @@ mod tests {
 
         tokio::time::sleep(PAUSE).await;
         breakers.enter(Kind::Invoices, &tenant("a")).unwrap().succeeded();
+        assert!(breakers.open().is_empty());
         fail(&breakers, "a");
+        assert!(breakers.open().is_empty(), "one failure opens none");
         assert!(breakers.enter(Kind::Invoices, &tenant("a")).is_ok(), "counted from the beginning");
     }
 

@@ -86,6 +86,10 @@ impl Guard {
         answer
     }
 
+    pub(super) fn open_breakers(&self) -> HashMap<Kind, usize> {
+        self.breakers.open()
+    }
+
     async fn hedged<T: Send>(
         &self,
         whom: Whom<'_>,

@@ -14,7 +14,7 @@ mod upstreams;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
@@ -31,6 +31,7 @@ use self::{
 };
 use super::{
     Call, Granted,
+    metrics::{Metrics, SliceFrom},
     partial::{Source, Status},
     sources::{Site, SourceError},
 };
@@ -50,6 +51,8 @@ pub(super) enum Kind {
 
 impl Kind {
     const COUNT: usize = 7;
+    pub(super) const ALL: [Self; Self::COUNT] =
+        [Self::Registry, Self::Metrics, Self::Invoices, Self::Tickets, Self::Usage, Self::Uptime, Self::Breaches];
 
     /// As messages name it.
     pub(super) fn as_str(self) -> &'static str {
@@ -111,6 +114,16 @@ pub(super) struct Outcome<T> {
 }
 
 impl<T> Outcome<T> {
+    /// For what an answer can do without: that no connector is configured is no failure.
+    pub(super) fn unless_nobody(self) -> Self {
+        match self.error {
+            Some(SourceError::NoConnector(_)) if self.value.is_none() => {
+                Self { value: None, status: Status::Ok, as_of: None, error: None }
+            }
+            _ => self,
+        }
+    }
+
     pub(super) fn source(&self, granted: &Granted) -> Source {
         Source {
             tenant_id: granted.tenant().clone(),
@@ -134,6 +147,7 @@ pub(super) struct Fanout {
     slices: Arc<Slices>,
     /// Refreshes in the background.
     refreshing: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
 }
 
 /// One request's way to its tenants.
@@ -156,8 +170,9 @@ impl Drop for AbortOnDrop {
 }
 
 impl Fanout {
-    pub(super) fn new(settings: &ReadSettings, upstreams: Arc<dyn Upstreams>) -> Self {
+    pub(super) fn new(settings: &ReadSettings, upstreams: Arc<dyn Upstreams>, metrics: &Arc<Metrics>) -> Self {
         Self {
+            metrics: Arc::clone(metrics),
             upstreams,
             guard: Arc::new(Guard::new(settings)),
             slices: Arc::new(Slices::new(settings.slice_cache_bytes, settings.max_stale_age)),
@@ -185,40 +200,50 @@ impl Fanout {
         site: &Site,
         until: Instant,
     ) -> Result<Loaded<T>, SourceError> {
-        let (guard, upstreams, load) = (Arc::clone(&self.guard), Arc::clone(&self.upstreams), Arc::clone(&part.load));
-        let (kind, site) = (part.kind, site.clone());
-        let task = tokio::spawn(async move {
-            let attempt = || load(Arc::clone(&upstreams), site.clone(), until);
-            let (tenant, upstream) = (site.tenant(), upstreams.upstream(site.tenant(), kind));
-            guard.ask(Whom { kind, tenant, upstream }, until, Patience::Waits, &attempt).await
-        });
-        let _guard = AbortOnDrop(task.abort_handle());
-        task.await.unwrap_or_else(|error| {
-            tracing::error!(kind = kind.as_str(), %error, "reading one tenant's answer ended by a panic");
-            Err(SourceError::Answer(format!("the {} could not be read: a fault here", kind.as_str())))
-        })
+        self.ask(part, site.clone(), until, Patience::Waits).await
+    }
+
+    /// How many tenants are left alone for now, for each kind of data.
+    pub(super) fn open_breakers(&self) -> Vec<(Kind, usize)> {
+        let open = self.guard.open_breakers();
+        Kind::ALL.iter().map(|kind| (*kind, open.get(kind).copied().unwrap_or(0))).collect()
     }
 
     /// Asks in a task of its own: rows are read on all threads of the runtime, and a fault in one tenant's answer ends
     /// that tenant's task only.
+    fn ask<T: Send + 'static>(
+        &self,
+        part: &Part<T>,
+        site: Site,
+        until: Instant,
+        patience: Patience,
+    ) -> impl Future<Output = Result<Loaded<T>, SourceError>> + Send + use<T> {
+        let (guard, upstreams, load) = (Arc::clone(&self.guard), Arc::clone(&self.upstreams), Arc::clone(&part.load));
+        let (kind, metrics) = (part.kind, Arc::clone(&self.metrics));
+        async move {
+            let task = tokio::spawn(async move {
+                let attempt = || load(Arc::clone(&upstreams), site.clone(), until);
+                let (tenant, upstream) = (site.tenant(), upstreams.upstream(site.tenant(), kind));
+                guard.ask(Whom { kind, tenant, upstream }, until, patience, &attempt).await
+            });
+            let _guard = AbortOnDrop(task.abort_handle());
+            let answer = task.await.unwrap_or_else(|error| {
+                tracing::error!(kind = kind.as_str(), %error, "reading one tenant's answer ended by a panic");
+                Err(SourceError::Answer(format!("the {} could not be read: a fault here", kind.as_str())))
+            });
+            metrics.answered(kind, &answer);
+            answer
+        }
+    }
+
+    /// Sets a question on its way.
     fn fly<T: Send + Sync + 'static>(&self, key: &Key, part: &Part<T>, site: Site, how: How) -> Flight {
         let until = budget(self.settings.source_timeout);
         self.slices.fly(key, how.fresh, || {
-            let (guard, upstreams, load) =
-                (Arc::clone(&self.guard), Arc::clone(&self.upstreams), Arc::clone(&part.load));
-            let kind = part.kind;
+            let asking = self.ask(part, site, until, how.patience);
             async move {
                 let (asked, as_of) = (Instant::now(), Timestamp::now());
-                let task = tokio::spawn(async move {
-                    let attempt = || load(Arc::clone(&upstreams), site.clone(), until);
-                    let (tenant, upstream) = (site.tenant(), upstreams.upstream(site.tenant(), kind));
-                    guard.ask(Whom { kind, tenant, upstream }, until, how.patience, &attempt).await
-                });
-                let _guard = AbortOnDrop(task.abort_handle());
-                let loaded = task.await.unwrap_or_else(|error| {
-                    tracing::error!(kind = kind.as_str(), %error, "reading one tenant's answer ended by a panic");
-                    Err(SourceError::Answer(format!("the {} could not be read: a fault here", kind.as_str())))
-                })?;
+                let loaded = asking.await?;
                 let bytes = loaded.bytes;
                 Ok(Entry { value: Arc::new(loaded.value), truncated: loaded.truncated, bytes, as_of, asked })
             }
@@ -250,41 +275,56 @@ struct How {
 impl<'c> Reading<'c> {
     /// One tenant's answer to one question.
     pub(super) async fn one<T: Send + Sync + 'static>(&self, part: &Part<T>, granted: &Granted) -> Outcome<T> {
+        match self.recall(part, granted) {
+            Ok(outcome) => outcome,
+            Err(asking) => self.ask(part, granted, asking).await,
+        }
+    }
+
+    /// What memory says, where that is young enough to be shown; else what to ask with. Waits for nothing.
+    fn recall<T: Send + Sync + 'static>(&self, part: &Part<T>, granted: &Granted) -> Result<Outcome<T>, Asking> {
         let settings = &self.fanout.settings;
         let key = Key::new(granted.link(), self.policies, self.call.spec.endpoint, part.kind, &part.question);
         let known = if self.no_cache { None } else { self.fanout.slices.get(&key) };
-        if let Some(entry) = &known {
-            let age = entry.asked.elapsed();
-            if age < settings.max_slice_age {
-                if age >= settings.slice_fresh {
-                    self.fanout.refresh(&key, part, granted.into());
-                }
-                return shown(entry, None);
-            }
+        let Some(entry) = known else { return Err(Asking { key, known: None }) };
+        let age = entry.asked.elapsed();
+        if age >= settings.max_slice_age {
+            return Err(Asking { key, known: Some(entry) });
         }
-        let asking = async {
+        let aging = age >= refreshed_after(settings.slice_fresh, granted);
+        if aging {
+            self.fanout.refresh(&key, part, granted.into());
+        }
+        self.fanout.metrics.slice(part.kind, if aging { SliceFrom::Aging } else { SliceFrom::Cache });
+        Ok(shown(&entry, None))
+    }
+
+    async fn ask<T: Send + Sync + 'static>(&self, part: &Part<T>, granted: &Granted, asking: Asking) -> Outcome<T> {
+        let Asking { key, known } = asking;
+        let answer = async {
             let _place = self.places.acquire().await.map_err(|_| SourceError::Timeout)?;
             let how = How { fresh: self.no_cache, patience: Patience::Waits };
             self.fanout.fly(&key, part, granted.into(), how).await
         };
-        match timeout_at(self.until, asking).await.unwrap_or(Err(SourceError::Timeout)) {
-            Ok(entry) => shown(&entry, None),
+        let (from, outcome) = match timeout_at(self.until, answer).await.unwrap_or(Err(SourceError::Timeout)) {
+            Ok(entry) => (SliceFrom::Service, shown(&entry, None)),
             Err(error) => match &known {
-                Some(entry) if entry.asked.elapsed() < settings.max_stale_age => shown(entry, Some(error)),
-                _ => Outcome { value: None, status: Status::from(&error), as_of: None, error: Some(error) },
+                Some(entry) if entry.asked.elapsed() < self.fanout.settings.max_stale_age => {
+                    (SliceFrom::Stale, shown(entry, Some(error)))
+                }
+                _ => {
+                    let status = Status::from(&error);
+                    (SliceFrom::Nowhere, Outcome { value: None, status, as_of: None, error: Some(error) })
+                }
             },
-        }
+        };
+        self.fanout.metrics.slice(part.kind, from);
+        outcome
     }
 
-    /// As `one`, for what an answer can do without: that no connector is configured is no failure.
+    /// As `one`, for what an answer can do without.
     pub(super) async fn optional<T: Send + Sync + 'static>(&self, part: &Part<T>, granted: &Granted) -> Outcome<T> {
-        let outcome = self.one(part, granted).await;
-        match outcome.error {
-            Some(SourceError::NoConnector(_)) if outcome.value.is_none() => {
-                Outcome { value: None, status: Status::Ok, as_of: None, error: None }
-            }
-            _ => outcome,
-        }
+        self.one(part, granted).await.unless_nobody()
     }
 
     /// Does something for every granted tenant, all at once; in the order in which they are done.
@@ -295,15 +335,38 @@ impl<'c> Reading<'c> {
         self.call.granted().map(work).collect::<FuturesUnordered<_>>().collect().await
     }
 
+    /// Every granted tenant's outcome, in the order in which they come.
+    ///
+    /// What memory holds is taken first and costs no task: most questions of a warm answer end there.
+    pub(super) async fn every<T: Send + Sync + 'static>(
+        &self,
+        part: &Part<T>,
+        take: &mut (dyn FnMut(&'c Granted, Outcome<T>) + Send),
+    ) {
+        let mut answers = FuturesUnordered::new();
+        for granted in self.call.granted() {
+            match self.recall(part, granted) {
+                Ok(outcome) => take(granted, outcome),
+                Err(asking) => answers.push(async move { (granted, self.ask(part, granted, asking).await) }),
+            }
+        }
+        while let Some((granted, outcome)) = answers.next().await {
+            take(granted, outcome);
+        }
+    }
+
     /// What every granted tenant that answered said, and how each ended.
     pub(super) async fn collect<T: Send + Sync + 'static>(
         &self,
         part: &Part<T>,
     ) -> (Vec<(&'c Granted, Arc<T>)>, Vec<Source>) {
-        let asked = self.each(|granted| async move { (granted, self.one(part, granted).await) }).await;
-        let sources = asked.iter().map(|(granted, outcome)| outcome.source(granted)).collect();
-        let answered = asked.into_iter().filter_map(|(granted, outcome)| Some((granted, outcome.value?)));
-        (answered.collect(), sources)
+        let (mut answered, mut sources) = (Vec::new(), Vec::new());
+        let mut take = |granted: &'c Granted, outcome: Outcome<T>| {
+            sources.push(outcome.source(granted));
+            answered.extend(outcome.value.map(|value| (granted, value)));
+        };
+        self.every(part, &mut take).await;
+        (answered, sources)
     }
 
     /// Every granted tenant's answer, in the order in which they come, and how each ended.
@@ -312,17 +375,30 @@ impl<'c> Reading<'c> {
         part: &Part<T>,
         sink: &mut (dyn FnMut(&Granted, &Arc<T>) + Send),
     ) -> Vec<Source> {
-        let asking = |granted| async move { (granted, self.one(part, granted).await) };
-        let mut answers: FuturesUnordered<_> = self.call.granted().map(asking).collect();
-        let mut sources = Vec::with_capacity(answers.len());
-        while let Some((granted, outcome)) = answers.next().await {
+        let mut sources = Vec::new();
+        let mut take = |granted: &'c Granted, outcome: Outcome<T>| {
             if let Some(value) = &outcome.value {
                 sink(granted, value);
             }
             sources.push(outcome.source(granted));
-        }
+        };
+        self.every(part, &mut take).await;
         sources
     }
+}
+
+/// What is asked with where memory does not say.
+struct Asking {
+    key: Key,
+    /// Too old to be shown, unless the service fails.
+    known: Option<Entry>,
+}
+
+/// When a slice is asked for again in the background: up to a quarter sooner than configured, differently for each
+/// link, so that what was fetched together is not fetched together again while somebody waits.
+fn refreshed_after(fresh: Duration, granted: &Granted) -> Duration {
+    let [.., last] = *granted.link().link.id.0.as_bytes();
+    fresh.mul_f64(1.0 - 0.25 * f64::from(last) / 256.0)
 }
 
 /// An entry as it is shown; `failed`: why nothing newer is.

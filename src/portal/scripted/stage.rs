@@ -18,6 +18,7 @@ use crate::portal::{
     endpoint::{Found, TABLE},
     fanout::{Fanout, Upstreams},
     managed::{ManagedTenants, Tenants},
+    metrics::Metrics,
     sources::Sources,
 };
 use crate::{
@@ -99,6 +100,7 @@ impl Stage {
             lease: Duration::from_secs(30),
             pdf_rows: 10,
         };
+        let metrics = Metrics::unseen();
         let on = Foundations {
             database: &database,
             policies: &policies,
@@ -107,12 +109,13 @@ impl Stage {
             exports: &exports,
             keyring: None,
             journal: dir.path(),
+            metrics: &metrics,
         };
         let usual = Portal::new(&settings, &on, none);
         let portal = Portal {
             bases: Bases { partner: vec![base], compatible: vec!["/old".into()], tenant: "/api/v1/tenant".into() },
             managed: ManagedTenants::new(&database),
-            fanout: Fanout::new(&settings.reads, upstreams),
+            fanout: Fanout::new(&settings.reads, upstreams, &metrics),
             ..usual
         };
         let links = tenants.iter().map(|tenant| ((*tenant).to_owned(), (LinkId(uuid::Uuid::new_v4()), 1))).collect();

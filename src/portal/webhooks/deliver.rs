@@ -22,7 +22,10 @@ use crate::{
     domain::{About, EventType, LinkFacts, Millis, Permission},
     identity::{Vault, VaultError},
     policy::Policies,
-    portal::unattended,
+    portal::{
+        metrics::{DeliveryEnd, Metrics},
+        unattended,
+    },
     store::{
         Database, Directory, Reading, StoreError,
         deliveries::{DeliveryQueue, Job, Tried},
@@ -56,6 +59,7 @@ pub struct Deliverer {
     settings: WebhookSettings,
     directory: Arc<Directory>,
     policies: Arc<Policies>,
+    metrics: Arc<Metrics>,
 }
 
 /// The body of a delivery.
@@ -77,6 +81,7 @@ impl Deliverer {
         database: &Database,
         directory: &Arc<Directory>,
         policies: &Arc<Policies>,
+        metrics: &Arc<Metrics>,
     ) -> Self {
         Self {
             database: database.clone(),
@@ -86,6 +91,7 @@ impl Deliverer {
             settings: settings.clone(),
             directory: Arc::clone(directory),
             policies: Arc::clone(policies),
+            metrics: Arc::clone(metrics),
         }
     }
 
@@ -158,6 +164,7 @@ impl Deliverer {
             }
             Tried::Delivered { .. } | Tried::Again { .. } | Tried::Postponed { .. } => {}
         }
+        self.metrics.delivery(job.event, end(&tried));
         if !self.queue.finish(&job, Millis::now(), &tried).await? {
             tracing::warn!(%delivery, "a webhook delivery took longer than its lease: it may be sent twice");
         }
@@ -222,6 +229,17 @@ impl Deliverer {
         }
         let wait = next_wait(self.settings.first_retry, tries, asked, random());
         Tried::Again { at: after(Millis::now(), wait, 1), status, error }
+    }
+}
+
+/// As it is counted.
+fn end(tried: &Tried) -> DeliveryEnd {
+    match tried {
+        Tried::Delivered { .. } => DeliveryEnd::Delivered,
+        Tried::Again { .. } => DeliveryEnd::Retried,
+        Tried::Dead { .. } => DeliveryEnd::Dead,
+        Tried::Dropped { .. } => DeliveryEnd::Dropped,
+        Tried::Postponed { .. } => DeliveryEnd::Postponed,
     }
 }
 

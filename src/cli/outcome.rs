@@ -19,7 +19,7 @@ pub enum Exit {
     Invalid = 3,
     NotFound = 4,
     Conflict = 5,
-    /// A verification found what should not be (`audit verify`).
+    /// A verification found what should not be (`audit verify`, `policy test`).
     Verification = 6,
     /// The database cannot be reached or is not migrated.
     Database = 7,

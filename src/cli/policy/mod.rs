@@ -8,6 +8,9 @@ pub mod check;
 pub mod flips;
 pub mod replay;
 pub mod shadow;
+pub mod junit;
+pub mod show;
+pub mod test;
 
 use std::path::{Path, PathBuf};
 
@@ -32,6 +35,8 @@ enum PolicyCommand {
     Check(check::CheckArgs),
     Replay(replay::ReplayArgs),
     Shadow(shadow::ShadowArgs),
+    Test(test::TestArgs),
+    Show(show::ShowArgs),
 }
 
 /// The set that a subcommand works on.
@@ -47,6 +52,8 @@ pub fn run(args: &PolicyArgs, context: &Context) -> Result<(), Failure> {
         PolicyCommand::Check(args) => check::run(args, context),
         PolicyCommand::Replay(args) => replay::run(args, context),
         PolicyCommand::Shadow(args) => shadow::run(args, context),
+        PolicyCommand::Test(args) => test::run(args, context),
+        PolicyCommand::Show(args) => show::run(args, context),
     }
 }
 

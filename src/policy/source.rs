@@ -105,7 +105,7 @@ fn list_guardrails(folder: &Path, problems: &mut Vec<Problem>, warnings: &mut Ve
     found
 }
 
-fn read_file(path: &Path, problems: &mut Vec<Problem>) -> Option<SourceFile> {
+pub(super) fn read_file(path: &Path, problems: &mut Vec<Problem>) -> Option<SourceFile> {
     let name = path.display().to_string();
     let mut text = String::new();
     let read = fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text));

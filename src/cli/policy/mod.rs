@@ -6,6 +6,9 @@
 
 pub mod check;
 
+mod junit;
+pub mod prove;
+
 use std::path::{Path, PathBuf};
 
 use super::{
@@ -27,6 +30,7 @@ pub struct PolicyArgs {
 #[derive(clap::Subcommand, Debug)]
 enum PolicyCommand {
     Check(check::CheckArgs),
+    Prove(prove::ProveArgs),
 }
 
 /// The set that a subcommand works on.
@@ -40,6 +44,7 @@ pub struct SetArgs {
 pub fn run(args: &PolicyArgs, context: &Context) -> Result<(), Failure> {
     match &args.command {
         PolicyCommand::Check(args) => check::run(args, context),
+        PolicyCommand::Prove(args) => prove::run(args, context),
     }
 }
 

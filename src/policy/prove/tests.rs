@@ -1,0 +1,1 @@
+//! Proofs with faults planted where no folder of policies can put them.

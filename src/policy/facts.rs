@@ -174,8 +174,8 @@ fn context(facts: &Facts<'_>) -> Result<Context, Unfit> {
 }
 
 /// First instant that Cedar's `datetime` literal can name (the year 0000), and the last one that `Millis` can print.
-const FIRST: i64 = -62_167_219_200_000;
-const LAST: i64 = 253_402_207_200_000;
+pub(super) const FIRST: i64 = -62_167_219_200_000;
+pub(super) const LAST: i64 = 253_402_207_200_000;
 
 fn datetime(at: Millis) -> RestrictedExpression {
     RestrictedExpression::new_datetime(clamp(at).to_string())

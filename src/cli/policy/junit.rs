@@ -45,7 +45,10 @@ fn render(suite: &str, seconds: f64, cases: &[Case]) -> String {
             Outcome::Error(text) => ("error", text),
         };
         let first = escaped(text.lines().next().unwrap_or_default());
-        out.push_str(&format!("{open}>\n      <{kind} message=\"{first}\">{}</{kind}>\n    </testcase>\n", escaped(text)));
+        out.push_str(&format!(
+            "{open}>\n      <{kind} message=\"{first}\">{}</{kind}>\n    </testcase>\n",
+            escaped(text)
+        ));
     }
     out.push_str("  </testsuite>\n</testsuites>\n");
     out

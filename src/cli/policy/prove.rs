@@ -49,7 +49,8 @@ pub use with_solver::run;
 #[cfg(not(feature = "prove"))]
 pub fn run(args: &ProveArgs, _: &Context) -> Result<(), Failure> {
     let ProveArgs { set: _, invariants: _, against: _, timeout_ms: _, jobs: _, junit: _ } = args;
-    let message = "this linkgate was built without `prove`, nothing was proved: use one that is built with default features";
+    let message =
+        "this linkgate was built without `prove`, nothing was proved: use one that is built with default features";
     Err(Failure::new(crate::cli::outcome::Exit::Undecided, message))
 }
 
@@ -221,7 +222,8 @@ mod with_solver {
             out.push_str(&details(verdict, ask_again));
         }
         if !report.not_asked.is_empty() {
-            let _ = writeln!(out, "\nnot asked, because {} lacks them: {}", report.invariants, report.not_asked.join(", "));
+            let _ =
+                writeln!(out, "\nnot asked, because {} lacks them: {}", report.invariants, report.not_asked.join(", "));
         }
         out.push_str("\nNot part of the proof:\n");
         for outside in report.outside {

@@ -8,7 +8,7 @@ use cedar_policy::{Policy, PolicyId, PolicySet, RequestEnv};
 use cedar_policy_symcc::{CedarSymCompiler, CompiledPolicy, CompiledPolicySet, Env, ResetMode, err::Error};
 
 use super::{
-    plan::{Plan, Question},
+    plan::{Plan, Question, Twice},
     solver::Cvc5,
 };
 
@@ -81,39 +81,52 @@ impl<'a> Room<'a> {
         CompiledPolicy::compile(policy, self.env, &self.plan.schema)
     }
 
-    /// Whether all questions of the form "never" are proved at once.
+    fn compile_set(&self, set: &PolicySet) -> Result<CompiledPolicySet, Error> {
+        CompiledPolicySet::compile(set, self.env, &self.plan.schema)
+    }
+
+    /// Facts for which the policy fails, if there are any that the gateway could make.
+    async fn fails(&self, compiler: &mut Compiler, policy: &Twice) -> Result<Option<Env>, Error> {
+        if compiler.check_never_errors_opt(&self.compile(&policy.bare)?).await? {
+            return Ok(None);
+        }
+        compiler.check_never_errors_with_counterexample_opt(&self.compile(&policy.assuming)?).await
+    }
+
+    /// Whether all questions of the form "never" are proved at once, without the assumption.
     async fn all_never(&self, compiler: &mut Compiler) -> Result<bool, Error> {
         let mut set = PolicySet::new();
         for (at, question) in self.plan.questions.iter().enumerate() {
             let Question::Never(policy) = question else { continue };
             // A condition that fails matches nothing, and would be proved by that.
-            if !compiler.check_never_errors_opt(&self.compile(policy)?).await? {
+            if !compiler.check_never_errors_opt(&self.compile(&policy.bare)?).await? {
                 return Ok(false);
             }
-            if set.add(policy.new_id(PolicyId::new(at.to_string()))).is_err() {
+            if set.add(policy.bare.new_id(PolicyId::new(at.to_string()))).is_err() {
                 return Ok(false);
             }
         }
-        let never = CompiledPolicySet::compile(&set, self.env, &self.plan.schema)?;
-        compiler.check_disjoint_opt(&self.new, &never).await
+        compiler.check_disjoint_opt(&self.new, &self.compile_set(&set)?).await
     }
 
-    async fn never(&self, compiler: &mut Compiler, policy: &Policy) -> Result<Answer, Error> {
-        let condition = self.compile(policy)?;
-        if !compiler.check_never_errors_opt(&condition).await? {
+    async fn never(&self, compiler: &mut Compiler, policy: &Twice) -> Result<Answer, Error> {
+        if self.fails(compiler, policy).await?.is_some() {
             let why = "the invariant's own condition can fail while it is evaluated: write it so that it cannot";
             return Ok(Answer::Undecided(why.to_owned()));
         }
-        let never = condition.into_compiled_policyset();
-        let found = compiler.check_disjoint_with_counterexample_opt(&self.new, &never).await?;
-        Ok(found.map_or(Answer::Proved, |env| Answer::Broken { example: Box::new(env), fails: None }))
+        let never = self.compile(&policy.bare)?.into_compiled_policyset();
+        if compiler.check_disjoint_opt(&self.new, &never).await? {
+            return Ok(Answer::Proved);
+        }
+        let never = self.compile(&policy.assuming)?.into_compiled_policyset();
+        let assumed = self.compile_set(&self.plan.assumed)?;
+        Ok(answer(compiler.check_disjoint_with_counterexample_opt(&assumed, &never).await?))
     }
 
     async fn no_policy_fails(&self, compiler: &mut Compiler) -> Result<Answer, Error> {
-        for policy in self.plan.new.set.policies() {
-            let compiled = self.compile(policy)?;
-            if let Some(env) = compiler.check_never_errors_with_counterexample_opt(&compiled).await? {
-                return Ok(Answer::Broken { example: Box::new(env), fails: Some(policy.id().clone()) });
+        for policy in &self.plan.new_policies {
+            if let Some(env) = self.fails(compiler, policy).await? {
+                return Ok(Answer::Broken { example: Box::new(env), fails: Some(policy.bare.id().clone()) });
             }
         }
         Ok(Answer::Proved)
@@ -123,18 +136,25 @@ impl<'a> Room<'a> {
         let Some(old) = &self.plan.old else {
             return Ok(Answer::Undecided("there is no set to compare with".to_owned()));
         };
-        for policy in old.set.policies() {
-            if !compiler.check_never_errors_opt(&self.compile(policy)?).await? {
+        for policy in &self.plan.old_policies {
+            if self.fails(compiler, policy).await?.is_some() {
                 // The gateway refuses then, and Cedar skips the policy: what Cedar allowed was not all open.
                 return Ok(Answer::Undecided(format!(
                     "the policy `{}` of the older set can fail while it is evaluated, which refused the request; such \
                      refusals cannot be compared: prove the older set first",
-                    policy.id()
+                    policy.bare.id()
                 )));
             }
         }
-        let old = CompiledPolicySet::compile(&old.set, self.env, &self.plan.schema)?;
-        let found = compiler.check_implies_with_counterexample_opt(&self.new, &old).await?;
-        Ok(found.map_or(Answer::Proved, |env| Answer::Broken { example: Box::new(env), fails: None }))
+        let old = self.compile_set(&old.set)?;
+        if compiler.check_implies_opt(&self.new, &old).await? {
+            return Ok(Answer::Proved);
+        }
+        let assumed = self.compile_set(&self.plan.assumed)?;
+        Ok(answer(compiler.check_implies_with_counterexample_opt(&assumed, &old).await?))
     }
+}
+
+fn answer(found: Option<Env>) -> Answer {
+    found.map_or(Answer::Proved, |env| Answer::Broken { example: Box::new(env), fails: None })
 }

@@ -8,10 +8,11 @@ use cedar_policy::{Entities, Policy, PolicyId, PolicySet, Request};
 use cedar_policy_symcc::Env;
 
 use super::{
-    super::{decide::{Refusal, decide}, facts::Question},
-    draft::{
-        ADDRESS, Draft, NOW, OWN_PARTNER, STARTED, ordinary_class, ordinary_method, set_ceiling, storable,
+    super::{
+        decide::{Refusal, decide},
+        facts::Question,
     },
+    draft::{ADDRESS, Draft, LINK, NOW, OWN_PARTNER, STARTED, TENANT, ordinary_class, set_ceiling, storable},
     plan::Subject,
     tell,
 };
@@ -58,7 +59,13 @@ pub struct Counterexample {
 
 impl Claim<'_> {
     /// The policies behind it, if the claim holds.
-    fn of(&self, new: &Subject, request: &Request, entities: &Entities, refused: impl FnOnce() -> bool) -> Option<Vec<String>> {
+    fn of(
+        &self,
+        new: &Subject,
+        request: &Request,
+        entities: &Entities,
+        refused: impl FnOnce() -> bool,
+    ) -> Option<Vec<String>> {
         let said = new.ask(request, entities);
         match self {
             Self::Allowed(policy) => {
@@ -87,7 +94,9 @@ impl Claim<'_> {
         let (request, entities) = put(new, draft)?;
         let refused = || match self {
             // Facts are made by each set's own role table, as each gateway would.
-            Self::Wider(old) => put(old, draft).is_some_and(|(request, entities)| !old.ask(&request, &entities).allowed),
+            Self::Wider(old) => {
+                put(old, draft).is_some_and(|(request, entities)| !old.ask(&request, &entities).allowed)
+            }
             _ => false,
         };
         self.of(new, &request, &entities, refused)
@@ -110,10 +119,9 @@ impl Counterexample {
         }
         // Entities as the solver made them: not ours to reword.
         let replayed = claim.of_env(new, env);
-        let facts = env.to_string().lines().map(|line| ("", line.to_owned())).collect();
         Self {
             confirmed: if replayed.is_some() { Confirmed::ByCedarOnly } else { Confirmed::No },
-            facts,
+            facts: tell::entities(env),
             policies: replayed.unwrap_or_default(),
             gateway: None,
             question: None,
@@ -151,16 +159,26 @@ const NOT_YET_STARTED: Millis = Millis(1_788_220_800_000);
 
 /// Tried from the top; the first of a group that leaves the fault in place is kept.
 const ORDINARY: &[&[Change]] = &[
-    &[|draft| draft.user.partner_id = own(draft)],
+    &[
+        |draft| {
+            draft.user.partner_id = OWN_PARTNER;
+            link(draft, |facts| facts.link.partner_id = OWN_PARTNER);
+        },
+        |draft| draft.user.partner_id = own(draft),
+    ],
     &[|draft| draft.user.suspended = false],
-    &[|draft| draft.user.holds = PermissionSet::ALL, |draft| draft.user.holds = PermissionSet::of(draft.permission), |draft| {
-        draft.user.holds = PermissionSet::ALL.without(PermissionSet::of(draft.permission));
-    }],
-    &[|draft| draft.user.issuer = "https://login.example.net".into()],
-    &[|draft| draft.user.sub = "user-1".into()],
+    &[
+        |draft| draft.user.holds = PermissionSet::ALL,
+        |draft| draft.user.holds = PermissionSet::of(draft.permission),
+        |draft| {
+            draft.user.holds = PermissionSet::ALL.without(PermissionSet::of(draft.permission));
+        },
+    ],
+    &[|draft| draft.user.issuer = "".into()],
+    &[|draft| draft.user.sub = "".into()],
     &[|draft| draft.mfa = true],
     &[|draft| draft.ip = ADDRESS],
-    &[|draft| draft.method = ordinary_method(draft.permission).to_owned()],
+    &[|draft| draft.method = String::new()],
     &[|draft| draft.route_class = ordinary_class(draft.permission).to_owned()],
     &[
         |draft| window(draft, NOW, STARTED, None),
@@ -177,19 +195,26 @@ const ORDINARY: &[&[Change]] = &[
     &[|draft| link(draft, |facts| facts.link.allowed_cidrs = Box::default())],
     &[|draft| link(draft, |facts| facts.tenant_status = "active".into())],
     &[|draft| link(draft, |facts| facts.link.tenant_id = ordinary_tenant(facts))],
+    &[|draft| link(draft, |facts| facts.link.id = LINK)],
     &[
         |draft| ceiling(draft, PermissionSet::ALL),
         |draft| ceiling(draft, PermissionSet::ALL.without(PermissionSet::of(draft.permission))),
         |draft| ceiling(draft, PermissionSet::of(draft.permission)),
     ],
-    &[|draft| link(draft, |facts| facts.link.denied = PermissionSet::EMPTY), |draft| {
-        let asked = PermissionSet::of(draft.permission);
-        link(draft, |facts| facts.link.denied = asked);
-    }],
-    &[|draft| link(draft, |facts| facts.link.granted = PermissionSet::EMPTY), |draft| {
-        let asked = PermissionSet::of(draft.permission);
-        link(draft, |facts| facts.link.granted = asked);
-    }],
+    &[
+        |draft| link(draft, |facts| facts.link.denied = PermissionSet::EMPTY),
+        |draft| {
+            let asked = PermissionSet::of(draft.permission);
+            link(draft, |facts| facts.link.denied = asked);
+        },
+    ],
+    &[
+        |draft| link(draft, |facts| facts.link.granted = PermissionSet::EMPTY),
+        |draft| {
+            let asked = PermissionSet::of(draft.permission);
+            link(draft, |facts| facts.link.granted = asked);
+        },
+    ],
     &[|draft| link(draft, |facts| facts.link.role = LinkRole::MspFull)],
 ];
 
@@ -218,7 +243,7 @@ fn ceiling(draft: &mut Draft, set: PermissionSet) {
 }
 
 fn ordinary_tenant(facts: &crate::domain::LinkFacts) -> crate::domain::TenantId {
-    crate::domain::TenantId::new("tenant-a").unwrap_or_else(|_| facts.link.tenant_id.clone())
+    crate::domain::TenantId::new(TENANT).unwrap_or_else(|_| facts.link.tenant_id.clone())
 }
 
 /// Puts ordinary values in the place of whatever does not matter. Each kept step still shows the fault, so that the end

@@ -145,7 +145,11 @@ impl<'a> Reader<'a> {
 
     fn unknown(&mut self, what: &str, name: &str, known: &[&str], span: Range<usize>) {
         let nearest = nearest(name, known.iter().copied()).unwrap_or_default();
-        self.report(span, &format!("unknown {what} `{name}`"), Some(format!("the nearest known {what} is `{nearest}`")));
+        self.report(
+            span,
+            &format!("unknown {what} `{name}`"),
+            Some(format!("the nearest known {what} is `{nearest}`")),
+        );
     }
 
     /// What can be wrong only with all of them together.
@@ -179,7 +183,8 @@ impl<'a> Reader<'a> {
             }
             return None;
         };
-        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        if name.is_empty()
+            || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         {
             self.report(span.clone(), "a name has lower-case letters, digits and hyphens", None);
         }
@@ -264,10 +269,14 @@ impl<'a> Reader<'a> {
             }
             return None;
         }
+        let before = self.problems.len();
         let scope = self.scope(raw)?;
+        if self.problems.len() > before {
+            return None;
+        }
         let word = if never { "when" } else { "unless" };
         let head = format!("{scope}\n{word} {{\n");
-        let id = PolicyId::new("invariant");
+        let id = PolicyId::new(raw.name.as_ref().map_or("invariant", |(name, _)| name));
         let policy = match Policy::parse(Some(id), format!("{head}{text}\n}};")) {
             Ok(policy) => policy,
             Err(errors) => {

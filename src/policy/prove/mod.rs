@@ -49,7 +49,8 @@ use super::Bundle;
 /// What a proof does not cover, for whoever reads its outcome.
 pub const OUTSIDE: [&str; 5] = [
     "how the gateway makes the facts: the token's verification, which link and which chain of links it is, emergency \
-     suspensions, address lists (`context.address_allowed`), what a user holds and what the links above allow at most",
+     suspensions, address lists (`context.address_allowed`), what a user holds and what the links above allow at most, and \
+     that instants lie in the years 0 to 9999",
     "the gates in Rust before Cedar, from the link to MFA: they can only refuse more",
     "slices and memo, by which the gateway asks a part of the set or remembers an answer (held by tests)",
     "home requests, public routes, and which permission a route asks for: Cedar is not asked about these",
@@ -114,10 +115,17 @@ impl Proof {
 pub enum NoProof {
     #[error(transparent)]
     Solver(#[from] Unusable),
-    #[error("the two sets cannot be compared: {0}")]
-    Incomparable(String),
+    /// The sets cannot be compared, or the tools do not take a policy.
+    #[error("{0}")]
+    Unplanned(String),
     #[error("the schema knows no request: there is nothing to prove")]
     NoEnvironment,
+}
+
+impl From<plan::Unplanned> for NoProof {
+    fn from(error: plan::Unplanned) -> Self {
+        Self::Unplanned(error.to_string())
+    }
 }
 
 /// Proves the invariants of `set` and, with `against`, that `set` allows nothing that `against` refuses.
@@ -133,7 +141,7 @@ pub async fn prove(
     told: impl FnMut(usize, usize),
 ) -> Result<Proof, NoProof> {
     let old = against.map(Subject::new);
-    let plan = Plan::new(Subject::new(set), &invariants.list, old).map_err(NoProof::Incomparable)?;
+    let plan = Plan::new(Subject::new(set), &invariants.list, old)?;
     run(Arc::new(plan), &invariants.list, settings, jobs, told).await
 }
 
@@ -144,14 +152,13 @@ async fn run(
     jobs: NonZeroUsize,
     told: impl FnMut(usize, usize),
 ) -> Result<Proof, NoProof> {
-    let environments = plan.environments();
-    if environments.is_empty() {
+    if plan.environments.is_empty() {
         return Err(NoProof::NoEnvironment);
     }
     let health = Arc::new(Health::new());
     let mut solver = Cvc5::new(Arc::new(settings), health.clone());
     let version = solver.probe().await?;
-    let answers = examine_all(&plan, &environments, &solver, &health, jobs, told).await?;
+    let answers = examine_all(&plan, &solver, &health, jobs, told).await?;
     let mut verdicts = Vec::with_capacity(plan.questions.len());
     for (at, question) in plan.questions.iter().enumerate() {
         let (name, says) = match invariants.get(at) {
@@ -161,23 +168,23 @@ async fn run(
                 "Whatever the set allows, the older set allows too.".to_owned(),
             ),
         };
-        let of_question = environments.iter().zip(&answers).map(|(env, answers)| (env, answers.get(at)));
+        let of_question = plan.environments.iter().zip(&answers).map(|(env, answers)| (env, answers.get(at)));
         let mut verdict = judge(&plan, question, of_question);
         (verdict.name, verdict.says) = (name, says);
         verdicts.push(verdict);
     }
-    Ok(Proof { solver: format!("cvc5 {version}"), environments: environments.len(), verdicts })
+    Ok(Proof { solver: format!("cvc5 {version}"), environments: plan.environments.len(), verdicts })
 }
 
 /// The answers of each environment, in the order of the environments.
 async fn examine_all(
     plan: &Arc<Plan>,
-    environments: &[RequestEnv],
     solver: &Cvc5,
     health: &Health,
     jobs: NonZeroUsize,
     mut told: impl FnMut(usize, usize),
 ) -> Result<Vec<Vec<Answer>>, Unusable> {
+    let environments = &plan.environments;
     let mut answers: Vec<Vec<Answer>> = environments.iter().map(|_| Vec::new()).collect();
     let mut waiting: VecDeque<_> = environments.iter().cloned().enumerate().collect();
     let mut running = JoinSet::new();
@@ -235,7 +242,7 @@ fn judge<'a>(
     let mut example: Option<Counterexample> = None;
     for (_, env, fails) in broken.iter().take(MAX_EXAMPLES) {
         let claim = match (question, &plan.old, fails) {
-            (Question::Never(policy), _, _) => Claim::Allowed(policy),
+            (Question::Never(policy), _, _) => Claim::Allowed(&policy.bare),
             (Question::NoPolicyFails, _, Some(id)) => Claim::Fails(id),
             (Question::NotWider, Some(old), _) => Claim::Wider(old),
             (Question::NoPolicyFails, _, None) | (Question::NotWider, None, _) => continue,
@@ -254,8 +261,7 @@ fn judge<'a>(
         (true, true) => State::Proved,
     };
     let places = if broken.is_empty() { undecided } else { broken.into_iter().map(|(place, _, _)| place).collect() };
-    let verdict =
-        Verdict { name: String::new(), says: String::new(), state, places, why, counterexample: example };
+    let verdict = Verdict { name: String::new(), says: String::new(), state, places, why, counterexample: example };
     match (question, &plan.old) {
         (Question::NotWider, Some(old)) => with_roles(verdict, &plan.new, old),
         _ => verdict,

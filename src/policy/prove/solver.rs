@@ -50,7 +50,9 @@ pub struct SolverSettings {
 pub enum Unusable {
     #[error("the solver `{binary}` cannot be started ({error}): {HOW_TO_INSTALL}")]
     Missing { binary: String, error: String },
-    #[error("the solver `{binary}` did not end within {seconds} s of its time limit and was killed; it was not asked again")]
+    #[error(
+        "the solver `{binary}` did not end within {seconds} s of its time limit and was killed; it was not asked again"
+    )]
     Hangs { binary: String, seconds: u64 },
     #[error("the solver `{binary}` does not pass a first test ({error}): {HOW_TO_INSTALL}")]
     Wrong { binary: String, error: String },

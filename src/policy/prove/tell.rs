@@ -1,39 +1,76 @@
 //! A counterexample in words, and as the line that `linkgate decide` takes.
 
+use cedar_policy::EntityUid;
+use cedar_policy_symcc::Env;
 use serde_json::{Map, Value, json};
 
-use super::draft::{Draft, NOW};
+use super::draft::{Draft, LINK, NOW, OWN_PARTNER, TENANT, ordinary_class};
 use crate::domain::{Approval, Link, LinkFacts, PermissionSet};
 
-/// What the request is, one subject a line. Of a link only what is not as it should be.
+/// What the request is, one subject a line. Of user and link only what is not as it usually is.
 pub(super) fn lines(draft: &Draft) -> Vec<(&'static str, String)> {
     let user = &draft.user;
-    let mut who = format!("`{}` of partner {}, holds {}", user.sub, user.partner_id, listed(user.holds));
-    if !user.issuer.is_empty() {
-        who.push_str(&format!(", by issuer `{}`", user.issuer));
+    let mut who = format!("holds {}", listed(user.holds));
+    if !user.sub.is_empty() || !user.issuer.is_empty() {
+        who.push_str(&format!(", `{}` by issuer `{}`", user.sub, user.issuer));
+    }
+    if user.partner_id != OWN_PARTNER {
+        who.push_str(&format!(", of partner {}", user.partner_id));
     }
     if user.suspended {
         who.push_str(", suspended");
     }
-    let mut when = format!("{} {} at {} from {}", draft.method, draft.route_class, draft.now, draft.ip);
+    let mut when = format!("{} from {}", draft.now, draft.ip);
     when.push_str(if draft.mfa { ", MFA shown" } else { ", no MFA" });
+    if !draft.method.is_empty() {
+        when.push_str(&format!(", method `{}`", draft.method));
+    }
+    if draft.route_class != ordinary_class(draft.permission) {
+        when.push_str(&format!(", route class `{}`", draft.route_class));
+    }
     vec![
         ("action", draft.permission.name().to_owned()),
         ("user", who),
         ("link", draft.link.as_ref().map_or_else(|| "none".to_owned(), |facts| link(draft, facts))),
-        ("context", when.trim_start().to_owned()),
+        ("context", when),
     ]
+}
+
+/// A request of which the gateway makes no such facts, in Cedar's own words: the request, and what has attributes.
+pub(super) fn entities(env: &Env) -> Vec<(&'static str, String)> {
+    let request = &env.request;
+    let uid = |uid: Option<&EntityUid>| uid.map(ToString::to_string).unwrap_or_default();
+    let mut lines = vec![
+        ("action", uid(request.action())),
+        ("principal", uid(request.principal())),
+        ("resource", uid(request.resource())),
+        ("context", request.context().map(ToString::to_string).unwrap_or_default()),
+    ];
+    let mut attributed: Vec<_> = env
+        .entities
+        .iter()
+        .filter_map(|entity| {
+            let attributes: Vec<_> =
+                entity.attrs().filter_map(|(name, value)| Some(format!("{name}: {}", value.ok()?))).collect();
+            (!attributes.is_empty()).then(|| format!("{} {{{}}}", entity.uid(), attributes.join(", ")))
+        })
+        .collect();
+    attributed.sort();
+    lines.extend(attributed.into_iter().map(|entity| ("entity", entity)));
+    lines
 }
 
 fn link(draft: &Draft, facts: &LinkFacts) -> String {
     let link = &facts.link;
-    let mut parts = vec![format!("role {}", link.role), format!("tenant `{}`", link.tenant_id)];
+    let mut parts = vec![format!("role {}", link.role)];
     let mut part = |told: bool, text: String| {
         if told {
             parts.push(text);
         }
     };
     part(link.partner_id != draft.user.partner_id, format!("of another partner ({})", link.partner_id));
+    part(link.tenant_id.as_str() != TENANT, format!("to tenant `{}`", link.tenant_id));
+    part(link.id != LINK, format!("id {}", link.id));
     part(facts.suspended, "suspended".to_owned());
     part(!facts.partner_active, "partner inactive".to_owned());
     part(link.approval != Approval::Approved, link.approval.as_str().to_owned());
@@ -68,32 +105,45 @@ fn listed(set: PermissionSet) -> String {
     }
 }
 
-/// The line for `linkgate decide`.
+/// The line for `linkgate decide`, without what it assumes by itself.
 pub(super) fn question(draft: &Draft) -> Value {
     let user = &draft.user;
-    let mut question = json!({
-        "user": {
-            "issuer": user.issuer, "sub": user.sub, "partner_id": user.partner_id.to_string(),
-            "permissions": names(user.holds), "suspended": user.suspended,
-        },
-        "permission": draft.permission.name(),
-        "now": draft.now.to_string(), "ip": draft.ip, "mfa": draft.mfa, "proxied": false,
-        "method": draft.method, "route_class": draft.route_class,
-    });
-    if let (Some(facts), Some(into)) = (&draft.link, question.as_object_mut()) {
+    let mut who = Map::new();
+    put(&mut who, "issuer", json!(user.issuer), !user.issuer.is_empty());
+    put(&mut who, "sub", json!(user.sub), !user.sub.is_empty());
+    // Left out it means the link's own partner.
+    let of_link = draft.link.as_ref().map_or(OWN_PARTNER, |facts| facts.link.partner_id);
+    put(&mut who, "partner_id", json!(user.partner_id.to_string()), user.partner_id != of_link);
+    put(&mut who, "permissions", json!(names(user.holds)), true);
+    put(&mut who, "suspended", json!(true), user.suspended);
+    let mut question = Map::new();
+    put(&mut question, "user", Value::Object(who), true);
+    if let Some(facts) = &draft.link {
         let parents: Vec<_> = facts
             .ancestors
             .iter()
             .map(|parent| Value::Object(link_json(&parent.link, parent.partner_active, parent.suspended)))
             .collect();
         let mut link = link_json(&facts.link, facts.partner_active, facts.suspended);
-        link.insert("tenant_status".to_owned(), json!(facts.tenant_status));
-        if !parents.is_empty() {
-            link.insert("parents".to_owned(), Value::Array(parents));
-        }
-        into.insert("link".to_owned(), Value::Object(link));
+        put(&mut link, "tenant_status", json!(facts.tenant_status), !facts.tenant_status.is_empty());
+        put(&mut link, "parents", json!(parents), !parents.is_empty());
+        put(&mut question, "link", Value::Object(link), true);
     }
-    question
+    put(&mut question, "permission", json!(draft.permission.name()), true);
+    put(&mut question, "now", json!(draft.now.to_string()), true);
+    put(&mut question, "ip", json!(draft.ip), true);
+    put(&mut question, "mfa", json!(draft.mfa), true);
+    put(&mut question, "proxied", json!(false), true);
+    put(&mut question, "method", json!(draft.method), !draft.method.is_empty());
+    let class = &draft.route_class;
+    put(&mut question, "route_class", json!(class), class != ordinary_class(draft.permission));
+    Value::Object(question)
+}
+
+fn put(into: &mut Map<String, Value>, name: &str, value: Value, told: bool) {
+    if told {
+        into.insert(name.to_owned(), value);
+    }
 }
 
 fn link_json(link: &Link, partner_active: bool, suspended: bool) -> Map<String, Value> {
@@ -101,15 +151,19 @@ fn link_json(link: &Link, partner_active: bool, suspended: bool) -> Map<String, 
     let denied = names(link.denied).into_iter().map(|name| (name.to_owned(), json!(false)));
     let overrides: Map<_, _> = granted.chain(denied).collect();
     let cidrs: Vec<_> = link.allowed_cidrs.iter().map(ToString::to_string).collect();
-    let fields = json!({
-        "id": link.id.to_string(), "partner_id": link.partner_id.to_string(), "managed_tenant_id": link.tenant_id.to_string(),
-        "access_role": link.role.as_str(), "custom_permissions": overrides, "approval": link.approval.as_str(),
-        "is_active": link.is_active, "start_date": link.start.to_string(),
-        "end_date": link.end.map(|end| end.to_string()), "allowed_cidrs": cidrs, "require_mfa": link.require_mfa,
-        "partner_active": partner_active, "suspended": suspended,
-    });
-    match fields {
-        Value::Object(fields) => fields,
-        _ => Map::new(),
-    }
+    let mut fields = Map::new();
+    put(&mut fields, "id", json!(link.id.to_string()), link.id != LINK);
+    put(&mut fields, "partner_id", json!(link.partner_id.to_string()), link.partner_id != OWN_PARTNER);
+    put(&mut fields, "managed_tenant_id", json!(link.tenant_id.as_str()), link.tenant_id.as_str() != TENANT);
+    put(&mut fields, "access_role", json!(link.role.as_str()), true);
+    put(&mut fields, "custom_permissions", json!(overrides), !overrides.is_empty());
+    put(&mut fields, "approval", json!(link.approval.as_str()), link.approval != Approval::Approved);
+    put(&mut fields, "is_active", json!(false), !link.is_active);
+    put(&mut fields, "start_date", json!(link.start.to_string()), true);
+    put(&mut fields, "end_date", json!(link.end.map(|end| end.to_string())), link.end.is_some());
+    put(&mut fields, "allowed_cidrs", json!(cidrs), !cidrs.is_empty());
+    put(&mut fields, "require_mfa", json!(true), link.require_mfa);
+    put(&mut fields, "partner_active", json!(false), !partner_active);
+    put(&mut fields, "suspended", json!(true), suspended);
+    fields
 }

@@ -178,7 +178,12 @@ pub(super) const FIRST: i64 = -62_167_219_200_000;
 pub(super) const LAST: i64 = 253_402_207_200_000;
 
 fn datetime(at: Millis) -> RestrictedExpression {
-    RestrictedExpression::new_datetime(Millis(at.0.clamp(FIRST, LAST)).to_string())
+    RestrictedExpression::new_datetime(clamp(at).to_string())
+}
+
+/// The nearest instant that a policy can be told of.
+pub(super) fn clamp(at: Millis) -> Millis {
+    Millis(at.0.clamp(FIRST, LAST))
 }
 
 /// Mapped IPv4 as IPv4; IPv6 spelt out, because Cedar refuses the forms with an embedded IPv4 address.

@@ -8,7 +8,7 @@
 //!
 //! For those who write policies: `faults` finds what in a rule can fail (a `forbid` that can is not loaded), `lint` what
 //! cannot be meant, by `logic`, which reads a condition as a `formula`; `suite` runs decision tables, made of questions
-//! that `what_if` reads; `concrete` and `effective` say what one link amounts to.
+//! that `what_if` reads; `concrete` and `effective` say what one link amounts to; `prove` shows what holds for all requests.
 //!
 //! A decision is Cedar's. What stands in Rust beside it are the gates that hand-written policy must not be able to open
 //! (and the order in which refusals are told); Cedar is asked with all facts, so that it alone would answer the same.
@@ -60,6 +60,9 @@ mod effective;
 mod concrete;
 
 pub mod suite;
+
+#[cfg(feature = "prove")]
+pub mod prove;
 
 pub use bundle::{Bundle, PolicyInfo};
 pub use concrete::{concrete, decide_by_text};

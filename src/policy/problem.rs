@@ -77,6 +77,13 @@ impl Problem {
         key(self).cmp(&key(other))
     }
 
+    /// With the place put where `to` says: Cedar counts from the start of what it was given, which may be a part.
+    #[must_use]
+    pub(super) fn moved(mut self, to: impl FnOnce(Range<usize>) -> Range<usize>) -> Self {
+        self.span = self.span.map(to);
+        self
+    }
+
     /// Line, counted from 1; `None` where the whole file is meant.
     pub fn line(&self) -> Option<usize> {
         Some(self.before()?.matches('\n').count() + 1)

@@ -91,7 +91,7 @@ fn is_good(id: &str) -> bool {
 }
 
 /// A caret under one line says more than one under twenty.
-fn first_line(source: &SourceFile, span: Range<usize>) -> Range<usize> {
+pub(super) fn first_line(source: &SourceFile, span: Range<usize>) -> Range<usize> {
     let length = source.text.get(span.clone()).and_then(|text| text.find('\n')).unwrap_or(span.len());
     span.start..span.start + length
 }

@@ -138,6 +138,7 @@ fn suite(report: &Report, files: Vec<String>, deny_warnings: bool) -> Suite {
         name,
         failure: errors.first().map(|first| (first.message.clone(), text(&errors))),
         output: text(&warnings),
+        ..Case::default()
     });
     Suite { name: report.policies.clone(), cases: cases.collect() }
 }

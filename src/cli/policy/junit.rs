@@ -1,4 +1,4 @@
-//! JUnit XML, as build servers read it: what `policy check` and `policy test` found, one test case each.
+//! JUnit XML, as build servers read it: what `policy check`, `test` and `prove` found, one test case each.
 //!
 //! Written by hand: the format is four elements, and what goes wrong with it is escaping, which is tested here.
 
@@ -19,6 +19,8 @@ pub struct Case {
     pub name: String,
     /// First line, and the whole.
     pub failure: Option<(String, String)>,
+    /// The same, where it could not be found out.
+    pub error: Option<(String, String)>,
     /// What a passed case has to say all the same (warnings).
     pub output: String,
 }
@@ -31,23 +33,31 @@ pub fn write(path: &Path, name: &str, suites: &[Suite]) -> Result<(), Failure> {
 
 fn render(name: &str, suites: &[Suite]) -> String {
     let failed = |cases: &[Case]| cases.iter().filter(|case| case.failure.is_some()).count();
+    let undecided = |cases: &[Case]| cases.iter().filter(|case| case.error.is_some()).count();
     let tests: usize = suites.iter().map(|suite| suite.cases.len()).sum();
     let failures: usize = suites.iter().map(|suite| failed(&suite.cases)).sum();
+    let errors: usize = suites.iter().map(|suite| undecided(&suite.cases)).sum();
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     // Writing to a string cannot fail.
-    let _ = writeln!(out, "<testsuites name=\"{}\" tests=\"{tests}\" failures=\"{failures}\">", escaped(name));
+    let counts = format!("tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\"");
+    let _ = writeln!(out, "<testsuites name=\"{}\" {counts}>", escaped(name));
     for suite in suites {
         let (name, tests, failures) = (escaped(&suite.name), suite.cases.len(), failed(&suite.cases));
-        let _ = writeln!(out, "  <testsuite name=\"{name}\" tests=\"{tests}\" failures=\"{failures}\">");
+        let errors = undecided(&suite.cases);
+        let _ = writeln!(
+            out,
+            "  <testsuite name=\"{name}\" tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\">"
+        );
         for case in &suite.cases {
             let _ = write!(out, "    <testcase classname=\"{name}\" name=\"{}\"", escaped(&case.name));
-            if case.failure.is_none() && case.output.is_empty() {
+            if case.failure.is_none() && case.error.is_none() && case.output.is_empty() {
                 out.push_str("/>\n");
                 continue;
             }
             out.push_str(">\n");
-            if let Some((message, text)) = &case.failure {
-                let _ = writeln!(out, "      <failure message=\"{}\">{}</failure>", escaped(message), escaped(text));
+            let told = [("failure", &case.failure), ("error", &case.error)];
+            for (kind, (message, text)) in told.into_iter().filter_map(|(kind, told)| Some((kind, told.as_ref()?))) {
+                let _ = writeln!(out, "      <{kind} message=\"{}\">{}</{kind}>", escaped(message), escaped(text));
             }
             if !case.output.is_empty() {
                 let _ = writeln!(out, "      <system-out>{}</system-out>", escaped(&case.output));
@@ -89,7 +99,13 @@ mod tests {
         let case = |name: &str, failure: Option<(&str, &str)>, output: &str| Case {
             name: name.to_owned(),
             failure: failure.map(|(message, text)| (message.to_owned(), text.to_owned())),
+            error: None,
             output: output.to_owned(),
+        };
+        let unknown = Case {
+            name: "unknown".to_owned(),
+            error: Some(("no solver".to_owned(), "no solver\nat all".to_owned())),
+            ..Case::default()
         };
         let suites = [Suite {
             name: "a.toml".to_owned(),
@@ -97,19 +113,23 @@ mod tests {
                 case("fine", None, ""),
                 case("\"<&'>\"", Some(("no\u{1}", "]]></failure>\n\tmore")), ""),
                 case("noted", None, "warning: x"),
+                unknown,
             ],
         }];
         assert_eq!(
             render("n", &suites),
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>
-<testsuites name=\"n\" tests=\"3\" failures=\"1\">
-  <testsuite name=\"a.toml\" tests=\"3\" failures=\"1\">
+<testsuites name=\"n\" tests=\"4\" failures=\"1\" errors=\"1\">
+  <testsuite name=\"a.toml\" tests=\"4\" failures=\"1\" errors=\"1\">
     <testcase classname=\"a.toml\" name=\"fine\"/>
     <testcase classname=\"a.toml\" name=\"&quot;&lt;&amp;&apos;&gt;&quot;\">
       <failure message=\"no?\">]]&gt;&lt;/failure&gt;&#10;&#9;more</failure>
     </testcase>
     <testcase classname=\"a.toml\" name=\"noted\">
       <system-out>warning: x</system-out>
+    </testcase>
+    <testcase classname=\"a.toml\" name=\"unknown\">
+      <error message=\"no solver\">no solver&#10;at all</error>
     </testcase>
   </testsuite>
 </testsuites>

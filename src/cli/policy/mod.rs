@@ -5,12 +5,17 @@
 //! None of them changes what a running gateway enforces.
 
 pub mod check;
-pub mod flips;
+pub mod test;
+
+pub mod show;
+
+pub mod prove;
+
+mod flips;
 pub mod replay;
 pub mod shadow;
-pub mod junit;
-pub mod show;
-pub mod test;
+
+mod junit;
 
 use std::path::{Path, PathBuf};
 
@@ -33,10 +38,11 @@ pub struct PolicyArgs {
 #[derive(clap::Subcommand, Debug)]
 enum PolicyCommand {
     Check(check::CheckArgs),
-    Replay(replay::ReplayArgs),
-    Shadow(shadow::ShadowArgs),
     Test(test::TestArgs),
     Show(show::ShowArgs),
+    Prove(prove::ProveArgs),
+    Replay(replay::ReplayArgs),
+    Shadow(shadow::ShadowArgs),
 }
 
 /// The set that a subcommand works on.
@@ -50,10 +56,11 @@ pub struct SetArgs {
 pub fn run(args: &PolicyArgs, context: &Context) -> Result<(), Failure> {
     match &args.command {
         PolicyCommand::Check(args) => check::run(args, context),
-        PolicyCommand::Replay(args) => replay::run(args, context),
-        PolicyCommand::Shadow(args) => shadow::run(args, context),
         PolicyCommand::Test(args) => test::run(args, context),
         PolicyCommand::Show(args) => show::run(args, context),
+        PolicyCommand::Prove(args) => prove::run(args, context),
+        PolicyCommand::Replay(args) => replay::run(args, context),
+        PolicyCommand::Shadow(args) => shadow::run(args, context),
     }
 }
 

@@ -174,7 +174,7 @@ fn suites(report: &SuiteReport) -> Vec<Suite> {
             let message = format!("{}: expected {}, got {}", first.permission, first.expected, first.got);
             (message, failed(case))
         }),
-        output: String::new(),
+        ..Case::default()
     };
     let files = report.files.iter();
     files.map(|file| Suite { name: file.file.clone(), cases: file.cases.iter().map(case).collect() }).collect()

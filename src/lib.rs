@@ -32,7 +32,7 @@
 //! | floor | rooms |
 //! | --- | --- |
 //! | 0 | [`domain`]: ids, permissions, roles, links, gates, errors: no runtime, socket or engine |
-//! | 1 | [`identity`] token to caller, signing · [`policy`] Cedar · [`audit`] journal and chain · [`upstream`] pools · [`limit`] quotas · [`connector`] what services say, as typed rows |
+//! | 1 | [`identity`] token to caller, signing · [`policy`] Cedar, and proofs over it · [`audit`] journal and chain · [`upstream`] pools · [`limit`] quotas · [`connector`] what services say, as typed rows |
 //! | 2 | [`store`] SQLite and Postgres, change feed, audit index · [`config`] file to valid configuration, route table |
 //! | 3 | [`portal`]: the consolidated API: fan-out, merge, writes, exports, alerts, webhooks |
 //! | 4 | [`proxy`]: the stages |
@@ -62,7 +62,7 @@
 //!
 //! | | promise | held by | tests |
 //! | --- | --- | --- | --- |
-//! | I1 | no request reaches a tenant without a live link of the caller's own partner | `policy::decide`, `proxy::outgoing` | `policy_property`, `gateway::flow` |
+//! | I1 | no request reaches a tenant without a live link of the caller's own partner | `policy::decide`, `proxy::outgoing` | `policy_prove`, `policy_property`, `gateway::flow` |
 //! | I2 | no client value of a protected header reaches an upstream | `proxy::headers`, `proxy::outgoing`, `proxy::body` | `gateway::spoofing` |
 //! | I3 | every answer has exactly one record, and no act precedes its record | `proxy::account`, `audit::journal` | `crash` |
 //! | I4 | after a revocation nothing is allowed beyond the bound | `store::feed`, `proxy::worker`, `proxy::watch` | `gateway::links`, `gateway::streams`, `gateway::emergency` |

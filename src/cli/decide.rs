@@ -5,19 +5,16 @@
 //! something out, the value that refuses least is assumed (see `--help`), so that a question needs to name only what
 //! it asks about.
 
-mod input;
-
 use std::{
     fmt::Write as _,
     io::{BufWriter, Read, Write},
     path::PathBuf,
 };
 
-use self::input::Prepared;
 use super::outcome::{Console, Exit, Failure};
 use crate::{
     domain::{Case, ErrorCode, Reason},
-    policy::{Bundle, Memo, Refusal, decide},
+    policy::{Bundle, Memo, Refusal, WhatIf, decide},
 };
 
 /// Most that is read, and then decided, at once; bounds the memory, whatever the input's length.
@@ -188,11 +185,11 @@ fn write_answer(out: &mut String, answer: &Answer, json: bool) {
 
 /// One question as the facts that it stands for.
 pub(super) fn case_of(bundle: &Bundle, line: &[u8]) -> Result<Case, String> {
-    Prepared::read(bundle, line).map(Prepared::into_case)
+    WhatIf::read(bundle, line).map(WhatIf::into_case)
 }
 
 fn answer(bundle: &Bundle, memo: &mut Memo, line: &[u8]) -> Answer {
-    let question = Prepared::read(bundle, line)?;
+    let question = WhatIf::read(bundle, line)?;
     Ok(match decide(bundle, Some(memo), &question.facts()).verdict {
         Ok(_) => Ok(()),
         Err(Refusal::Denied(denial)) => Err((denial.code, denial.reason)),

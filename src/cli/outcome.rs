@@ -19,12 +19,14 @@ pub enum Exit {
     Invalid = 3,
     NotFound = 4,
     Conflict = 5,
-    /// A verification found what should not be (`audit verify`).
+    /// A verification found what should not be (`audit verify`, `policy test`, `policy prove`).
     Verification = 6,
     /// The database cannot be reached or is not migrated.
     Database = 7,
     /// The question was answered with no.
     Declined = 8,
+    /// What was to be proved is neither proved nor broken (`policy prove`).
+    Undecided = 9,
 }
 
 /// Why a command ended without success; printed to standard error (as JSON with `--json`).

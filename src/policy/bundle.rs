@@ -18,13 +18,14 @@ use cedar_policy::{ActionConstraint, Authorizer, Effect, Policy, PolicySet};
 
 use super::{
     facts::{Question, Unfit},
-    generate::{GENERATOR, gate_id, generate, grant_id, role_id},
+    generate::{GENERATOR, gate_id, gate_of, generate, grant_id, role_id},
+    lint,
     problem::{PolicyErrors, Problem},
     reads::{self, Reads},
     roles::{self, Roles},
     schema::{self, Vocabulary},
     source::{SourceFile, Sources},
-    written::{self, Written},
+    written::{self, Validated, Written},
 };
 use crate::domain::{
     Approval, Denial, Facts, Gate, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, PartnerId, Permission,
@@ -51,6 +52,19 @@ pub(super) struct Slice {
     pub(super) reads: Reads,
 }
 
+/// One policy of a set, as people look for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyInfo<'a> {
+    pub id: &'a str,
+    pub forbids: bool,
+    /// Made from the role table and the gates, not by hand.
+    pub generated: bool,
+    /// `file:line:column`.
+    pub place: String,
+    /// As it stands in its file.
+    pub text: &'a str,
+}
+
 /// One valid policy set.
 pub struct Bundle {
     generation: u64,
@@ -58,6 +72,11 @@ pub struct Bundle {
     roles: RoleTable,
     generated: String,
     warnings: Vec<String>,
+    findings: Vec<Problem>,
+    /// Generated ones first, then the hand-written ones by file and line.
+    pub(super) policies: Vec<Written>,
+    switched_off: Vec<String>,
+    files: Vec<String>,
     pub(super) words: Vocabulary,
     pub(super) authorizer: Authorizer,
     /// Everything, uncut.
@@ -84,10 +103,17 @@ static GENERATIONS: AtomicU64 = AtomicU64::new(1);
 impl Bundle {
     /// Loads and validates a folder, or (`None`) the set built into the binary.
     pub fn load(dir: Option<&Path>) -> Result<Self, PolicyErrors> {
-        let sources = match dir {
+        Self::load_with(dir, &[])
+    }
+
+    /// The same with rules switched on that stand commented out in `guardrails/`: for tests of what is not in force yet.
+    /// An id that is neither on nor off changes nothing; `policies` tells whether it is there.
+    pub fn load_with(dir: Option<&Path>, switch_on: &[&str]) -> Result<Self, PolicyErrors> {
+        let mut sources = match dir {
             Some(dir) => Sources::read(dir).map_err(PolicyErrors::new)?,
             None => Sources::built_in(),
         };
+        switch_on.iter().for_each(|id| sources.switch_on(id));
         Self::assemble(sources).map_err(PolicyErrors::new)
     }
 
@@ -125,26 +151,59 @@ impl Bundle {
         self.enforced
     }
 
+    /// The warnings with their places.
+    pub fn findings(&self) -> &[Problem] {
+        &self.findings
+    }
+
+    /// Every policy of the set: the generated ones, then the hand-written ones by file and line.
+    pub fn policies(&self) -> impl Iterator<Item = PolicyInfo<'_>> {
+        self.policies.iter().map(|written| PolicyInfo {
+            id: &written.id,
+            forbids: written.policy.effect() == Effect::Forbid,
+            generated: written.generated,
+            place: written.place(),
+            text: written.text(),
+        })
+    }
+
+    /// The files that it was read from, as messages name them.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(String::as_str)
+    }
+
+    /// Ids of rules that stand commented out in `guardrails/`.
+    pub fn switched_off(&self) -> impl Iterator<Item = &str> {
+        self.switched_off.iter().map(String::as_str)
+    }
+
+    /// The gate that a determining policy of this id states; `Guardrail` for every hand-written one.
+    pub fn gate_of(&self, id: &str) -> Gate {
+        gate_of(id)
+    }
+
     fn assemble(sources: Sources) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let mut warnings = sources.warnings.clone();
+        let mut findings = sources.warnings.clone();
+        let mut idle = Vec::new();
         let words = keep(schema::parse(&sources.schema), &mut problems);
         let roles = keep(roles::parse(&sources.roles), &mut problems);
         let files: Vec<_> =
-            sources.guardrails.iter().map(|source| (source, written::parse(source, &mut problems))).collect();
+            sources.guardrails.iter().map(|source| (source, written::parse(source, false, &mut problems))).collect();
         problems.extend(written::check_ids(&files));
         let generated = roles.as_ref().map(generate);
         let own = SourceFile {
             name: "generated from roles.toml".to_owned(),
             text: generated.as_deref().unwrap_or_default().into(),
         };
-        let own_policies = written::parse(&own, &mut problems);
+        let own_policies = written::parse(&own, true, &mut problems);
         if let Some((words, more)) = &words {
-            warnings.extend(more.iter().cloned());
+            findings.extend(more.iter().cloned());
             for (source, policies) in &files {
-                warnings.extend(
-                    keep(written::validate(&words.schema, source, policies), &mut problems).unwrap_or_default(),
-                );
+                let valid = keep(written::validate(&words.schema, source, policies), &mut problems);
+                let Validated { warnings, idle: more } = valid.unwrap_or_default();
+                findings.extend(warnings);
+                idle.extend(more);
             }
             // Its permits are no news; and an edited schema may not fit it.
             let _ = keep(written::validate(&words.schema, &own, &own_policies), &mut problems);
@@ -155,21 +214,32 @@ impl Bundle {
         };
         fits(&words, &roles.table, &sources.schema)?;
         let by_hand: Vec<_> = files.into_iter().flat_map(|(_, policies)| policies).collect();
+        findings.extend(lint::look(&words, &own_policies, &by_hand, &idle));
+        findings.sort_by(Problem::by_place);
         let version = version(&sources, &generated);
-        Self::cut(words, roles, &own_policies, &by_hand, version, generated, warnings)
+        let switched_off = sources.switched_off().map(str::to_owned).collect();
+        let files = [&sources.schema, &sources.roles].into_iter().chain(&sources.guardrails);
+        let files = files.map(|file| file.name.clone()).collect();
+        Self::cut(words, roles, own_policies, by_hand, version, generated)
+            .map(|bundle| Self { switched_off, files, ..bundle.with_findings(findings) })
             .map_err(|error| vec![Problem::of_file("policy set", error.to_string())])
+    }
+
+    fn with_findings(mut self, findings: Vec<Problem>) -> Self {
+        self.warnings = findings.iter().map(ToString::to_string).collect();
+        self.findings = findings;
+        self
     }
 
     fn cut(
         words: Vocabulary,
         roles: Roles,
-        own: &[Written],
-        by_hand: &[Written],
+        own: Vec<Written>,
+        by_hand: Vec<Written>,
         version: String,
         generated: String,
-        warnings: Vec<String>,
     ) -> Result<Self, Box<cedar_policy::PolicySetError>> {
-        let everything = || own.iter().chain(by_hand);
+        let everything = || own.iter().chain(&by_hand);
         let full =
             Slice::of(everything().map(|written| &written.policy), by_hand.iter().map(|written| &written.policy))?;
         let mut slices = Vec::new();
@@ -197,7 +267,10 @@ impl Bundle {
             version,
             roles: roles.table,
             generated,
-            warnings,
+            warnings: Vec::new(),
+            findings: Vec::new(),
+            switched_off: Vec::new(),
+            files: Vec::new(),
             words,
             authorizer: Authorizer::new(),
             full,
@@ -205,7 +278,12 @@ impl Bundle {
             native: native.collect(),
             ids,
             enforced: true,
+            policies: own.into_iter().chain(by_hand).collect(),
         })
+    }
+
+    pub(super) fn by_hand(&self) -> impl Iterator<Item = &Written> {
+        self.policies.iter().filter(|written| !written.generated)
     }
 
     pub(super) fn slice(&self, permission: Permission, role: LinkRole) -> Option<&Slice> {
@@ -253,7 +331,7 @@ impl Slice {
 
 /// Whether the policy's scope takes this action. Only the scope is looked at: it is what Cedar tests first, and it
 /// cannot fail, so a policy that is left out by it could neither match nor err.
-fn names(words: &Vocabulary, policy: &Policy, permission: Permission) -> bool {
+pub(super) fn names(words: &Vocabulary, policy: &Policy, permission: Permission) -> bool {
     let Some(action) = words.action(permission) else { return true };
     let asked = action.uid();
     let within = |group| asked == group || words.is_in(permission, &group);

@@ -7,7 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt::Write as _,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
 };
 
 use cedar_policy::{Context, Entities, Entity, EntityUid, Request, RestrictedExpression, Schema};
@@ -174,26 +174,34 @@ fn context(facts: &Facts<'_>) -> Result<Context, Unfit> {
 }
 
 /// First instant that Cedar's `datetime` literal can name (the year 0000), and the last one that `Millis` can print.
-const FIRST: i64 = -62_167_219_200_000;
-const LAST: i64 = 253_402_207_200_000;
+pub(super) const FIRST: i64 = -62_167_219_200_000;
+pub(super) const LAST: i64 = 253_402_207_200_000;
 
 fn datetime(at: Millis) -> RestrictedExpression {
-    RestrictedExpression::new_datetime(Millis(at.0.clamp(FIRST, LAST)).to_string())
+    RestrictedExpression::new_datetime(clamp(at).to_string())
+}
+
+/// The nearest instant that a policy can be told of.
+pub(super) fn clamp(at: Millis) -> Millis {
+    Millis(at.0.clamp(FIRST, LAST))
 }
 
 /// Mapped IPv4 as IPv4; IPv6 spelt out, because Cedar refuses the forms with an embedded IPv4 address.
 fn address(ip: IpAddr) -> RestrictedExpression {
     match ip.to_canonical() {
         IpAddr::V4(v4) => RestrictedExpression::new_ip(v4.to_string()),
-        IpAddr::V6(v6) => {
-            let mut text = String::with_capacity(39);
-            for (at, segment) in v6.segments().into_iter().enumerate() {
-                // Writing to a string cannot fail.
-                let _ = write!(text, "{}{segment:x}", if at == 0 { "" } else { ":" });
-            }
-            RestrictedExpression::new_ip(text)
-        }
+        IpAddr::V6(v6) => RestrictedExpression::new_ip(spelt(v6)),
     }
+}
+
+/// An IPv6 address with all its segments.
+pub(super) fn spelt(v6: Ipv6Addr) -> String {
+    let mut text = String::with_capacity(39);
+    for (at, segment) in v6.segments().into_iter().enumerate() {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{}{segment:x}", if at == 0 { "" } else { ":" });
+    }
+    text
 }
 
 #[cfg(test)]

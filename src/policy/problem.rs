@@ -4,7 +4,7 @@
 
 use std::{fmt, ops::Range, sync::Arc};
 
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity, SourceCode};
 
 use super::source::SourceFile;
 
@@ -71,6 +71,19 @@ impl Problem {
         }
     }
 
+    /// The order in which they are told: by file, then by line.
+    pub(super) fn by_place(&self, other: &Self) -> std::cmp::Ordering {
+        let key = |problem: &Self| (problem.file.clone(), problem.span.as_ref().map(|span| span.start));
+        key(self).cmp(&key(other))
+    }
+
+    /// With the place put where `to` says: Cedar counts from the start of what it was given, which may be a part.
+    #[must_use]
+    pub(super) fn moved(mut self, to: impl FnOnce(Range<usize>) -> Range<usize>) -> Self {
+        self.span = self.span.map(to);
+        self
+    }
+
     /// Line, counted from 1; `None` where the whole file is meant.
     pub fn line(&self) -> Option<usize> {
         Some(self.before()?.matches('\n').count() + 1)
@@ -96,9 +109,18 @@ impl Problem {
 
     /// Several lines: message, the source line with a caret under it, help.
     pub fn render(&self) -> String {
+        self.render_as(Severity::Error)
+    }
+
+    /// The same for what is only worth a look.
+    pub fn render_warning(&self) -> String {
+        self.render_as(Severity::Warning)
+    }
+
+    fn render_as(&self, severity: Severity) -> String {
         let mut out = String::new();
         let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(110);
-        let view = ProblemView { problem: self, source: NamedSource::new(&self.file, self.text.clone()) };
+        let view = ProblemView { problem: self, severity, source: NamedSource::new(&self.file, self.text.clone()) };
         if handler.render_report(&mut out, &view).is_err() {
             out = self.to_string();
         }
@@ -125,10 +147,7 @@ pub struct PolicyErrors {
 
 impl PolicyErrors {
     pub(super) fn new(mut problems: Vec<Problem>) -> Self {
-        problems.sort_by(|a, b| {
-            let key = |p: &Problem| (p.file.clone(), p.span.as_ref().map(|span| span.start));
-            key(a).cmp(&key(b))
-        });
+        problems.sort_by(Problem::by_place);
         problems.dedup();
         Self { problems }
     }
@@ -151,6 +170,7 @@ impl std::error::Error for PolicyErrors {}
 /// miette wants a source that it can borrow with the report.
 struct ProblemView<'a> {
     problem: &'a Problem,
+    severity: Severity,
     source: NamedSource<Arc<str>>,
 }
 
@@ -172,6 +192,10 @@ impl fmt::Display for ProblemView<'_> {
 impl std::error::Error for ProblemView<'_> {}
 
 impl Diagnostic for ProblemView<'_> {
+    fn severity(&self) -> Option<Severity> {
+        Some(self.severity)
+    }
+
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         self.problem.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
     }

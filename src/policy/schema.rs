@@ -39,6 +39,11 @@ impl Vocabulary {
         self.action(permission).is_some_and(|action| self.groups.is_ancestor_of(group, &action.uid()))
     }
 
+    /// The actions with all their groups.
+    pub(super) fn groups(&self) -> &Entities {
+        &self.groups
+    }
+
     pub(super) fn role(&self, role: LinkRole) -> Option<&RestrictedExpression> {
         self.roles.get(role as usize)
     }
@@ -50,10 +55,11 @@ impl Vocabulary {
     }
 }
 
-pub(super) fn parse(source: &SourceFile) -> Result<(Vocabulary, Vec<String>), Vec<Problem>> {
+pub(super) fn parse(source: &SourceFile) -> Result<(Vocabulary, Vec<Problem>), Vec<Problem>> {
     let (schema, warnings) = match Schema::from_cedarschema_str(&source.text) {
         Ok((schema, warnings)) => {
-            (schema, warnings.map(|warning| format!("{}: {warning}", source.name)).collect::<Vec<_>>())
+            let warnings = warnings.map(|warning| Problem::of_file(&source.name, warning.to_string()));
+            (schema, warnings.collect::<Vec<_>>())
         }
         Err(error) => return Err(vec![Problem::from_cedar(source, &error, Some(0..0))]),
     };

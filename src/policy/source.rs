@@ -15,8 +15,8 @@ use super::problem::Problem;
 
 /// Largest file that is read; a policy set of people's making is some kilobytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-/// Most guardrail files. Cedar's cost grows with the number of policies.
-const MAX_GUARDRAIL_FILES: usize = 256;
+/// Most files of one folder. Cedar's cost grows with the number of policies.
+const MAX_FILES: usize = 256;
 
 /// One file's text under the name that messages use.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Sources {
     pub(super) roles: SourceFile,
     /// Sorted by file name, so that the digest does not depend on the folder's order.
     pub(super) guardrails: Vec<SourceFile>,
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Problem>,
 }
 
 impl Sources {
@@ -50,13 +50,30 @@ impl Sources {
         }
     }
 
+    /// Takes the comment marks from a rule that stands commented out under this `@id`, whole lines up to its `;`. Lines stay
+    /// where they are. Nothing happens where there is none: the caller looks whether the rule is on.
+    pub(super) fn switch_on(&mut self, id: &str) {
+        for file in &mut self.guardrails {
+            if let Some(text) = switched_on(&file.text, id) {
+                file.text = text.into();
+            }
+        }
+    }
+
+    /// Ids of the rules that stand commented out.
+    pub(super) fn switched_off(&self) -> impl Iterator<Item = &str> {
+        let lines = self.guardrails.iter().flat_map(|file| file.text.lines());
+        lines.filter_map(|line| line.trim_end().strip_prefix("// @id(\"")?.strip_suffix("\")"))
+    }
+
     /// Reads a folder; every file that cannot be read is a problem of its own.
     pub(super) fn read(dir: &Path) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut warnings = Vec::new();
         let schema = read_file(&dir.join("schema.cedarschema"), &mut problems);
         let roles = read_file(&dir.join("roles.toml"), &mut problems);
-        let guardrails: Vec<_> = list_guardrails(&dir.join("guardrails"), &mut problems, &mut warnings)
+        let help = "the folder must exist, even if it is empty: a lost mount must not open doors";
+        let guardrails: Vec<_> = list(&dir.join("guardrails"), "cedar", help, &mut problems, &mut warnings)
             .iter()
             .filter_map(|path| read_file(path, &mut problems))
             .collect();
@@ -67,12 +84,52 @@ impl Sources {
     }
 }
 
-fn list_guardrails(folder: &Path, problems: &mut Vec<Problem>, warnings: &mut Vec<String>) -> Vec<PathBuf> {
+/// The tests of the shipped set.
+pub(super) fn built_in_tests() -> Vec<SourceFile> {
+    [
+        ("roles.toml", include_str!("../../policies/tests/roles.toml")),
+        ("gates.toml", include_str!("../../policies/tests/gates.toml")),
+        ("overrides.toml", include_str!("../../policies/tests/overrides.toml")),
+        ("guardrails.toml", include_str!("../../policies/tests/guardrails.toml")),
+    ]
+    .map(|(name, text)| SourceFile { name: format!("built-in/tests/{name}"), text: text.into() })
+    .into()
+}
+
+fn switched_on(text: &str, id: &str) -> Option<String> {
+    let start = format!("// @id(\"{id}\")");
+    let mut out = String::with_capacity(text.len());
+    let (mut on, mut done) = (false, false);
+    for line in text.lines() {
+        on = !done && (on || line.trim_end() == start);
+        match line.strip_prefix("//") {
+            Some(code) if on => {
+                let code = code.strip_prefix(' ').unwrap_or(code);
+                out.push_str(code);
+                done = code.trim_end().ends_with(';');
+            }
+            // A rule that breaks off is none; half of it must not be read.
+            None if on => return None,
+            _ => out.push_str(line),
+        }
+        out.push('\n');
+    }
+    done.then_some(out)
+}
+
+/// The files of a folder with this extension, sorted; what else lies there is a warning.
+pub(super) fn list(
+    folder: &Path,
+    extension: &str,
+    help: &str,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<Problem>,
+) -> Vec<PathBuf> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) => {
             let problem = Problem::of_file(folder.display().to_string(), format!("cannot be listed: {error}"));
-            problems.push(problem.help("the folder must exist, even if it is empty: a lost mount must not open doors"));
+            problems.push(problem.help(help));
             return Vec::new();
         }
     };
@@ -89,23 +146,24 @@ fn list_guardrails(folder: &Path, problems: &mut Vec<Problem>, warnings: &mut Ve
         if name.starts_with('.') {
             continue;
         }
-        if path.extension().is_some_and(|extension| extension == "cedar") && !path.is_dir() {
+        if path.extension().is_some_and(|one| one == extension) && !path.is_dir() {
             found.push(path);
         } else {
-            warnings.push(format!("{}: not read (only `*.cedar` files of this folder itself are)", path.display()));
+            let message = format!("not read (only `*.{extension}` files of this folder itself are)");
+            warnings.push(Problem::of_file(path.display().to_string(), message));
         }
     }
-    if found.len() > MAX_GUARDRAIL_FILES {
-        let message = format!("holds {} policy files; at most {MAX_GUARDRAIL_FILES} are read", found.len());
-        problems.push(Problem::of_file(folder.display().to_string(), message).help("put several policies in one file"));
+    if found.len() > MAX_FILES {
+        let message = format!("holds {} `*.{extension}` files; at most {MAX_FILES} are read", found.len());
+        problems.push(Problem::of_file(folder.display().to_string(), message).help("put more into one file"));
         return Vec::new();
     }
     found.sort();
-    warnings.sort();
+    warnings.sort_by(|a, b| a.file.cmp(&b.file));
     found
 }
 
-fn read_file(path: &Path, problems: &mut Vec<Problem>) -> Option<SourceFile> {
+pub(super) fn read_file(path: &Path, problems: &mut Vec<Problem>) -> Option<SourceFile> {
     let name = path.display().to_string();
     let mut text = String::new();
     let read = fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text));
@@ -135,6 +193,30 @@ mod tests {
         let texts = |set: &Sources| set.guardrails.iter().map(|file| file.text.clone()).collect::<Vec<_>>();
         assert_eq!(texts(&shipped), texts(&built_in), "list new guardrail files in `built_in`");
         assert!(shipped.warnings.is_empty());
+        let tests = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/policies/tests"));
+        let mut shipped: Vec<_> = fs::read_dir(tests).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut built_in = built_in_tests();
+        shipped.sort();
+        built_in.sort_by(|a, b| a.name.cmp(&b.name));
+        let texts: Vec<_> = shipped.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+        assert_eq!(texts, built_in.iter().map(|file| file.text.to_string()).collect::<Vec<_>>(), "list new tests too");
+    }
+
+    #[test]
+    fn a_rule_is_switched_on_whole_or_not_at_all() {
+        let text = "// About it.\n//\n// @id(\"a\")\n// forbid (principal, action, resource)\n//   when { context.mfa };\n// more\n";
+        let on =
+            "// About it.\n//\n@id(\"a\")\nforbid (principal, action, resource)\n  when { context.mfa };\n// more\n";
+        assert_eq!(switched_on(text, "a").as_deref(), Some(on));
+        assert_eq!(switched_on(text, "b"), None);
+        assert_eq!(switched_on(on, "a"), None, "it is on");
+        assert_eq!(switched_on("// @id(\"a\")\n// forbid (principal,\nx\n", "a"), None, "it breaks off");
+        assert_eq!(switched_on("// @id(\"a\")\n// forbid (principal,", "a"), None, "it never ends");
+        let mut set = Sources::built_in();
+        let all: Vec<String> = set.switched_off().map(str::to_owned).collect();
+        assert_eq!(all.len(), 5);
+        all.iter().for_each(|id| set.switch_on(id));
+        assert_eq!(set.switched_off().count(), 0);
     }
 
     #[test]

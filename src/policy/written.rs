@@ -5,9 +5,14 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, ValidationWarning, Validator};
 
-use super::{generate::PREFIX, problem::Problem, source::SourceFile};
+use super::{
+    faults::{self, Fault},
+    generate::PREFIX,
+    problem::Problem,
+    source::SourceFile,
+};
 
 /// Longest `@id`; it travels in audit records.
 const MAX_ID_CHARS: usize = 128;
@@ -17,11 +22,32 @@ const MAX_ID_CHARS: usize = 128;
 pub(super) struct Written {
     pub(super) id: String,
     pub(super) policy: Policy,
+    /// Made from the role table and the gates, not by hand.
+    pub(super) generated: bool,
+    /// What in its condition can fail although it is valid.
+    pub(super) faults: Vec<Fault>,
+    pub(super) source: SourceFile,
     span: Range<usize>,
 }
 
+impl Written {
+    /// As it stands in its file, from its `@id` on.
+    pub(super) fn text(&self) -> &str {
+        self.source.text.get(self.span.clone()).unwrap_or_default()
+    }
+
+    /// `file:line:column`.
+    pub(super) fn place(&self) -> String {
+        Problem::at(&self.source, self.first_line(), "").place()
+    }
+
+    pub(super) fn first_line(&self) -> Range<usize> {
+        first_line(&self.source, self.span.clone())
+    }
+}
+
 /// The good policies of one file, in the order of the text; what is wrong with the others goes to `problems`.
-pub(super) fn parse(source: &SourceFile, problems: &mut Vec<Problem>) -> Vec<Written> {
+pub(super) fn parse(source: &SourceFile, generated: bool, problems: &mut Vec<Problem>) -> Vec<Written> {
     let set: PolicySet = match source.text.parse() {
         Ok(set) => set,
         Err(errors) => {
@@ -41,7 +67,9 @@ pub(super) fn parse(source: &SourceFile, problems: &mut Vec<Problem>) -> Vec<Wri
         let span = policy.as_ref().loc().map_or(0..0, |at| at.start()..at.end());
         match policy.annotation("id") {
             Some(id) if is_good(id) => {
-                found.push(Written { id: id.to_owned(), policy: policy.new_id(PolicyId::new(id)), span });
+                let faults = policy.as_ref().non_scope_constraints().map(faults::faults).unwrap_or_default();
+                let policy = policy.new_id(PolicyId::new(id));
+                found.push(Written { id: id.to_owned(), policy, generated, faults, source: source.clone(), span });
             }
             Some(_) => {
                 let message = format!("an `@id` has 1 to {MAX_ID_CHARS} characters, none of them a control character");
@@ -63,7 +91,7 @@ fn is_good(id: &str) -> bool {
 }
 
 /// A caret under one line says more than one under twenty.
-fn first_line(source: &SourceFile, span: Range<usize>) -> Range<usize> {
+pub(super) fn first_line(source: &SourceFile, span: Range<usize>) -> Range<usize> {
     let length = source.text.get(span.clone()).and_then(|text| text.find('\n')).unwrap_or(span.len());
     span.start..span.start + length
 }
@@ -88,12 +116,16 @@ pub(super) fn check_ids(files: &[(&SourceFile, Vec<Written>)]) -> Vec<Problem> {
     problems
 }
 
-/// Strict validation: problems, and warnings as text.
-pub(super) fn validate(
-    schema: &Schema,
-    source: &SourceFile,
-    policies: &[Written],
-) -> Result<Vec<String>, Vec<Problem>> {
+/// What a valid file gives beside its policies.
+#[derive(Debug, Default)]
+pub(super) struct Validated {
+    pub(super) warnings: Vec<Problem>,
+    /// Ids of policies that Cedar calls impossible: they never match anything.
+    pub(super) idle: Vec<String>,
+}
+
+/// Strict validation, and the refusal of what strict validation lets pass and Cedar would skip when it fails.
+pub(super) fn validate(schema: &Schema, source: &SourceFile, policies: &[Written]) -> Result<Validated, Vec<Problem>> {
     let mut set = PolicySet::new();
     for written in policies {
         // Fails only for an id that is used twice, which `check_ids` tells.
@@ -102,21 +134,43 @@ pub(super) fn validate(
     let result = Validator::new(schema.clone()).validate(&set, ValidationMode::Strict);
     let place = |id: &PolicyId| {
         let id: &str = id.as_ref();
-        policies.iter().find(|written| written.id == id).map(|written| first_line(source, written.span.clone()))
+        policies.iter().find(|written| written.id == id).map(Written::first_line)
     };
-    let problems: Vec<_> =
+    let mut problems: Vec<_> =
         result.validation_errors().map(|error| Problem::from_cedar(source, error, place(error.policy_id()))).collect();
+    let mut found = Validated::default();
+    for warning in result.validation_warnings() {
+        if matches!(warning, ValidationWarning::ImpossiblePolicy(_)) {
+            found.idle.push(warning.policy_id().to_string());
+        }
+        found.warnings.push(Problem::from_cedar(source, warning, place(warning.policy_id())));
+    }
+    // A condition of the wrong types has its own message; what could fail in it is no news.
+    if problems.is_empty() {
+        for written in policies {
+            failing(written, &mut problems, &mut found.warnings);
+        }
+    }
     if !problems.is_empty() {
         return Err(problems);
     }
-    let mut warnings: Vec<_> = result
-        .validation_warnings()
-        .map(|warning| Problem::from_cedar(source, warning, place(warning.policy_id())).to_string())
-        .collect();
     for written in policies.iter().filter(|written| written.policy.effect() == Effect::Permit) {
-        let span = first_line(source, written.span.clone());
         let message = format!("`{}` is a permit: it adds to what the roles of links grant", written.id);
-        warnings.push(Problem::at(source, span, message).to_string());
+        found.warnings.push(Problem::at(source, written.first_line(), message));
     }
-    Ok(warnings)
+    Ok(found)
+}
+
+/// A `forbid` that can fail is refused: the prohibition would vanish with it. A `permit` that can fail opens nothing.
+fn failing(written: &Written, problems: &mut Vec<Problem>, warnings: &mut Vec<Problem>) {
+    for fault in &written.faults {
+        let span = fault.span.clone().unwrap_or_else(|| written.first_line());
+        let problem =
+            |what: &str| Problem::at(&written.source, span, format!("{what}: {}", fault.what)).help(fault.help);
+        if written.policy.effect() == Effect::Forbid || fault.is_unbounded() {
+            problems.push(problem(&format!("`{}` can fail, and Cedar skips a `forbid` that fails", written.id)));
+        } else {
+            warnings.push(problem(&format!("`{}` can fail, and then the request is refused (503)", written.id)));
+        }
+    }
 }

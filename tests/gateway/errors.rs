@@ -13,10 +13,10 @@ use super::{
     rig::{HOME1, Rig, Setup},
 };
 
-/// A guardrail that overflows when the method is DELETE: Cedar would skip it.
+/// A permit that overflows when the method is PUT: Cedar would skip it. (A `forbid` that can fail is not even loaded.)
 const ERRING: &str = r#"
 @id("test.overflow")
-forbid (principal, action, resource)
+permit (principal, action, resource)
 when { context.method == "PUT" && (context.now.toTime().toMilliseconds() + 9223372036854775807) > 0 };
 "#;
 

@@ -5,9 +5,17 @@
 //! None of them changes what a running gateway enforces.
 
 pub mod check;
+pub mod test;
+
+pub mod show;
+
+pub mod prove;
+
 pub mod flips;
 pub mod replay;
 pub mod shadow;
+
+pub mod junit;
 
 use std::path::{Path, PathBuf};
 
@@ -30,6 +38,9 @@ pub struct PolicyArgs {
 #[derive(clap::Subcommand, Debug)]
 enum PolicyCommand {
     Check(check::CheckArgs),
+    Test(test::TestArgs),
+    Show(show::ShowArgs),
+    Prove(prove::ProveArgs),
     Replay(replay::ReplayArgs),
     Shadow(shadow::ShadowArgs),
 }
@@ -45,6 +56,9 @@ pub struct SetArgs {
 pub fn run(args: &PolicyArgs, context: &Context) -> Result<(), Failure> {
     match &args.command {
         PolicyCommand::Check(args) => check::run(args, context),
+        PolicyCommand::Test(args) => test::run(args, context),
+        PolicyCommand::Show(args) => show::run(args, context),
+        PolicyCommand::Prove(args) => prove::run(args, context),
         PolicyCommand::Replay(args) => replay::run(args, context),
         PolicyCommand::Shadow(args) => shadow::run(args, context),
     }

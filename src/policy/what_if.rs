@@ -1,5 +1,6 @@
-//! One line of `linkgate decide`: the contract's own names, read strictly, turned into the facts of a decision.
+//! A question that somebody makes up: the contract's own names as JSON, read strictly, turned into the facts of a decision.
 //!
+//! One line of `linkgate decide` is one, and so is every cell of a decision table (`suite`): there is one reader of them.
 //! What a stored link could not be (an unknown override, a malformed network) is an error here; what it could be but
 //! has no effect (an override set to true outside the role's own set) has none here either.
 
@@ -8,17 +9,15 @@ use std::{borrow::Cow, net::IpAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, de::IgnoredAny};
 
-use crate::{
-    domain::{
-        Approval, Case, Facts, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, PartnerId, Permission,
-        PermissionSet, TenantId, UserFacts, facts::Ancestor, permission::Kind, role::UnknownRole,
-        strict_json::UniqueKeys,
-    },
-    policy::Bundle,
+use super::bundle::Bundle;
+use crate::domain::{
+    Approval, Case, Facts, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, PartnerId, Permission,
+    PermissionSet, TenantId, UserFacts, facts::Ancestor, permission::Kind, role::UnknownRole, strict_json::UniqueKeys,
 };
 
-/// A line that can be decided.
-pub(super) struct Prepared<'a> {
+/// A question that can be decided.
+#[derive(Debug)]
+pub struct WhatIf<'a> {
     user: UserFacts,
     link: Option<LinkFacts>,
     permission: Permission,
@@ -30,9 +29,9 @@ pub(super) struct Prepared<'a> {
     route_class: Cow<'a, str>,
 }
 
-impl<'a> Prepared<'a> {
+impl<'a> WhatIf<'a> {
     /// The error is a message for the line's author.
-    pub(super) fn read(bundle: &Bundle, line: &'a [u8]) -> Result<Self, String> {
+    pub fn read(bundle: &Bundle, line: &'a [u8]) -> Result<Self, String> {
         let question: Question<'a> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
         let permission = permission(&question.permission)?;
         let link = question.link.map(|link| link.facts(bundle)).transpose()?;
@@ -54,7 +53,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// The same, for those who change a fact and ask again.
-    pub(super) fn into_case(self) -> Case {
+    pub fn into_case(self) -> Case {
         Case {
             user: self.user,
             link: self.link,
@@ -68,7 +67,7 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    pub(super) fn facts(&self) -> Facts<'_> {
+    pub fn facts(&self) -> Facts<'_> {
         Facts {
             user: &self.user,
             link: self.link.as_ref(),
@@ -80,6 +79,46 @@ impl<'a> Prepared<'a> {
             method: &self.method,
             route_class: &self.route_class,
         }
+    }
+}
+
+/// The names that a question may use, in three places: of the question itself, of its `user`, of its `link`.
+pub(super) fn known_names() -> [&'static [&'static str]; 3] {
+    [Names::of::<Question<'_>>(), Names::of::<User<'_>>(), Names::of::<GivenLink<'_>>()]
+}
+
+/// A deserializer that gives nothing and keeps the names that a struct asks for: the list cannot differ from the reader.
+struct Names<'a>(&'a mut &'static [&'static str]);
+
+impl Names<'_> {
+    fn of<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
+        let mut names: &'static [&'static str] = &[];
+        // The names have been kept by the time that it fails.
+        let _ = T::deserialize(Names(&mut names));
+        names
+    }
+}
+
+impl<'de> serde::Deserializer<'de> for Names<'_> {
+    type Error = serde::de::value::Error;
+
+    fn deserialize_any<V: serde::de::Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(serde::de::Error::custom("no value"))
+    }
+
+    fn deserialize_struct<V: serde::de::Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        *self.0 = fields;
+        self.deserialize_any(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
     }
 }
 

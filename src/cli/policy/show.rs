@@ -1,0 +1,161 @@
+//! `linkgate policy show`: what one link, or one role, amounts to: its Cedar text, and a table of what it lets through.
+
+use serde::Serialize;
+
+use super::{SetArgs, name_of};
+use crate::{
+    cli::{
+        context::Context,
+        outcome::{Exit, Failure},
+        tenant::TenantArg,
+    },
+    domain::{LinkFacts, LinkId, LinkRole, Millis, PartnerId},
+    policy::{Answer, Bundle, Effective, concrete, effective, plain_link, role_text},
+    store::admin::{LinkFilter, Page},
+};
+
+/// Show what a link or a role amounts to: its Cedar text and a table of permissions
+///
+/// For a link, the text is written as if it were generated for that link alone: its ids, its window and its overrides
+/// stand in it as they are. The table speaks of a user who holds every permission and shows what is left to decide: MFA,
+/// address, time, or a rule of your own.
+#[derive(clap::Args, Debug)]
+pub struct ShowArgs {
+    #[command(flatten)]
+    set: SetArgs,
+    #[command(flatten)]
+    of: Of,
+    /// With --tenant: the partner whose link is meant
+    #[arg(long, value_name = "UUID", requires = "tenant")]
+    partner: Option<PartnerId>,
+    /// The instant that the table is for [default: now]
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    at: Option<Millis>,
+}
+
+#[derive(clap::Args, Debug)]
+#[group(required = true, multiple = false)]
+struct Of {
+    /// Of this link, read from the database
+    #[arg(long, value_name = "UUID")]
+    link: Option<LinkId>,
+    /// Of the link to this tenant; needs --partner
+    #[arg(long, value_name = "ID", requires = "partner")]
+    tenant: Option<TenantArg>,
+    /// Of a live link of this role, without limits or overrides of its own
+    #[arg(long)]
+    role: Option<LinkRole>,
+}
+
+fn instant(text: &str) -> Result<Millis, String> {
+    Millis::parse(text).map_err(|error| error.to_string())
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    policies: String,
+    version: String,
+    link: Option<LinkId>,
+    role: LinkRole,
+    /// The instant that the table is for.
+    at: Millis,
+    cedar: String,
+    permissions: Vec<Effective>,
+}
+
+pub fn run(args: &ShowArgs, context: &Context) -> Result<(), Failure> {
+    let bundle = args.set.load(context)?;
+    let at = args.at.unwrap_or_else(Millis::now);
+    let (facts, link, cedar) = match args.of.role {
+        Some(role) => {
+            let facts = plain_link(role).ok_or_else(|| Failure::failed("no link can be made up for a role"))?;
+            (facts, None, role_text(&bundle, role))
+        }
+        None => {
+            let facts = find(args, context)?;
+            let cedar = concrete(&bundle, &facts);
+            let id = facts.link.id;
+            (facts, Some(id), cedar)
+        }
+    };
+    let report = Report {
+        policies: name_of(args.set.dir(context).as_deref()),
+        version: bundle.version().to_owned(),
+        link,
+        role: facts.link.role,
+        at,
+        cedar,
+        permissions: effective(&bundle, &facts, at),
+    };
+    context.console.show(&report, report.text(&bundle))
+}
+
+/// The link with all that its gates read, as a decision would see it now.
+fn find(args: &ShowArgs, context: &Context) -> Result<LinkFacts, Failure> {
+    let (link, tenant, partner) = (args.of.link, args.of.tenant.as_ref().map(|tenant| tenant.0.clone()), args.partner);
+    let mut found = None;
+    context.store(|store| {
+        found = store.with(|admin| async move {
+            let id = match (link, partner, tenant) {
+                (Some(id), _, _) => Some(id),
+                (None, partner, tenant) => {
+                    let filter = LinkFilter { partner, tenant, ..LinkFilter::default() };
+                    admin.links(&filter, Page::default()).await?.first().map(|record| record.id)
+                }
+            };
+            match id {
+                Some(id) => Ok(Some(admin.standing(id).await?)),
+                None => Ok(None),
+            }
+        })?;
+        Ok(())
+    })?;
+    found.ok_or_else(|| Failure::new(Exit::NotFound, "this partner has no link to this tenant"))
+}
+
+impl Report {
+    /// A Cedar file to the end: the table is a comment.
+    fn text(&self, bundle: &Bundle) -> String {
+        let version = self.version.get(..12).unwrap_or_default();
+        let mut lines = vec![
+            self.cedar.trim_end().to_owned(),
+            format!(
+                "\n// A user who holds every permission, at {}, by the set {} (version {version}):",
+                self.at, self.policies
+            ),
+        ];
+        let width = self.permissions.iter().map(|row| row.permission.name().len()).max().unwrap_or_default();
+        for row in &self.permissions {
+            let line = format!("//   {:width$}  {:7}  {}", row.permission.name(), answer(row), because(row, bundle));
+            lines.push(line.trim_end().to_owned());
+        }
+        lines.join("\n")
+    }
+}
+
+fn answer(row: &Effective) -> &'static str {
+    match row.answer {
+        Answer::Yes => "yes",
+        Answer::No => "no",
+        Answer::Depends => "depends",
+    }
+}
+
+fn because(row: &Effective, bundle: &Bundle) -> String {
+    let place = |id: &String| {
+        let found = bundle.policies().find(|policy| policy.id == id);
+        found.map_or_else(|| id.clone(), |policy| format!("{id} ({})", policy.place))
+    };
+    let mut parts = Vec::new();
+    if let Some(gate) = row.gate {
+        parts.push(format!("gate {gate}"));
+    }
+    if !row.on.is_empty() {
+        parts.push(row.on.join(", "));
+    }
+    if !row.rules.is_empty() {
+        parts.push(format!("rule {}", row.rules.iter().map(place).collect::<Vec<_>>().join(", ")));
+    }
+    parts.join("; ")
+}

@@ -1,8 +1,9 @@
 //! The consolidated API over many tenants: time to the answer cold and warm, a stuck upstream, CPU a row, an export.
 //!
-//! `cargo bench --bench portal [-- --rounds N --only TEXT]`. Sample services (with a set latency) and the gateway are
-//! processes of their own (this program started again in another role); the requests are sent from here, one at a time.
-//! Cold means `Cache-Control: no-cache`: every slice is fetched.
+//! `cargo bench --bench portal [-- --rounds N --only TEXT --gateway PROGRAM]`. Sample services (with a set latency) and
+//! the gateway are processes of their own (this program started again in another role); the requests are sent from here,
+//! one at a time. Cold means `Cache-Control: no-cache`: every slice is fetched. PROGRAM is this bench as it was built
+//! before a change: its gateway is measured with everything else the same.
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a bench may stop")]
 
@@ -31,6 +32,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const ROLE: &str = "LINKGATE_BENCH_ROLE";
 const ARG: &str = "LINKGATE_BENCH_ARG";
 const TICKS_PER_SECOND: f64 = 100.0;
+/// Longest wait for a part of an answer; longer than any deadline that is configured here.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 fn main() {
     match std::env::var(ROLE).as_deref() {
@@ -86,15 +89,14 @@ struct Role {
 
 impl Role {
     fn start(role: &str, argument: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .env(ROLE, role)
-            .env(ARG, argument)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let other = option("--gateway").filter(|_| role == "gateway");
+        let program = other.map_or_else(|| std::env::current_exe().unwrap(), Into::into);
+        // What it logs is seen: a process that ends without a word explains nothing.
+        let mut child =
+            Command::new(program).env(ROLE, role).env(ARG, argument).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = lines.find_map(|line| line.unwrap().strip_prefix("ready ").map(str::to_owned)).unwrap();
+        let line = lines.find_map(|line| line.unwrap().strip_prefix("ready ").map(str::to_owned));
+        let line = line.unwrap_or_else(|| panic!("the process for {role} ended before it was ready"));
         std::thread::spawn(move || lines.for_each(drop));
         let mut words = line.split(' ').map(|word| word.parse().unwrap());
         Self { child, addresses: [words.next().unwrap(), words.next().unwrap()] }
@@ -125,14 +127,15 @@ impl Drop for Role {
 
 const ENDPOINTS: [&str; 4] = ["customers", "billing/summary", "billing/invoices", "support/tickets"];
 
+/// What follows an option of this name.
+fn option(name: &str) -> Option<String> {
+    std::env::args().skip_while(|argument| argument != name).nth(1)
+}
+
 fn conduct() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let full = arguments.iter().any(|argument| argument == "--bench");
-    let value = |name: &str| {
-        arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1)).cloned()
-    };
-    let rounds = value("--rounds").and_then(|text| text.parse().ok()).unwrap_or(if full { 40 } else { 1 });
-    let only = value("--only").unwrap_or_default();
+    let full = std::env::args().any(|argument| argument == "--bench");
+    let rounds = option("--rounds").and_then(|text| text.parse().ok()).unwrap_or(if full { 40 } else { 1 });
+    let only = option("--only").unwrap_or_default();
     let wanted = |name: &str| only.is_empty() || name.contains(&only);
     println!("{:<52}{:>10}{:>10}{:>10}{:>12}", "", "p50 ms", "p95 ms", "max ms", "CPU ms");
     if wanted("50 tenants") {
@@ -143,6 +146,9 @@ fn conduct() {
     }
     if full && wanted("1,000 tenants") {
         latency("1,000 tenants, 20 ms", 1_000, "20,10,", rounds.min(20), "");
+    }
+    if full && wanted("steady 1,000 tenants") {
+        steady("1,000 tenants, 20 ms, warm for 20 s", 1_000, "20,10,");
     }
     if full && wanted("memory") {
         memory();
@@ -165,20 +171,36 @@ fn latency(name: &str, tenants: u32, services: &str, rounds: usize, portal: &str
             let before = world.gateway.cpu();
             let mut times: Vec<f64> = (0..rounds).map(|_| world.get(&path, cold).0.as_secs_f64() * 1000.0).collect();
             let cpu = (world.gateway.cpu() - before) * 1000.0 / rounds as f64;
-            times.sort_by(f64::total_cmp);
-            let at = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize];
-            println!(
-                "{:<52}{:>10.1}{:>10.1}{:>10.1}{cpu:>12.1}",
-                format!("{name}: {endpoint}, {word}"),
-                at(0.5),
-                at(0.95),
-                at(1.0)
-            );
+            row(&format!("{name}: {endpoint}, {word}"), &mut times, cpu);
         }
     }
 }
 
-/// 1,000 tenants with 10,000 invoices each, read in full.
+fn row(what: &str, times: &mut [f64], cpu: f64) {
+    times.sort_by(f64::total_cmp);
+    let at = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize];
+    println!("{what:<52}{:>10.1}{:>10.1}{:>10.1}{cpu:>12.1}", at(0.5), at(0.95), at(1.0));
+}
+
+/// A call each 50 ms, for longer than slices stay fresh and the partner's tenants are remembered: what is done again
+/// behind warm answers is in the figures.
+fn steady(name: &str, tenants: u32, services: &str) {
+    let world = World::start(tenants, services, "");
+    for endpoint in ENDPOINTS {
+        let path = format!("/api/v1/partner/{endpoint}");
+        world.get(&path, true);
+        let (before, began) = (world.gateway.cpu(), Instant::now());
+        let mut times = Vec::new();
+        while began.elapsed() < Duration::from_secs(20) {
+            times.push(world.get(&path, false).0.as_secs_f64() * 1000.0);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let cpu = (world.gateway.cpu() - before) * 1000.0 / times.len() as f64;
+        row(&format!("{name}: {endpoint}"), &mut times, cpu);
+    }
+}
+
+/// 1,000 tenants with 10,000 invoices each, read in full: minutes, of which most are the services' own work.
 fn memory() {
     let portal = "[portal]\nconcurrency = 64\ndeadline = \"10m\"\nsource_timeout = \"10m\"\n";
     let world = World::start(1_000, "0,10000,", portal);
@@ -267,6 +289,7 @@ impl World {
     fn send(&self, method: &str, path: &str, cold: bool, body: &str) -> (Duration, Value) {
         let mut stream = TcpStream::connect(self.gateway.addresses[0]).unwrap();
         stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let cache = if cold { "Cache-Control: no-cache\r\n" } else { "" };
         let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
         let head = format!(
@@ -330,6 +353,7 @@ upstream = "isp"
 tenant = {{ upstream = "platform" }}
 [log]
 requests = false
+filter = "warn"
 "#
     )
 }

@@ -1,5 +1,7 @@
 //! Invoices: whole smallest units, the lines always in them, internal fields in every row.
 
+use std::ops::Range;
+
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -89,11 +91,37 @@ impl Shelf<'_> {
         (0..self.count).map(|number| self.row(number))
     }
 
-    /// So many days old. Long lists reach back no further than 400 days.
+    /// Long lists reach back no further than 400 days, and their dates go down evenly.
+    pub(super) fn is_long(&self) -> bool {
+        self.count > 100
+    }
+
+    /// So many days old.
     fn age(&self, number: u64, dice: &mut Dice) -> i64 {
         let shift = dice.below(4);
-        let age = if self.count > 100 { number * 400 / self.count } else { number * 4 + shift };
+        let age = if self.is_long() { number * 400 / self.count } else { number * 4 + shift };
         i64::try_from(age).unwrap_or(0)
+    }
+
+    /// Where all rows issued in these days stand, and in a short list some more. A page of a long list must not cost the
+    /// making of the whole list: benches would measure that.
+    pub(super) fn issued(&self, from: Option<&str>, to: Option<&str>) -> Range<u64> {
+        if !self.is_long() {
+            return 0..self.count;
+        }
+        // Dates go down with the number, so each bound is found by halving.
+        let first = |before: &dyn Fn(&str) -> bool| {
+            let (mut low, mut high) = (0, self.count);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                let day = data::days_ago(i64::try_from(middle * 400 / self.count).unwrap_or(0));
+                if before(&day) { high = middle } else { low = middle + 1 }
+            }
+            low
+        };
+        let day = |text: &str| text.get(..10).unwrap_or_default().to_owned();
+        let start = to.map_or(0, |to| first(&|issued: &str| day(issued).as_str() <= to));
+        start..from.map_or(self.count, |from| first(&|issued: &str| day(issued).as_str() < from)).max(start)
     }
 
     pub(super) fn row(&self, number: u64) -> Invoice {
@@ -175,5 +203,33 @@ impl Shelf<'_> {
 
     pub(super) fn values(&self) -> Vec<Value> {
         self.rows().map(|row| serde_json::to_value(row).unwrap_or_default()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_days_holds_what_a_look_at_every_row_finds() {
+        let shelf = Shelf { tenant: "t", count: 350, offset: "" };
+        let day_of = |time: &str| time.split('T').next().unwrap().to_owned();
+        let days: Vec<String> = shelf.rows().map(|row| day_of(&row.issue_date)).collect();
+        assert!(days.is_sorted_by(|newer, older| newer >= older));
+        let day = |ago: i64| day_of(&data::days_ago(ago));
+        let bounds = [None, Some(day(-1)), Some(day(0)), Some(day(1)), Some(day(200)), Some(day(399)), Some(day(500))];
+        for from in &bounds {
+            for to in &bounds {
+                let (from, to) = (from.as_deref(), to.as_deref());
+                let found: Vec<u64> = shelf.issued(from, to).collect();
+                let within = |number: &u64| {
+                    let day = &*days[usize::try_from(*number).unwrap()];
+                    from.is_none_or(|from| day >= from) && to.is_none_or(|to| day <= to)
+                };
+                let looked: Vec<u64> = (0..shelf.count).filter(within).collect();
+                assert_eq!(found, looked, "{from:?} to {to:?}");
+            }
+        }
+        assert_eq!(Shelf { count: 40, ..shelf }.issued(Some(&day(1)), None), 0..40, "a short list is looked through");
     }
 }

@@ -147,7 +147,7 @@ impl<R: Sorted> TopRows<R> {
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     hasher: ahash::RandomState,
-    ids: HashSet<u64>,
+    ids: HashSet<u64, ahash::RandomState>,
 }
 
 impl Seen {

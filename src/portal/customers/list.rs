@@ -11,10 +11,11 @@ use super::{
     view,
 };
 use crate::{
+    connector::rows::TenantRow,
     domain::TenantId,
     portal::{
         Call, Portal, Prepared, Problem, Question, Reply,
-        fanout::{Kind, Reading},
+        fanout::{Kind, Outcome, Reading},
         lists::Needle,
         merge::{List, Nothing, Order, exact, has_more, page},
         partial::{Coverage, Source, Wish, worst},
@@ -115,6 +116,7 @@ struct Ordered<'c> {
     figures: Option<Figures>,
 }
 
+/// How the questions beside the registry ended.
 type Ends = HashMap<TenantId, Vec<Source>, ahash::RandomState>;
 
 impl Customers {
@@ -157,30 +159,30 @@ impl Prepared for Customers {
             let managed = portal.managed.of(&call.partner()?.portfolio).await?;
             let reading = portal.reading(&call);
             let (registry, parts) = (parts::registry(), Parts::new(self.now, self.compatible));
-            let at_once = self.shows_all(&call);
-            let ask = async |granted| {
-                let row = reading.optional(&registry, granted);
-                if at_once {
-                    let (row, figures) = tokio::join!(row, parts.read(&reading, granted));
-                    (granted, row, Some(figures))
-                } else {
-                    (granted, row.await, None)
-                }
-            };
             let mut ends = Ends::default();
             let mut found = Vec::new();
             let mut registry_ends = Vec::new();
-            for (granted, outcome, figures) in reading.each(ask).await {
-                let end = parts::told(&outcome, granted, Kind::Registry);
-                registry_ends.push(end.clone());
-                let (figures, more) = figures.map_or((None, Vec::new()), |(figures, more)| (Some(figures), more));
-                ends.insert(granted.tenant().clone(), [vec![end], more].concat());
-                let Some(managed) = managed.get(granted.tenant()).map(Arc::clone) else { continue };
+            let mut take = |granted, outcome: Outcome<TenantRow>, figures| {
+                registry_ends.push(parts::told(&outcome, granted, Kind::Registry));
+                let Some(managed) = managed.get(granted.tenant()).map(Arc::clone) else { return };
                 let customer = Customer { granted, managed, registry: outcome.value };
                 if self.holds(&customer) {
                     let name = customer.name().to_lowercase();
                     found.push(Ordered { customer, name, balance: None, figures });
                 }
+            };
+            if self.shows_all(&call) {
+                let ask = async |granted| {
+                    let row = reading.optional(&registry, granted);
+                    let (row, (figures, more)) = tokio::join!(row, parts.read(&reading, granted));
+                    (granted, row, figures, more)
+                };
+                for (granted, outcome, figures, more) in reading.each(ask).await {
+                    ends.insert(granted.tenant().clone(), more);
+                    take(granted, outcome, Some(figures));
+                }
+            } else {
+                reading.every(&registry, &mut |granted, outcome| take(granted, outcome.unless_nobody(), None)).await;
             }
             // What is filtered by an incomplete registry is not known to be all.
             let total_exact = !self.filters() || exact(&registry_ends);
@@ -200,7 +202,11 @@ impl Prepared for Customers {
                 ends.entry(customer.id().clone()).or_default().extend(more);
                 rows.push((customer, figures));
             }
-            let sources = ends.into_iter().map(|(tenant, ends)| worst(&tenant, ends)).collect();
+            let whole = |end: Source| match ends.remove(&end.tenant_id) {
+                Some(more) => worst(&end.tenant_id.clone(), [vec![end], more].concat()),
+                None => end,
+            };
+            let sources = registry_ends.into_iter().map(whole).collect();
             let (coverage, outcomes) = Coverage::of(&call, self.wish, sources)?;
             if self.compatible {
                 let tenants = rows.iter().map(|(customer, figures)| compatible::Item::of(customer, figures)).collect();

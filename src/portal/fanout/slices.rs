@@ -74,13 +74,13 @@ type WeakFlight = WeakShared<BoxFuture<'static, Result<Entry, SourceError>>>;
 
 #[derive(Debug)]
 pub(super) struct Slices {
-    entries: Cache<Key, Entry>,
+    entries: Cache<Key, Entry, ahash::RandomState>,
     flights: Mutex<Flights>,
 }
 
 #[derive(Debug, Default)]
 struct Flights {
-    under_way: HashMap<Key, (u64, WeakFlight)>,
+    under_way: HashMap<Key, (u64, WeakFlight), ahash::RandomState>,
     last: u64,
 }
 
@@ -109,7 +109,7 @@ impl Slices {
                 u32::try_from(entry.bytes + key.question.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
             })
             .time_to_live(max_age.max(Duration::from_millis(1)))
-            .build();
+            .build_with_hasher(ahash::RandomState::new());
         Self { entries, flights: Mutex::default() }
     }
 

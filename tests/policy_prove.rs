@@ -116,8 +116,8 @@ fn planted_faults_are_shown_by_requests_that_replay() {
             r#"
             @id("trial-tenants-export") permit (principal, action == Action::"partner.reports.export", resource is Link)
             when { resource.tenant.status == "trial" };
-            @id("a-year-ahead") forbid (principal, action in [Action::"billing.write"], resource is Link)
-            when { context.now.offset(duration("9223372036854775000ms")) < resource.starts };"#,
+            @id("a-year-ahead") permit (principal, action in [Action::"billing.write"], resource is Link)
+            when { context.now.offset(duration("9223372036854775000ms")) < resource.starts && false };"#,
         );
     let dir = tempfile::tempdir().unwrap();
     let junit = dir.path().join("prove.xml");
@@ -213,8 +213,8 @@ fn what_cannot_be_compared_is_no_pass() {
     assert!(ran.err.contains("mean different things by the group `numbers`"), "{}", ran.err);
 
     let fails = Folder::new().guardrail(
-        r#"@id("fails") forbid (principal, action == Action::"partner.billing.read", resource is Link)
-           when { context.now.offset(duration("9223372036854775000ms")) < resource.starts };"#,
+        r#"@id("fails") permit (principal, action == Action::"partner.billing.read", resource is Link)
+           when { context.now.offset(duration("9223372036854775000ms")) < resource.starts && false };"#,
     );
     let ran = prove(&["--policies", SHIPPED, "--against", fails.path()]);
     assert_eq!(ran.code, UNDECIDED, "{}{}", ran.out, ran.err);

@@ -45,7 +45,7 @@ fn a_role_that_got_too_much_is_told_by_the_tests() {
     insta::assert_snapshot!(without_version(&format!("{}\n{}", bad.out, bad.err)));
     let xml = std::fs::read_to_string(folder.path().join("out.xml")).unwrap();
     assert!(xml.contains("name=\"link role: auditor\">\n      <failure message=\"partner.billing.invoices.write: expected deny permission, got allow by linkgate.role.auditor\""), "{xml}");
-    assert!(xml.contains("<testsuite name=\"./tests/gates.toml\" tests=\"32\" failures=\"1\">"), "{xml}");
+    assert!(xml.contains("<testsuite name=\"./tests/gates.toml\" tests=\"32\" failures=\"1\" errors=\"0\">"), "{xml}");
     let json = policy(folder.path(), &["test", "--policies", ".", "--json"]);
     let report: serde_json::Value = serde_json::from_str(&json.out).unwrap();
     assert_eq!(report["files"][3]["cases"][4]["failures"][0]["permission"], "partner.billing.invoices.write");

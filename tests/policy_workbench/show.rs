@@ -47,7 +47,7 @@ fn seed() -> u64 {
 
 #[test]
 fn the_text_of_one_link_decides_as_the_set_does() {
-    for (bundle, cases) in [(Bundle::load(None).unwrap(), 600), (Folder::new(GUARDRAILS).load(), 1_200)] {
+    for (bundle, cases) in [(Bundle::load(None).unwrap(), 900), (Folder::new(GUARDRAILS).load(), 1_200)] {
         let mut rng = Rng(seed());
         let (mut allowed, mut denied) = (0, 0);
         for at in 0..cases {

@@ -276,14 +276,12 @@ impl Reader<'_> {
     }
 }
 
-/// With overrides as a link can be stored with: each permission true or false, and true inside the role's own set only,
-/// or for a delegate.
+/// Overrides that are true count inside the role's own set only, or for a delegate; others cannot be stored.
 pub(super) fn storable(mut draft: Draft, bundle: &Bundle) -> Draft {
-    if let Some(LinkFacts { link, .. }) = &mut draft.link {
-        link.granted = link.granted.without(link.denied);
-        if link.role != LinkRole::Delegate {
-            link.granted = link.granted.intersection(bundle.roles().link_role(link.role));
-        }
+    if let Some(LinkFacts { link, .. }) = &mut draft.link
+        && link.role != LinkRole::Delegate
+    {
+        link.granted = link.granted.intersection(bundle.roles().link_role(link.role));
     }
     draft
 }

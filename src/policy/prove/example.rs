@@ -166,6 +166,7 @@ const ORDINARY: &[&[Change]] = &[
         },
         |draft| draft.user.partner_id = own(draft),
     ],
+    &[|draft| link(draft, |facts| facts.link.role = LinkRole::MspFull)],
     &[|draft| draft.user.suspended = false],
     &[
         |draft| draft.user.holds = PermissionSet::ALL,
@@ -215,7 +216,6 @@ const ORDINARY: &[&[Change]] = &[
             link(draft, |facts| facts.link.granted = asked);
         },
     ],
-    &[|draft| link(draft, |facts| facts.link.role = LinkRole::MspFull)],
 ];
 
 fn link(draft: &mut Draft, change: impl FnOnce(&mut crate::domain::LinkFacts)) {

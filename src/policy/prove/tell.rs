@@ -149,6 +149,7 @@ fn put(into: &mut Map<String, Value>, name: &str, value: Value, told: bool) {
 fn link_json(link: &Link, partner_active: bool, suspended: bool) -> Map<String, Value> {
     let granted = names(link.granted).into_iter().map(|name| (name.to_owned(), json!(true)));
     let denied = names(link.denied).into_iter().map(|name| (name.to_owned(), json!(false)));
+    // Under one name there is one value: what is both granted and denied is told as denied, which is what counts.
     let overrides: Map<_, _> = granted.chain(denied).collect();
     let cidrs: Vec<_> = link.allowed_cidrs.iter().map(ToString::to_string).collect();
     let mut fields = Map::new();

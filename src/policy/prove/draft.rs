@@ -13,22 +13,9 @@ use uuid::Uuid;
 
 use super::super::{bundle::Bundle, facts, schema::Vocabulary};
 use crate::domain::{
-    Approval, Facts, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, PartnerId, Permission, PermissionSet,
+    Approval, Case, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, PartnerId, Permission, PermissionSet,
     TenantId, UserFacts, facts::Ancestor, permission::Kind,
 };
-
-/// Everything one decision reads, owned.
-#[derive(Clone, Debug)]
-pub(super) struct Draft {
-    pub(super) user: UserFacts,
-    pub(super) link: Option<LinkFacts>,
-    pub(super) permission: Permission,
-    pub(super) now: Millis,
-    pub(super) ip: IpAddr,
-    pub(super) mfa: bool,
-    pub(super) method: String,
-    pub(super) route_class: String,
-}
 
 // What `linkgate decide` takes where a line leaves it out, so that the lines are short.
 pub(super) const OWN_PARTNER: PartnerId = PartnerId(Uuid::nil());
@@ -41,91 +28,77 @@ pub(super) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const ELSEWHERE: [Ipv4Net; 2] =
     [Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 0), 24), Ipv4Net::new_assert(Ipv4Addr::new(198, 51, 100, 0), 24)];
 
-impl Draft {
-    /// `None` for a request of a type that the gateway never asks (an edited schema may add some).
-    pub(super) fn of(env: &Env, words: &Vocabulary) -> Option<Self> {
-        let read = Reader { env, words };
-        let permission = Permission::parse(env.request.action()?.id().unescaped())?;
-        if env.request.principal()?.type_name() != &words.user_type {
-            return None;
-        }
-        let own = partner(&read.id("principal.partner")?, OWN_PARTNER);
-        let user = UserFacts {
-            issuer: read.text("principal.issuer")?.into(),
-            sub: read.text("principal.sub")?.into(),
-            partner_id: own,
-            holds: read.set("principal.holds")?,
-            suspended: read.flag("principal.suspended")?,
-        };
-        let ip = read.address();
-        let kind = env.request.resource()?.type_name();
-        let link = if kind == &words.link_type {
-            Some(read.link(own, ip)?)
-        } else if kind == &words.tenant_type {
-            None
-        } else {
-            return None;
-        };
-        Some(Self {
-            user,
-            link,
-            permission,
-            now: read.instant("context.now")?,
-            ip,
-            mfa: read.flag("context.mfa")?,
-            method: read.text("context.method")?,
-            route_class: read.text("context.route_class")?,
-        })
+/// `None` for a request of a type that the gateway never asks (an edited schema may add some).
+pub(super) fn of(env: &Env, words: &Vocabulary) -> Option<Case> {
+    let read = Reader { env, words };
+    let permission = Permission::parse(env.request.action()?.id().unescaped())?;
+    if env.request.principal()?.type_name() != &words.user_type {
+        return None;
     }
+    let own = partner(&read.id("principal.partner")?, OWN_PARTNER);
+    let user = UserFacts {
+        issuer: read.text("principal.issuer")?.into(),
+        sub: read.text("principal.sub")?.into(),
+        partner_id: own,
+        holds: read.set("principal.holds")?,
+        suspended: read.flag("principal.suspended")?,
+    };
+    let ip = read.address();
+    let kind = env.request.resource()?.type_name();
+    let link = if kind == &words.link_type {
+        Some(read.link(own, ip)?)
+    } else if kind == &words.tenant_type {
+        None
+    } else {
+        return None;
+    };
+    Some(Case {
+        switch_context: false,
+        user,
+        link,
+        permission,
+        now: read.instant("context.now")?,
+        ip,
+        mfa: read.flag("context.mfa")?,
+        method: read.text("context.method")?.into(),
+        route_class: read.text("context.route_class")?.into(),
+    })
+}
 
-    pub(super) fn facts(&self) -> Facts<'_> {
-        Facts {
-            user: &self.user,
-            link: self.link.as_ref(),
-            permission: self.permission,
-            switch_context: false,
-            now: self.now,
-            ip: self.ip,
-            mfa: self.mfa,
-            method: &self.method,
-            route_class: &self.route_class,
-        }
-    }
+/// A live link of this role, of the user's own partner, to an active tenant; nothing but its role grants anything.
+pub(super) fn ordinary_link(role: LinkRole) -> Option<LinkFacts> {
+    let link = Link {
+        id: LINK,
+        partner_id: OWN_PARTNER,
+        tenant_id: TenantId::new(TENANT).ok()?,
+        role,
+        granted: PermissionSet::EMPTY,
+        denied: PermissionSet::EMPTY,
+        approval: Approval::Approved,
+        is_active: true,
+        start: STARTED,
+        end: None,
+        allowed_cidrs: Box::default(),
+        require_mfa: false,
+        version: LinkVersion(1),
+    };
+    let (ancestors, tenant_status) = (Box::default(), "active".into());
+    Some(LinkFacts { link, partner_active: true, suspended: false, tenant_status, ancestors })
+}
 
-    /// A live link of this role, of the user's own partner, to an active tenant; nothing but its role grants anything.
-    pub(super) fn ordinary_link(role: LinkRole) -> Option<LinkFacts> {
-        let link = Link {
-            id: LINK,
-            partner_id: OWN_PARTNER,
-            tenant_id: TenantId::new(TENANT).ok()?,
-            role,
-            granted: PermissionSet::EMPTY,
-            denied: PermissionSet::EMPTY,
-            approval: Approval::Approved,
-            is_active: true,
-            start: STARTED,
-            end: None,
-            allowed_cidrs: Box::default(),
-            require_mfa: false,
-            version: LinkVersion(1),
-        };
-        let (ancestors, tenant_status) = (Box::default(), "active".into());
-        Some(LinkFacts { link, partner_active: true, suspended: false, tenant_status, ancestors })
-    }
-
-    /// A user of the own partner who asks in an ordinary moment.
-    pub(super) fn ordinary(permission: Permission, holds: PermissionSet, link: Option<LinkFacts>) -> Self {
-        let (issuer, sub) = ("".into(), "".into());
-        Self {
-            user: UserFacts { issuer, sub, partner_id: OWN_PARTNER, holds, suspended: false },
-            link,
-            permission,
-            now: NOW,
-            ip: ADDRESS,
-            mfa: true,
-            method: String::new(),
-            route_class: ordinary_class(permission).to_owned(),
-        }
+/// A user of the own partner who asks in an ordinary moment.
+pub(super) fn ordinary(permission: Permission, holds: PermissionSet, link: Option<LinkFacts>) -> Case {
+    let (issuer, sub) = ("".into(), "".into());
+    Case {
+        switch_context: false,
+        user: UserFacts { issuer, sub, partner_id: OWN_PARTNER, holds, suspended: false },
+        link,
+        permission,
+        now: NOW,
+        ip: ADDRESS,
+        mfa: true,
+        method: "".into(),
+        route_class: ordinary_class(permission).into(),
     }
 }
 
@@ -276,14 +249,12 @@ impl Reader<'_> {
     }
 }
 
-/// With overrides as a link can be stored with: each permission true or false, and true inside the role's own set only,
-/// or for a delegate.
-pub(super) fn storable(mut draft: Draft, bundle: &Bundle) -> Draft {
-    if let Some(LinkFacts { link, .. }) = &mut draft.link {
-        link.granted = link.granted.without(link.denied);
-        if link.role != LinkRole::Delegate {
-            link.granted = link.granted.intersection(bundle.roles().link_role(link.role));
-        }
+/// Overrides that are true count inside the role's own set only, or for a delegate; others cannot be stored.
+pub(super) fn storable(mut draft: Case, bundle: &Bundle) -> Case {
+    if let Some(LinkFacts { link, .. }) = &mut draft.link
+        && link.role != LinkRole::Delegate
+    {
+        link.granted = link.granted.intersection(bundle.roles().link_role(link.role));
     }
     draft
 }

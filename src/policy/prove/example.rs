@@ -12,11 +12,11 @@ use super::{
         decide::{Refusal, decide},
         facts::Question,
     },
-    draft::{ADDRESS, Draft, LINK, NOW, OWN_PARTNER, STARTED, TENANT, ordinary_class, set_ceiling, storable},
+    draft::{self, ADDRESS, LINK, NOW, OWN_PARTNER, STARTED, TENANT, ordinary_class, set_ceiling, storable},
     plan::Subject,
     tell,
 };
-use crate::domain::{Approval, LinkRole, Millis, PermissionSet};
+use crate::domain::{Approval, Case, LinkRole, Millis, PermissionSet};
 
 /// What a counterexample claims of a request.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ impl Claim<'_> {
         self.of(new, &env.request, &env.entities, refused)
     }
 
-    pub(super) fn of_draft(&self, new: &Subject, draft: &Draft) -> Option<Vec<String>> {
+    pub(super) fn of_draft(&self, new: &Subject, draft: &Case) -> Option<Vec<String>> {
         let (request, entities) = put(new, draft)?;
         let refused = || match self {
             // Facts are made by each set's own role table, as each gateway would.
@@ -103,7 +103,7 @@ impl Claim<'_> {
     }
 }
 
-fn put(subject: &Subject, draft: &Draft) -> Option<(Request, Entities)> {
+fn put(subject: &Subject, draft: &Case) -> Option<(Request, Entities)> {
     let words = &subject.bundle.words;
     let question = Question::new(words, subject.bundle.roles(), &draft.facts(), None).ok()?;
     Some((question.request(words, draft.permission, None).ok()?, question.entities))
@@ -111,7 +111,7 @@ fn put(subject: &Subject, draft: &Draft) -> Option<(Request, Entities)> {
 
 impl Counterexample {
     pub(super) fn new(claim: &Claim<'_>, new: &Subject, env: &Env) -> Self {
-        let draft = Draft::of(env, &new.bundle.words).map(|draft| storable(draft, &new.bundle));
+        let draft = draft::of(env, &new.bundle.words).map(|draft| storable(draft, &new.bundle));
         if let Some(draft) = draft
             && claim.of_draft(new, &draft).is_some()
         {
@@ -129,7 +129,7 @@ impl Counterexample {
     }
 
     /// Of facts for which the claim is known to hold.
-    pub(super) fn of_draft(claim: &Claim<'_>, new: &Subject, draft: &Draft) -> Self {
+    pub(super) fn of_draft(claim: &Claim<'_>, new: &Subject, draft: &Case) -> Self {
         let policies = claim.of_draft(new, draft);
         let gateway = match decide(&new.bundle, None, &draft.facts()).verdict {
             Ok(_) => "allowed".to_owned(),
@@ -149,7 +149,7 @@ impl Counterexample {
     }
 }
 
-type Change = fn(&mut Draft);
+type Change = fn(&mut Case);
 
 /// 2026-03-01 and 2026-12-31: ends before and after an ordinary request.
 const ENDED: Millis = Millis(1_772_323_200_000);
@@ -166,6 +166,7 @@ const ORDINARY: &[&[Change]] = &[
         },
         |draft| draft.user.partner_id = own(draft),
     ],
+    &[|draft| link(draft, |facts| facts.link.role = LinkRole::MspFull)],
     &[|draft| draft.user.suspended = false],
     &[
         |draft| draft.user.holds = PermissionSet::ALL,
@@ -178,8 +179,8 @@ const ORDINARY: &[&[Change]] = &[
     &[|draft| draft.user.sub = "".into()],
     &[|draft| draft.mfa = true],
     &[|draft| draft.ip = ADDRESS],
-    &[|draft| draft.method = String::new()],
-    &[|draft| draft.route_class = ordinary_class(draft.permission).to_owned()],
+    &[|draft| draft.method = "".into()],
+    &[|draft| draft.route_class = ordinary_class(draft.permission).into()],
     &[
         |draft| window(draft, NOW, STARTED, None),
         |draft| window(draft, NOW, STARTED, Some(NOT_YET_ENDED)),
@@ -215,20 +216,19 @@ const ORDINARY: &[&[Change]] = &[
             link(draft, |facts| facts.link.granted = asked);
         },
     ],
-    &[|draft| link(draft, |facts| facts.link.role = LinkRole::MspFull)],
 ];
 
-fn link(draft: &mut Draft, change: impl FnOnce(&mut crate::domain::LinkFacts)) {
+fn link(draft: &mut Case, change: impl FnOnce(&mut crate::domain::LinkFacts)) {
     if let Some(facts) = &mut draft.link {
         change(facts);
     }
 }
 
-fn own(draft: &Draft) -> crate::domain::PartnerId {
+fn own(draft: &Case) -> crate::domain::PartnerId {
     draft.link.as_ref().map_or(OWN_PARTNER, |facts| facts.link.partner_id)
 }
 
-fn window(draft: &mut Draft, now: Millis, start: Millis, end: Option<Millis>) {
+fn window(draft: &mut Case, now: Millis, start: Millis, end: Option<Millis>) {
     draft.now = now;
     link(draft, |facts| {
         (facts.link.start, facts.link.end) = (start, end);
@@ -238,7 +238,7 @@ fn window(draft: &mut Draft, now: Millis, start: Millis, end: Option<Millis>) {
     });
 }
 
-fn ceiling(draft: &mut Draft, set: PermissionSet) {
+fn ceiling(draft: &mut Case, set: PermissionSet) {
     link(draft, |facts| set_ceiling(facts, set));
 }
 
@@ -248,7 +248,7 @@ fn ordinary_tenant(facts: &crate::domain::LinkFacts) -> crate::domain::TenantId 
 
 /// Puts ordinary values in the place of whatever does not matter. Each kept step still shows the fault, so that the end
 /// does; a few dozen decisions at most.
-fn simplest(claim: &Claim<'_>, new: &Subject, mut draft: Draft) -> Draft {
+fn simplest(claim: &Claim<'_>, new: &Subject, mut draft: Case) -> Case {
     for choices in ORDINARY {
         for change in *choices {
             let mut tried = draft.clone();

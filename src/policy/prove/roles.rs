@@ -4,11 +4,11 @@
 //! takes any such facts for both sets alike. So a wider table is found here: every role against the same role, exactly.
 
 use super::{
-    draft::{Draft, set_ceiling},
+    draft::{self, set_ceiling},
     example::{Claim, Confirmed, Counterexample},
     plan::Subject,
 };
-use crate::domain::{LinkRole, Permission, PermissionSet};
+use crate::domain::{Case, LinkRole, Permission, PermissionSet};
 
 /// A role that grants more than it did.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ fn compare(
 
 /// A link that grants the permission to whoever holds it.
 fn granting(asked: Permission) -> Option<crate::domain::LinkFacts> {
-    let mut link = Draft::ordinary_link(LinkRole::Delegate)?;
+    let mut link = draft::ordinary_link(LinkRole::Delegate)?;
     link.link.granted = PermissionSet::of(asked);
     Some(link)
 }
@@ -62,8 +62,8 @@ fn of_user(
     now: PermissionSet,
     before: PermissionSet,
 ) -> Option<Counterexample> {
-    let draft = Draft::ordinary(asked, now, Some(granting(asked)?));
-    let then = Draft::ordinary(asked, before, draft.link.clone());
+    let draft = draft::ordinary(asked, now, Some(granting(asked)?));
+    let then = draft::ordinary(asked, before, draft.link.clone());
     differs(new, old, &draft, &then)
 }
 
@@ -78,13 +78,13 @@ fn of_chain(
     let below = |ceiling| {
         let mut link = granting(asked)?;
         set_ceiling(&mut link, ceiling);
-        Some(Draft::ordinary(asked, PermissionSet::ALL, Some(link)))
+        Some(draft::ordinary(asked, PermissionSet::ALL, Some(link)))
     };
     differs(new, old, &below(now)?, &below(before)?)
 }
 
 /// The first draft as a counterexample, if the new set allows it and the old one refuses the second.
-fn differs(new: &Subject, old: &Subject, now: &Draft, then: &Draft) -> Option<Counterexample> {
+fn differs(new: &Subject, old: &Subject, now: &Case, then: &Case) -> Option<Counterexample> {
     let allowed = Claim::Open.of_draft(new, now).is_some();
     let refused = Claim::Open.of_draft(old, then).is_none();
     let example = Counterexample::of_draft(&Claim::Open, new, now);

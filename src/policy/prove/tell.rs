@@ -4,11 +4,11 @@ use cedar_policy::EntityUid;
 use cedar_policy_symcc::Env;
 use serde_json::{Map, Value, json};
 
-use super::draft::{Draft, LINK, NOW, OWN_PARTNER, TENANT, ordinary_class};
-use crate::domain::{Approval, Link, LinkFacts, PermissionSet};
+use super::draft::{LINK, NOW, OWN_PARTNER, TENANT, ordinary_class};
+use crate::domain::{Approval, Case, Link, LinkFacts, PermissionSet};
 
 /// What the request is, one subject a line. Of user and link only what is not as it usually is.
-pub(super) fn lines(draft: &Draft) -> Vec<(&'static str, String)> {
+pub(super) fn lines(draft: &Case) -> Vec<(&'static str, String)> {
     let user = &draft.user;
     let mut who = format!("holds {}", listed(user.holds));
     if !user.sub.is_empty() || !user.issuer.is_empty() {
@@ -25,7 +25,7 @@ pub(super) fn lines(draft: &Draft) -> Vec<(&'static str, String)> {
     if !draft.method.is_empty() {
         when.push_str(&format!(", method `{}`", draft.method));
     }
-    if draft.route_class != ordinary_class(draft.permission) {
+    if &*draft.route_class != ordinary_class(draft.permission) {
         when.push_str(&format!(", route class `{}`", draft.route_class));
     }
     vec![
@@ -60,7 +60,7 @@ pub(super) fn entities(env: &Env) -> Vec<(&'static str, String)> {
     lines
 }
 
-fn link(draft: &Draft, facts: &LinkFacts) -> String {
+fn link(draft: &Case, facts: &LinkFacts) -> String {
     let link = &facts.link;
     let mut parts = vec![format!("role {}", link.role)];
     let mut part = |told: bool, text: String| {
@@ -106,7 +106,7 @@ fn listed(set: PermissionSet) -> String {
 }
 
 /// The line for `linkgate decide`, without what it assumes by itself.
-pub(super) fn question(draft: &Draft) -> Value {
+pub(super) fn question(draft: &Case) -> Value {
     let user = &draft.user;
     let mut who = Map::new();
     put(&mut who, "issuer", json!(user.issuer), !user.issuer.is_empty());
@@ -134,8 +134,8 @@ pub(super) fn question(draft: &Draft) -> Value {
     put(&mut question, "ip", json!(draft.ip), true);
     put(&mut question, "mfa", json!(draft.mfa), true);
     put(&mut question, "proxied", json!(false), true);
-    put(&mut question, "method", json!(draft.method), !draft.method.is_empty());
-    let class = &draft.route_class;
+    put(&mut question, "method", json!(&*draft.method), !draft.method.is_empty());
+    let class = &*draft.route_class;
     put(&mut question, "route_class", json!(class), class != ordinary_class(draft.permission));
     Value::Object(question)
 }
@@ -149,6 +149,7 @@ fn put(into: &mut Map<String, Value>, name: &str, value: Value, told: bool) {
 fn link_json(link: &Link, partner_active: bool, suspended: bool) -> Map<String, Value> {
     let granted = names(link.granted).into_iter().map(|name| (name.to_owned(), json!(true)));
     let denied = names(link.denied).into_iter().map(|name| (name.to_owned(), json!(false)));
+    // Under one name there is one value: what is both granted and denied is told as denied, which is what counts.
     let overrides: Map<_, _> = granted.chain(denied).collect();
     let cidrs: Vec<_> = link.allowed_cidrs.iter().map(ToString::to_string).collect();
     let mut fields = Map::new();

@@ -182,7 +182,7 @@ fn a_log_only_set_opens_guardrails_and_roles_and_no_other_gate() {
 #[test]
 fn a_policy_that_errs_refuses_in_a_log_only_set_too() {
     let folder = Folder::new(
-        "@id(\"errs\") forbid (principal, action, resource) when { 9223372036854775807 + 1 > 0 && context.mfa };",
+        "@id(\"errs\") permit (principal, action, resource) when { 9223372036854775807 + 1 > 0 && context.mfa };",
     );
     let outcome = decide(&folder.load().log_only(), None, &Prepared::new(&folder.load(), &open()).facts());
     assert_eq!((outcome.verdict.unwrap_err(), outcome.waived), (Refusal::Unavailable, None));

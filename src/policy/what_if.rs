@@ -228,6 +228,12 @@ struct GivenLink<'a> {
     _created_by: Option<IgnoredAny>,
     #[serde(rename = "updated_by")]
     _updated_by: Option<IgnoredAny>,
+    #[serde(rename = "approved_by")]
+    _approved_by: Option<IgnoredAny>,
+    #[serde(rename = "approved_at")]
+    _approved_at: Option<IgnoredAny>,
+    #[serde(rename = "widened_by")]
+    _widened_by: Option<IgnoredAny>,
 }
 
 impl GivenLink<'_> {

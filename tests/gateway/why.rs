@@ -24,7 +24,7 @@ const HARMLESS: &str =
     "@id(\"test.harmless\")\nforbid (principal, action, resource) when { context.method == \"BREW\" };\n";
 /// Fails wherever it applies.
 const FAILS: &str =
-    "@id(\"overflows\")\nforbid (principal, action, resource) when { 9223372036854775807 + 1 > 0 && context.mfa };\n";
+    "@id(\"overflows\")\npermit (principal, action, resource) when { 9223372036854775807 + 1 > 0 && context.mfa };\n";
 
 struct Ran {
     code: i32,

@@ -155,7 +155,9 @@ async fn measure(dir: &Path, records: u64) -> Result<(), Failed> {
         .zip(proofs.records)
         .map(|(record, proof)| {
             let mut item = serde_json::to_value(record)?;
-            item["proof"] = serde_json::to_value(proof.ok())?;
+            if let Some(fields) = item.as_object_mut() {
+                fields.insert("proof".to_owned(), serde_json::to_value(proof.ok())?);
+            }
             Ok(item)
         })
         .collect::<Result<_, serde_json::Error>>()?;

@@ -8,7 +8,7 @@ use std::{future::Future, path::PathBuf};
 use super::{
     chain::{ChainHead, ChainId},
     check::Fault,
-    evidence::{Kept, tree::TileAt},
+    evidence::{Kept, tree::Tile},
     joined::{Record, RecordFilter},
     journal::JournalError,
     record::ChangeRecord,
@@ -141,10 +141,7 @@ pub trait OutboxSource: Send + Sync {
 /// Where checkpoints and the tree that they are about are kept for questions.
 pub trait EvidenceStore: Send + Sync {
     /// The last checkpoint of this chain, and the last tile of each level of its tree.
-    fn last(
-        &self,
-        chain: ChainId,
-    ) -> impl Future<Output = Result<Option<(Kept, Vec<(TileAt, Vec<u8>)>)>, IndexUnavailable>> + Send;
+    fn last(&self, chain: ChainId) -> impl Future<Output = Result<Option<(Kept, Vec<Tile>)>, IndexUnavailable>> + Send;
 
     /// Checkpoints and tiles in one transaction. A tile that is there is replaced: it grew. A checkpoint that is there
     /// stays.
@@ -152,6 +149,6 @@ pub trait EvidenceStore: Send + Sync {
         &self,
         chain: ChainId,
         signed: &[Kept],
-        tiles: &[(TileAt, Vec<u8>)],
+        tiles: &[Tile],
     ) -> impl Future<Output = Result<(), IndexUnavailable>> + Send;
 }

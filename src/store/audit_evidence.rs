@@ -18,7 +18,7 @@ use crate::{
         evidence::{
             Cause, Checkpoint, Kept, RecordProof,
             proof::{LineProof, ShownCheckpoint},
-            tree::{HASH_BYTES, TileAt, Tiles},
+            tree::{HASH_BYTES, Tile, TileAt, Tiles},
         },
         line::Line,
         run,
@@ -115,7 +115,7 @@ fn said(kept: &Kept) -> Result<Checkpoint, StoreError> {
 }
 
 impl EvidenceStore for AuditStore {
-    async fn last(&self, chain: ChainId) -> Result<Option<(Kept, Vec<(TileAt, Vec<u8>)>)>, IndexUnavailable> {
+    async fn last(&self, chain: ChainId) -> Result<Option<(Kept, Vec<Tile>)>, IndexUnavailable> {
         let mut tx = self.db.begin_audit_read().await.map_err(unavailable)?;
         let Some(kept) = last(&mut tx, chain).await.map_err(unavailable)? else { return Ok(None) };
         let size = said(&kept).map_err(unavailable)?.size();
@@ -124,12 +124,7 @@ impl EvidenceStore for AuditStore {
         Ok(Some((kept, tiles.0.into_iter().collect())))
     }
 
-    async fn keep(
-        &self,
-        chain: ChainId,
-        checkpoints: &[Kept],
-        tiles: &[(TileAt, Vec<u8>)],
-    ) -> Result<(), IndexUnavailable> {
+    async fn keep(&self, chain: ChainId, checkpoints: &[Kept], tiles: &[Tile]) -> Result<(), IndexUnavailable> {
         let mut tx = self.db.begin_audit_write().await.map_err(unavailable)?;
         for kept in checkpoints {
             add(&mut tx, chain, kept).await.map_err(unavailable)?;
@@ -184,7 +179,7 @@ impl AuditStore {
             prover.tiles = tiles(&mut tx, chain, &prover.needed).await.map_err(unavailable)?;
             prover.lines = self.lines(&mut tx, chain, prover.wanted.clone()).await?;
             for (at, record) in asked {
-                let proven = prover.prove(&record).map_err(|fault| IndexUnavailable::Altered(fault.into()))?;
+                let proven = prover.prove(&record).map_err(IndexUnavailable::Altered)?;
                 if let Some(place) = proofs.records.get_mut(at) {
                     *place = proven;
                 }

@@ -16,7 +16,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use linkgate::{
     audit::{
         ChainHead, ChainId, ChangeRecord, Durability, EvidenceStore, IndexUnavailable, Journal, JournalError, Kind,
-        evidence::{Cause, Checkpoint, Checkpointer, Kept, Keys, Signer, prune, shelf, tree::TileAt, witness::Witness},
+        evidence::{
+            Cause, Checkpoint, Checkpointer, Kept, Keys, Signer, prune, shelf,
+            tree::{Tile, TileAt},
+            witness::Witness,
+        },
         indexer::IndexerError,
         line::Line,
         reader::{chain_file, segment_path, segments},
@@ -37,13 +41,13 @@ struct Memory {
 }
 
 impl EvidenceStore for Memory {
-    async fn last(&self, _: ChainId) -> Result<Option<(Kept, Vec<(TileAt, Vec<u8>)>)>, IndexUnavailable> {
+    async fn last(&self, _: ChainId) -> Result<Option<(Kept, Vec<Tile>)>, IndexUnavailable> {
         let last = self.kept.lock().unwrap().last().cloned();
         let tiles = self.tiles.lock().unwrap().iter().map(|(at, bytes)| (*at, bytes.clone())).collect();
         Ok(last.map(|kept| (kept, tiles)))
     }
 
-    async fn keep(&self, _: ChainId, signed: &[Kept], tiles: &[(TileAt, Vec<u8>)]) -> Result<(), IndexUnavailable> {
+    async fn keep(&self, _: ChainId, signed: &[Kept], tiles: &[Tile]) -> Result<(), IndexUnavailable> {
         if self.away.load(Ordering::SeqCst) {
             return Err(IndexUnavailable::new("away"));
         }
@@ -256,7 +260,8 @@ async fn every_kind_of_tampering_is_found_with_a_checkpoint() {
     let kept = house.newest();
     let path = segment_path(house.path(), 2);
     let original = lines(&path);
-    let acts: [(&str, fn(&mut Vec<String>), &str); 4] = [
+    type Act = (&'static str, fn(&mut Vec<String>), &'static str);
+    let acts: [Act; 4] = [
         ("an alteration", |all| all[4] = all[4].replacen("\"id\":\"0", "\"id\":\"1", 1), "altered"),
         ("a gap", |all| drop(all.drain(3..5)), "removed: records"),
         ("a reordering", |all| all.swap(5, 6), "removed: records"),

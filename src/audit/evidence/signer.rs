@@ -18,7 +18,7 @@ use super::{
     checkpoint::{Cause, Checkpoint, Kept},
     note::Signer,
     shelf::{self, Shelf},
-    tree::TileAt,
+    tree::Tile,
     walk::Walker,
 };
 use crate::audit::{
@@ -158,7 +158,7 @@ impl<S: EvidenceStore> Checkpointer<S> {
         if state.unstored.is_empty() {
             return;
         }
-        let tiles: Vec<(TileAt, Vec<u8>)> = state.walker.tiles.iter().map(|(at, bytes)| (*at, bytes.clone())).collect();
+        let tiles: Vec<Tile> = state.walker.tiles.iter().map(|(at, bytes)| (*at, bytes.clone())).collect();
         match self.store.keep(self.journal.chain_id(), &state.unstored, &tiles).await {
             Ok(()) => {
                 state.walker.stored(&tiles);

@@ -113,6 +113,8 @@ pub fn climb(index: u64, size: u64, leaf: Hash, way: &[Hash]) -> Option<Hash> {
 
 /// Which tile, by level and number.
 pub type TileAt = (u32, u64);
+/// A tile: up to 256 hashes, one behind the other.
+pub type Tile = (TileAt, Vec<u8>);
 
 /// The last tile of each level of a tree of this size, full or not.
 pub fn edge(size: u64) -> Vec<TileAt> {

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use super::{
     checkpoint::Kept,
     parts::Sighted,
-    tree::{Frontier, HASH_BYTES, TILE, TileAt, edge},
+    tree::{Frontier, HASH_BYTES, TILE, Tile, TileAt, edge},
 };
 use crate::audit::{
     batch::broken,
@@ -52,7 +52,7 @@ impl Walker {
 
     /// From a checkpoint on, given the tiles that were not full there. A tile that is missing is never completed: what it
     /// would lead to has no proofs. `None`: peaks and root do not belong together.
-    pub(super) fn behind(dir: PathBuf, kept: &Kept, tiles: Vec<(TileAt, Vec<u8>)>) -> Option<Self> {
+    pub(super) fn behind(dir: PathBuf, kept: &Kept, tiles: Vec<Tile>) -> Option<Self> {
         let said = kept.checkpoint().ok()?;
         let frontier = kept.frontier(&said)?;
         let mut known: BTreeMap<TileAt, Vec<u8>> = tiles.into_iter().collect();
@@ -147,7 +147,7 @@ impl Walker {
     }
 
     /// Forgets tiles that were stored and cannot grow any more.
-    pub(super) fn stored(&mut self, tiles: &[(TileAt, Vec<u8>)]) {
+    pub(super) fn stored(&mut self, tiles: &[Tile]) {
         for (at, bytes) in tiles {
             if bytes.len() == full() {
                 self.tiles.remove(at);

@@ -42,7 +42,7 @@ pub struct Invariant {
 #[derive(Clone, Debug)]
 pub(super) enum Rule {
     /// No request that this policy matches is allowed. A permit, for the only sake of having a scope and a condition.
-    Never(Policy),
+    Never(Box<Policy>),
     PoliciesNeverFail,
 }
 
@@ -284,7 +284,7 @@ impl<'a> Reader<'a> {
                 return None;
             }
         };
-        self.validate(&policy, &place, head.len()).then_some(Rule::Never(policy))
+        self.validate(&policy, &place, head.len()).then_some(Rule::Never(Box::new(policy)))
     }
 
     /// The head of a policy for the requests that the entry is about.

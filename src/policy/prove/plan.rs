@@ -68,7 +68,7 @@ pub(super) struct Twice {
 #[derive(Clone, Debug)]
 pub(super) enum Question {
     /// No request that this policy matches is allowed.
-    Never(Twice),
+    Never(Box<Twice>),
     NoPolicyFails,
     /// Whatever the set allows the older set allows.
     NotWider,
@@ -107,7 +107,7 @@ impl Plan {
         let mut questions = Vec::with_capacity(invariants.len() + 1);
         for invariant in invariants {
             questions.push(match &invariant.rule {
-                Rule::Never(policy) => Question::Never(twice(policy)?),
+                Rule::Never(policy) => Question::Never(Box::new(twice(policy)?)),
                 Rule::PoliciesNeverFail => Question::NoPolicyFails,
             });
         }

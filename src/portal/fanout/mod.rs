@@ -282,6 +282,7 @@ impl<'c> Reading<'c> {
     }
 
     /// What memory says, where that is young enough to be shown; else what to ask with. Waits for nothing.
+    #[expect(clippy::result_large_err, reason = "no error but what to ask with, used at once by its one caller")]
     fn recall<T: Send + Sync + 'static>(&self, part: &Part<T>, granted: &Granted) -> Result<Outcome<T>, Asking> {
         let settings = &self.fanout.settings;
         let key = Key::new(granted.link(), self.policies, self.call.spec.endpoint, part.kind, &part.question);

@@ -123,7 +123,7 @@ fn the_record_carries_what_was_asked_and_the_same_set_says_the_same_again() {
     let slices = consolidated["slices"].as_array().unwrap();
     assert!(slices.len() > 3 && slices.iter().all(|slice| slice["link"]["start_ms"].is_i64()), "{consolidated:#}");
     let text = rig.lines().iter().map(Value::to_string).collect::<String>();
-    assert!(!text.contains(&rig.token()[..40]), "no token in any line");
+    assert!(!text.contains(rig.token().get(..40).unwrap()), "no token in any line");
 
     let replayed = linkgate(&rig, &["--json", "policy", "replay", "--since", "1h"]);
     let report = replayed.json();

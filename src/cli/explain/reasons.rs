@@ -92,6 +92,7 @@ impl Reasons {
                     side: crate::policy::Side::User,
                     change: format!("with the user holding {permission} (each tenant is then asked by itself)"),
                 }],
+                gates: vec![before("user", GateState::Closed)],
                 ..Self::told_only(record, bundle, None)
             },
         };

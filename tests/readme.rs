@@ -12,7 +12,7 @@
 //!
 //! A `text` block right behind one shows its output. `…` stands for anything within a line, alone in a line for any
 //! number of lines. Without such a block there is no output.
-#![cfg(feature = "demo")]
+#![cfg(all(feature = "demo", feature = "prove"))]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice, reason = "tests may stop")]
 
 mod cli_support;

@@ -78,6 +78,7 @@ impl Problem {
     }
 
     /// With the place put where `to` says: Cedar counts from the start of what it was given, which may be a part.
+    #[cfg(feature = "prove")]
     #[must_use]
     pub(super) fn moved(mut self, to: impl FnOnce(Range<usize>) -> Range<usize>) -> Self {
         self.span = self.span.map(to);

@@ -1,12 +1,14 @@
-//! By which names one piece of work is found in the logs of every program that it passes through.
+//! By which names one piece of work is found in the logs of every program that it passes through, and for whom it is done.
 //!
 //! A request keeps its client's request id; work that no client waits for is named after its job. Neither is a key:
 //! clients may repeat theirs. Made where the work begins, written into each question that it asks of an upstream
 //! (contract, section 6), and decides nothing.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
-use super::ids::RequestId;
+use super::ids::{DecisionId, RequestId, TenantId};
 
 /// 32 hex digits, never all zero (W3C Trace Context).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,17 +53,28 @@ impl TraceId {
     }
 }
 
-/// Both names.
+/// Both names, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
     pub request_id: RequestId,
     pub trace_id: TraceId,
+    /// Who asked, by the token's `sub`. `None` for what the gateway does unasked.
+    pub user: Option<Arc<str>>,
+    /// The home tenant of the partner.
+    pub partner_tenant: Option<TenantId>,
+    /// The audit record, once it is opened.
+    pub decision_id: Option<DecisionId>,
 }
 
 impl Trace {
+    /// Of nobody yet.
+    pub fn new(request_id: RequestId, trace_id: TraceId) -> Self {
+        Self { request_id, trace_id, user: None, partner_tenant: None, decision_id: None }
+    }
+
     /// Of work in the background: `kind` and the job's id, so that the request id in an upstream's log names the job.
     pub fn of_job(kind: &'static str, id: Uuid) -> Self {
-        Self { request_id: RequestId::of_job(kind, id), trace_id: TraceId::of(id) }
+        Self::new(RequestId::of_job(kind, id), TraceId::of(id))
     }
 }
 

@@ -48,6 +48,11 @@ impl Granted {
         &self.link.link.tenant_id
     }
 
+    /// The record of the request was opened: what is asked from now on names it.
+    pub fn recorded(&mut self, trace: &Arc<Trace>) {
+        self.trace = Arc::clone(trace);
+    }
+
     pub fn trace(&self) -> &Arc<Trace> {
         &self.trace
     }

@@ -80,7 +80,13 @@ pub struct Trail {
 impl Trail {
     /// What upstreams that are asked on the request's behalf hear of it.
     pub fn trace(&self) -> Arc<Trace> {
-        Arc::new(Trace { request_id: self.request_id.clone(), trace_id: self.trace_id })
+        let mut trace = Trace::new(self.request_id.clone(), self.trace_id);
+        if let Some(session) = &self.session {
+            trace.user = Some(Arc::clone(&session.caller.sub));
+            trace.partner_tenant = session.partner().map(|partner| partner.portfolio.partner.home_tenant_id.clone());
+        }
+        trace.decision_id = self.decision_id;
+        Arc::new(trace)
     }
 }
 

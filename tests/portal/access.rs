@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     client::{Connection, Request},
-    rig::{BASE, P2, Rig, status_of},
+    rig::{BASE, P1, P2, Rig, status_of},
 };
 
 const INVOICES: &str = "/billing/invoices?from_date=2020-01-01";
@@ -181,21 +181,36 @@ fn each_endpoint_asks_once_for_what_it_needs_cached_or_not() {
     assert_eq!(rig.service.asked("t-full", "invoices"), 2, "and what came fresh is kept");
 }
 
-/// One call can be found in every upstream's log: by the client's own id, and as one trace.
+/// One call can be found in every upstream's log: by the client's own id, as one trace, and for whom it was.
 #[test]
 fn services_are_asked_under_the_clients_request_id() {
     let rig = Rig::start();
     let ask = |id: &str| {
         let path = format!("{BASE}{INVOICES}");
-        let answer = rig.ask(Request::get(&path).header("X-Request-ID", id).header("Cache-Control", "no-cache"));
+        let request = Request::get(&path).header("X-Request-ID", id).header("Cache-Control", "no-cache");
+        let answer = rig.ask(request.header("X-User-Id", "evil").header("X-Decision-Id", "evil"));
         assert_eq!(answer.status, 200, "{}", answer.text());
-        (answer.header("x-request-id").to_owned(), rig.service.take_names())
+        (answer, rig.service.take_heads())
     };
-    let (told, names) = ask("one-call.7");
-    assert_eq!((told.as_str(), names.len()), ("one-call.7", 5), "one question for each tenant that may be read");
-    let parts: Vec<Vec<&str>> = names.iter().map(|(_, trace)| trace.split('-').collect()).collect();
-    assert!(names.iter().all(|(id, _)| *id == told), "{names:?}");
-    assert!(parts.iter().all(|part| part[1] == parts[0][1] && part[1].len() == 32), "one trace: {names:?}");
+    let (answer, heads) = ask("one-call.7");
+    assert_eq!(
+        (answer.header("x-request-id"), heads.len()),
+        ("one-call.7", 5),
+        "one question for each tenant that may be read"
+    );
+    let parts: Vec<Vec<&str>> = heads.iter().map(|head| head["traceparent"].split('-').collect()).collect();
+    for (name, value) in [
+        ("x-request-id", "one-call.7"),
+        ("x-user-id", "user-1"),
+        ("x-partner-id", P1),
+        ("x-partner-tenant-id", "home-1"),
+        ("x-cross-tenant-access", "true"),
+        ("x-decision-id", answer.header("x-decision-id")),
+    ] {
+        assert!(heads.iter().all(|head| head[name] == value), "{name}: {heads:?}");
+    }
+    assert!(heads.iter().all(|head| head["x-tenant-id"] == head["x-active-tenant-id"]), "{heads:?}");
+    assert!(parts.iter().all(|part| part[1] == parts[0][1] && part[1].len() == 32), "one trace: {heads:?}");
     let mut parents: Vec<&str> = parts.iter().map(|part| part[2]).collect();
     parents.sort_unstable();
     parents.dedup();
@@ -203,7 +218,8 @@ fn services_are_asked_under_the_clients_request_id() {
     let record = rig.journal(1).into_iter().find(|line| line["type"] == "open").unwrap();
     assert_eq!(record["priv"]["trace_id"], parts[0][1], "the trace of the audit record");
     // What is not of the accepted form reaches nobody.
-    let (told, names) = ask("no good");
+    let (answer, heads) = ask("no good");
+    let told = answer.header("x-request-id");
     assert!(told.starts_with("req_") && told.len() == 36, "{told}");
-    assert!(names.len() == 5 && names.iter().all(|(id, _)| *id == told), "{names:?}");
+    assert!(heads.len() == 5 && heads.iter().all(|head| head["x-request-id"] == told), "{heads:?}");
 }

@@ -41,8 +41,15 @@ fn a_csv_holds_every_invoice_that_the_list_holds() {
     let state = finished(&rig, CSV);
     assert_eq!(state["status"], "completed", "{state}");
     let job = format!("export-{}", state["export_id"].as_str().unwrap());
-    let told = rig.service.take_names();
-    assert!(!told.is_empty() && told.iter().all(|(id, _)| *id == job), "services are told the job: {told:?}");
+    let told = rig.service.take_heads();
+    assert!(
+        !told.is_empty() && told.iter().all(|head| head["x-request-id"] == job),
+        "services are told the job: {told:?}"
+    );
+    assert!(
+        told.iter().all(|head| head["x-user-id"] == "user-1" && head["x-partner-tenant-id"] == "home-1"),
+        "{told:?}"
+    );
     assert_eq!(
         names(&state),
         [

@@ -56,11 +56,14 @@ pub struct Service {
     pub most_under_way: Arc<AtomicUsize>,
     /// Slow answers that nobody waited for.
     pub abandoned: Arc<AtomicUsize>,
-    /// `X-Request-ID` and `traceparent` of every request.
-    names: Arc<Mutex<Vec<(String, String)>>>,
+    /// The headers of every request.
+    heads: Arc<Mutex<Vec<Head>>>,
     /// Credentials and assertions that came, as they stood in their headers.
     pub credentials: Arc<Mutex<BTreeSet<String>>>,
 }
+
+/// The headers of one request, by their lower-case names.
+pub type Head = HashMap<String, String>;
 
 impl Service {
     pub fn start(held: BTreeMap<String, Held>) -> Self {
@@ -74,7 +77,7 @@ impl Service {
             under_way: Arc::default(),
             most_under_way: Arc::default(),
             abandoned: Arc::default(),
-            names: Arc::default(),
+            heads: Arc::default(),
             credentials: Arc::default(),
         };
         let shared = service.clone();
@@ -99,9 +102,9 @@ impl Service {
         self.asked.lock().unwrap().get(&(tenant.to_owned(), kind)).copied().unwrap_or(0)
     }
 
-    /// By which names the requests came since the last call: request id and `traceparent`.
-    pub fn take_names(&self) -> Vec<(String, String)> {
-        std::mem::take(&mut self.names.lock().unwrap())
+    /// The headers of the requests since the last call.
+    pub fn take_heads(&self) -> Vec<Head> {
+        std::mem::take(&mut self.heads.lock().unwrap())
     }
 
     pub fn asked_in_all(&self) -> usize {
@@ -128,8 +131,7 @@ impl Service {
                 None => (kind(&method, path), headers.get("x-tenant-id").map(|id| decode(id)).unwrap_or_default()),
             };
             *self.asked.lock().unwrap().entry((tenant.clone(), kind)).or_default() += 1;
-            let named = ["x-request-id", "traceparent"].map(|name| headers.get(name).cloned().unwrap_or_default());
-            self.names.lock().unwrap().push(named.into());
+            self.heads.lock().unwrap().push(headers.clone());
             let chaos = self.chaos.lock().unwrap().get(&(tenant.clone(), kind)).cloned();
             let body = self.held.get(&tenant).and_then(|held| answer(kind, held, query));
             let plain = |status: u16, body: &[u8]| {
@@ -245,7 +247,7 @@ fn answer(kind: &str, held: &Held, query: &str) -> Option<Value> {
 }
 
 /// Method, target, fields by their lower-case names.
-fn request(reader: &mut impl BufRead) -> Option<(String, String, HashMap<String, String>)> {
+fn request(reader: &mut impl BufRead) -> Option<(String, String, Head)> {
     let line_of = line(reader)?;
     let (method, rest) = line_of.split_once(' ')?;
     let (method, target) = (method.to_owned(), rest.split(' ').next()?.to_owned());

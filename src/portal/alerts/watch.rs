@@ -102,7 +102,9 @@ impl Watcher {
         let settings = &self.portal.settings.alerts;
         let portfolio = self.directory.portfolio(due.partner_id, Reading::Fresh).await.ok()??;
         let facts = portfolio.link(due.tenant_id.as_str()).filter(|facts| facts.link.id == due.link_id)?;
-        let trace = Arc::new(Trace::of_job("alerts", Uuid::now_v7()));
+        let mut trace = Trace::of_job("alerts", Uuid::now_v7());
+        trace.partner_tenant = Some(portfolio.partner.home_tenant_id.clone());
+        let trace = Arc::new(trace);
         let permission = permission(due.kind);
         let granted = unattended::decide(&self.portal.policies, facts, permission, Millis::now(), &trace).ok()??;
         let managed = self.portal.managed.of(&portfolio).await.ok()?;

@@ -75,7 +75,10 @@ impl Desk {
         };
         match policy::decide(&self.policies.current(), None, &facts).verdict {
             Ok(permit) => {
-                let granted = Granted::new(Arc::clone(link), permit, PermissionSet::EMPTY, Arc::clone(trace));
+                let mut trace = Trace::clone(trace);
+                trace.user = Some(owner.sub.as_str().into());
+                trace.partner_tenant = Some(portfolio.partner.home_tenant_id.clone());
+                let granted = Granted::new(Arc::clone(link), permit, PermissionSet::EMPTY, Arc::new(trace));
                 Ok((granted, Arc::clone(&portfolio)))
             }
             Err(Refusal::Denied(denial)) => Err(Barred::Denied(denial)),

@@ -51,5 +51,5 @@ pub(in crate::portal) fn decided(link: LinkFacts, permission: &str, also: &[&str
 }
 
 pub(in crate::portal) fn trace() -> Arc<Trace> {
-    Arc::new(Trace { request_id: RequestId::generate(), trace_id: TraceId::generate() })
+    Arc::new(Trace::new(RequestId::generate(), TraceId::generate()))
 }

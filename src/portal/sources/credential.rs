@@ -19,12 +19,16 @@ use crate::{
     },
 };
 
+const TENANT: HeaderName = HeaderName::from_static("x-tenant-id");
 const ACTIVE_TENANT: HeaderName = HeaderName::from_static("x-active-tenant-id");
 const CROSS: HeaderName = HeaderName::from_static("x-cross-tenant-access");
 const PARTNER: HeaderName = HeaderName::from_static("x-partner-id");
+const PARTNER_TENANT: HeaderName = HeaderName::from_static("x-partner-tenant-id");
 const PARTNER_ROLE: HeaderName = HeaderName::from_static("x-partner-role");
 const LINK: HeaderName = HeaderName::from_static("x-link-id");
 const ASSERTION: HeaderName = HeaderName::from_static("x-linkgate-assertion");
+const USER: HeaderName = HeaderName::from_static("x-user-id");
+const DECISION: HeaderName = HeaderName::from_static("x-decision-id");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -69,8 +73,9 @@ impl Credentials {
         let unfit = || route.wrong(site.tenant(), "the tenant's id cannot stand in a header");
         let link = &site.link().link;
         let tenant = HeaderValue::from_str(site.tenant().as_str()).map_err(|_| unfit())?;
-        let mut headers = HeaderMap::with_capacity(12);
+        let mut headers = HeaderMap::with_capacity(16);
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(TENANT, tenant.clone());
         headers.insert(ACTIVE_TENANT, tenant.clone());
         headers.insert(CROSS, HeaderValue::from_static("true"));
         headers.insert(PARTNER, id(link.partner_id.0)?);
@@ -80,6 +85,16 @@ impl Credentials {
         let trace = site.trace();
         headers.insert(REQUEST_ID, HeaderValue::from_str(trace.request_id.as_str()).map_err(untold)?);
         headers.insert(TRACEPARENT, HeaderValue::from_bytes(&trace.trace_id.traceparent_of_one()).map_err(untold)?);
+        if let Some(user) = &trace.user {
+            let untold = |_| route.wrong(site.tenant(), "the user's id cannot stand in a header");
+            headers.insert(USER, HeaderValue::from_bytes(user.as_bytes()).map_err(untold)?);
+        }
+        if let Some(home) = &trace.partner_tenant {
+            headers.insert(PARTNER_TENANT, HeaderValue::from_bytes(home.as_str().as_bytes()).map_err(|_| unfit())?);
+        }
+        if let Some(decision) = trace.decision_id {
+            headers.insert(DECISION, id(decision.0)?);
+        }
         headers.insert(route.connector.tenant_header.clone(), tenant);
         self.credential(site, route, upstream, &mut headers)?;
         self.assertion(site, route, upstream, outgoing, &mut headers)?;
@@ -179,6 +194,8 @@ impl Credentials {
                     method: outgoing.method.as_str(),
                     path: &outgoing.path,
                     query: outgoing.query.strip_prefix('?').unwrap_or_default(),
+                    // One decision asks many questions; as `jti` its id would make all but the first look replayed. The
+                    // header tells the decision.
                     decision: DecisionId::generate(),
                     hmac: hmac.as_ref(),
                 };

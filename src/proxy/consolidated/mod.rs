@@ -101,11 +101,17 @@ pub async fn serve(
         let decided = decide(worker, trail, &target, &session, &named)?;
         (session, decided)
     };
-    let slices = narrow(trail, &*prepared, decided.slices, decided.portfolio)?;
+    let mut slices = narrow(trail, &*prepared, decided.slices, decided.portfolio)?;
     // A slice that the policies were asked about tells with what; the one that is acted in, the record itself.
     let asked = trail.said.bundle.is_some() && trail.link.is_none();
     trail.slices = slices.iter().map(|slice| recorded(slice, asked)).collect();
     let ledger = account::begin(worker, trail).await?;
+    let trace = trail.trace();
+    for slice in &mut slices {
+        if let Slice::Granted(granted) = slice {
+            granted.recorded(&trace);
+        }
+    }
     let call = Call {
         spec: target.spec,
         param: target.param,
@@ -116,7 +122,7 @@ pub async fn serve(
         slices,
         active: decided.named,
         now: trail.now,
-        trace: trail.trace(),
+        trace,
         decision_id: trail.decision_id.unwrap_or_else(DecisionId::generate),
     };
     act(worker, trail, Acting { portal: target.portal, spec: target.spec, session, call, prepared, ledger }).await

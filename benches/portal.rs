@@ -16,7 +16,8 @@ use std::{
 };
 
 use linkgate::{
-    app, config,
+    app::{self, ConfigSource},
+    config,
     config::settings::Config,
     domain::{LinkRole, Millis},
     identity::mint::{DevAlgorithm, DevKey, mint},
@@ -68,7 +69,8 @@ fn services() {
 
 fn gateway() {
     let config = load(Path::new(&std::env::var(ARG).unwrap()));
-    app::run(config, |listening| tell(&format!("{} {}", listening.public, listening.public))).unwrap();
+    let source = ConfigSource::unchanging(&config);
+    app::run(config, source, |listening| tell(&format!("{} {}", listening.public, listening.public))).unwrap();
 }
 
 fn tell(line: &str) {

@@ -20,7 +20,8 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use linkgate::{
-    app, config,
+    app::{self, ConfigSource},
+    config,
     config::settings::Config,
     upstream::{
         Pool,
@@ -287,7 +288,8 @@ fn shared() {
 fn gateway() {
     let path = std::env::var(ARG).unwrap();
     let config = load_config(Path::new(&path));
-    app::run(config, |listening| println!("{}", listening.public)).unwrap();
+    let source = ConfigSource::unchanging(&config);
+    app::run(config, source, |listening| println!("{}", listening.public)).unwrap();
 }
 
 pub(crate) fn load_config(path: &Path) -> Config {

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
@@ -17,8 +18,8 @@ use crate::{
         outbox::OutboxRelay,
         reader::chain_file,
     },
-    portal::{Counting, Watcher, webhooks::Deliverer},
-    proxy::worker::Gateway,
+    portal::{Counting, Watcher, exports::Shift, webhooks::Deliverer},
+    proxy::worker::{Gateway, Live},
     store::{AuditStore, Database},
 };
 
@@ -42,16 +43,46 @@ pub struct Background {
     pub indexed: Arc<IndexProgress>,
     journal: Journal,
     store: Arc<AuditStore>,
-    exports: Option<(watch::Sender<bool>, JoinHandle<()>)>,
+    portal: Option<PortalWork>,
+    /// Workers of configurations of before, with their last exports.
+    leaving: Vec<(watch::Sender<Shift>, JoinHandle<()>)>,
     /// The key of checkpoints, and how far they are; `None`: no key is configured.
     checkpoints: Option<(Arc<Signer>, Duration)>,
     pub signed: Option<Arc<CheckpointProgress>>,
 }
 
+/// What the consolidated API does unasked, under one configuration.
+struct PortalWork {
+    alerts: Option<JoinHandle<()>>,
+    exports: (watch::Sender<Shift>, JoinHandle<()>),
+}
+
+impl PortalWork {
+    fn start(gateway: &Gateway) -> Option<Self> {
+        let portal = gateway.portal.as_ref()?;
+        let alerts = portal.settings.alerts.background;
+        let (shift, told) = watch::channel(Shift::Working);
+        Some(Self {
+            alerts: alerts.then(|| tokio::spawn(Watcher::new(portal, &gateway.directory).run())),
+            exports: (shift, tokio::spawn(Arc::new(portal.export_worker()).run(told))),
+        })
+    }
+
+    /// The exports that are left.
+    fn end(self, shift: Shift) -> (watch::Sender<Shift>, JoinHandle<()>) {
+        // What it had leased is looked at again when the lease ends.
+        if let Some(alerts) = self.alerts {
+            alerts.abort();
+        }
+        self.exports.0.send_replace(shift);
+        self.exports
+    }
+}
+
 /// Starts everything.
-pub fn start(gateway: &Arc<Gateway>, database: &Database) -> Result<Background, KeyError> {
+pub fn start(live: &Arc<Live>, database: &Database) -> Result<Background, KeyError> {
+    let gateway = live.current();
     let mut tasks = JoinSet::new();
-    tasks.spawn(Arc::clone(&gateway.verifier).maintain());
     let journal = Journal::clone(&gateway.journal);
     let store = Arc::new(AuditStore::new(database, journal.dir()));
     let indexer = Indexer::new(journal.clone(), Arc::clone(&store), INDEX_INTERVAL);
@@ -76,10 +107,7 @@ pub fn start(gateway: &Arc<Gateway>, database: &Database) -> Result<Background, 
         tracing::info!("no key signs checkpoints of the audit chain: set `audit.checkpoint_key_file`");
     }
     tasks.spawn(OutboxRelay::new(journal.clone(), Arc::clone(&store), OUTBOX_INTERVAL).run());
-    if let Some(portal) = gateway.portal.as_ref().filter(|portal| portal.settings.alerts.background) {
-        tasks.spawn(Watcher::new(portal, &gateway.directory).run());
-    }
-    let kept = housekeeping::run(Arc::clone(gateway), database.clone(), Arc::clone(&store));
+    let kept = housekeeping::run(Arc::clone(live), database.clone(), Arc::clone(&store));
     tasks.spawn(kept);
     let webhooks = &gateway.settings.webhooks;
     if webhooks.enabled {
@@ -97,22 +125,29 @@ pub fn start(gateway: &Arc<Gateway>, database: &Database) -> Result<Background, 
     if gateway.settings.health.is_some() {
         tasks.spawn(Counting::new(database, &gateway.portal_metrics).run());
     }
-    let exports = gateway.portal.as_ref().map(|portal| {
-        let (stop, stopped) = watch::channel(false);
-        (stop, tokio::spawn(Arc::new(portal.export_worker()).run(stopped)))
-    });
-    Ok(Background { tasks, indexed, journal, store, exports, checkpoints, signed })
+    let portal = PortalWork::start(&gateway);
+    Ok(Background { tasks, indexed, journal, store, portal, leaving: Vec::new(), checkpoints, signed })
 }
 
 impl Background {
+    /// The work of the consolidated API goes on under another configuration; exports under way are finished under the one
+    /// that they were begun with.
+    pub fn change_over(&mut self, gateway: &Gateway) {
+        self.leaving.retain(|(_, ended)| !ended.is_finished());
+        self.leaving.extend(self.portal.take().map(|work| work.end(Shift::Last)));
+        self.portal = PortalWork::start(gateway);
+    }
+
     /// Ends the tasks and brings the index up to the journal's end: nobody else does it until the next start.
     pub async fn stop(mut self) {
-        if let Some((stop, ended)) = self.exports.take() {
-            // Jobs under way are given back, so that another replica need not wait for their leases to end.
-            stop.send_replace(true);
-            if tokio::time::timeout(LAST_EXPORTS, ended).await.is_err() {
-                tracing::warn!("exports under way did not stop in time; they are begun anew after their leases");
-            }
+        // Jobs under way are given back, so that another replica need not wait for their leases to end.
+        self.leaving.extend(self.portal.take().map(|work| work.end(Shift::Over)));
+        let ended = self.leaving.into_iter().map(|(shift, ended)| {
+            shift.send_replace(Shift::Over);
+            ended
+        });
+        if tokio::time::timeout(LAST_EXPORTS, join_all(ended)).await.is_err() {
+            tracing::warn!("exports under way did not stop in time; they are begun anew after their leases");
         }
         self.tasks.shutdown().await;
         if let Some((signer, interval)) = self.checkpoints {

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     domain::Millis,
-    proxy::worker::Gateway,
+    proxy::worker::Live,
     store::{AlertStore, AuditStore, Database, StoreError, deliveries::DeliveryQueue, ending},
 };
 
@@ -19,9 +19,10 @@ const CHAINED_KEPT: Duration = Duration::from_secs(7 * 86_400);
 const NOTICES_KEPT: Duration = Duration::from_secs(30 * 86_400);
 
 /// Runs until it is dropped.
-pub async fn run(gateway: Arc<Gateway>, database: Database, audit: Arc<AuditStore>) {
-    let settings = &gateway.settings;
+pub async fn run(live: Arc<Live>, database: Database, audit: Arc<AuditStore>) {
     loop {
+        let gateway = live.current();
+        let settings = &gateway.settings;
         let now = Millis::now();
         let before = |age: Duration| Millis(now.0.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
         told("changes that were chained", audit.prune_outbox(before(CHAINED_KEPT)).await);
@@ -33,6 +34,7 @@ pub async fn run(gateway: Arc<Gateway>, database: Database, audit: Arc<AuditStor
             let alerts = AlertStore::new(&database);
             told("alerts", alerts.prune(now, before(portal.alerts.keep_resolved)).await);
         }
+        drop(gateway);
         tokio::time::sleep(INTERVAL).await;
     }
 }

@@ -1,6 +1,8 @@
 //! Floor 6: the composition root. Opens everything in order, runs until told to stop, and drains.
 
 pub mod background;
+mod compose;
+pub mod configuration;
 pub mod expiry;
 pub mod housekeeping;
 pub mod reload;
@@ -8,10 +10,7 @@ pub mod telemetry;
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -22,32 +21,32 @@ use tokio::{
 };
 
 use crate::{
-    audit::{JournalError, evidence::KeyError},
+    audit::{
+        JournalError,
+        evidence::{KeyError, signer::CheckpointProgress},
+        indexer::IndexProgress,
+    },
     config::settings::{Config, DatabaseSettings},
-    identity::{IdentityError, Keyring, SigningError, Verifier},
-    limit::Limits,
-    policy::{Policies, PolicyErrors, ShadowSet},
-    portal::{Foundations, Portal, metrics::Metrics as PortalMetrics, openapi, sources::Sources},
+    identity::{IdentityError, SigningError},
+    policy::PolicyErrors,
+    portal::openapi,
     proxy::{
-        headers::StripList,
-        metrics::Metrics,
-        route::{InvalidRoutes, Routes},
-        worker::Gateway,
+        route::InvalidRoutes,
+        worker::{Gateway, Live},
     },
     server::{
         docs::Docs,
         health::{self, Check, Health},
         workers::{self, Workers},
     },
-    store::{Database, Directory, StoreError},
-    upstream::Upstream,
+    store::{Database, StoreError},
 };
+
+pub use configuration::ConfigSource;
+use {compose::Lasting, reload::Reloader};
 
 /// Threads of the service runtime: database, key fetching, journal helpers, watchers.
 const SERVICE_THREADS: usize = 2;
-
-/// How long the start waits for the change feed; after it the gateway serves what needs no links, and is not ready.
-const FIRST_READING: Duration = Duration::from_secs(5);
 
 /// Why the gateway does not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -89,8 +88,9 @@ pub struct Listening {
     pub health: Option<SocketAddr>,
 }
 
-/// Runs until SIGTERM or SIGINT, then drains. `started` is called once everything listens.
-pub fn run(config: Config, started: impl FnOnce(Listening)) -> Result<(), AppError> {
+/// Runs until SIGTERM or SIGINT, then drains. `source` is where the configuration came from and is read again; `started`
+/// is called once everything listens.
+pub fn run(config: Config, source: ConfigSource, started: impl FnOnce(Listening)) -> Result<(), AppError> {
     telemetry::init(&config.log)?;
     let service = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(SERVICE_THREADS)
@@ -98,59 +98,55 @@ pub fn run(config: Config, started: impl FnOnce(Listening)) -> Result<(), AppErr
         .enable_all()
         .build()
         .map_err(AppError::Runtime)?;
-    let ended = service.block_on(serve(config, started));
+    let ended = service.block_on(serve(config, source, started));
     // Background work is safe to end anywhere: the journal is closed, the database commits or does not.
     service.shutdown_timeout(Duration::from_secs(2));
     ended
 }
 
-async fn serve(config: Config, started: impl FnOnce(Listening)) -> Result<(), AppError> {
+async fn serve(config: Config, source: ConfigSource, started: impl FnOnce(Listening)) -> Result<(), AppError> {
     let signals = Signals::new().map_err(AppError::Runtime)?;
     let (public, health_listener) = listen(&config).await?;
-    let drain_timeout = config.listen.drain_timeout;
     let registry = registry()?;
     let database = open_database(&config.database).await?;
-    let gateway = Arc::new(compose(config, &database, &registry).await?);
-    let workers = Arc::new(workers::start(&gateway).map_err(AppError::Runtime)?);
-
-    let reloader = reload::Reloader {
-        policies: Arc::clone(&gateway.policies),
-        shadow: gateway.shadow.clone(),
-        verifier: Arc::clone(&gateway.verifier),
-        journal: Arc::clone(&gateway.journal),
-    };
+    let lasting = Arc::new(Lasting::open(&config, &database, &registry).await?);
+    let live = Arc::new(Live::new(lasting.compose(config, None)?));
+    let workers = Arc::new(workers::start(&live).map_err(AppError::Runtime)?);
+    let background = background::start(&live, &database)?;
+    let observed = (Arc::clone(&background.indexed), background.signed.clone());
+    let reloader = Reloader::new(&lasting, &live, source, background, &registry)?;
     // Here, where there is a journal: a shadow set that is refused is told and recorded, and stops nothing.
     reloader.reload_shadow("start").await;
+    let gateway = live.current();
     let policy = &gateway.settings.policy;
-    let watchers: Vec<_> = policy
-        .dir
-        .iter()
-        .chain(&policy.shadow)
-        .map(|dir| reload::watch(dir, reloader.clone()))
-        .collect::<Result<_, _>>()?;
-    let background = background::start(&gateway, &database)?;
+    let watchers = reload::watch_all(policy.dir.iter().chain(&policy.shadow), &reloader)?;
     let listening = Listening {
         public: public.local_addr().map_err(AppError::Runtime)?,
         health: health_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
     if let Some(listener) = health_listener {
-        let health = observe(&gateway, &workers, &background, registry)?;
+        let health = observe(&live, &workers, observed, registry)?;
         tokio::spawn(health::serve(listener, health));
     }
     let accepting = {
-        let (workers, gateway) = (Arc::clone(&workers), Arc::clone(&gateway));
-        tokio::spawn(async move { workers.accept(&gateway, public).await })
+        let (workers, live) = (Arc::clone(&workers), Arc::clone(&live));
+        tokio::spawn(async move { workers.accept(&live, public).await })
     };
     tracing::info!(public = %listening.public, health = ?listening.health, policies = gateway.policies.current().version(), "linkgate serves");
+    drop(gateway);
     started(listening);
 
     signals.until_stop(&reloader).await;
+    // From here on nothing changes any more.
+    drop(watchers);
+    let background = reloader.end().await;
+    let gateway = live.current();
+    let drain_timeout = gateway.settings.listen.drain_timeout;
     tracing::info!(timeout = ?drain_timeout, "stopping: no new connections, open requests may finish");
     let left = workers.drain(drain_timeout).await;
     if left > 0 {
         tracing::warn!(connections = left, "the drain deadline passed; what is still open is closed");
     }
-    drop(watchers);
     if let Err(error) = accepting.await {
         tracing::error!(%error, "the acceptor ended by a panic");
     }
@@ -159,7 +155,9 @@ async fn serve(config: Config, started: impl FnOnce(Listening)) -> Result<(), Ap
     if let Err(error) = stopped {
         tracing::error!(%error, "stopping the workers failed");
     }
-    background.stop().await;
+    if let Some(background) = background {
+        background.stop().await;
+    }
     gateway.journal.close();
     database.close().await;
     tracing::info!("stopped");
@@ -199,66 +197,6 @@ async fn open_database(settings: &DatabaseSettings) -> Result<Database, AppError
     Ok(database)
 }
 
-async fn compose(config: Config, database: &Database, registry: &Registry) -> Result<Gateway, AppError> {
-    let keyring = config.signing.as_ref().map(Keyring::load).transpose()?.map(Arc::new);
-    let audit_keys = config.checkpoints.keys()?;
-    let verifier = Verifier::new(&config.identity, keyring.as_deref().map(Keyring::issuer))?;
-    let policies = Policies::new(config.policy.clone())?;
-    for warning in policies.current().warnings() {
-        tracing::warn!("{warning}");
-    }
-    if !config.policy.enforce {
-        tracing::warn!(
-            "policy.enforce is false: guardrails and role rules are NOT ENFORCED, what they refuse is let through and noted"
-        );
-    }
-    let upstreams: Vec<Arc<Upstream>> = config.upstreams.iter().cloned().map(Upstream::new).collect();
-    let routes = Routes::compile(&config.routes, &upstreams)?;
-    let metrics = Metrics::register(registry, &routes)?;
-    let portal_metrics = Arc::new(PortalMetrics::register(registry)?);
-    let policies = Arc::new(policies);
-    let (journal, _) = background::open_journal(&config.audit, database).await?;
-    let directory = Directory::start(database, &config.links);
-    let foundations = Foundations {
-        database,
-        policies: &policies,
-        directory: &directory,
-        approvals: config.links.approvals,
-        exports: &config.exports,
-        keyring: keyring.as_deref(),
-        journal: &config.audit.dir,
-        metrics: &portal_metrics,
-    };
-    let portal = config.portal.as_ref().map(|settings| {
-        let sources = Sources::new(&config.connectors, &upstreams, keyring.as_ref(), &policies, settings);
-        Arc::new(Portal::new(settings, &foundations, sources))
-    });
-    let patience = tokio::time::Instant::now() + FIRST_READING;
-    while !directory.is_fresh() && tokio::time::Instant::now() < patience {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    Ok(Gateway {
-        routes,
-        upstreams,
-        policies,
-        shadow: config.policy.shadow.clone().map(|dir| Arc::new(ShadowSet::new(dir))),
-        portal,
-        verifier: Arc::new(verifier),
-        keyring,
-        audit_keys: (!audit_keys.is_empty()).then(|| audit_keys.to_jwks()),
-        directory,
-        journal: Arc::new(journal),
-        limits: Limits::new(config.limits.clone()),
-        metrics,
-        portal_metrics,
-        strip: Arc::new(StripList::new(&config.headers.strip)),
-        no_policies: Arc::from(Vec::new()),
-        service: tokio::runtime::Handle::current(),
-        stopping: AtomicBool::new(false),
-        settings: config,
-    })
-}
-
 fn registry() -> Result<Registry, AppError> {
     let registry = Registry::new();
     registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
@@ -267,9 +205,9 @@ fn registry() -> Result<Registry, AppError> {
 
 /// Readiness and the gauges that are set when somebody looks.
 fn observe(
-    gateway: &Arc<Gateway>,
+    live: &Arc<Live>,
     workers: &Arc<Workers>,
-    background: &background::Background,
+    (indexed, signed): (Arc<IndexProgress>, Option<Arc<CheckpointProgress>>),
     registry: Registry,
 ) -> Result<Health, AppError> {
     let gauge = |name: &str, help: &str| -> Result<IntGauge, AppError> {
@@ -284,13 +222,14 @@ fn observe(
     let unindexed = gauge("linkgate_audit_unindexed_lines", "Lines of the audit chain that the index has not seen")?;
     let open = gauge("linkgate_audit_open_records", "Audit records opened and not completed")?;
     let unsigned = gauge("linkgate_audit_unsigned_lines", "Lines of the audit chain that no checkpoint covers yet")?;
-    let (indexed, signed) = (Arc::clone(&background.indexed), background.signed.clone());
-    let checkpoints = background.signed.clone();
+    let checkpoints = signed.clone();
+    let gateway = live.current();
     let enforced = gauge("linkgate_policy_enforced", "0 while guardrails and role rules are only noted")?;
     enforced.set(i64::from(gateway.settings.policy.enforce));
     let shadowed = gauge("linkgate_shadow_loaded", "1 while a shadow policy set is asked")?;
-    let (seen, ready) = (Arc::clone(gateway), Arc::clone(gateway));
+    let (seen, ready) = (Arc::clone(live), Arc::clone(live));
     let refresh = move || {
+        let seen = seen.current();
         let journal = seen.journal.status();
         fresh.set(i64::from(seen.directory.is_fresh()));
         healthy.set(i64::from(journal.trouble.is_none()));
@@ -308,6 +247,7 @@ fn observe(
     };
     let workers = Arc::downgrade(workers);
     let readiness = move || {
+        let ready = ready.current();
         let check = |name, ok: bool, message: &str| Check {
             name,
             ok,
@@ -362,7 +302,7 @@ impl Signals {
     }
 
     /// Reloads on SIGHUP; returns on SIGTERM or SIGINT.
-    async fn until_stop(mut self, reloader: &reload::Reloader) {
+    async fn until_stop(mut self, reloader: &Reloader) {
         loop {
             tokio::select! {
                 _ = self.term.recv() => return,

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 /// Journal folder, durability and size of segments.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditSettings {
     /// Folder of the segment files; one server at a time, held by a lock.
     pub dir: PathBuf,

@@ -7,6 +7,7 @@ use super::{
     store_context::{StoreContext, runtime},
 };
 use crate::{
+    app::ConfigSource,
     audit::AuditSettings,
     config::{self, Config},
     policy::Bundle,
@@ -28,6 +29,13 @@ impl Context {
     /// The file that is read: the named one, else `linkgate.toml` here if there is one, else none (environment only).
     pub fn config_path(&self) -> Option<PathBuf> {
         self.named.clone().or_else(|| Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists()))
+    }
+
+    /// Where a running gateway reads its configuration again: the same file, the environment of its start.
+    pub fn config_source(&self) -> ConfigSource {
+        let path = self.config_path();
+        let variables: Vec<_> = environment().into_iter().collect();
+        ConfigSource::new(path.clone().as_deref(), move || config::load(path.as_deref(), variables.iter().cloned()))
     }
 
     /// The configuration, or every error in it.

@@ -8,13 +8,14 @@ use crate::app::{self, AppError};
 
 /// Run the gateway
 ///
-/// SIGTERM and SIGINT drain and stop it, SIGHUP reads policies and key files again.
+/// SIGTERM and SIGINT drain and stop it, SIGHUP reads configuration, policies and key files again, as does a change of the configuration or policy
+/// files; what is wrong changes nothing.
 #[derive(clap::Args, Debug)]
 pub struct ServeArgs {}
 
 pub fn run(_: &ServeArgs, context: &Context) -> Result<(), Failure> {
     let config = context.config()?;
-    app::run(config, |_| {}).map_err(|error| app_failure(&error))
+    app::run(config, context.config_source(), |_| {}).map_err(|error| app_failure(&error))
 }
 
 /// Why the gateway did not start, as an exit code.

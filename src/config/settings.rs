@@ -137,7 +137,7 @@ pub struct AlertSettings {
 }
 
 /// How partners are told what happens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookSettings {
     pub enabled: bool,
     pub timeout: Duration,
@@ -156,7 +156,7 @@ pub struct WebhookSettings {
 }
 
 /// Exports made in the background.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportSettings {
     /// Folder of the files; shared by replicas.
     pub dir: PathBuf,
@@ -173,7 +173,7 @@ pub struct ExportSettings {
 }
 
 /// Freshness and caching of links.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkSettings {
     pub max_staleness: Duration,
     pub heartbeat: Duration,
@@ -248,7 +248,7 @@ impl RouteClass {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
     pub json: bool,
     /// `tracing` filter, such as `info,linkgate=debug`.

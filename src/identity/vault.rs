@@ -21,7 +21,7 @@ const SEALED: &str = "sealed:1:";
 const PURPOSE: &[u8] = b"linkgate secrets at rest v1";
 
 /// A key as the configuration names it; from its bytes, which are at least 32, comes the one that is used.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VaultKey {
     /// Stands in every text that it sealed; of `[a-z0-9_-]`.
     pub kid: String,

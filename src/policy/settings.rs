@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// Where the policy set is read from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicySettings {
     /// Folder with `schema.cedarschema`, `roles.toml` and `guardrails/*.cedar`. `None`: the set built into the binary.
     pub dir: Option<PathBuf>,

@@ -1,6 +1,6 @@
 //! Counters of the request path and the one log line a request. Label values are bounded: patterns, codes, never paths.
 
-use std::{rc::Rc, time::Instant};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use http::StatusCode;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
@@ -15,8 +15,10 @@ use super::{
 use crate::portal::endpoint;
 
 /// All metrics of the request path, with handles ready for every route.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
+    families: (IntCounterVec, HistogramVec),
+    /// By place in the route table, as in `seconds`.
     requests: Vec<[IntCounter; 5]>,
     unrouted: [IntCounter; 5],
     seconds: Vec<Histogram>,
@@ -31,14 +33,14 @@ pub struct Metrics {
     pub policy_errors: IntCounter,
     pub audit_refused: IntCounter,
     pub bytes_sent: IntCounter,
-    pub shadow: ShadowMetrics,
+    pub shadow: Arc<ShadowMetrics>,
 }
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl Metrics {
-    /// Registers everything; each route is labelled by its pattern.
-    pub fn register(registry: &Registry, routes: &Routes) -> Result<Self, prometheus::Error> {
+    /// Registers everything, with handles for no route yet.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let requests = IntCounterVec::new(
             Opts::new("linkgate_requests_total", "Requests answered, by route pattern and status class"),
             &["route", "class"],
@@ -76,7 +78,7 @@ impl Metrics {
         }
         let handles = |label: &str| CLASSES.map(|class| requests.with_label_values(&[label, class]));
         Ok(Self {
-            requests: routes.iter().map(|route| handles(&route.settings.path)).collect(),
+            requests: Vec::new(),
             unrouted: handles(""),
             endpoints: endpoint::TABLE
                 .iter()
@@ -85,7 +87,8 @@ impl Metrics {
                     (handles(&label), seconds.with_label_values(&[&label]))
                 })
                 .collect(),
-            seconds: routes.iter().map(|route| seconds.with_label_values(&[&route.settings.path])).collect(),
+            seconds: Vec::new(),
+            families: (requests, seconds),
             refusals,
             in_flight,
             connections,
@@ -95,8 +98,19 @@ impl Metrics {
             policy_errors,
             audit_refused,
             bytes_sent,
-            shadow: ShadowMetrics::register(registry)?,
+            shadow: Arc::new(ShadowMetrics::register(registry)?),
         })
+    }
+
+    /// The same counters, with handles for these routes; each is labelled by its pattern.
+    pub fn for_routes(&self, routes: &Routes) -> Self {
+        let (requests, seconds) = &self.families;
+        let handles = |label: &str| CLASSES.map(|class| requests.with_label_values(&[label, class]));
+        Self {
+            requests: routes.iter().map(|route| handles(&route.settings.path)).collect(),
+            seconds: routes.iter().map(|route| seconds.with_label_values(&[&route.settings.path])).collect(),
+            ..self.clone()
+        }
     }
 
     pub fn refused(&self, failure: &Failure) {

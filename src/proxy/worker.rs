@@ -12,7 +12,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, Sleep},
+};
 
 use super::{
     body::RequestBody,
@@ -59,7 +63,66 @@ pub struct Gateway {
     /// The runtime that owns database, key fetching and background work.
     pub service: tokio::runtime::Handle,
     /// The drain deadline passed: what ends from now on is ended by the gateway.
-    pub stopping: AtomicBool,
+    pub stopping: Arc<AtomicBool>,
+    /// Keeps the verifier's keys fresh.
+    pub upkeep: Upkeep,
+}
+
+/// A task that ends with what it is for.
+#[derive(Debug)]
+pub struct Upkeep(JoinHandle<()>);
+
+impl Upkeep {
+    pub fn of(task: JoinHandle<()>) -> Self {
+        Self(task)
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The gateway of the configuration in force. Whoever holds one from before ends its work under it.
+#[derive(Debug)]
+pub struct Live(watch::Sender<Arc<Gateway>>);
+
+impl Live {
+    pub fn new(gateway: Gateway) -> Self {
+        Self(watch::Sender::new(Arc::new(gateway)))
+    }
+
+    pub fn current(&self) -> Arc<Gateway> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    pub fn follow(&self) -> watch::Receiver<Arc<Gateway>> {
+        self.0.subscribe()
+    }
+
+    /// From now on this one.
+    pub fn change_over(&self, gateway: Arc<Gateway>) {
+        self.0.send_replace(gateway);
+    }
+}
+
+/// The worker that new requests of a thread are for: another one after each reload.
+#[derive(Debug)]
+pub struct Duty(RefCell<Rc<Worker>>);
+
+impl Duty {
+    pub fn of(worker: Rc<Worker>) -> Rc<Self> {
+        Rc::new(Self(RefCell::new(worker)))
+    }
+
+    pub fn worker(&self) -> Rc<Worker> {
+        Rc::clone(&self.0.borrow())
+    }
+
+    pub fn hand_over(&self, worker: Rc<Worker>) {
+        self.0.replace(worker);
+    }
 }
 
 /// How the listener says that a request stands for an inexact one (see `server::guard`).

@@ -28,7 +28,7 @@ use crate::{
     proxy::{
         flow::{self, Peer},
         watch::{Asked, ConnectionSwitch},
-        worker::Worker,
+        worker::Duty,
     },
 };
 
@@ -45,11 +45,11 @@ const MAX_PENDING_RESETS: usize = 32;
 const MAX_ERROR_RESETS: usize = 128;
 
 /// Serves one connection to its end, or to what its switch asks for.
-pub async fn serve<T>(worker: Rc<Worker>, mut io: T, address: SocketAddr, switch: Rc<ConnectionSwitch>)
+pub async fn serve<T>(duty: Rc<Duty>, mut io: T, address: SocketAddr, switch: Rc<ConnectionSwitch>)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let settings = worker.gateway.settings.listen.clone();
+    let settings = duty.worker().gateway.settings.listen.clone();
     let first = tokio::select! {
         biased;
         first = tokio::time::timeout(settings.header_timeout, first_bytes(&mut io)) => first,
@@ -60,7 +60,7 @@ where
     let Ok(forwarded_for) = HeaderValue::try_from(address.ip().to_canonical().to_string()) else { return };
     let peer = Peer { ip: address.ip(), forwarded_for, switch: Rc::clone(&switch) };
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = flow::handle(Rc::clone(&worker), peer.clone(), request);
+        let answer = flow::handle(duty.worker(), peer.clone(), request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let ended = if first == PREFACE {

@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -29,7 +29,7 @@ use tokio::{
 use super::{connection, guard};
 use crate::proxy::{
     watch::{self as streams, ConnectionSwitch},
-    worker::{Gateway, Worker},
+    worker::{Duty, Gateway, Live, Worker},
 };
 
 /// Connections accepted and not yet taken over by their worker.
@@ -59,8 +59,8 @@ pub struct Workers {
 }
 
 /// Starts the threads. A worker whose thread cannot start ends the start.
-pub fn start(gateway: &Arc<Gateway>) -> io::Result<Workers> {
-    let configured = gateway.settings.listen.workers;
+pub fn start(live: &Live) -> io::Result<Workers> {
+    let configured = live.current().settings.listen.workers;
     let count = if configured == 0 { thread::available_parallelism()?.get() } else { configured };
     let (draining, _) = watch::channel(false);
     let mut workers = Workers {
@@ -74,8 +74,8 @@ pub fn start(gateway: &Arc<Gateway>) -> io::Result<Workers> {
         let (queue, intake) = mpsc::channel(HANDOVER_QUEUE);
         let open = Arc::new(AtomicUsize::new(0));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (gateway, drain, seat_open) = (Arc::clone(gateway), workers.draining.subscribe(), Arc::clone(&open));
-        let body = move || LocalSet::new().block_on(&runtime, run(gateway, intake, drain, seat_open));
+        let (gateways, drain, seat_open) = (live.follow(), workers.draining.subscribe(), Arc::clone(&open));
+        let body = move || LocalSet::new().block_on(&runtime, run(gateways, intake, drain, seat_open));
         workers.threads.push(thread::Builder::new().name(format!("worker-{index}")).spawn(body)?);
         workers.seats.push(Seat { queue, open });
     }
@@ -88,7 +88,7 @@ impl Workers {
     }
 
     /// Accepts until told to drain. Runs on the service runtime.
-    pub async fn accept(&self, gateway: &Gateway, listener: TcpListener) {
+    pub async fn accept(&self, live: &Live, listener: TcpListener) {
         let mut draining = self.draining.subscribe();
         loop {
             let accepted = tokio::select! {
@@ -96,7 +96,7 @@ impl Workers {
                 _ = draining.wait_for(|draining| *draining) => return,
             };
             match accepted {
-                Ok((stream, address)) => self.hand_over(gateway, stream, address),
+                Ok((stream, address)) => self.hand_over(&live.current(), stream, address),
                 Err(error) => {
                     // Out of file descriptors, most likely: wait for some to come back instead of spinning.
                     tracing::warn!(%error, "accepting a connection failed");
@@ -169,18 +169,17 @@ impl Drop for Open {
 }
 
 async fn run(
-    gateway: Arc<Gateway>,
+    mut gateways: watch::Receiver<Arc<Gateway>>,
     mut intake: mpsc::Receiver<Handed>,
     draining: watch::Receiver<bool>,
     open: Arc<AtomicUsize>,
 ) {
-    let worker = Worker::new(gateway, guard::refusal_of);
+    let duty = Duty::of(begin(Arc::clone(&gateways.borrow_and_update())));
     let connections = Rc::new(Connections::default());
-    tokio::task::spawn_local(sweep_streams(Rc::clone(&worker)));
-    tokio::task::spawn_local(sweep_pool(Rc::clone(&worker)));
+    tokio::task::spawn_local(follow(gateways, Rc::clone(&duty)));
     tokio::task::spawn_local(drain(draining, Rc::clone(&connections)));
     while let Some((stream, address)) = intake.recv().await {
-        let gauge = worker.gateway.metrics.connections.clone();
+        let gauge = duty.worker().gateway.metrics.connections.clone();
         gauge.inc();
         let counted = Open(Arc::clone(&open), gauge);
         let stream = match stream.set_nodelay(true).and_then(|()| TcpStream::from_std(stream)) {
@@ -192,11 +191,28 @@ async fn run(
         };
         let switch = Rc::new(ConnectionSwitch::new(counted));
         let listed = connections.list(&switch);
-        let worker = Rc::clone(&worker);
+        let duty = Rc::clone(&duty);
         tokio::task::spawn_local(async move {
-            connection::serve(worker, stream, address, switch).await;
+            connection::serve(duty, stream, address, switch).await;
             drop(listed);
         });
+    }
+}
+
+/// A worker with what sweeps after it, as long as anybody uses it.
+fn begin(gateway: Arc<Gateway>) -> Rc<Worker> {
+    let worker = Worker::new(gateway, guard::refusal_of);
+    tokio::task::spawn_local(sweep_streams(Rc::clone(&worker)));
+    tokio::task::spawn_local(sweep_pool(Rc::downgrade(&worker)));
+    worker
+}
+
+/// With each configuration a worker of its own takes over: what was kept under the one before (sessions, signatures,
+/// connections to upstreams) is kept for the requests that began under it, and goes with them.
+async fn follow(mut gateways: watch::Receiver<Arc<Gateway>>, duty: Rc<Duty>) {
+    while gateways.changed().await.is_ok() {
+        let gateway = Arc::clone(&gateways.borrow_and_update());
+        duty.hand_over(begin(gateway));
     }
 }
 
@@ -248,8 +264,10 @@ impl Drop for Listed {
     }
 }
 
+/// As long as anybody else has the worker or one of its streams is open: those of a configuration that is no longer in
+/// force are cut like all others.
 async fn sweep_streams(worker: Rc<Worker>) {
-    loop {
+    while Rc::strong_count(&worker) > 1 || !worker.streams.is_empty() {
         tokio::time::sleep(streams::SWEEP_INTERVAL).await;
         if !worker.streams.is_empty() {
             streams::sweep(&worker).await;
@@ -257,10 +275,11 @@ async fn sweep_streams(worker: Rc<Worker>) {
     }
 }
 
-async fn sweep_pool(worker: Rc<Worker>) {
-    let longest = worker.gateway.upstreams.iter().map(|upstream| upstream.settings.pool_idle_timeout).max();
+async fn sweep_pool(worker: Weak<Worker>) {
     loop {
         tokio::time::sleep(POOL_SWEEP).await;
+        let Some(worker) = worker.upgrade() else { return };
+        let longest = worker.gateway.upstreams.iter().map(|upstream| upstream.settings.pool_idle_timeout).max();
         worker.pool.sweep(longest.unwrap_or(POOL_SWEEP));
     }
 }

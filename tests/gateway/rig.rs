@@ -10,7 +10,8 @@ use std::{
 };
 
 use linkgate::{
-    app, config,
+    app::{self, ConfigSource},
+    config,
     config::settings::DatabaseSettings,
     domain::{LinkId, Millis, RoleTable, link_rules::LinkInput},
     identity::mint::{DevAlgorithm, DevKey, mint},
@@ -193,17 +194,22 @@ impl Rig {
         if !setup.shadow.is_empty() {
             policies(&dir.path().join("shadow"), &setup.shadow);
         }
-        let mut config = config::load(Some(&path), setup.postgres.iter().map(|url| (POSTGRES.to_owned(), url.clone())))
-            .unwrap_or_else(|errors| panic!("{errors}"));
-        config.listen.address = "127.0.0.1:0".parse().unwrap();
-        config.health = Some("127.0.0.1:0".parse().unwrap());
-        config.log.filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "error".into());
+        let variables: Vec<_> = setup.postgres.iter().map(|url| (POSTGRES.to_owned(), url.clone())).collect();
+        let file = path.clone();
+        let source = ConfigSource::new(Some(&path), move || {
+            let mut config = config::load(Some(&file), variables.iter().cloned())?;
+            config.listen.address = "127.0.0.1:0".parse().unwrap();
+            config.health = Some("127.0.0.1:0".parse().unwrap());
+            config.log.filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "error".into());
+            Ok(config)
+        });
+        let config = source.read().unwrap_or_else(|errors| panic!("{errors}"));
         let roles = Arc::new(Bundle::load(config.policy.dir.as_deref()).unwrap().roles().clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (database, links) = runtime.block_on(seed(&config.database, &roles));
         let (tell, told) = mpsc::channel();
         thread::spawn(move || {
-            let ended = app::run(config, |listening| tell.send(listening).unwrap());
+            let ended = app::run(config, source, |listening| tell.send(listening).unwrap());
             if let Err(error) = ended {
                 eprintln!("the gateway ended: {error}");
             }

@@ -9,7 +9,8 @@ use std::{
 };
 
 use linkgate::{
-    app, config,
+    app::{self, ConfigSource},
+    config,
     config::settings::DatabaseSettings,
     domain::{ApprovalRules, LinkId, Millis, RoleTable, link_rules::LinkInput},
     identity::mint::{DevAlgorithm, DevKey, mint},
@@ -121,7 +122,8 @@ impl Rig {
         let (database, links) = runtime.block_on(seed(&config.database, &roles, links));
         let (tell, told) = mpsc::channel();
         thread::spawn(move || {
-            if let Err(error) = app::run(config, |listening| tell.send(listening).unwrap()) {
+            let source = ConfigSource::unchanging(&config);
+            if let Err(error) = app::run(config, source, |listening| tell.send(listening).unwrap()) {
                 eprintln!("the gateway ended: {error}");
             }
         });

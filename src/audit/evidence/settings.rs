@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use super::note::{KeyError, Keys, Signer};
 
 /// Keys and interval.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckpointSettings {
     /// `audit.checkpoint_key_file`.
     pub key_file: Option<PathBuf>,

@@ -23,7 +23,7 @@ use super::{
     serve::app_failure,
 };
 use crate::{
-    app,
+    app::{self, ConfigSource},
     audit::medium::volatile_file_system,
     config::{self, Config},
     identity::mint::{DevAlgorithm, DevKey},
@@ -53,6 +53,7 @@ pub struct DemoArgs {
 /// Everything that the server and the one who tries it need.
 struct Plan {
     config: Config,
+    config_path: PathBuf,
     document: Document,
     /// Why audit records are not brought to stable storage; `None` where they are.
     volatile: Option<&'static str>,
@@ -65,7 +66,9 @@ struct Plan {
 pub fn run(args: &DemoArgs, context: &Context) -> Result<(), Failure> {
     let plan = prepare(args)?;
     let json = context.console.json;
-    app::run(plan.config.clone(), |_| {
+    let path = plan.config_path.clone();
+    let source = ConfigSource::new(Some(&plan.config_path), move || config::load(Some(&path), []));
+    app::run(plan.config.clone(), source, |_| {
         let text = if json { plan.document.line() } else { plan.document.text(plan.volatile) };
         let mut out = std::io::stdout().lock();
         // Who started us may be gone already; the gateway serves all the same.
@@ -106,7 +109,7 @@ fn prepare(args: &DemoArgs) -> Result<Plan, Failure> {
     let ticket = upstreams.ticket_of(&world::city_tenant(world::place::FULL))?;
     let document = document::build(&world, &links, &keys.issuer, &addresses, &dir, &config_path, &ticket)?;
     drop(reserved);
-    Ok(Plan { config, document, volatile, _upstreams: upstreams, _temporary: temporary })
+    Ok(Plan { config, config_path, document, volatile, _upstreams: upstreams, _temporary: temporary })
 }
 
 fn folder(named: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>), Failure> {

@@ -31,7 +31,7 @@ pub(super) use self::{create::prepare as create, download::prepare as download, 
 pub use self::{
     files::{Draft, ExportFiles, Folder},
     job::{InvoiceSource, Workshop},
-    worker::ExportWorker,
+    worker::{ExportWorker, Shift},
 };
 use self::{request::ExportRequest, rights::Desk, token::DownloadLinks};
 use super::{Call, Problem, managed::ManagedTenants, metrics::Metrics};

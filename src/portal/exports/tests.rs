@@ -177,10 +177,10 @@ impl Stage {
 
     /// Runs a worker until the job is in this state.
     async fn work(&self, id: Uuid, source: &Arc<Scripted>, state: JobState) -> ExportJob<ExportRequest> {
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(Shift::Working);
         let running = tokio::spawn(self.worker(source).run(stopped));
         let job = self.until(id, state).await;
-        stop.send_replace(true);
+        stop.send_replace(Shift::Over);
         running.await.unwrap();
         job
     }
@@ -251,7 +251,7 @@ async fn a_worker_that_dies_leaves_its_job_to_the_next() {
     let dying = source(&[("a", 4)]);
     dying.hangs.store(1, Ordering::SeqCst);
     let id = stage.queue(CSV, &["a"], rights::PERMISSION).await;
-    let (_stop, stopped) = watch::channel(false);
+    let (_stop, stopped) = watch::channel(Shift::Working);
     let running = tokio::spawn(stage.worker(&dying).run(stopped));
     stage.until(id, JobState::Running).await;
     while dying.asked.lock().unwrap().is_empty() {
@@ -272,10 +272,10 @@ async fn a_stop_gives_the_job_back_at_once() {
     slow.hangs.store(1, Ordering::SeqCst);
     let id = stage.queue(CSV, &["a"], rights::PERMISSION).await;
     let job = {
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(Shift::Working);
         let running = tokio::spawn(stage.worker(&slow).run(stopped));
         stage.until(id, JobState::Running).await;
-        stop.send_replace(true);
+        stop.send_replace(Shift::Over);
         running.await.unwrap();
         stage.job(id).await
     };
@@ -288,7 +288,7 @@ async fn a_slow_job_keeps_its_lease() {
     let slow = source(&[("a", 4)]);
     slow.hangs.store(1, Ordering::SeqCst);
     let id = stage.queue(CSV, &["a"], rights::PERMISSION).await;
-    let (stop, stopped) = watch::channel(false);
+    let (stop, stopped) = watch::channel(Shift::Working);
     let workers = [stage.worker(&slow), stage.worker(&slow)];
     let running = workers.map(|worker| tokio::spawn(worker.run(stopped.clone())));
     // Several leases long.
@@ -297,7 +297,7 @@ async fn a_slow_job_keeps_its_lease() {
     slow.hangs.store(0, Ordering::SeqCst);
     let job = stage.until(id, JobState::Completed).await;
     assert_eq!((job.attempts, slow.asked.lock().unwrap().len()), (1, 1));
-    stop.send_replace(true);
+    stop.send_replace(Shift::Over);
     for one in running {
         one.await.unwrap();
     }

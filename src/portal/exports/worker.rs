@@ -57,6 +57,16 @@ pub struct ExportWorker<S> {
     pub metrics: Arc<Metrics>,
 }
 
+/// What a worker is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shift {
+    Working,
+    /// Jobs under way are finished; new ones are another worker's.
+    Last,
+    /// Jobs under way are given back.
+    Over,
+}
+
 /// How the work on one job ended.
 enum Ended {
     Made(FinishedFile),
@@ -68,21 +78,21 @@ enum Ended {
 }
 
 impl<S: InvoiceSource> ExportWorker<S> {
-    /// Ends when `stop` becomes true or is dropped, with all jobs given back.
-    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+    /// Ends after the last shift, and at once when it is over or nobody is left to say so.
+    pub async fn run(self: Arc<Self>, mut shift: watch::Receiver<Shift>) {
         let mut running = JoinSet::new();
         let mut clean_at = Instant::now();
         loop {
-            while running.len() < self.concurrency && !*stop.borrow() {
+            while running.len() < self.concurrency && *shift.borrow() == Shift::Working {
                 let Some((lease, job)) = self.next().await else { break };
-                running.spawn(Arc::clone(&self).work(lease, job, stop.clone()));
+                running.spawn(Arc::clone(&self).work(lease, job, shift.clone()));
             }
             if Instant::now() >= clean_at {
                 self.clean(Millis::now()).await;
                 clean_at = Instant::now() + CLEAN;
             }
             tokio::select! {
-                () = stopped(&mut stop) => break,
+                () = reached(&mut shift, Shift::Last) => break,
                 Some(ended) = running.join_next() => {
                     if let Err(error) = ended {
                         tracing::error!(%error, "the work on an export ended by a panic");
@@ -109,7 +119,7 @@ impl<S: InvoiceSource> ExportWorker<S> {
         }
     }
 
-    async fn work(self: Arc<Self>, lease: Lease, job: ExportJob<ExportRequest>, stop: watch::Receiver<bool>) {
+    async fn work(self: Arc<Self>, lease: Lease, job: ExportJob<ExportRequest>, shift: watch::Receiver<Shift>) {
         let format = job.request.content.format.as_str();
         let started = Instant::now();
         if job.attempts > MOST_ATTEMPTS {
@@ -117,7 +127,7 @@ impl<S: InvoiceSource> ExportWorker<S> {
             self.metrics.export(format, ExportEnd::Failed, started.elapsed());
             return;
         }
-        let ended = self.make(lease, job, stop).await;
+        let ended = self.make(lease, job, shift).await;
         let end = match &ended {
             Ended::Made(_) => ExportEnd::Completed,
             Ended::Failed(_) => ExportEnd::Failed,
@@ -148,17 +158,17 @@ impl<S: InvoiceSource> ExportWorker<S> {
         self: &Arc<Self>,
         lease: Lease,
         job: ExportJob<ExportRequest>,
-        mut stop: watch::Receiver<bool>,
+        mut shift: watch::Receiver<Shift>,
     ) -> Ended {
         let progress = Arc::new(AtomicU64::new(0));
         // Dropped with this future, which ends the work too: a lease that nobody renews must not be worked under.
-        let (abort, mut aborted) = watch::channel(false);
+        let (abort, mut aborted) = watch::channel(Shift::Working);
         let (this, rows, runtime) = (Arc::clone(self), Arc::clone(&progress), Handle::current());
         let mut making = tokio::task::spawn_blocking(move || {
             runtime.block_on(async {
                 tokio::select! {
                     biased;
-                    () = stopped(&mut aborted) => Err(JobError::Interrupted),
+                    () = reached(&mut aborted, Shift::Over) => Err(JobError::Interrupted),
                     made = this.workshop.make(lease, &job, &rows) => made,
                 }
             })
@@ -169,9 +179,9 @@ impl<S: InvoiceSource> ExportWorker<S> {
         let made = loop {
             tokio::select! {
                 made = &mut making => break made,
-                () = stopped(&mut stop), if !stopping => {
+                () = reached(&mut shift, Shift::Over), if !stopping => {
                     stopping = true;
-                    abort.send_replace(true);
+                    abort.send_replace(Shift::Over);
                 }
                 () = tokio::time::sleep(self.lease / 3), if !lost => {
                     match self.jobs.renew(lease, self.lease_end(), progress.load(Ordering::Relaxed)).await {
@@ -181,7 +191,7 @@ impl<S: InvoiceSource> ExportWorker<S> {
                         Err(_) => lost = Instant::now() + self.lease / 3 >= good_until,
                     }
                     if lost {
-                        abort.send_replace(true);
+                        abort.send_replace(Shift::Over);
                     }
                 }
             }
@@ -297,10 +307,10 @@ fn leased(name: &str) -> Option<Lease> {
     Some(Lease { job: Uuid::try_parse(job).ok()?, id: Uuid::try_parse(id).ok()? })
 }
 
-/// Waits until it becomes true, or nobody is left to say so.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    while !*stop.borrow_and_update() {
-        if stop.changed().await.is_err() {
+/// Waits until it is this late, or nobody is left to say so.
+async fn reached(shift: &mut watch::Receiver<Shift>, late: Shift) {
+    while *shift.borrow_and_update() < late {
+        if shift.changed().await.is_err() {
             return;
         }
     }

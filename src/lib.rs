@@ -67,7 +67,7 @@
 //! | I3 | every answer has exactly one record, and no act precedes its record | `proxy::account`, `audit::journal` | `crash` |
 //! | I4 | after a revocation nothing is allowed beyond the bound | `store::feed`, `proxy::worker`, `proxy::watch` | `gateway::links`, `gateway::streams`, `gateway::emergency` |
 //! | I5 | a decision equals Cedar's for the same facts | `policy::memo` | `policy_property` |
-//! | I6 | a bad set never replaces a good one | `policy::handle`, `app::reload` | `policy_bundle`, `gateway::reload` |
+//! | I6 | a bad set or configuration never replaces a good one | `policy::handle`, `app::configuration`, `app::reload` | `policy_bundle`, `gateway::reload` |
 //! | I7 | no slice is fetched without its own permit, nor shown under another partner, link version or policy set | `portal::call`, `portal::fanout` | `portal::access` |
 //! | I8 | memory is bounded by configuration | caches, `server::guard`, `upstream::table`, `portal::{merge, fanout}` | `gateway::body`, `policy_decide` |
 

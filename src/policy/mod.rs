@@ -74,4 +74,5 @@ pub use memo::Memo;
 pub use near::{NearMiss, Side, near_misses};
 pub use problem::{PolicyErrors, Problem};
 pub use shadow::ShadowSet;
+pub use source::shipped;
 pub use what_if::WhatIf;

@@ -259,12 +259,15 @@ mod with_solver {
     }
 
     fn counterexample(example: &Counterexample, ask_again: &str) -> String {
-        let confirmed = match example.confirmed {
-            Confirmed::BySet => "confirmed: the policy set decides so",
-            Confirmed::ByCedarOnly => "confirmed by Cedar for these entities, which the gateway itself never makes",
-            Confirmed::No => "NOT CONFIRMED: it comes out otherwise when it is replayed; a fault of the proof's tools",
+        let told = match example.confirmed {
+            Confirmed::BySet => "a request for which it does not hold (confirmed: the policy set decides so)",
+            Confirmed::ByCedarOnly => {
+                "a request for which it does not hold (confirmed by Cedar for these entities, which the gateway itself \
+                 never makes)"
+            }
+            Confirmed::No => "the solver's request, for which it holds when it is replayed",
         };
-        let mut out = format!("            a request for which it does not hold ({confirmed}):\n");
+        let mut out = format!("            {told}:\n");
         for (what, told) in &example.facts {
             let _ = writeln!(out, "              {what:<10}{told}");
         }

@@ -63,6 +63,11 @@ fn a_shadow_set_is_asked_counted_recorded_and_never_enforced() {
     let line = rig.lines().into_iter().find(|line| line["pub"]["path"] == "/api/v1/partner/billing/invoices").unwrap();
     assert!(line["priv"]["shadow"]["differs"][0]["managed_tenant_id"].is_string(), "{line:#}");
     assert!(!line["slices"].to_string().contains("shadow"));
+    // All tenants are decided before it is known which ones are asked for; the record is about these.
+    let one = rig.ask(Request::get("/api/v1/partner/billing/invoices?tenant_ids=t-billing"));
+    assert_eq!(one.status, 200, "{}", one.text());
+    let differs = record(&one)["differs"].clone();
+    assert_eq!((differs.as_array().unwrap().len(), &differs[0]["managed_tenant_id"]), (1, &json!("t-billing")));
 }
 
 #[test]

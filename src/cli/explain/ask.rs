@@ -100,10 +100,9 @@ impl MadeUp {
     /// The flags as the object that they stand for; a stored link is put in afterwards.
     fn json(&self) -> Value {
         let link = self.link_role.map_or(Value::Null, |role| json!({"access_role": role}));
-        let mut user = json!({"roles": self.user_role, "permissions": self.user_permission});
-        if let Some((sub, issuer)) = self.user.as_ref().zip(self.issuer.as_ref()) {
-            (user["sub"], user["issuer"]) = (json!(sub), json!(issuer));
-        }
+        let user = json!({
+            "roles": self.user_role, "permissions": self.user_permission, "sub": self.user, "issuer": self.issuer,
+        });
         let mut request = Map::from_iter([
             ("user".to_owned(), user),
             ("link".to_owned(), link),

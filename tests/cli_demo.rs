@@ -232,3 +232,33 @@ fn where_the_folder_is_no_stable_storage_it_says_so_and_promises_less() {
     let config = std::fs::read_to_string(folder.join("linkgate.toml")).unwrap();
     assert!(config.contains("\nwrites = \"os\"\n"));
 }
+
+#[test]
+fn its_policy_folders_are_whole_workbenches() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("kept");
+    let (_running, document) = start(&["--shadow", "--dir", folder.to_str().unwrap()]);
+    let command = |arguments: &[&str]| {
+        let mut all = vec!["--config", document["config_path"].as_str().unwrap(), "policy"];
+        all.extend(arguments);
+        run(linkgate(&all).current_dir(dir.path()))
+    };
+    let next = folder.join("policies-next");
+    let sets: [&[&str]; 2] = [&[], &["--policies", next.to_str().unwrap()]];
+    for set in sets {
+        let name = if set.is_empty() { folder.join("policies") } else { next.clone() };
+        for arguments in [&["check"][..], &["test", "--require-coverage"], &["show", "--role", "auditor"]] {
+            let ran = command(&[arguments, set].concat());
+            assert_eq!(ran.code, 0, "{arguments:?} {set:?}: {}{}", ran.out, ran.err);
+            assert!(arguments[0] == "show" || ran.out.contains(name.to_str().unwrap()), "{arguments:?}: {}", ran.out);
+        }
+        #[cfg(feature = "prove")]
+        {
+            let ran = command(&[&["prove"][..], set].concat());
+            assert_eq!(ran.code, 0, "{set:?}: {}{}", ran.out, ran.err);
+            assert!(ran.out.contains(name.join("invariants.toml").to_str().unwrap()), "{}", ran.out);
+        }
+    }
+    let (_, metrics) = send(host(&document["health_url"]), "GET", "/metrics", &[], "");
+    assert!(metrics.contains("\nlinkgate_shadow_loaded 1\n"), "{metrics}");
+}

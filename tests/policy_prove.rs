@@ -224,6 +224,42 @@ fn what_cannot_be_compared_is_no_pass() {
     assert!(verdict["why"].to_string().contains("`fails` of the older set can fail"), "{verdict}");
 }
 
+/// `check` and the solver see different things: what only `check` sees is no pass, and what only the solver sees is said.
+#[test]
+fn what_check_says_of_a_rule_stands_beside_the_proof() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "[[invariant]]\nname = 'safe'\nsays = 'x'\npolicies_never_fail = true\n").unwrap();
+    let rule = |condition: &str| {
+        Folder::new().guardrail(&format!(
+            "@id(\"mine\") permit (principal, action == Action::\"partner.billing.read\", resource is Link) when {{ {condition} }};"
+        ))
+    };
+    let proven = |folder: &Folder, code: i32| {
+        let ran = prove(&["--policies", folder.path(), "--invariants", file.path().to_str().unwrap()]);
+        assert_eq!(ran.code, code, "{}{}", ran.out, ran.err);
+        verdict(&json(&ran), "safe").clone()
+    };
+    // Cedar knows the tenant of the question and no other; the solver takes all to be known.
+    let unknown = rule(r#"resource.role == Role::"reseller" && Tenant::"acme".status == "trial""#);
+    let verdict = proven(&unknown, BROKEN);
+    assert_eq!(verdict["counterexample"]["confirmed"], "by_set", "{verdict}");
+    assert!(verdict["why"][0].as_str().unwrap().contains("the solver takes every entity to be known"), "{verdict}");
+    assert_eq!(decided(unknown.path(), &verdict)["code"], "POLICY_UNAVAILABLE");
+    // The same where no ordinary request comes to it.
+    let hidden = rule(r#"principal.sub == "u-4711" && Tenant::"acme".status == "trial""#);
+    let verdict = proven(&hidden, UNDECIDED);
+    assert!(verdict["why"][0].as_str().unwrap().contains("`mine`"), "{verdict}");
+    let ran = prove(&["--policies", SHIPPED, "--against", hidden.path()]);
+    assert_eq!(ran.code, UNDECIDED, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("in the older set: `mine`"), "{}", ran.out);
+
+    let guarded = rule(
+        r#"context.now < datetime("1970-01-01") && context.now.offset(duration("9223372036854775000ms")) < resource.starts"#,
+    );
+    let verdict = proven(&guarded, 0);
+    assert!(verdict["why"][0].as_str().unwrap().contains("warns that `mine` can fail"), "{verdict}");
+}
+
 #[test]
 fn invariants_of_ones_own() {
     let dir = tempfile::tempdir().unwrap();

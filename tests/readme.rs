@@ -127,7 +127,9 @@ fn the_tour_goes_as_it_is_written() {
                 .replace("sleep 1", PAUSE);
             assert!(!text.contains(":808"), "{text}");
             // A reader gives journal and index the fraction of a second that they may be behind.
-            let is_look = ["audit query", "explain"].iter().any(|look| block.text.contains(look));
+            let is_look = ["audit query", "explain", "policy replay", "shadow report"]
+                .iter()
+                .any(|look| block.text.contains(look));
             (if is_look { format!("{PAUSE}\n{text}") } else { text }, block)
         })
         .collect();
@@ -242,7 +244,7 @@ fn links_lead_somewhere() {
     let anchors: Vec<String> = text
         .lines()
         .filter(|line| line.starts_with('#'))
-        .map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-").replace(',', ""))
+        .map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-").replace([',', ':'], ""))
         .collect();
     let targets: Vec<&str> = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
     assert!(targets.len() > 15);

@@ -2,8 +2,9 @@
 //!
 //! `cargo bench --bench decision` prints criterion's figures and then, from a small harness of its own, the percentiles
 //! of single calls (criterion has none), each with the cost of reading the clock taken off. The links are picked at
-//! random from many, so that the figures hold for links that are not in the processor's cache. Last comes the decision
-//! with a database of up to 1,000,000 links behind it (`loaded`; `-- loaded` runs that alone).
+//! random from many, so that the figures hold for links that are not in the processor's cache. "With a shadow set" is the
+//! warm decision and what shadow mode adds to it: the same question to a second set with a memo of its own. Last comes the
+//! decision with a database of up to 1,000,000 links behind it (`loaded`; `-- loaded` runs that alone).
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a bench may stop")]
 
@@ -20,7 +21,7 @@ use linkgate::{
         Approval, Facts, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, PartnerId, Permission, PermissionSet,
         TenantId, UserFacts,
     },
-    policy::{Bundle, Memo, decide},
+    policy::{Bundle, Memo, Outcome, Verdict, decide, judge},
 };
 
 const NOW: Millis = Millis(1_790_000_000_000);
@@ -90,6 +91,29 @@ fn guarded() -> Bundle {
     Bundle::load(Some(dir.path())).unwrap()
 }
 
+/// A set in force and one that is only asked, as a worker asks both about each request.
+struct Both<'a> {
+    live: (&'a Bundle, Memo),
+    shadow: (&'a Bundle, Memo),
+}
+
+impl<'a> Both<'a> {
+    fn new(live: &'a Bundle, shadow: &'a Bundle) -> Self {
+        Self { live: (live, Memo::new(10_000)), shadow: (shadow, Memo::new(10_000)) }
+    }
+
+    fn ask(&mut self, facts: &Facts<'_>) -> (Outcome, Verdict, String) {
+        let (bundle, memo) = &mut self.live;
+        let outcome = decide(bundle, Some(memo), facts);
+        let (bundle, memo) = &mut self.shadow;
+        // Its own role table says what the token grants, and the record names its version.
+        let holds = bundle.roles().holds(["partner_msp_full"], std::iter::empty());
+        let user = UserFacts { holds, ..facts.user.clone() };
+        let verdict = judge(bundle, Some(memo), &Facts { user: &user, ..*facts });
+        (outcome, verdict, bundle.version().to_owned())
+    }
+}
+
 /// A cheap sequence of indices that jumps about.
 fn next(at: &mut usize, count: usize) -> usize {
     *at = (*at).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -106,6 +130,10 @@ fn criterion_figures(criterion: &mut Criterion) {
     let mut memo = Memo::new(10_000);
     criterion.bench_function("warm memo", |bencher| {
         bencher.iter(|| decide(&bundle, Some(&mut memo), black_box(&facts(&user, &many[next(&mut at, 10_000)], true))));
+    });
+    let mut both = Both::new(&bundle, &guarded);
+    criterion.bench_function("warm memo, with a shadow set", |bencher| {
+        bencher.iter(|| both.ask(black_box(&facts(&user, &many[next(&mut at, 1_000)], true))));
     });
     let mut memo = Memo::new(100_000);
     criterion.bench_function("warm memo, a guardrail reads everything", |bencher| {
@@ -164,6 +192,10 @@ fn percentile_figures(rounds: usize) {
     let mut memo = Memo::new(10_000);
     percentiles("warm memo, a guardrail reads everything", rounds, || {
         black_box(decide(&guarded, Some(&mut memo), &facts(&user, &many[next(&mut at, 1_000)], true)));
+    });
+    let mut both = Both::new(&bundle, &guarded);
+    percentiles("warm memo, with a shadow set", rounds, || {
+        black_box(both.ask(&facts(&user, &many[next(&mut at, 1_000)], true)));
     });
     percentiles("Cedar, one action", rounds / 20, || {
         black_box(decide(&bundle, None, &facts(&user, &many[next(&mut at, 1_000)], false)));

@@ -23,7 +23,7 @@ const EXIT_CODES: &[(Exit, &str)] = &[
     (Exit::Invalid, "input, configuration or policies are invalid"),
     (Exit::NotFound, "there is no such thing"),
     (Exit::Conflict, "it is in conflict with what is there"),
-    (Exit::Verification, "a verification found what should not be (`audit verify`, `policy test`, `policy prove`)"),
+    (Exit::Verification, "a verification found what should not be (`audit verify`, `policy test`, `prove`, `replay`)"),
     (Exit::Database, "the database cannot be reached or is not migrated"),
     (Exit::Declined, "a question was answered with no"),
     (Exit::Undecided, "nothing was proved or refuted: no solver, or no answer in time (`policy prove`)"),

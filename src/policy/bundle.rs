@@ -1,8 +1,6 @@
 //! One loaded policy set: valid as a whole, immutable, cut into slices.
 //!
-//! Loading reads everything, reports every problem at once, and gives a set only if there is none (invariant I6). Cedar
-//! tries every policy of a set, so the set is cut once by permission and link role: a slice leaves out the permits of
-//! other roles and what names other actions, and nothing else; hand-written policies are never left out by role.
+//! Loading reads everything, reports every problem at once, and gives a set only if there is none (invariant I6).
 
 use std::{
     collections::HashMap,
@@ -14,16 +12,16 @@ use std::{
 };
 
 use aws_lc_rs::digest;
-use cedar_policy::{ActionConstraint, Authorizer, Effect, Policy, PolicySet};
+use cedar_policy::{Authorizer, Effect};
 
 use super::{
     facts::{Question, Unfit},
-    generate::{GENERATOR, gate_id, gate_of, generate, grant_id, role_id},
+    generate::{GENERATOR, gate_id, gate_of, generate},
     lint,
     problem::{PolicyErrors, Problem},
-    reads::{self, Reads},
     roles::{self, Roles},
     schema::{self, Vocabulary},
+    slices::{self, Slice},
     source::{SourceFile, Sources},
     written::{self, Validated, Written},
 };
@@ -40,16 +38,6 @@ pub(super) type PolicyIds = Arc<[Arc<str>]>;
 pub(super) struct Answer {
     pub(super) verdict: Result<(), Denial>,
     pub(super) policies: PolicyIds,
-}
-
-/// The policies that one question has to be put to.
-#[derive(Debug, Default)]
-pub(super) struct Slice {
-    pub(super) set: PolicySet,
-    /// The permits among them: asked alone where it matters whether the role grants it at all.
-    pub(super) permits: PolicySet,
-    /// What the hand-written ones read.
-    pub(super) reads: Reads,
 }
 
 /// One policy of a set, as people look for it.
@@ -240,22 +228,7 @@ impl Bundle {
         generated: String,
     ) -> Result<Self, Box<cedar_policy::PolicySetError>> {
         let everything = || own.iter().chain(&by_hand);
-        let full =
-            Slice::of(everything().map(|written| &written.policy), by_hand.iter().map(|written| &written.policy))?;
-        let mut slices = Vec::new();
-        for permission in Permission::all() {
-            for role in LinkRole::ALL {
-                let other_roles = |id: &str| {
-                    (LinkRole::ALL.into_iter().any(|other| other != role && id == role_id(other)))
-                        || (role != LinkRole::Delegate && id == grant_id())
-                };
-                let by_hand = by_hand.iter().map(|written| &written.policy);
-                let by_hand = by_hand.filter(|policy| names(&words, policy, permission));
-                let own = own.iter().filter(|written| !other_roles(&written.id)).map(|written| &written.policy);
-                let own = own.filter(|policy| names(&words, policy, permission));
-                slices.push(Slice::of(own.chain(by_hand.clone()), by_hand)?);
-            }
-        }
+        let (full, slices) = slices::cut(&words, &own, &by_hand)?;
         let ids: HashMap<String, Arc<str>> =
             everything().map(|written| (written.id.clone(), Arc::from(written.id.as_str()))).collect();
         let native = NATIVE.into_iter().filter_map(|gate| {
@@ -287,7 +260,7 @@ impl Bundle {
     }
 
     pub(super) fn slice(&self, permission: Permission, role: LinkRole) -> Option<&Slice> {
-        self.slices.get(permission.index() * LinkRole::ALL.len() + role as usize)
+        slices::of(&self.slices, permission, role)
     }
 
     /// The id of a policy as it is told in answers.
@@ -314,33 +287,6 @@ const NATIVE: [Gate; 9] = [
     Gate::Address,
     Gate::Mfa,
 ];
-
-impl Slice {
-    fn of<'a>(
-        policies: impl Iterator<Item = &'a Policy> + Clone,
-        by_hand: impl Iterator<Item = &'a Policy>,
-    ) -> Result<Self, Box<cedar_policy::PolicySetError>> {
-        let permits = policies.clone().filter(|policy| policy.effect() == Effect::Permit);
-        Ok(Self {
-            permits: PolicySet::from_policies(permits.cloned()).map_err(Box::new)?,
-            set: PolicySet::from_policies(policies.cloned()).map_err(Box::new)?,
-            reads: by_hand.fold(Reads::NOTHING, |reads, policy| reads.and(reads::of(policy))),
-        })
-    }
-}
-
-/// Whether the policy's scope takes this action. Only the scope is looked at: it is what Cedar tests first, and it
-/// cannot fail, so a policy that is left out by it could neither match nor err.
-pub(super) fn names(words: &Vocabulary, policy: &Policy, permission: Permission) -> bool {
-    let Some(action) = words.action(permission) else { return true };
-    let asked = action.uid();
-    let within = |group| asked == group || words.is_in(permission, &group);
-    match policy.action_constraint() {
-        ActionConstraint::Any => true,
-        ActionConstraint::In(groups) => groups.into_iter().any(within),
-        ActionConstraint::Eq(one) => asked == one,
-    }
-}
 
 fn keep<T>(result: Result<T, Vec<Problem>>, problems: &mut Vec<Problem>) -> Option<T> {
     result.map_err(|more| problems.extend(more)).ok()

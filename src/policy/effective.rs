@@ -11,12 +11,13 @@ use cedar_policy_core::ast::{Expr, Var};
 use serde::Serialize;
 
 use super::{
-    bundle::{Bundle, names},
+    bundle::Bundle,
     facts::Question,
     formula::Formula,
     lint::{evaluate, scope_formula},
     logic::{Atoms, Budget, Known, variables},
     reads::{self, Reads},
+    slices::names,
     written::Written,
 };
 use crate::domain::{

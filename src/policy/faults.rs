@@ -6,7 +6,8 @@
 //! years 0 to 9999 to Cedar and no others (`facts::datetime`), so that `context.now.offset(duration("1h"))` is known to
 //! be safe. What is not recognised counts as able to fail.
 //!
-//! It does not follow guards: `a != 0 && b + a > 0` is judged as if both sides stood alone.
+//! It does not follow guards: `a != 0 && b + a > 0` is judged as if both sides stood alone. `prove` does, and knows
+//! nothing of entities that are not given: where the two differ it says so (`prove::differ`).
 
 use std::{ops::Range, str::FromStr};
 
@@ -29,6 +30,12 @@ pub(super) struct Fault {
 }
 
 impl Fault {
+    /// It is about an entity that Cedar may not be given. What proves over all requests takes every entity to be known.
+    #[cfg(feature = "prove")]
+    pub(super) fn is_of_an_unknown_entity(&self) -> bool {
+        self.help == KNOWN_ENTITIES
+    }
+
     /// Too much of it to be looked at by anything here that recurses.
     pub(super) fn is_unbounded(&self) -> bool {
         self.help == TOO_DEEP

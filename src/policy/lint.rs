@@ -10,11 +10,11 @@ use cedar_policy::{
 use cedar_policy_core::ast::{Expr, ExprKind, Literal, Var};
 
 use super::{
-    bundle::names,
     formula::Formula,
     logic::{Atoms, Budget, Known, variables},
     problem::Problem,
     schema::{Vocabulary, uid},
+    slices::names,
     written::Written,
 };
 use crate::domain::{Permission, PermissionSet, TenantId};

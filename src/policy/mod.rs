@@ -1,10 +1,10 @@
 //! Floor 1: policies and decisions, by Cedar.
 //!
 //! Reading order: `source` finds the files, `schema` and `roles` read them, `generate` writes the Cedar text that the
-//! role table and the gates of the contract's section 4 mean, `bundle` validates all of it and cuts it into slices,
-//! `decide` answers. `facts` turns what linkgate knows into Cedar's request and entities, `reads` finds what a
-//! hand-written policy looks at, `memo` remembers Cedar's answers, `explain` lists every gate,
-//! `near` what else would have flipped it. `handle` holds the set in force, `shadow` one that is only asked.
+//! role table and the gates of the contract's section 4 mean, `bundle` validates all of it, `slices` cuts it into small
+//! sets, `decide` answers. `facts` turns what linkgate knows into Cedar's request and entities, `reads` finds what a
+//! hand-written policy looks at, `memo` remembers Cedar's answers, `explain` lists every gate, `near` what else would have
+//! flipped it. `handle` holds the set in force, `shadow` one that is only asked.
 //!
 //! For those who write policies: `faults` finds what in a rule can fail (a `forbid` that can is not loaded), `lint` what
 //! cannot be meant, by `logic`, which reads a condition as a `formula`; `suite` runs decision tables, made of questions
@@ -36,6 +36,8 @@ mod formula;
 mod logic;
 
 mod lint;
+
+mod slices;
 
 mod bundle;
 
@@ -74,4 +76,5 @@ pub use memo::Memo;
 pub use near::{NearMiss, Side, near_misses};
 pub use problem::{PolicyErrors, Problem};
 pub use shadow::ShadowSet;
+pub use source::shipped;
 pub use what_if::WhatIf;

@@ -35,17 +35,41 @@ pub(super) struct Sources {
     pub(super) warnings: Vec<Problem>,
 }
 
+const SCHEMA: &str = include_str!("../../policies/schema.cedarschema");
+const ROLES: &str = include_str!("../../policies/roles.toml");
+/// What must hold of the shipped set, and of every other that has no invariants of its own.
+pub(super) const INVARIANTS: &str = include_str!("../../policies/invariants.toml");
+const GUARDRAILS: [(&str, &str); 1] =
+    [("guardrails/examples.cedar", include_str!("../../policies/guardrails/examples.cedar"))];
+const TESTS: [(&str, &str); 4] = [
+    ("tests/roles.toml", include_str!("../../policies/tests/roles.toml")),
+    ("tests/gates.toml", include_str!("../../policies/tests/gates.toml")),
+    ("tests/overrides.toml", include_str!("../../policies/tests/overrides.toml")),
+    ("tests/guardrails.toml", include_str!("../../policies/tests/guardrails.toml")),
+];
+
+/// Every file of the shipped folder, tests and invariants included: its path in the folder, and its text.
+pub fn shipped() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let own = [("schema.cedarschema", SCHEMA), ("roles.toml", ROLES), ("invariants.toml", INVARIANTS)];
+    own.into_iter().chain(GUARDRAILS).chain(TESTS)
+}
+
+fn built_in((name, text): (&str, &str)) -> SourceFile {
+    SourceFile { name: format!("built-in/{name}"), text: text.into() }
+}
+
+/// The tests of the shipped set.
+pub(super) fn built_in_tests() -> Vec<SourceFile> {
+    TESTS.map(built_in).into()
+}
+
 impl Sources {
     /// The shipped set.
     pub(super) fn built_in() -> Self {
-        let file = |name: &str, text: &str| SourceFile { name: format!("built-in/{name}"), text: text.into() };
         Self {
-            schema: file("schema.cedarschema", include_str!("../../policies/schema.cedarschema")),
-            roles: file("roles.toml", include_str!("../../policies/roles.toml")),
-            guardrails: vec![file(
-                "guardrails/examples.cedar",
-                include_str!("../../policies/guardrails/examples.cedar"),
-            )],
+            schema: built_in(("schema.cedarschema", SCHEMA)),
+            roles: built_in(("roles.toml", ROLES)),
+            guardrails: GUARDRAILS.map(built_in).into(),
             warnings: Vec::new(),
         }
     }
@@ -82,18 +106,6 @@ impl Sources {
             _ => Err(problems),
         }
     }
-}
-
-/// The tests of the shipped set.
-pub(super) fn built_in_tests() -> Vec<SourceFile> {
-    [
-        ("roles.toml", include_str!("../../policies/tests/roles.toml")),
-        ("gates.toml", include_str!("../../policies/tests/gates.toml")),
-        ("overrides.toml", include_str!("../../policies/tests/overrides.toml")),
-        ("guardrails.toml", include_str!("../../policies/tests/guardrails.toml")),
-    ]
-    .map(|(name, text)| SourceFile { name: format!("built-in/tests/{name}"), text: text.into() })
-    .into()
 }
 
 fn switched_on(text: &str, id: &str) -> Option<String> {
@@ -186,20 +198,29 @@ mod tests {
 
     #[test]
     fn the_built_in_set_is_the_shipped_folder() {
-        let shipped = Sources::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/policies"))).unwrap();
-        let built_in = Sources::built_in();
-        assert_eq!(shipped.schema.text, built_in.schema.text);
-        assert_eq!(shipped.roles.text, built_in.roles.text);
-        let texts = |set: &Sources| set.guardrails.iter().map(|file| file.text.clone()).collect::<Vec<_>>();
-        assert_eq!(texts(&shipped), texts(&built_in), "list new guardrail files in `built_in`");
-        assert!(shipped.warnings.is_empty());
-        let tests = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/policies/tests"));
-        let mut shipped: Vec<_> = fs::read_dir(tests).unwrap().map(|entry| entry.unwrap().path()).collect();
-        let mut built_in = built_in_tests();
-        shipped.sort();
-        built_in.sort_by(|a, b| a.name.cmp(&b.name));
-        let texts: Vec<_> = shipped.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
-        assert_eq!(texts, built_in.iter().map(|file| file.text.to_string()).collect::<Vec<_>>(), "list new tests too");
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/policies"));
+        let mut files = Vec::new();
+        for sub in ["", "guardrails", "tests"] {
+            let entries = fs::read_dir(folder.join(sub)).unwrap().map(|entry| entry.unwrap().path());
+            files.extend(entries.filter(|path| path.is_file()));
+        }
+        files.sort();
+        let read = |path: &PathBuf| {
+            let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+            (name, fs::read_to_string(path).unwrap())
+        };
+        let in_folder: Vec<_> = files.iter().map(read).collect();
+        let mut in_binary: Vec<_> = shipped().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+        in_binary.sort();
+        assert_eq!(in_folder, in_binary, "list new files of the folder in `source`");
+
+        let (set, built_in) = (Sources::read(folder).unwrap(), Sources::built_in());
+        let texts = |set: &Sources| {
+            let files = [&set.schema, &set.roles].into_iter().chain(&set.guardrails);
+            files.map(|file| file.text.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(&set), texts(&built_in));
+        assert!(set.warnings.is_empty());
     }
 
     #[test]

@@ -4,6 +4,11 @@
 //! Every decision of the request path is put through [`put`]. The shadow set is asked after the set in force and with
 //! the same facts, under its own role table and with a memo of its own; what it says goes into record and metrics and
 //! nowhere else: it can neither make a permit nor refuse.
+//!
+//! It is asked for the decisions that a record tells of, so that each flip can be explained. It is not asked when an open
+//! stream is looked at again: the request that opened it was asked, and five looks a second would count one stream as
+//! thousands of flips. Nor for work in the background (alerts, webhooks, making and handing out export files), which no user asks for
+//! and which has no record of its own: `policy replay` over the requests behind it tells of that.
 
 use std::{
     collections::HashSet,
@@ -15,7 +20,7 @@ use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use super::{session, session::PartnerUser, session::Session, worker::Worker};
 use crate::{
     audit::{
-        Asked, Decision,
+        Asked, Decision, Slice,
         asked::{Other, Shadow},
     },
     domain::{Facts, LinkFacts, UserFacts},
@@ -52,6 +57,18 @@ impl Said {
             allowed: self.allowed,
             link: link.filter(|_| self.switch_context),
         })
+    }
+
+    /// Many tenants were asked about and these are left: of the others nothing is recorded. The counters have them.
+    pub fn narrow(&mut self, slices: &[Slice]) {
+        let is_left = |other: &Other| {
+            let about = other.managed_tenant_id.as_deref();
+            about.is_none_or(|tenant| slices.iter().any(|slice| slice.managed_tenant_id == tenant))
+        };
+        self.waived.retain(is_left);
+        if let Some(shadow) = &mut self.shadow {
+            shadow.differs.retain(is_left);
+        }
     }
 
     fn note(&mut self, bundle: &Arc<Bundle>, facts: &Facts<'_>, class: &'static str, outcome: &Outcome) {

@@ -72,6 +72,27 @@ fn coverage_can_be_required() {
     assert!(one.code == 0 && one.out.contains("tests/guardrails.toml: 2 cases"), "{}", one.out);
 }
 
+/// A folder without tests is told what to do; one without invariants is held to the shipped ones, and that is said.
+#[test]
+fn a_folder_without_tests_or_invariants_is_told_what_to_do() {
+    let folder = Folder::new("");
+    let ran = policy(folder.path(), &["test", "--policies", "."]);
+    assert_eq!(ran.code, 3, "{}", ran.out);
+    let told = format!("{}{}", ran.out, ran.err).split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in ["./tests: cannot be listed", "linkgate policy test --help", "policies/tests", "linkgate demo --dir"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    #[cfg(feature = "prove")]
+    {
+        let without = policy(folder.path(), &["prove", "--policies", "."]);
+        assert_eq!(without.code, 0, "{}{}", without.out, without.err);
+        assert!(without.out.contains("built-in/invariants.toml (the folder has no invariants.toml"), "{}", without.out);
+        folder.write("invariants.toml", &shipped("invariants.toml"));
+        let with = policy(folder.path(), &["prove", "--policies", "."]);
+        assert!(with.code == 0 && with.out.contains("invariants  ./invariants.toml\n"), "{}{}", with.out, with.err);
+    }
+}
+
 const WORTH_A_LOOK: &str = "@id(\"odd\")\nforbid (principal, action, resource == Tenant::\"acme\");\n";
 
 #[test]

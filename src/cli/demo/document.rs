@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     requests::{self, Request},
-    settings::{Addresses, write_private},
+    settings::{Addresses, POLICIES, write_private},
     world::{AUDIENCE, ISSUER, User, World},
 };
 use crate::{
@@ -157,9 +157,9 @@ impl Document {
     }
 
     /// For people: where things are, and lines to paste.
-    pub(super) fn text(&self, volatile: Option<&str>) -> String {
+    pub(super) fn text(&self, volatile: Option<&str>, shadow: Option<&Path>) -> String {
         let mut text = format!(
-            "\nlinkgate demo: {} partners with {} users, {} tenants, {} links\n\n  gateway        {}\n  health         {}/readyz\n  configuration  {}\n  tokens         {}/tokens/\n",
+            "\nlinkgate demo: {} partners with {} users, {} tenants, {} links\n\n  gateway        {}\n  health         {}/readyz\n  configuration  {}\n  tokens         {}/tokens/\n  policies       {}/{POLICIES}/\n",
             self.users
                 .iter()
                 .filter_map(|user| user.partner_id.as_ref())
@@ -172,8 +172,12 @@ impl Document {
             self.health_url,
             self.config_path,
             self.data_dir,
+            self.data_dir,
         );
         // Writing to a string cannot fail.
+        if let Some(shadow) = shadow {
+            let _ = writeln!(text, "  shadow set     {}/ (asked beside it, never enforced)", shadow.display());
+        }
         if let Some(kind) = volatile {
             let _ = writeln!(
                 text,

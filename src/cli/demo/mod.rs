@@ -48,6 +48,9 @@ pub struct DemoArgs {
     /// Keep everything in this new or empty folder instead of a temporary one
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Ask a second policy set beside the one in force (shadow mode): `policies-next` in the folder, at first a copy
+    #[arg(long)]
+    shadow: bool,
 }
 
 /// Everything that the server and the one who tries it need.
@@ -69,7 +72,11 @@ pub fn run(args: &DemoArgs, context: &Context) -> Result<(), Failure> {
     let path = plan.config_path.clone();
     let source = ConfigSource::new(Some(&plan.config_path), move || config::load(Some(&path), []));
     app::run(plan.config.clone(), source, |_| {
-        let text = if json { plan.document.line() } else { plan.document.text(plan.volatile) };
+        let text = if json {
+            plan.document.line()
+        } else {
+            plan.document.text(plan.volatile, plan.config.policy.shadow.as_deref())
+        };
         let mut out = std::io::stdout().lock();
         // Who started us may be gone already; the gateway serves all the same.
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -96,7 +103,7 @@ fn prepare(args: &DemoArgs) -> Result<Plan, Failure> {
         platform: upstreams.platform.origin(),
         newer: upstreams.newer.origin(),
     };
-    let config_path = settings::write(&dir, &keys, &addresses, volatile.is_none())?;
+    let config_path = settings::write(&dir, &keys, &addresses, volatile.is_none(), args.shadow)?;
     // No environment: what the folder holds is the whole of it, so that `serve --config` does the same.
     let config = config::load(Some(&config_path), []).map_err(|errors| Failure::new(Exit::Failed, errors))?;
     let bundle = Bundle::load(config.policy.dir.as_deref()).map_err(|errors| Failure::new(Exit::Failed, errors))?;

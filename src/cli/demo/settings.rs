@@ -10,18 +10,15 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::world::{AUDIENCE, ISSUER, NEWER, OWN_ADDRESS, city_tenant};
-use crate::{cli::outcome::Failure, identity::mint::DevKey};
+use crate::{cli::outcome::Failure, identity::mint::DevKey, policy};
 
 /// Where the shipped route table begins.
 const ROUTES_MARK: &str = "# ---- routes";
 const DEPLOYED: &str = include_str!("../../../deploy/linkgate.toml");
 
-/// The shipped policy set, as files: a running gateway reads them again when they change.
-const POLICIES: [(&str, &str); 3] = [
-    ("schema.cedarschema", include_str!("../../../policies/schema.cedarschema")),
-    ("roles.toml", include_str!("../../../policies/roles.toml")),
-    ("guardrails/examples.cedar", include_str!("../../../policies/guardrails/examples.cedar")),
-];
+/// Folders of policy sets within the demo's: the one in force, and with `--shadow` a copy for what may come next.
+pub(super) const POLICIES: &str = "policies";
+pub(super) const SHADOW: &str = "policies-next";
 
 /// Beyond the shipped table: endpoints that only the sample services have.
 const SAMPLE_ROUTES: &str = r#"
@@ -90,28 +87,47 @@ pub(super) struct Addresses {
 }
 
 /// Writes everything into `dir` and gives the configuration's path.
-pub(super) fn write(dir: &Path, keys: &Keys, addresses: &Addresses, is_stable: bool) -> Result<PathBuf, Failure> {
+pub(super) fn write(
+    dir: &Path,
+    keys: &Keys,
+    addresses: &Addresses,
+    is_stable: bool,
+    shadow: bool,
+) -> Result<PathBuf, Failure> {
     let failed = |error| Failure::failed(format!("{error}"));
     keys.issuer.write_pem(&dir.join("issuer-key.pem")).map_err(failed)?;
     keys.issuer.write_jwks(&dir.join("issuer-jwks.json")).map_err(failed)?;
     keys.signing.write_pem(&dir.join("signing-key.pem")).map_err(failed)?;
     write_private(&dir.join("isp-jwt-secret"), &random_secret()?)?;
-    let policies = dir.join("policies");
-    std::fs::create_dir_all(policies.join("guardrails"))?;
-    for (name, text) in POLICIES {
-        std::fs::write(policies.join(name), text)?;
+    for folder in std::iter::once(POLICIES).chain(shadow.then_some(SHADOW)) {
+        write_policies(&dir.join(folder))?;
     }
     let path = dir.join("linkgate.toml");
-    write_private(&path, &configuration(addresses, is_stable))?;
+    write_private(&path, &configuration(addresses, is_stable, shadow))?;
     Ok(path)
 }
 
-pub(super) fn configuration(addresses: &Addresses, is_stable: bool) -> String {
+/// The shipped set with its tests and invariants, as files: a running gateway reads it again when it changes.
+fn write_policies(folder: &Path) -> Result<(), Failure> {
+    for (name, text) in policy::shipped() {
+        let path = folder.join(name);
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        std::fs::write(path, text)?;
+    }
+    Ok(())
+}
+
+fn configuration(addresses: &Addresses, is_stable: bool, shadow: bool) -> String {
     let Addresses { public, health, isp, isp_own, platform, newer } = addresses;
     let audit = if is_stable {
         "# Writes are on stable storage before the service is called, reads survive the death of the process.\nwrites = \"disk\"\nreads = \"os\""
     } else {
         "# This folder is on no stable storage, so `disk` would promise what it cannot keep.\nwrites = \"os\"\nreads = \"os\""
+    };
+    let shadow = if shadow {
+        format!("\n# Asked beside the set in force, never enforced; watched in the same way.\nshadow = \"{SHADOW}\"")
+    } else {
+        String::new()
     };
     let tenant = city_tenant(OWN_ADDRESS);
     let on_newer = NEWER.map(|at| format!("\"{}\"", city_tenant(at))).join(", ");
@@ -138,7 +154,7 @@ checkpoint_interval = "1s"
 
 # Change them while the gateway runs: a good set is in force at once, a bad one changes nothing.
 [policy]
-dir = "policies"
+dir = "{POLICIES}"{shadow}
 
 [log]
 filter = "warn"

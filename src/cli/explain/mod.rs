@@ -14,7 +14,7 @@ use std::fmt::Write;
 use clap::{Args, ValueEnum};
 
 use self::{
-    ask::MadeUp,
+    ask::{Asked, MadeUp},
     reasons::{Reasons, explained},
     views::{Caller, TenantView},
 };
@@ -64,8 +64,8 @@ pub fn start(mut args: ExplainArgs, context: &Context) -> Result<(), Failure> {
     args.set.policies = args.set.dir(context);
     if args.id.is_none() {
         let bundle = load(args.set.policies.as_deref())?;
-        let case = args.made_up.case(&bundle, context)?;
-        return made_up(&args, &bundle, &case, &context.console);
+        let asked = args.made_up.case(&bundle, context)?;
+        return made_up(&args, &bundle, &asked, &context.console);
     }
     let console = &context.console;
     context.audit(async |audit, index| run(args, audit, index, console).await)
@@ -107,15 +107,15 @@ pub async fn run<S: RecordSource>(
     }
 }
 
-fn made_up(args: &ExplainArgs, bundle: &Bundle, case: &crate::domain::Case, console: &Console) -> Result<(), Failure> {
-    let reasons = Reasons::of_case(bundle, case);
+fn made_up(args: &ExplainArgs, bundle: &Bundle, asked: &Asked, console: &Console) -> Result<(), Failure> {
+    let reasons = Reasons::of_asked(bundle, asked);
     match (args.view, &args.tenant) {
         (View::Caller, _) => {
             let seen = Caller::of_reasons(&reasons);
             console.show(&seen, seen.text())
         }
         (View::Tenant, Some(tenant)) => {
-            let link = case.link.as_ref().filter(|link| link.link.tenant_id.as_str() == tenant);
+            let link = asked.case.link.as_ref().filter(|link| link.link.tenant_id.as_str() == tenant);
             let link = link.ok_or_else(|| {
                 Failure::new(Exit::NotFound, format_args!("the request is not about the tenant `{}`", plain(tenant)))
             })?;

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::ask::Asked;
 use crate::{
     audit::Record,
     cli::{
@@ -32,21 +33,37 @@ pub(super) struct Reasons {
     pub(super) note: Option<String>,
 }
 
+const IDENTITY: &str = "identity";
 /// Gates before those of the policies, with the refusals that they give.
 const BEFORE: [(&str, &[&str]); 3] = [
     ("token", &["UNAUTHORIZED", "token_too_old"]),
-    ("identity", &[Reason::NotAPartner.as_str(), Reason::IdentityConflict.as_str()]),
+    (IDENTITY, &[Reason::NotAPartner.as_str(), Reason::IdentityConflict.as_str()]),
     ("route", &[Reason::HomeOnly.as_str(), Reason::RouteDenied.as_str()]),
 ];
 
 impl Reasons {
-    /// Of a made-up request: its token and route were not asked.
-    pub(super) fn of_case(bundle: &Bundle, case: &Case) -> Self {
-        let verdict = judge(bundle, None, &case.facts());
-        let mut reasons = Self::decided(bundle, case, &verdict);
-        let before = BEFORE.map(|(gate, _)| before(gate, GateState::Unknown));
-        reasons.gates.splice(0..0, before);
+    /// Of a made-up request: it has no token and no route that could be asked.
+    pub(super) fn of_asked(bundle: &Bundle, asked: &Asked) -> Self {
+        let verdict = judge(bundle, None, &asked.case.facts());
+        let mut reasons = Self::decided(bundle, &asked.case, &verdict);
+        if asked.identity == GateState::Closed {
+            reasons.refused_before(verdict.is_allow());
+        }
+        let state = |gate| if gate == IDENTITY { asked.identity } else { GateState::Unknown };
+        reasons.gates.splice(0..0, BEFORE.map(|(gate, _)| before(gate, state(gate))));
         reasons
+    }
+
+    /// The user's account is inactive: the policies are not asked, whatever they would say.
+    fn refused_before(&mut self, else_allowed: bool) {
+        let near_misses = else_allowed
+            .then(|| NearMiss { side: crate::policy::Side::User, change: "with the user's account active".to_owned() });
+        self.decision = "deny";
+        self.reason = Some(Reason::NotAPartner.as_str().to_owned());
+        self.decided_by = Some(IDENTITY);
+        self.policies = Vec::new();
+        self.near_misses = near_misses.into_iter().collect();
+        self.gates.iter_mut().for_each(|gate| gate.told = false);
     }
 
     fn decided(bundle: &Bundle, case: &Case, verdict: &Verdict) -> Self {

@@ -80,6 +80,9 @@ mod with_solver {
         },
     };
 
+    /// What to do where the set's folder has no invariants.
+    const LACKS_OWN: &str = " (the folder has no invariants.toml; to have your own, begin with the shipped one: \
+        policies/invariants.toml of what `linkgate demo --dir DIR` writes)";
     const SUITE: &str = "linkgate policy prove";
 
     /// What `--json` prints.
@@ -136,7 +139,8 @@ mod with_solver {
             outside: OUTSIDE,
         };
         let ask_again = dir.as_ref().map(|dir| format!(" --policies {}", quoted(&dir.display().to_string())));
-        context.console.show(&report, text(&report, &ask_again.unwrap_or_default()))?;
+        let lacks_own = dir.is_some() && args.invariants.is_none() && invariants.is_built_in();
+        context.console.show(&report, text(&report, &ask_again.unwrap_or_default(), lacks_own))?;
         let count = |state| proof.verdicts.iter().filter(|verdict| verdict.state == state).count();
         let all = proof.verdicts.len();
         match proof.state() {
@@ -201,12 +205,12 @@ mod with_solver {
     }
 
     // Writing to a string cannot fail: the results of `write!` are let go.
-    fn text(report: &Report<'_>, ask_again: &str) -> String {
+    fn text(report: &Report<'_>, ask_again: &str, lacks_own: bool) -> String {
         let mut out = format!("policies    {} (version {})\n", report.policies, short(report.version));
         if let Some(older) = &report.against {
             let _ = writeln!(out, "against     {older}");
         }
-        let _ = writeln!(out, "invariants  {}", report.invariants);
+        let _ = writeln!(out, "invariants  {}{}", report.invariants, if lacks_own { LACKS_OWN } else { "" });
         let _ = writeln!(
             out,
             "solver      {}, {} environments in {:.1} s\n",
@@ -255,12 +259,15 @@ mod with_solver {
     }
 
     fn counterexample(example: &Counterexample, ask_again: &str) -> String {
-        let confirmed = match example.confirmed {
-            Confirmed::BySet => "confirmed: the policy set decides so",
-            Confirmed::ByCedarOnly => "confirmed by Cedar for these entities, which the gateway itself never makes",
-            Confirmed::No => "NOT CONFIRMED: it comes out otherwise when it is replayed; a fault of the proof's tools",
+        let told = match example.confirmed {
+            Confirmed::BySet => "a request for which it does not hold (confirmed: the policy set decides so)",
+            Confirmed::ByCedarOnly => {
+                "a request for which it does not hold (confirmed by Cedar for these entities, which the gateway itself \
+                 never makes)"
+            }
+            Confirmed::No => "the solver's request, for which it holds when it is replayed",
         };
-        let mut out = format!("            a request for which it does not hold ({confirmed}):\n");
+        let mut out = format!("            {told}:\n");
         for (what, told) in &example.facts {
             let _ = writeln!(out, "              {what:<10}{told}");
         }

@@ -103,7 +103,7 @@ impl Claim<'_> {
     }
 }
 
-fn put(subject: &Subject, draft: &Case) -> Option<(Request, Entities)> {
+pub(super) fn put(subject: &Subject, draft: &Case) -> Option<(Request, Entities)> {
     let words = &subject.bundle.words;
     let question = Question::new(words, subject.bundle.roles(), &draft.facts(), None).ok()?;
     Some((question.request(words, draft.permission, None).ok()?, question.entities))

@@ -26,7 +26,7 @@ use crate::domain::{Permission, PermissionSet, permission::Kind};
 
 /// The file's name within a policy set's folder.
 const FILE: &str = "invariants.toml";
-const BUILT_IN: &str = include_str!("../../../policies/invariants.toml");
+const BUILT_IN: &str = source::INVARIANTS;
 
 /// Each costs a part of every question to the solver.
 const MAX_INVARIANTS: usize = 256;
@@ -58,6 +58,8 @@ pub struct Invariants {
 
 impl Invariants {
     /// The named file; else `invariants.toml` of the set's folder; else the one built into the binary.
+    ///
+    /// That a folder has none is no error, but never unsaid: `file` names what was proved instead.
     pub fn load(bundle: &Bundle, dir: Option<&Path>, named: Option<&Path>) -> Result<Self, PolicyErrors> {
         let beside = dir.map(|dir| dir.join(FILE)).filter(|path| path.exists());
         let source = match named.or(beside.as_deref()) {
@@ -66,9 +68,14 @@ impl Invariants {
                 let read = source::read_file(path, &mut problems);
                 read.ok_or_else(|| PolicyErrors::new(problems))?
             }
-            None => SourceFile { name: format!("built-in/{FILE}"), text: BUILT_IN.into() },
+            None => SourceFile { name: built_in_name(), text: BUILT_IN.into() },
         };
         Self::parse(&bundle.words, &source).map_err(PolicyErrors::new)
+    }
+
+    /// Whether these are the ones built into the binary.
+    pub fn is_built_in(&self) -> bool {
+        self.file == built_in_name()
     }
 
     pub(super) fn parse(words: &Vocabulary, source: &SourceFile) -> Result<Self, Vec<Problem>> {
@@ -96,6 +103,10 @@ impl Invariants {
         let missing = shipped().into_iter().filter(|name| list.iter().all(|one| one.name != *name)).collect();
         Ok(Self { file: source.name.clone(), list, missing })
     }
+}
+
+fn built_in_name() -> String {
+    format!("built-in/{FILE}")
 }
 
 /// Names of the built-in invariants.

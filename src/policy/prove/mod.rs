@@ -3,7 +3,7 @@
 //! Cedar's symbolic compiler turns the policies into formulas, cvc5 looks for a request that breaks one. Reading order:
 //! `invariants` reads what shall hold, `plan` gathers what is asked, `environment` asks it for one permission with or
 //! without a link, `solver` is the process that answers, `example` makes its counterexample readable (`draft`, `tell`),
-//! `roles` compares role tables, which the formulas do not see.
+//! `roles` compares role tables, which the formulas do not see, and `differ` what `policy check` says of the same rules.
 //!
 //! Nothing passes in silence: every question has an answer in every environment, and what is neither proved nor broken
 //! is undecided. What Cedar does not decide is outside of the proof ([`OUTSIDE`]).
@@ -23,6 +23,8 @@ mod example;
 mod tell;
 
 mod roles;
+
+mod differ;
 
 #[cfg(test)]
 mod tests;
@@ -79,10 +81,10 @@ pub struct Verdict {
     pub name: String,
     pub says: String,
     pub state: State,
-    /// Where it is broken or undecided, as `permission through a link`; empty if proved.
+    /// Where the solver found it broken or undecided, as `permission through a link`; empty if proved.
     #[serde(rename = "where")]
     pub places: Vec<String>,
-    /// Why it is undecided, or what is wider.
+    /// Why it is undecided, what is wider, or what another look at the same policies says.
     pub why: Vec<String>,
     pub counterexample: Option<Counterexample>,
 }
@@ -255,15 +257,24 @@ fn judge<'a>(
             break;
         }
     }
+    let shown = example.as_ref().is_some_and(|example| example.confirmed > Confirmed::No);
     let state = match (broken.is_empty(), undecided.is_empty()) {
-        (false, _) => State::Broken,
-        (true, false) => State::Undecided,
+        (false, _) if shown => State::Broken,
         (true, true) => State::Proved,
+        _ => State::Undecided,
     };
+    if !broken.is_empty() && !shown {
+        why.push(
+            "inconclusive: the solver names a request, and Cedar decides otherwise when it is put to it; that is a fault of \
+             the proof's tools"
+                .to_owned(),
+        );
+    }
     let places = if broken.is_empty() { undecided } else { broken.into_iter().map(|(place, _, _)| place).collect() };
     let verdict = Verdict { name: String::new(), says: String::new(), state, places, why, counterexample: example };
     match (question, &plan.old) {
-        (Question::NotWider, Some(old)) => with_roles(verdict, &plan.new, old),
+        (Question::NotWider, Some(old)) => differ::with_check_of_old(with_roles(verdict, &plan.new, old), old),
+        (Question::NoPolicyFails, _) => differ::with_check(verdict, &plan.new),
         _ => verdict,
     }
 }

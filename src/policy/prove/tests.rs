@@ -10,7 +10,7 @@ use super::{
     super::{Bundle, PolicyErrors, generate, source::SourceFile},
     *,
 };
-use crate::domain::{Permission, permission::Kind};
+use crate::domain::{LinkRole, Permission, PermissionSet, permission::Kind};
 
 fn bundle() -> Arc<Bundle> {
     Arc::new(Bundle::load(None).unwrap())
@@ -117,6 +117,33 @@ fn a_date_that_overflows_is_found_and_one_that_cannot_is_not() {
     let example = proof.verdicts.last().unwrap().counterexample.as_ref().unwrap();
     assert!(example.policies[0].starts_with("planted-0: "), "{:?}", example.policies);
     assert!(example.gateway.is_some());
+}
+
+/// What the solver says alone is neither a fault of the set nor a pass.
+#[test]
+fn a_counterexample_that_does_not_replay_is_inconclusive() {
+    let bundle = bundle();
+    let list = invariants(&bundle).list;
+    let plan = Plan::new(Subject::new(bundle), &list, None).unwrap();
+    let link = draft::ordinary_link(LinkRole::MspFull);
+    let permission = Permission::parse("partner.billing.read").unwrap();
+    let draft = draft::ordinary(permission, PermissionSet::ALL, link);
+    let ordinary = || {
+        let (request, entities) = example::put(&plan.new, &draft).unwrap();
+        Box::new(cedar_policy_symcc::Env { request, entities })
+    };
+    let verdict = |name: &str, fails: Option<&str>| {
+        let at = list.iter().position(|invariant| invariant.name == name).unwrap();
+        let wrong = Answer::Broken { example: ordinary(), fails: fails.map(PolicyId::new) };
+        judge(&plan, &plan.questions[at], plan.environments.iter().zip([Some(&wrong)]))
+    };
+    for (name, fails) in [("only-an-active-link", None), ("no-policy-can-fail", Some("linkgate.gate.mfa"))] {
+        let verdict = verdict(name, fails);
+        assert_eq!(verdict.state, State::Undecided, "{verdict:?}");
+        assert!(verdict.why[0].starts_with("inconclusive: "), "{verdict:?}");
+        assert_eq!(verdict.counterexample.unwrap().confirmed, Confirmed::No);
+        assert_eq!(verdict.places.len(), 1);
+    }
 }
 
 #[test]

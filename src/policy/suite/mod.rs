@@ -97,7 +97,9 @@ fn sources(dir: Option<&Path>, tests: Option<&Path>) -> Result<Vec<SourceFile>, 
     let paths = if folder.is_file() {
         vec![folder.clone()]
     } else {
-        let help = "tests of a policy set stand in `tests/*.toml` beside it; `--tests` names another place";
+        let help = "tests stand in `tests/*.toml` of the policy folder: write one (its form: `linkgate policy test --help`) or \
+             begin with the shipped ones (`policies/tests` of what `linkgate demo --dir DIR` writes); `--tests` names \
+             another place";
         source::list(&folder, "toml", help, &mut problems, &mut Vec::new())
     };
     let files: Vec<_> = paths.iter().filter_map(|path| source::read_file(path, &mut problems)).collect();

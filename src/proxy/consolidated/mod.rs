@@ -105,6 +105,9 @@ pub async fn serve(
     // A slice that the policies were asked about tells with what; the one that is acted in, the record itself.
     let asked = trail.said.bundle.is_some() && trail.link.is_none();
     trail.slices = slices.iter().map(|slice| recorded(slice, asked)).collect();
+    if asked {
+        trail.said.narrow(&trail.slices);
+    }
     let ledger = account::begin(worker, trail).await?;
     let trace = trail.trace();
     for slice in &mut slices {

@@ -9,6 +9,7 @@ use crate::{
     domain::{LinkId, Millis, PartnerId, TenantId, link_rules::Refusal},
     store::{
         StoreError,
+        portfolio::load_suspended,
         records::{SUSPENSION_COLUMNS, SuspensionRecord, SuspensionScope},
         sql::{Value, composed},
     },
@@ -95,6 +96,11 @@ impl Admin {
         let row = self.db.begin_read().await?.row(sql, &[value, Millis::now().0.into()]).await?;
         let Some(row) = row else { return Ok(Reach::default()) };
         Ok(Reach { live_links: row.int(0)?, partners: row.int(1)?, tenants: row.int(2)?, users: None })
+    }
+
+    /// Whether a suspension of users covers this one. Those of sessions and tokens are not asked.
+    pub async fn is_user_suspended(&self, issuer: &str, sub: &str) -> Result<bool, StoreError> {
+        Ok(load_suspended(&self.db).await?.value.covers(issuer, sub, None, None))
     }
 
     /// One suspension, in force or lifted.

@@ -17,7 +17,7 @@ use crate::{
     audit::Journal,
     config::settings::Config,
     identity::{Keyring, Verifier},
-    limit::Limits,
+    limit::{Limits, LocalQuotas, QuotaStore, RedisBuckets, SharedError, SharedQuotas, settings::LimitSettings},
     policy::{Policies, ShadowSet},
     portal::{Foundations, Portal, metrics::Metrics as PortalMetrics, sources::Sources},
     proxy::{
@@ -34,7 +34,6 @@ use crate::{
 const FIRST_READING: Duration = Duration::from_secs(5);
 
 /// What no reload makes anew.
-#[derive(Debug)]
 pub struct Lasting {
     pub database: Database,
     pub journal: Arc<Journal>,
@@ -42,6 +41,9 @@ pub struct Lasting {
     /// Asked beside them, never enforced.
     pub shadow: Option<Arc<ShadowSet>>,
     directory: Arc<Directory>,
+    quotas: Arc<dyn QuotaStore>,
+    /// Where replicas count together.
+    pub shared_quotas: Option<Arc<SharedQuotas>>,
     metrics: Metrics,
     portal_metrics: Arc<PortalMetrics>,
     stopping: Arc<AtomicBool>,
@@ -58,6 +60,7 @@ impl Lasting {
                 "policy.enforce is false: guardrails and role rules are NOT ENFORCED, what they refuse is let through and noted"
             );
         }
+        let (quotas, shared_quotas) = quotas(&config.limits)?;
         let metrics = Metrics::register(registry)?;
         let portal_metrics = Arc::new(PortalMetrics::register(registry)?);
         let (journal, _) = background::open_journal(&config.audit, database).await?;
@@ -72,14 +75,16 @@ impl Lasting {
             policies: Arc::new(policies),
             shadow: config.policy.shadow.clone().map(|dir| Arc::new(ShadowSet::new(dir))),
             directory,
+            quotas,
+            shared_quotas,
             metrics,
             portal_metrics,
             stopping: Arc::default(),
         })
     }
 
-    /// Everything that this configuration says. `before`: whose quotas go on being counted.
-    pub fn compose(&self, config: Config, before: Option<&Gateway>) -> Result<Gateway, AppError> {
+    /// Everything that this configuration says.
+    pub fn compose(&self, config: Config) -> Result<Gateway, AppError> {
         let keyring = config.signing.as_ref().map(Keyring::load).transpose()?.map(Arc::new);
         let audit_keys = config.checkpoints.keys()?;
         let verifier = Arc::new(Verifier::new(&config.identity, keyring.as_deref().map(Keyring::issuer))?);
@@ -99,10 +104,6 @@ impl Lasting {
             let sources = Sources::new(&config.connectors, &upstreams, keyring.as_ref(), &self.policies, settings);
             Arc::new(Portal::new(settings, &foundations, sources))
         });
-        let limits = match before {
-            Some(before) => Limits::with_store(config.limits.clone(), before.limits.store()),
-            None => Limits::new(config.limits.clone()),
-        };
         Ok(Gateway {
             metrics: self.metrics.for_routes(&routes),
             routes,
@@ -116,7 +117,7 @@ impl Lasting {
             audit_keys: (!audit_keys.is_empty()).then(|| audit_keys.to_jwks()),
             directory: Arc::clone(&self.directory),
             journal: Arc::clone(&self.journal),
-            limits,
+            limits: Limits::with_store(config.limits.clone(), Arc::clone(&self.quotas)),
             portal_metrics: Arc::clone(&self.portal_metrics),
             strip: Arc::new(StripList::new(&config.headers.strip)),
             no_policies: Arc::from(Vec::new()),
@@ -125,4 +126,12 @@ impl Lasting {
             settings: config,
         })
     }
+}
+
+/// Counted with other replicas where Redis is named, else by this process alone. Runs until the runtime ends.
+fn quotas(settings: &LimitSettings) -> Result<(Arc<dyn QuotaStore>, Option<Arc<SharedQuotas>>), SharedError> {
+    let Some(shared) = &settings.shared else { return Ok((Arc::new(LocalQuotas::new(settings.max_keys)), None)) };
+    let quotas = SharedQuotas::new(settings.max_keys);
+    tokio::spawn(Arc::clone(&quotas).keep_in_step(RedisBuckets::new(shared)?, shared.interval));
+    Ok((Arc::clone(&quotas) as Arc<dyn QuotaStore>, Some(quotas)))
 }

@@ -79,7 +79,7 @@ pub async fn prepare(source: &ConfigSource, lasting: &Lasting, live: &Live) -> R
     if !fixed.is_empty() {
         return Err(NotTaken::Fixed(fixed));
     }
-    let gateway = lasting.compose(config, Some(&before)).map_err(|error| NotTaken::Unfit(whole(&error)))?;
+    let gateway = lasting.compose(config).map_err(|error| NotTaken::Unfit(whole(&error)))?;
     // Without them every token of these issuers would be refused from the change-over until they came.
     let patience = Instant::now() + KEYS_TIMEOUT;
     while !gateway.verifier.ready() {
@@ -113,6 +113,8 @@ fn fixed(one: &Config, other: &Config) -> Vec<&'static str> {
         ("[links]", one.links != other.links),
         ("[policy]", one.policy != other.policy),
         ("[audit]", (&one.audit, &one.checkpoints) != (&other.audit, &other.checkpoints)),
+        ("limits.redis_url and what goes with it", one.limits.shared != other.limits.shared),
+        ("limits.max_keys", one.limits.max_keys != other.limits.max_keys),
         ("[exports]", one.exports != other.exports),
         ("[webhooks]", one.webhooks != other.webhooks),
         ("[log]", one.log != other.log),

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use prometheus::{IntGauge, Registry};
+use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -28,6 +28,7 @@ use crate::{
     },
     config::settings::{Config, DatabaseSettings},
     identity::{IdentityError, SigningError},
+    limit::{SharedError, SharedQuotas},
     policy::PolicyErrors,
     portal::openapi,
     proxy::{
@@ -67,6 +68,8 @@ pub enum AppError {
     Signing(#[from] SigningError),
     #[error(transparent)]
     CheckpointKey(#[from] KeyError),
+    #[error(transparent)]
+    Limits(#[from] SharedError),
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
@@ -110,7 +113,7 @@ async fn serve(config: Config, source: ConfigSource, started: impl FnOnce(Listen
     let registry = registry()?;
     let database = open_database(&config.database).await?;
     let lasting = Arc::new(Lasting::open(&config, &database, &registry).await?);
-    let live = Arc::new(Live::new(lasting.compose(config, None)?));
+    let live = Arc::new(Live::new(lasting.compose(config)?));
     let workers = Arc::new(workers::start(&live).map_err(AppError::Runtime)?);
     let background = background::start(&live, &database)?;
     let observed = (Arc::clone(&background.indexed), background.signed.clone());
@@ -125,7 +128,7 @@ async fn serve(config: Config, source: ConfigSource, started: impl FnOnce(Listen
         health: health_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
     if let Some(listener) = health_listener {
-        let health = observe(&live, &workers, observed, registry)?;
+        let health = observe(&live, &workers, observed, lasting.shared_quotas.clone(), registry)?;
         tokio::spawn(health::serve(listener, health));
     }
     let accepting = {
@@ -208,6 +211,7 @@ fn observe(
     live: &Arc<Live>,
     workers: &Arc<Workers>,
     (indexed, signed): (Arc<IndexProgress>, Option<Arc<CheckpointProgress>>),
+    shared_quotas: Option<Arc<SharedQuotas>>,
     registry: Registry,
 ) -> Result<Health, AppError> {
     let gauge = |name: &str, help: &str| -> Result<IntGauge, AppError> {
@@ -224,6 +228,15 @@ fn observe(
     let unsigned = gauge("linkgate_audit_unsigned_lines", "Lines of the audit chain that no checkpoint covers yet")?;
     let checkpoints = signed.clone();
     let gateway = live.current();
+    // Shown only where they are to be shared, so that an alarm on 0 means something.
+    let quotas = shared_quotas.map(|quotas| {
+        let shared = gauge("linkgate_limits_shared", "1 while rate limits are counted with the other replicas")?;
+        let failures = "linkgate_limits_exchange_failures_total";
+        let failures = IntCounter::new(failures, "Exchanges with the shared counters that failed")?;
+        registry.register(Box::new(failures.clone()))?;
+        Ok::<_, AppError>((quotas, shared, failures))
+    });
+    let quotas = quotas.transpose()?;
     let enforced = gauge("linkgate_policy_enforced", "0 while guardrails and role rules are only noted")?;
     enforced.set(i64::from(gateway.settings.policy.enforce));
     let shadowed = gauge("linkgate_shadow_loaded", "1 while a shadow policy set is asked")?;
@@ -239,6 +252,10 @@ fn observe(
         open.set(i64::try_from(journal.open_records).unwrap_or(i64::MAX));
         let covered = signed.as_ref().map_or(0, |signed| signed.signed_seq());
         unsigned.set(i64::try_from(journal.last_seq.saturating_sub(covered)).unwrap_or(i64::MAX));
+        if let Some((quotas, shared, failures)) = &quotas {
+            shared.set(i64::from(quotas.is_shared()));
+            failures.inc_by(quotas.failures().saturating_sub(failures.get()));
+        }
         shadowed.set(i64::from(seen.shadow.as_ref().is_some_and(|shadow| shadow.current().is_some())));
         seen.portal_metrics.refresh();
         if let Some(portal) = &seen.portal {

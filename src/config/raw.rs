@@ -288,6 +288,17 @@ raw! {
         links: BTreeMap<String, QuotaText> = BTreeMap::new(),
         /// Most counters kept in memory.
         max_keys: u32 = 200_000,
+        /// Redis or Valkey by which replicas count together, such as `redis://10.0.0.7:6379/0` (`rediss://`: by TLS).
+        /// Without it each replica counts for itself.
+        redis_url: Option<String> = None,
+        /// File that holds it.
+        redis_url_file: Option<String> = None,
+        /// Environment variable that holds it.
+        redis_url_env: Option<String> = None,
+        /// Before the names of all counters there. The same for all replicas that count together.
+        redis_prefix: String = "linkgate".to_owned(),
+        /// How often replicas tell each other what they counted.
+        sync_interval: DurationText = DurationText::of("50ms"),
     }
 
     /// Headers beyond the built-in list.

@@ -11,7 +11,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -35,6 +35,8 @@ pub struct LocalQuotas {
     /// Buckets of addresses and home users.
     open_ended: Box<[Shard]>,
     keys_per_shard: usize,
+    /// How many bursts the TAT may lie ahead: more than one where others count too.
+    bursts: u64,
 }
 
 /// One quota in nanoseconds.
@@ -82,7 +84,31 @@ impl LocalQuotas {
             named: shards(),
             open_ended: shards(),
             keys_per_shard: (max_keys / (2 * SHARDS)).max(1),
+            bursts: 1,
         }
+    }
+
+    /// Buckets may owe a second burst: what others took before it was known here.
+    pub(super) fn owing(self) -> Self {
+        Self { bursts: 2, ..self }
+    }
+
+    /// What a bucket that is counted elsewhere too has come to: full again in so long, and `since` requests more that
+    /// were allowed here and are not counted there yet. Never gives anything back.
+    pub(super) fn learn(&self, key: &BucketKey, quota: Quota, full_in: Duration, since: u32, now: Moment) {
+        let pace = Pace::of(quota);
+        let Some(shard) = self.shard(key) else { return };
+        let mut buckets = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that was let go of to make room is made again when it is asked for.
+        let Some(tat) = buckets.get_mut(key) else { return };
+        let full_in = u64::try_from(full_in.as_nanos()).unwrap_or(u64::MAX);
+        let ahead = full_in.saturating_add(pace.interval.saturating_mul(u64::from(since)));
+        *tat = (*tat).max(self.nanos(now.at).saturating_add(ahead));
+    }
+
+    /// Where the bucket stands: not before now, and no further ahead than it may owe.
+    fn held(&self, tat: u64, at: u64, pace: Pace) -> u64 {
+        tat.clamp(at, at.saturating_add(pace.burst.saturating_mul(self.bursts)))
     }
 
     /// Buckets in memory.
@@ -114,7 +140,7 @@ impl QuotaStore for LocalQuotas {
         let mut buckets = shard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tat) = buckets.get_mut(key) {
             // A quota that shrank since must not leave a bucket empty for longer than its own burst.
-            let held = (*tat).clamp(at, at.saturating_add(pace.burst));
+            let held = self.held(*tat, at, pace);
             let next = held.saturating_add(pace.interval);
             let allowed = next - at <= pace.burst;
             *tat = if allowed { next } else { held };
@@ -133,7 +159,7 @@ impl QuotaStore for LocalQuotas {
         let at = self.nanos(now.at);
         let held =
             self.shard(key).and_then(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied());
-        let held = held.unwrap_or(at).clamp(at, at.saturating_add(pace.burst));
+        let held = self.held(held.unwrap_or(at), at, pace);
         let allowed = held.saturating_add(pace.interval) - at <= pace.burst;
         pace.taken(allowed, held, at, now.wall.0)
     }

@@ -6,6 +6,8 @@
 
 mod local;
 mod quota;
+mod redis;
+mod shared;
 mod show;
 
 mod limits;
@@ -14,4 +16,6 @@ pub mod settings;
 pub use limits::{Class, Limits};
 pub use local::LocalQuotas;
 pub use quota::{BucketKey, Moment, QuotaStore, Taken};
+pub use redis::{RedisBuckets, SharedError};
+pub use shared::{SharedBuckets, SharedQuotas, Untold};
 pub use show::RateHeaders;

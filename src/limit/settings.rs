@@ -1,8 +1,8 @@
 //! Rate limits of section 9, per class and with overrides. A limit of 0 turns it off.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
-use crate::domain::{LinkId, PartnerId};
+use crate::domain::{LinkId, PartnerId, Secret};
 
 /// So many requests in so many seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +32,19 @@ pub struct LimitSettings {
     pub links: HashMap<LinkId, Quota>,
     /// Most keys kept in memory; beyond it idle ones go first.
     pub max_keys: usize,
+    /// Counted together with other replicas; `None`: each process counts for itself.
+    pub shared: Option<SharedSettings>,
+}
+
+/// Where replicas count together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedSettings {
+    /// `redis://` or `rediss://`; may hold a password: never print it.
+    pub url: Secret,
+    /// Before the names of all buckets: replicas that count together have the same.
+    pub prefix: String,
+    /// Between two exchanges, while there is something to tell.
+    pub interval: Duration,
 }
 
 impl Default for LimitSettings {
@@ -49,6 +62,7 @@ impl Default for LimitSettings {
             partners: HashMap::new(),
             links: HashMap::new(),
             max_keys: 200_000,
+            shared: None,
         }
     }
 }

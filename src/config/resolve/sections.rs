@@ -20,7 +20,7 @@ use crate::{
     },
     domain::ApprovalRules,
     identity::settings::SigningSettings,
-    limit::settings::{LimitSettings, Quota},
+    limit::settings::{LimitSettings, Quota, SharedSettings},
     policy::settings::PolicySettings,
 };
 
@@ -205,7 +205,36 @@ impl Resolver<'_> {
             partners: self.quotas(&at.key("partners"), &raw.partners),
             links: self.quotas(&at.key("links"), &raw.links),
             max_keys: self.at_least_one(&at.key("max_keys"), raw.max_keys),
+            shared: self.shared_limits(raw),
         }
+    }
+
+    fn shared_limits(&mut self, raw: &RawLimits) -> Option<SharedSettings> {
+        let at = section("limits");
+        let ways = SecretWays {
+            table: &at,
+            name: "redis_url",
+            file: raw.redis_url_file.as_ref(),
+            env: raw.redis_url_env.as_ref(),
+            inline: raw.redis_url.as_ref(),
+        };
+        let asked = ways.file.is_some() || ways.env.is_some() || ways.inline.is_some();
+        let prefix = &raw.redis_prefix;
+        if prefix.is_empty() || !prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_:.".contains(&byte)) {
+            self.fail(&at.key("redis_prefix"), "is made of letters, digits, `-`, `_`, `.` and `:`");
+        }
+        let bounds = millis(5)..=seconds(1);
+        let interval = self.duration(&at.key("sync_interval"), &raw.sync_interval, bounds);
+        if !asked {
+            return None;
+        }
+        let url = self.secret(&ways, 1)?;
+        let schemes = [b"redis://".as_slice(), b"rediss://"];
+        if !schemes.iter().any(|scheme| url.expose().starts_with(scheme)) {
+            // The value itself may hold a password, so it is not shown.
+            self.fail(&at, "the Redis URL does not begin with `redis://` or `rediss://`");
+        }
+        Some(SharedSettings { url, prefix: prefix.clone(), interval })
     }
 
     fn quotas<K: FromStr + Eq + Hash>(

@@ -59,6 +59,8 @@ mod effective;
 
 mod concrete;
 
+mod tighten;
+
 pub mod suite;
 
 #[cfg(feature = "prove")]
@@ -74,4 +76,5 @@ pub use memo::Memo;
 pub use near::{NearMiss, Side, near_misses};
 pub use problem::{PolicyErrors, Problem};
 pub use shadow::ShadowSet;
+pub use tighten::{NotTightened, Tightened, granted, tighten};
 pub use what_if::WhatIf;

@@ -160,7 +160,11 @@ impl Usage {
     }
 }
 
-fn user<'a>(partner: Option<PartnerId>, issuer: Option<&'a str>, sub: Option<&'a str>) -> Option<(PartnerId, &'a str, &'a str)> {
+fn user<'a>(
+    partner: Option<PartnerId>,
+    issuer: Option<&'a str>,
+    sub: Option<&'a str>,
+) -> Option<(PartnerId, &'a str, &'a str)> {
     Some((partner?, issuer.unwrap_or_default(), sub?))
 }
 

@@ -46,8 +46,7 @@ fn a_delegate_is_granted_what_it_needs_and_no_more() {
     let needed = named(&["support.read", "partner.tenants.switch_context"]);
     let found = tighten(&bundle, &link, &there, needed, NOW).unwrap();
     assert!(found.anew);
-    let expected =
-        overrides(&[("support.read", true), ("support.write", false), ("partner.tenants.list", false)]);
+    let expected = overrides(&[("support.read", true), ("support.write", false), ("partner.tenants.list", false)]);
     assert_eq!(found.overrides, expected);
 }
 

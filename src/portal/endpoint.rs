@@ -1,6 +1,10 @@
 //! The endpoints of the consolidated API: paths, permissions, classes (contract, section 8), in one table.
 
-use crate::{config::settings::RouteClass, domain::{Permission, PermissionSet}, limit::Class};
+use crate::{
+    config::settings::RouteClass,
+    domain::{Permission, PermissionSet},
+    limit::Class,
+};
 
 /// One endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

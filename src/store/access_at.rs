@@ -2,7 +2,8 @@
 //!
 //! A link's row of then is the one that its history holds; suspensions keep their beginning and end. Tenants, partners and
 //! users have no history of their own: where such a row was written since, only its present state is known, and that is
-//! said beside it (`Known`). Everything is read in one snapshot, a few statements for any number of links.
+//! said beside it (`Known`). A partner that may have been active then counts as active: a review must rather name somebody
+//! too many than leave somebody out. Everything is read in one snapshot, a few statements for any number of links.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -167,7 +168,8 @@ impl Admin {
         for known in users.values_mut() {
             known.sort_by(|a, b| (&a.sub, &a.issuer).cmp(&(&b.sub, &b.issuer)));
         }
-        let around = Around { above: &above, own: &own, tenants: &tenants, partners: &partners, overlay: &suspensions };
+        let around =
+            Around { above: &above, own: &own, tenants: &tenants, partners: &partners, overlay: &suspensions, at };
         let mut links = own.iter().map(|state| around.link(state)).collect::<Result<Vec<_>, _>>()?;
         links.sort_by(|a, b| {
             let key = |one: &LinkThen| (one.terms.managed_tenant_id.clone(), one.terms.partner_id, one.terms.id);
@@ -331,6 +333,7 @@ struct Around<'a> {
     tenants: &'a HashMap<TenantId, TenantRecord>,
     partners: &'a HashMap<PartnerId, PartnerRecord>,
     overlay: &'a [SuspensionRecord],
+    at: Millis,
 }
 
 impl Around<'_> {
@@ -368,7 +371,8 @@ impl Around<'_> {
     }
 
     fn partner_active(&self, id: PartnerId) -> Result<bool, StoreError> {
-        self.partners.get(&id).map(|partner| partner.is_active).ok_or_else(|| missing("partners"))
+        let partner = self.partners.get(&id).ok_or_else(|| missing("partners"))?;
+        Ok(partner.is_active || Known::of(&partner.stamps, self.at) == Known::Now)
     }
 
     fn suspension(&self, terms: &TermsThen) -> Option<Uuid> {

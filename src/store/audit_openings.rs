@@ -3,11 +3,7 @@
 //! On Postgres, where replicas have a journal each, the index holds the lines of all of them. On SQLite it points into the
 //! journal on this machine, and is a moment behind it: who may read the journal itself does (`audit::sweep`).
 
-use super::{
-    AuditStore, StoreError,
-    audit_index::unavailable,
-    audit_query::candidates,
-};
+use super::{AuditStore, StoreError, audit_index::unavailable, audit_query::candidates};
 use crate::{
     audit::{
         IndexUnavailable, RecordFilter,

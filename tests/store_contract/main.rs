@@ -13,6 +13,7 @@
 
 mod fixture;
 
+mod access;
 mod alerts;
 mod audit;
 mod census;
@@ -68,6 +69,10 @@ on_both! {
     governance::an_approval_of_what_changed_meanwhile_is_refused,
     governance::a_delegated_link_ends_with_its_parent_and_is_told_once,
     governance::what_a_suspension_would_cover_is_counted,
+    access::a_link_is_told_as_it_was,
+    access::parents_of_then_bind_a_link_of_then,
+    access::what_has_no_history_is_told_as_of_now,
+    access::a_thousand_links_are_one_question,
     import::a_refused_row_does_not_stop_the_others,
     suspensions::the_overlay_covers_and_lifts_without_touching_rows,
     suspensions::subjects_are_known_everywhere_within_the_bound,

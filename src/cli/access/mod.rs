@@ -101,7 +101,9 @@ fn not_ahead(at: Option<Millis>) -> Result<Millis, Failure> {
     match at {
         Some(at) if at > now => Err(Failure::new(
             Exit::Invalid,
-            format_args!("{at} lies ahead (it is {now}): what will be is not known; `link list --expiring` tells of ends"),
+            format_args!(
+                "{at} lies ahead (it is {now}): what will be is not known; `link list --expiring` tells of ends"
+            ),
         )),
         Some(at) => Ok(at),
         None => Ok(now),

@@ -19,13 +19,7 @@ use crate::{
         sweep::Wanted,
         usage::{Use, Uses},
     },
-    cli::{
-        audit::plain,
-        context::Context,
-        outcome::Failure,
-        policy::SetArgs,
-        tenant::TenantArg,
-    },
+    cli::{audit::plain, context::Context, outcome::Failure, policy::SetArgs, tenant::TenantArg},
     domain::{EventType, LinkId, LinkRole, Millis, PartnerId, Permission, PermissionSet, TenantId},
     policy::{Answer, Tightened, effective, granted, tighten},
     portal::endpoint::beside,
@@ -146,8 +140,7 @@ struct Proposal {
 
 pub(super) fn run(args: &UnusedArgs, context: &Context) -> Result<(), Failure> {
     let set = Set::load(&args.set, context)?;
-    let (report, journal) =
-        with(context, &set, async |desk| Ok((report(args, &set, desk).await?, desk.journal())))?;
+    let (report, journal) = with(context, &set, async |desk| Ok((report(args, &set, desk).await?, desk.journal())))?;
     if !report.complete {
         eprintln!("warning: {}", report.incomplete(&journal));
     }
@@ -348,9 +341,27 @@ impl Report {
 
     fn csv(&self) -> Result<(), Failure> {
         let mut table = Table::begin(&[
-            "since", "until", "observed_from", "complete", "tenant_id", "tenant_name", "partner_id", "partner_name",
-            "link_id", "link_version", "link_created_at", "link_new", "access_role", "permission", "answer", "verdict",
-            "uses", "last_used_at", "permission_new", "proposed", "policy_version",
+            "since",
+            "until",
+            "observed_from",
+            "complete",
+            "tenant_id",
+            "tenant_name",
+            "partner_id",
+            "partner_name",
+            "link_id",
+            "link_version",
+            "link_created_at",
+            "link_new",
+            "access_role",
+            "permission",
+            "answer",
+            "verdict",
+            "uses",
+            "last_used_at",
+            "permission_new",
+            "proposed",
+            "policy_version",
         ])?;
         for link in &self.links {
             for right in &link.permissions {
@@ -392,13 +403,24 @@ impl LinkRow {
     fn lines(&self, days: u32) -> Vec<String> {
         let mut lines = vec![
             String::new(),
-            format!("{} in {}: {}, link {}", plain(&self.partner_name), plain(&self.tenant_name), self.access_role, self.link_id),
+            format!(
+                "{} in {}: {}, link {}",
+                plain(&self.partner_name),
+                plain(&self.tenant_name),
+                self.access_role,
+                self.link_id
+            ),
         ];
         if self.new {
-            lines.push(format!("  new       younger than {days} days (created at {}): too early to judge", self.created_at));
+            lines.push(format!(
+                "  new       younger than {days} days (created at {}): too early to judge",
+                self.created_at
+            ));
         }
         if !self.complete {
-            let from = self.observed_from.map_or_else(|| "nothing is recorded".to_owned(), |from| format!("known from {from} on"));
+            let from = self
+                .observed_from
+                .map_or_else(|| "nothing is recorded".to_owned(), |from| format!("known from {from} on"));
             lines.push(format!("  unsure    {from}: what is unused may have been used before"));
         }
         if self.delegated > 0 {
@@ -419,7 +441,10 @@ impl LinkRow {
         match (&self.proposal, &self.no_proposal) {
             (Some(proposal), _) if of(Verdict::Unused).count() == self.permissions.len() => {
                 lines.push("  nothing was used: is the link needed at all?".to_owned());
-                lines.push(format!("  revoke    linkgate link revoke {} --expect-version {}", self.link_id, self.version));
+                lines.push(format!(
+                    "  revoke    linkgate link revoke {} --expect-version {}",
+                    self.link_id, self.version
+                ));
                 lines.push(format!("  tighten   {}", proposal.command));
             }
             (Some(proposal), _) => lines.push(format!("  tighten   {}", proposal.command)),

@@ -179,7 +179,9 @@ async fn head(subject: &Subject, at: Millis, desk: &Desk) -> Result<Head, Failur
     if at < known_since {
         return Err(Failure::new(
             Exit::Invalid,
-            format_args!("nothing is known of {at}: history begins at {known_since}, when this one was made known here"),
+            format_args!(
+                "nothing is known of {at}: history begins at {known_since}, when this one was made known here"
+            ),
         ));
     }
     Ok(head)
@@ -270,7 +272,11 @@ fn users(
                 is_active: user.is_active,
                 known: Known::of(&user.stamps, access.at),
                 suspended,
-                permissions: may(user.is_active && !suspended, &token),
+                // Who may have been active then counts as active.
+                permissions: may(
+                    (user.is_active || Known::of(&user.stamps, access.at) == Known::Now) && !suspended,
+                    &token,
+                ),
                 token,
             }
         })
@@ -337,15 +343,39 @@ impl Report {
 
     fn permissions_csv(&self) -> Result<(), Failure> {
         let mut table = Table::begin(&[
-            "at", "tenant_id", "tenant_name", "tenant_status", "partner_id", "partner_name", "link_id", "link_version",
-            "state", "access_role", "permission", "answer", "depends_on", "closed_gate", "rules", "effective_from",
-            "effective_until", "require_mfa", "allowed_cidrs", "parent_link_ids", "created_by", "created_at",
-            "approved_by", "approved_at", "widened_by", "users_who_could", "policy_version",
+            "at",
+            "tenant_id",
+            "tenant_name",
+            "tenant_status",
+            "partner_id",
+            "partner_name",
+            "link_id",
+            "link_version",
+            "state",
+            "access_role",
+            "permission",
+            "answer",
+            "depends_on",
+            "closed_gate",
+            "rules",
+            "effective_from",
+            "effective_until",
+            "require_mfa",
+            "allowed_cidrs",
+            "parent_link_ids",
+            "created_by",
+            "created_at",
+            "approved_by",
+            "approved_at",
+            "widened_by",
+            "users_who_could",
+            "policy_version",
         ])?;
         for link in &self.links {
             let fixed = link.fixed(self.at);
             for row in &link.permissions {
-                let could = link.users.iter().filter(|user| user.permissions.is_some_and(|set| set.contains(row.permission)));
+                let could =
+                    link.users.iter().filter(|user| user.permissions.is_some_and(|set| set.contains(row.permission)));
                 let rest = [
                     row.permission.name().to_owned(),
                     answer(row.answer).to_owned(),
@@ -373,9 +403,28 @@ impl Report {
 
     fn users_csv(&self) -> Result<(), Failure> {
         let mut table = Table::begin(&[
-            "at", "tenant_id", "tenant_name", "tenant_status", "partner_id", "partner_name", "link_id", "link_version",
-            "state", "access_role", "user_issuer", "user_sub", "username", "registered", "is_active", "is_active_known",
-            "suspended", "token_seen_at", "token_roles", "token_permissions", "permissions_known", "permissions",
+            "at",
+            "tenant_id",
+            "tenant_name",
+            "tenant_status",
+            "partner_id",
+            "partner_name",
+            "link_id",
+            "link_version",
+            "state",
+            "access_role",
+            "user_issuer",
+            "user_sub",
+            "username",
+            "registered",
+            "is_active",
+            "is_active_known",
+            "suspended",
+            "token_seen_at",
+            "token_roles",
+            "token_permissions",
+            "permissions_known",
+            "permissions",
         ])?;
         for link in &self.links {
             let fixed = link.fixed(self.at);
@@ -456,12 +505,7 @@ impl LinkRow {
         let until = self.effective_until.map_or_else(|| "on".to_owned(), |end| format!("until {end}"));
         let mut lines = vec![
             String::new(),
-            format!(
-                "{} in {}: {state}, {}",
-                plain(&self.partner_name),
-                plain(&self.tenant_name),
-                self.access_role
-            ),
+            format!("{} in {}: {state}, {}", plain(&self.partner_name), plain(&self.tenant_name), self.access_role),
             format!("  link      {} version {} of {}", self.link_id, self.version, self.version_now),
             format!("  window    from {} {until}", self.effective_from),
             format!("  created   by {} at {}", plain(&self.created_by), self.created_at),
@@ -475,7 +519,8 @@ impl LinkRow {
         }
         if !self.partner_is_active || self.partner_known == Known::Now {
             let active = if self.partner_is_active { "active" } else { "inactive" };
-            lines.push(format!("  partner   {active}{}", as_of_now(self.partner_known)));
+            let then = if self.partner_known == Known::Now { "; not known of then: counted as active" } else { "" };
+            lines.push(format!("  partner   {active}{}{then}", as_of_now(self.partner_known)));
         }
         if self.tenant_status != "active" {
             let known = as_of_now(self.tenant_known);

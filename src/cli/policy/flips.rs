@@ -226,7 +226,8 @@ fn write_csv(rows: &[&Row]) -> Result<(), Failure> {
     ])
     .map_err(failed)?;
     for row in rows {
-        let [direction, count, partner, tenant, action, refused, permitted, _] = cells(row).map(|cell| harmless(&cell).into_owned());
+        let [direction, count, partner, tenant, action, refused, permitted, _] =
+            cells(row).map(|cell| harmless(&cell).into_owned());
         let id = row.key.partner_id.map(|id| id.to_string()).unwrap_or_default();
         let examples = row.examples.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         out.write_record([direction, count, id, partner, tenant, action, refused, permitted, examples])

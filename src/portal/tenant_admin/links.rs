@@ -140,9 +140,8 @@ impl Prepared for List {
         async move {
             let Paging { limit, offset } = self.paging;
             let tenant = home(&call)?;
-            let (links, total) = tenant_links(&portal.database, tenant, &self.filter, limit, offset)
-                .await
-                .map_err(store_problem)?;
+            let (links, total) =
+                tenant_links(&portal.database, tenant, &self.filter, limit, offset).await.map_err(store_problem)?;
             let reviews = Reviews::read(&portal, tenant, self.usage_days).await?;
             let has_more = offset.saturating_add(links.len() as u64) < total;
             let items = links.into_iter().map(|link| LinkView::of(&portal, link, &reviews)).collect();

@@ -93,6 +93,7 @@ on_both! {
     audit::small_chunks_become_large_ones,
     audit::a_journal_that_is_not_there_is_told,
     audit::an_altered_line_is_no_answer,
+    audit::use_of_rights_is_added_up_over_all_that_is_indexed,
     audit::the_head_outlives_the_index,
     audit::each_change_is_chained_by_one_server,
     evidence::a_tree_and_its_checkpoints_are_kept_and_gone_on_with,

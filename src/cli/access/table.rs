@@ -47,6 +47,12 @@ pub(super) fn yes(flag: bool) -> &'static str {
     if flag { "yes" } else { "no" }
 }
 
+/// `1 link`, `2 links`.
+pub(super) fn count(number: impl TryInto<u64>, what: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
 /// Several values in one cell.
 pub(super) fn joined<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" ")

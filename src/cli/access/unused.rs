@@ -5,21 +5,20 @@
 //! where its use leaves no record of its own: what an endpoint decides beside its permission, what webhooks are told, and
 //! what another partner did through a link delegated onward.
 
+mod show;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{
-    scene::{Desk, Recorded, Set, Source, State, days_before, with},
-    table::{Table, cell, yes},
-};
+use super::scene::{Desk, Recorded, Set, Source, State, days_before, with};
 use crate::{
     audit::{
         sweep::Wanted,
         usage::{Use, Uses},
     },
-    cli::{audit::plain, context::Context, outcome::Failure, policy::SetArgs, tenant::TenantArg},
+    cli::{context::Context, outcome::Failure, policy::SetArgs, tenant::TenantArg},
     domain::{EventType, LinkId, LinkRole, Millis, PartnerId, Permission, PermissionSet, TenantId},
     policy::{Answer, Tightened, effective, granted, tighten},
     portal::endpoint::beside,
@@ -165,7 +164,7 @@ async fn report(args: &UnusedArgs, set: &Set, desk: &Desk) -> Result<Report, Fai
     let scene = Scene { set, since, now, before: &before, family: &family, recorded: &recorded, told: &told };
     let live: Vec<&LinkThen> =
         access.links.iter().filter(|link| State::of(&link.facts, now).0 == State::Live).collect();
-    let links: Vec<LinkRow> = live.iter().filter_map(|link| scene.row(link, &access)).collect();
+    let links = scene.rows(&live, &access)?;
     Ok(Report {
         since,
         until: now,
@@ -226,6 +225,26 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
+    /// On all processors: for each link the policies are asked of every permission.
+    fn rows(&self, links: &[&LinkThen], access: &AccessAt) -> Result<Vec<LinkRow>, Failure> {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let share = links.len().div_ceil(threads).max(1);
+        std::thread::scope(|scope| {
+            let running: Vec<_> = links
+                .chunks(share)
+                .map(|some| {
+                    scope.spawn(move || some.iter().map(|link| self.row(link, access)).collect::<Option<Vec<_>>>())
+                })
+                .collect();
+            let mut rows = Vec::with_capacity(links.len());
+            for thread in running {
+                let some = thread.join().map_err(|_| Failure::failed("a thread ended by a panic"))?;
+                rows.extend(some.ok_or_else(|| Failure::failed("a link names a tenant or partner that is not there"))?);
+            }
+            Ok(rows)
+        })
+    }
+
     fn row(&self, link: &LinkThen, access: &AccessAt) -> Option<LinkRow> {
         let (terms, bundle) = (&link.terms, &self.set.bundle);
         let below = self.family.below(terms.id);
@@ -300,157 +319,10 @@ impl Proposal {
             command.push_str(" --clear overrides");
         }
         for (name, allow) in &found.given {
-            command.push_str(&format!(" --override {name}={allow}"));
+            // A shell would take the star of a wildcard for files.
+            let quote = if name.contains('*') { "'" } else { "" };
+            command.push_str(&format!(" --override {quote}{name}={allow}{quote}"));
         }
         Self { custom_permissions: found.overrides, denies: found.dropped, command }
-    }
-}
-
-impl Report {
-    fn incomplete(&self, journal: &str) -> String {
-        let from = match (self.source, self.knows_from) {
-            (Source::Index, None) => "no request is in the index".to_owned(),
-            (_, None) => format!("no request is recorded in `{journal}`"),
-            (_, Some(from)) => format!("what was recorded begins at {from}"),
-        };
-        format!(
-            "{from}, and {} days back is {}: of what was before nothing is known, and a right that is called unused may have been used then",
-            self.days, self.since
-        )
-    }
-
-    fn text(&self) -> String {
-        let mut lines = vec![format!(
-            "{} live links, requests since {} ({} days), policies {}",
-            self.links.len(),
-            self.since,
-            self.days,
-            self.policies
-        )];
-        if self.not_live > 0 {
-            lines.push(format!("{} links are not live and grant nothing now: left out", self.not_live));
-        }
-        if let Some(until) = self.knows_until {
-            lines.push(format!("read from the index, which reaches to {until}"));
-        }
-        for link in &self.links {
-            lines.extend(link.lines(self.days));
-        }
-        lines.join("\n")
-    }
-
-    fn csv(&self) -> Result<(), Failure> {
-        let mut table = Table::begin(&[
-            "since",
-            "until",
-            "observed_from",
-            "complete",
-            "tenant_id",
-            "tenant_name",
-            "partner_id",
-            "partner_name",
-            "link_id",
-            "link_version",
-            "link_created_at",
-            "link_new",
-            "access_role",
-            "permission",
-            "answer",
-            "verdict",
-            "uses",
-            "last_used_at",
-            "permission_new",
-            "proposed",
-            "policy_version",
-        ])?;
-        for link in &self.links {
-            for right in &link.permissions {
-                let denied = link.proposal.as_ref().map(|found| found.denies.contains(right.permission));
-                table.row(
-                    [
-                        self.since.to_string(),
-                        self.until.to_string(),
-                        cell(link.observed_from),
-                        yes(link.complete).to_owned(),
-                        link.tenant_id.to_string(),
-                        link.tenant_name.clone(),
-                        link.partner_id.to_string(),
-                        link.partner_name.clone(),
-                        link.link_id.to_string(),
-                        link.version.to_string(),
-                        link.created_at.to_string(),
-                        yes(link.new).to_owned(),
-                        link.access_role.to_string(),
-                        right.permission.name().to_owned(),
-                        if right.answer == Answer::Yes { "yes" } else { "depends" }.to_owned(),
-                        right.verdict.as_str().to_owned(),
-                        right.uses.to_string(),
-                        cell(right.last_used_at),
-                        yes(right.new).to_owned(),
-                        denied.map_or("", |denied| if denied { "deny" } else { "keep" }).to_owned(),
-                        self.policy_version.clone(),
-                    ]
-                    .iter()
-                    .map(String::as_str),
-                )?;
-            }
-        }
-        table.end()
-    }
-}
-
-impl LinkRow {
-    fn lines(&self, days: u32) -> Vec<String> {
-        let mut lines = vec![
-            String::new(),
-            format!(
-                "{} in {}: {}, link {}",
-                plain(&self.partner_name),
-                plain(&self.tenant_name),
-                self.access_role,
-                self.link_id
-            ),
-        ];
-        if self.new {
-            lines.push(format!(
-                "  new       younger than {days} days (created at {}): too early to judge",
-                self.created_at
-            ));
-        }
-        if !self.complete {
-            let from = self
-                .observed_from
-                .map_or_else(|| "nothing is recorded".to_owned(), |from| format!("known from {from} on"));
-            lines.push(format!("  unsure    {from}: what is unused may have been used before"));
-        }
-        if self.delegated > 0 {
-            lines.push(format!("  below     {} links delegated onward; what they used counts", self.delegated));
-        }
-        let of = |verdict| self.permissions.iter().filter(move |right| right.verdict == verdict);
-        for right in of(Verdict::Used) {
-            let last = right.last_used_at.map(|at| at.to_string()).unwrap_or_default();
-            lines.push(format!("  used      {} ({} times, last at {last})", right.permission, right.uses));
-        }
-        for right in of(Verdict::MaybeUsed) {
-            lines.push(format!("  kept      {} (its use leaves no record of its own)", right.permission));
-        }
-        for right in of(Verdict::Unused) {
-            let new = if right.new && !self.new { " (granted since)" } else { "" };
-            lines.push(format!("  unused    {}{new}", right.permission));
-        }
-        match (&self.proposal, &self.no_proposal) {
-            (Some(proposal), _) if of(Verdict::Unused).count() == self.permissions.len() => {
-                lines.push("  nothing was used: is the link needed at all?".to_owned());
-                lines.push(format!(
-                    "  revoke    linkgate link revoke {} --expect-version {}",
-                    self.link_id, self.version
-                ));
-                lines.push(format!("  tighten   {}", proposal.command));
-            }
-            (Some(proposal), _) => lines.push(format!("  tighten   {}", proposal.command)),
-            (None, Some(why)) => lines.push(format!("  tighten   not proposed: {why}")),
-            (None, None) => {}
-        }
-        lines
     }
 }

@@ -79,8 +79,7 @@ pub(in crate::portal) struct LinkView {
     closed: Option<&'static str>,
     /// What its users may do now, its parents and the security policies heard.
     effective: Vec<EffectiveView>,
-    /// Only where `usage_days` asks for it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Null where `usage_days` does not ask for it.
     usage: Option<UsageView>,
 }
 

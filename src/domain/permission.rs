@@ -252,11 +252,11 @@ pub fn wildcards() -> Vec<String> {
 ///
 /// The widest group first, which for names in a tree is the fewest. What is in `wanted` and not in `within` is left out.
 pub fn cover(wanted: PermissionSet, within: PermissionSet) -> Vec<String> {
-    // Of names that say the same the last one is taken: a single name, then a wildcard.
+    // Of names that say the same the last one is taken: a single name, then the shortest wildcard.
     let scopes = SCOPES.iter().map(|(scope, _)| (*scope).to_owned());
     let leaves = CATALOGUE.iter().map(|(name, _)| (*name).to_owned());
     let named: Vec<(String, PermissionSet)> = scopes
-        .chain(wildcards())
+        .chain(wildcards().into_iter().rev())
         .chain(leaves)
         .filter_map(|name| PermissionSet::from_name(&name).ok().map(|set| (name, set)))
         .filter(|(_, set)| within.contains_all(*set))

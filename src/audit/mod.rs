@@ -31,6 +31,7 @@ pub mod run;
 pub mod scan;
 pub mod sweep;
 pub mod traits;
+pub mod usage;
 pub mod verify;
 pub mod words;
 

@@ -103,6 +103,8 @@ pub struct Swept<W> {
     /// The first segment that is there begins at this time and is not the journal's first: what is older than it was
     /// wanted and is not there.
     pub missing_before: Option<Millis>,
+    /// When the first segment that is there was begun: of what was before, the journal knows nothing.
+    pub begins: Option<Millis>,
 }
 
 /// How far it is; called from all threads.
@@ -141,7 +143,9 @@ pub fn sweep<W: Send>(
         )));
     }
     let end = extent(dir).map_err(io_error("list", dir))?.unwrap_or_default();
-    let (numbers, missing_before) = chosen(dir, &all, wanted)?;
+    let (numbers, begins) = chosen(dir, &all, wanted)?;
+    let archived = all.first().is_some_and(|first| *first > 1);
+    let missing_before = begins.filter(|begins| archived && wanted.since.is_none_or(|since| since < *begins));
     let sizes = numbers.iter().map(|number| std::fs::metadata(segment_path(dir, *number)).map_or(0, |file| file.len()));
     progress.total(sizes.sum());
     let walk = Walk {
@@ -178,11 +182,11 @@ pub fn sweep<W: Send>(
     });
     match walk.broken.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
-        None => Ok(Swept { workers: done, records, missing_before }),
+        None => Ok(Swept { workers: done, records, missing_before, begins }),
     }
 }
 
-/// The segments that may hold what is wanted, and from when on the journal is there if some of that is not.
+/// The segments that may hold what is wanted, and from when on the journal is there.
 fn chosen(dir: &Path, all: &[u64], wanted: &Wanted) -> Result<(Vec<u64>, Option<Millis>), JournalError> {
     let begins = all.iter().map(|number| begin(dir, *number)).collect::<Result<Vec<_>, _>>()?;
     let ended_before = |next: usize| {
@@ -195,10 +199,7 @@ fn chosen(dir: &Path, all: &[u64], wanted: &Wanted) -> Result<(Vec<u64>, Option<
     };
     let numbers =
         all.iter().enumerate().filter(|(at, _)| !ended_before(at + 1) && !begun_after(*at)).map(|(_, number)| *number);
-    let archived = all.first().is_some_and(|first| *first > 1);
-    let oldest = begins.first().copied().flatten();
-    let missing = oldest.filter(|oldest| archived && wanted.since.is_none_or(|since| since < *oldest));
-    Ok((numbers.collect(), missing))
+    Ok((numbers.collect(), begins.first().copied().flatten()))
 }
 
 /// When a segment was begun; `None` for one whose header is still being written.
@@ -264,7 +265,7 @@ impl Walk<'_> {
                 return Err(fault(Fault::Altered));
             }
             if line.line_type == LineType::Open
-                && let Some(opened) = self.opened(&line).map_err(|error| fault(error.into()))?
+                && let Some(opened) = opened(&line, self.wanted).map_err(|error| fault(error.into()))?
             {
                 *seen += 1;
                 each(worker, &opened);
@@ -277,24 +278,41 @@ impl Walk<'_> {
         self.progress.advance(lines.next_offset() - told);
         Ok(())
     }
+}
 
-    /// The parts are read one after the other: what is not wanted is known after the first.
-    fn opened<'l>(&self, line: &Line<'l>) -> Result<Option<Opened<'l>>, NotALine> {
-        let visible: Visible<'l> = read(line.visible)?;
-        let wanted = self.wanted;
-        if wanted.since.is_some_and(|since| visible.time < since)
-            || wanted.until.is_some_and(|until| until <= visible.time)
-            || (wanted.partner_id.is_some() && wanted.partner_id != visible.partner_id)
-        {
+/// The parts are read one after the other: what is not wanted is known after the first.
+fn opened<'l>(line: &Line<'l>, wanted: &Wanted) -> Result<Option<Opened<'l>>, NotALine> {
+    let visible: Visible<'l> = read(line.visible)?;
+    if wanted.since.is_some_and(|since| visible.time < since)
+        || wanted.until.is_some_and(|until| until <= visible.time)
+        || (wanted.partner_id.is_some() && wanted.partner_id != visible.partner_id)
+    {
+        return Ok(None);
+    }
+    let mut slices = line.slices.iter().map(|slice| read::<Slice>(slice)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(tenant) = &wanted.tenant {
+        slices.retain(|slice| slice.managed_tenant_id == *tenant);
+        if slices.is_empty() && visible.managed_tenant_id.as_deref() != Some(tenant) {
             return Ok(None);
         }
-        let mut slices = line.slices.iter().map(|slice| read::<Slice>(slice)).collect::<Result<Vec<_>, _>>()?;
-        if let Some(tenant) = &wanted.tenant {
-            slices.retain(|slice| slice.managed_tenant_id == *tenant);
-            if slices.is_empty() && visible.managed_tenant_id.as_deref() != Some(tenant) {
-                return Ok(None);
-            }
-        }
-        Ok(Some(Opened { visible, private: read(line.private)?, slices }))
     }
+    Ok(Some(Opened { visible, private: read(line.private)?, slices }))
+}
+
+/// The same of a run of whole lines, wherever they come from; gives how many openings were wanted.
+pub fn sweep_run(run: &[u8], wanted: &Wanted, mut each: impl FnMut(&Opened<'_>)) -> Result<u64, Fault> {
+    let mut seen = 0;
+    for bytes in run.split(|byte| *byte == b'\n').filter(|bytes| !bytes.is_empty()) {
+        let line = Line::parse(bytes)?;
+        if line.computed_hash() != line.hash {
+            return Err(Fault::Altered);
+        }
+        if line.line_type == LineType::Open
+            && let Some(opened) = opened(&line, wanted)?
+        {
+            seen += 1;
+            each(&opened);
+        }
+    }
+    Ok(seen)
 }

@@ -13,7 +13,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Partners and access", &["tenant", "partner", "user", "link", "import", "webhook"]),
     ("When something is wrong", &["suspend", "restore", "suspensions"]),
     ("Policies", &["policy", "decide"]),
-    ("Look and ask", &["explain", "audit", "token"]),
+    ("Look and ask", &["explain", "access", "audit", "token"]),
 ];
 
 /// What the exit codes mean, in their order; 0 is success.

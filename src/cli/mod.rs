@@ -34,6 +34,7 @@ pub mod decide;
 
 pub mod policy;
 
+pub mod access;
 pub mod audit;
 pub mod audit_outbox;
 pub mod explain;
@@ -88,6 +89,7 @@ enum Command {
     Policy(policy::PolicyArgs),
     Decide(decide::Args),
     Explain(explain::ExplainArgs),
+    Access(access::AccessArgs),
     Audit(audit::AuditArgs),
     Token(token::TokenArgs),
 }
@@ -144,6 +146,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Policy(args) => policy::run(&args, context),
         Command::Decide(args) => decide::run(args, console),
         Command::Explain(args) => explain::start(args, context),
+        Command::Access(args) => access::run(args, context),
         Command::Audit(args) => audit::dispatch(args, context),
         Command::Token(args) => token::run(&args, &context.config()?.identity, console),
     }

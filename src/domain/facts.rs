@@ -1,6 +1,10 @@
 //! What a decision is made from: the user, the link and its ancestors, and the moment.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use super::{Gate, Link, Millis, PartnerId, Permission, PermissionSet, RoleTable, TenantId};
 
@@ -98,6 +102,13 @@ impl LinkFacts {
     /// Whether the address lists of the link and of all its parents let this caller in.
     pub fn admits(&self, ip: IpAddr) -> bool {
         self.link.admits(ip) && self.ancestors.iter().all(|parent| parent.link.admits(ip))
+    }
+
+    /// An address that the link and all its parents let in; this machine's own where they have no list.
+    pub fn some_address(&self) -> IpAddr {
+        let parents = self.ancestors.iter().flat_map(|parent| &parent.link.allowed_cidrs);
+        let mut nets = self.link.allowed_cidrs.iter().chain(parents);
+        nets.find_map(|net| Some(net.addr()).filter(|ip| self.admits(*ip))).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 
     pub fn requires_mfa(&self) -> bool {

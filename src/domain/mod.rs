@@ -17,6 +17,7 @@ pub mod permission;
 pub mod role;
 mod schema;
 pub mod secret;
+pub mod sheet;
 pub mod sign_off;
 pub mod strict_json;
 pub mod time;

@@ -248,6 +248,34 @@ pub fn wildcards() -> Vec<String> {
     found.into_iter().collect()
 }
 
+/// The fewest names that hold all of `wanted` and nothing outside `within`: wildcards and scopes before single names.
+///
+/// The widest group first, which for names in a tree is the fewest. What is in `wanted` and not in `within` is left out.
+pub fn cover(wanted: PermissionSet, within: PermissionSet) -> Vec<String> {
+    // Of names that say the same the last one is taken: a single name, then the shortest wildcard.
+    let scopes = SCOPES.iter().map(|(scope, _)| (*scope).to_owned());
+    let leaves = CATALOGUE.iter().map(|(name, _)| (*name).to_owned());
+    let named: Vec<(String, PermissionSet)> = scopes
+        .chain(wildcards().into_iter().rev())
+        .chain(leaves)
+        .filter_map(|name| PermissionSet::from_name(&name).ok().map(|set| (name, set)))
+        .filter(|(_, set)| within.contains_all(*set))
+        .collect();
+    let (mut left, mut names) = (wanted.intersection(within), Vec::new());
+    while !left.is_empty() {
+        // Of equals the narrowest: a name says no more than it must.
+        let best = named.iter().max_by_key(|(_, set)| {
+            let new = set.intersection(left).iter().count();
+            (new, std::cmp::Reverse(set.iter().count()))
+        });
+        let Some((name, set)) = best.filter(|(_, set)| !set.intersection(left).is_empty()) else { break };
+        left = left.without(*set);
+        names.push(name.clone());
+    }
+    names.sort();
+    names
+}
+
 fn exact_or_wildcard(name: &str) -> Option<PermissionSet> {
     if let Some(one) = Permission::parse(name) {
         return Some(PermissionSet::of(one));
@@ -289,6 +317,26 @@ mod tests {
         for wildcard in wildcards() {
             assert!(!PermissionSet::from_claim(&wildcard).is_empty(), "{wildcard}");
         }
+    }
+
+    #[test]
+    fn a_set_is_named_by_the_widest_groups_that_hold_nothing_else() {
+        let of = |names: &[&str]| {
+            names.iter().fold(PermissionSet::EMPTY, |set, name| set.union(PermissionSet::from_name(name).unwrap()))
+        };
+        assert_eq!(cover(PermissionSet::ALL, PermissionSet::ALL), ["partner.*"]);
+        assert_eq!(cover(PermissionSet::EMPTY, PermissionSet::ALL), [""; 0]);
+        let reads = of(&["billing.read", "support.read"]);
+        assert_eq!(cover(reads, reads), ["billing.read", "support.read"]);
+        let writes = PermissionSet::ALL.without(reads);
+        let names = cover(writes, writes);
+        assert!(names.contains(&"partner.provisioning.*".to_owned()), "{names:?}");
+        assert!(names.contains(&"support.write".to_owned()), "{names:?}");
+        assert_eq!(names.iter().fold(PermissionSet::EMPTY, |set, name| set.union(of(&[name]))), writes);
+        // A group may hold what is not wanted, as long as it is within.
+        let invoices = of(&["partner.billing.invoices.read", "partner.billing.invoices.write"]);
+        assert_eq!(cover(invoices, of(&["partner.billing.*"])), ["partner.billing.invoices.*"]);
+        assert_eq!(cover(of(&["billing.read"]), PermissionSet::EMPTY), [""; 0]);
     }
 
     #[test]

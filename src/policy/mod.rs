@@ -61,6 +61,8 @@ mod effective;
 
 mod concrete;
 
+mod tighten;
+
 pub mod suite;
 
 #[cfg(feature = "prove")]
@@ -77,4 +79,5 @@ pub use near::{NearMiss, Side, near_misses};
 pub use problem::{PolicyErrors, Problem};
 pub use shadow::ShadowSet;
 pub use source::shipped;
+pub use tighten::{NotTightened, Tightened, granted, tighten};
 pub use what_if::WhatIf;

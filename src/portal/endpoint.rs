@@ -1,6 +1,10 @@
 //! The endpoints of the consolidated API: paths, permissions, classes (contract, section 8), in one table.
 
-use crate::{config::settings::RouteClass, domain::Permission, limit::Class};
+use crate::{
+    config::settings::RouteClass,
+    domain::{Permission, PermissionSet},
+    limit::Class,
+};
 
 /// One endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -120,6 +124,13 @@ const fn write(
 
 const fn admin(endpoint: Endpoint, method: &'static str, path: &'static str, resource: &'static str) -> Spec {
     Spec { method, permission: None, audience: Audience::TenantAdmin, ..read(endpoint, path, "", resource) }
+}
+
+/// What some endpoint with this permission decides beside it. No record tells whether it was used: a report of unused rights
+/// keeps it with the other.
+pub fn beside(permission: Permission) -> PermissionSet {
+    let with = TABLE.iter().filter(|spec| spec.permission() == Some(permission));
+    with.flat_map(|spec| spec.also).filter_map(|name| Permission::parse(name)).collect()
 }
 
 /// Without it the revenue fields are null.

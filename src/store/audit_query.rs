@@ -111,7 +111,7 @@ impl AuditStore {
 }
 
 /// The next chunks behind `last`, latest first.
-async fn candidates(
+pub(super) async fn candidates(
     tx: &mut Tx,
     (from, to): (Millis, Millis),
     last: Option<(i64, i64)>,

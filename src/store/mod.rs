@@ -18,6 +18,7 @@ mod records;
 
 pub mod admin;
 
+mod access_at;
 mod alert_life;
 pub mod alerts;
 pub mod deliveries;
@@ -28,6 +29,7 @@ mod audit_chunks;
 mod audit_evidence;
 mod audit_index;
 mod audit_lines;
+mod audit_openings;
 mod audit_query;
 mod audit_terms;
 mod outbox;
@@ -46,11 +48,13 @@ mod tenant_links;
 #[doc(hidden)]
 pub mod bulk;
 
+pub use access_at::{AccessAt, Known, LinkThen, Side, TermsThen};
 pub use admin::{Actor, Admin, Change, Touch, Written};
 pub use alert_life::{Applied, Evaluation, Finding};
 pub use alerts::{AlertKind, AlertRecord, AlertStatus, AlertStore};
 pub use audit_evidence::{Proofs, Provable, Unproven};
 pub use audit_index::AuditStore;
+pub use audit_openings::IndexedUsage;
 pub use census::Census;
 pub use database::Database;
 pub use directory::{Directory, LinksUnavailable, LoadHook, Reading};
@@ -58,6 +62,7 @@ pub use error::StoreError;
 pub use export_jobs::{ExportJob, ExportJobs, FinishedFile, JobState, Lease, Owner};
 pub use idempotency::{Claim, Claimed, IdempotencyKeys, Scope, StoredAnswer};
 pub use managed::managed_tenants;
+pub use portfolio::load_tenant_facts;
 pub use records::{
     HistoryRecord, LinkRecord, PartnerRecord, Stamps, SuspensionRecord, SuspensionScope, TenantRecord, UserRecord,
 };

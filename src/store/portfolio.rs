@@ -67,7 +67,7 @@ pub(crate) async fn load_portfolio(db: Database, partner: PartnerId) -> Result<L
         active: row.flag(2)?,
         suspended: overlay.all || overlay.partners.contains(&partner.to_string()),
     };
-    let ancestors = load_ancestors(&mut tx, OF_PARTNER, partner.id.0, &overlay).await?;
+    let ancestors = load_ancestors(&mut tx, OF_PARTNER, partner.id.0.into(), &overlay).await?;
     let rows = tx
         .rows(
             concat!(
@@ -96,19 +96,45 @@ pub(crate) async fn load_link(db: &Database, id: LinkId) -> Result<Option<LinkFa
     );
     let Some(row) = tx.row(sql, &[id.0.into()]).await? else { return Ok(None) };
     let overlay = Overlay::load(&mut tx).await?;
-    let mut ancestors = load_ancestors(&mut tx, OF_LINK, id.0, &overlay).await?;
-    let link = link(&row)?;
+    let mut ancestors = load_ancestors(&mut tx, OF_LINK, id.0.into(), &overlay).await?;
+    standing(&row, &overlay, &mut ancestors).map(Some)
+}
+
+/// The links to one tenant with all that their gates read: for its own administrators.
+pub async fn load_tenant_facts(db: &Database, tenant: &TenantId) -> Result<HashMap<LinkId, LinkFacts>, StoreError> {
+    let mut tx = db.begin_read().await?;
+    let sql = concat!(
+        "SELECT ",
+        link_columns!(),
+        ", t.status, l.parent_link_id, p.is_active AS partner_active FROM partner_tenant_links l \
+         JOIN tenants t ON t.id = l.managed_tenant_id JOIN partners p ON p.id = l.partner_id \
+         WHERE l.managed_tenant_id = $1"
+    );
+    let rows = tx.rows(sql, &[tenant.as_str().into()]).await?;
+    let overlay = Overlay::load(&mut tx).await?;
+    let mut ancestors = load_ancestors(&mut tx, OF_TENANT, tenant.as_str().into(), &overlay).await?;
+    drop(tx);
+    let facts = rows.iter().map(|row| {
+        let facts = standing(row, &overlay, &mut ancestors)?;
+        Ok((facts.link.id, facts))
+    });
+    facts.collect()
+}
+
+/// A row of `link_columns!`, then the tenant's status, the parent and whether the partner is active.
+fn standing(row: &Row, overlay: &Overlay, ancestors: &mut HashMap<Uuid, Chain>) -> Result<LinkFacts, StoreError> {
+    let link = link(row)?;
     let chain = match row.maybe_id(NEXT + 1)? {
-        Some(_) => ancestors.remove(&id.0).unwrap_or_else(Chain::broken),
+        Some(_) => ancestors.remove(&link.id.0).unwrap_or_else(Chain::broken),
         None => Chain::default(),
     };
-    Ok(Some(LinkFacts {
+    Ok(LinkFacts {
         partner_active: row.flag(NEXT + 2)?,
         suspended: chain.broken || overlay.covers(&link),
         tenant_status: row.str(NEXT)?.into(),
         ancestors: chain.parents.into_boxed_slice(),
         link,
-    }))
+    })
 }
 
 async fn decode_links(
@@ -190,15 +216,16 @@ impl Chain {
     }
 }
 
-/// Whose parents are looked for: `$1` is a partner or a link.
+/// Whose parents are looked for: `$1` is a partner, a link or a tenant.
 const OF_PARTNER: &str = "partner_id = $1";
 const OF_LINK: &str = "id = $1";
+const OF_TENANT: &str = "managed_tenant_id = $1";
 
 /// The parents of all delegated links that are meant, by the id of the link.
 async fn load_ancestors(
     tx: &mut Tx,
     of: &'static str,
-    id: Uuid,
+    id: Value<'_>,
     overlay: &Overlay,
 ) -> Result<HashMap<Uuid, Chain>, StoreError> {
     let most = i64::try_from(MAX_PARENTS).unwrap_or_default();
@@ -217,7 +244,7 @@ async fn load_ancestors(
                  ORDER BY chain.child, chain.level",
                 link_columns!()
             )),
-            &[id.into(), Value::Int(most)],
+            &[id, Value::Int(most)],
         )
         .await?;
     let mut chains: HashMap<Uuid, Chain> = HashMap::new();

@@ -25,6 +25,7 @@ mod upstream;
 mod world;
 
 mod access;
+mod access_review;
 mod alert_sources;
 mod alerts;
 mod customers;

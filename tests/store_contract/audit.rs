@@ -11,9 +11,16 @@ use linkgate::{
     audit::{
         AuditSettings, ChainHead, ChainHeads, ChainId, ChangeRecord, Completion, Decision, Durability, Hash,
         IndexBatch, IndexSink, IndexUnavailable, Journal, Kind, Opening, OutboxSource, Record, RecordFilter,
-        RecordSource, Slice, SliceOutcome, batch::read_batch, indexer::Indexer, journal::Known, reader::segments, scan,
+        RecordSource, Slice, SliceOutcome,
+        batch::read_batch,
+        indexer::Indexer,
+        journal::Known,
+        reader::segments,
+        scan,
+        sweep::{Progress, Wanted, sweep},
+        usage::Usage,
     },
-    domain::{DecisionId, LinkId, LinkVersion, Millis, PartnerId},
+    domain::{DecisionId, LinkId, LinkVersion, Millis, PartnerId, Permission},
     store::AuditStore,
 };
 use uuid::Uuid;
@@ -412,6 +419,68 @@ pub(crate) async fn a_journal_that_is_not_there_is_told(f: Arc<Fixture>) {
 }
 
 /// An answer never passes on a line that was altered after it was indexed.
+/// How often each permission is used by the records of these numbers, as `write` makes them.
+fn uses(numbers: impl IntoIterator<Item = u64>, tenant: Option<&str>) -> [u64; 3] {
+    let mut found = [0; 3];
+    for n in numbers.into_iter().filter(|n| n % 9 != 8 && !n.is_multiple_of(3)) {
+        let named = (n % 5 != 4).then(|| format!("t{}", n % 5));
+        if tenant.is_none_or(|tenant| named.as_deref() == Some(tenant)) {
+            found[if n.is_multiple_of(2) { 0 } else { 1 }] += 1;
+            found[2] += u64::from(named.is_some());
+        }
+    }
+    found
+}
+
+fn found(usage: &Usage) -> [u64; 3] {
+    let uses = usage.links.get(&LinkId(Uuid::from_u128(9))).cloned().unwrap_or_default();
+    ["partner.billing.read", "partner.tenants.list", "partner.tenants.switch_context"]
+        .map(|name| uses.of(Permission::parse(name).unwrap()).count)
+}
+
+pub(crate) async fn use_of_rights_is_added_up_over_all_that_is_indexed(f: Arc<Fixture>) {
+    let house = House::with_segments(&f, "audit", 8_192);
+    for batch in [0..20, 20..45, 45..70] {
+        house.write(batch).await;
+        house.index().await;
+    }
+    let wanted = |tenant: Option<&str>| Wanted {
+        since: Some(Millis(1_100)),
+        tenant: tenant.map(str::to_owned),
+        ..Wanted::default()
+    };
+    for tenant in [None, Some("t1"), Some("t-nobody")] {
+        let told = house.store.usage(&wanted(tenant), u64::MAX).await.unwrap();
+        assert_eq!(found(&told.usage), uses(10..70, tenant), "{tenant:?}");
+        assert_eq!((told.knows_from, told.knows_until), (Some(Millis(1_000)), Some(Millis(1_690))));
+        // The journal says the same.
+        let swept = sweep(&house.dir, &wanted(tenant), vec![Usage::default()], &Quiet, |usage: &mut Usage, opened| {
+            usage.see(opened);
+        });
+        assert_eq!(swept.unwrap().workers[0].links, told.usage.links);
+    }
+    // Where no more is looked at, what is older is not called known.
+    let some = house.store.usage(&wanted(None), 5).await.unwrap();
+    assert!(some.records < 50 && some.knows_from > Some(Millis(1_100)), "{some:?}");
+    assert!(found(&some.usage)[0] < uses(10..70, None)[0]);
+    if f.kind == Server::Postgres {
+        // Another replica's journal, of which this machine has no file.
+        let other = House::new(&f, "other");
+        other.write(20..30).await;
+        other.index().await;
+        let both = house.store.usage(&wanted(None), u64::MAX).await.unwrap();
+        assert_eq!(found(&both.usage), uses((10..70).chain(20..30), None));
+    }
+}
+
+/// Tells nobody.
+struct Quiet;
+
+impl Progress for Quiet {
+    fn total(&self, _: u64) {}
+    fn advance(&self, _: u64) {}
+}
+
 pub(crate) async fn an_altered_line_is_no_answer(f: Arc<Fixture>) {
     let house = House::new(&f, "journal");
     house.write(0..20).await;

@@ -13,6 +13,7 @@
 
 mod fixture;
 
+mod access;
 mod alerts;
 mod audit;
 mod census;
@@ -68,6 +69,10 @@ on_both! {
     governance::an_approval_of_what_changed_meanwhile_is_refused,
     governance::a_delegated_link_ends_with_its_parent_and_is_told_once,
     governance::what_a_suspension_would_cover_is_counted,
+    access::a_link_is_told_as_it_was,
+    access::parents_of_then_bind_a_link_of_then,
+    access::what_has_no_history_is_told_as_of_now,
+    access::a_thousand_links_are_one_question,
     import::a_refused_row_does_not_stop_the_others,
     suspensions::the_overlay_covers_and_lifts_without_touching_rows,
     suspensions::subjects_are_known_everywhere_within_the_bound,
@@ -88,6 +93,7 @@ on_both! {
     audit::small_chunks_become_large_ones,
     audit::a_journal_that_is_not_there_is_told,
     audit::an_altered_line_is_no_answer,
+    audit::use_of_rights_is_added_up_over_all_that_is_indexed,
     audit::the_head_outlives_the_index,
     audit::each_change_is_chained_by_one_server,
     evidence::a_tree_and_its_checkpoints_are_kept_and_gone_on_with,

@@ -13,7 +13,7 @@ use crate::{
         outcome::{Console, Failure},
     },
     config,
-    domain::{DecisionId, Millis, PartnerId},
+    domain::{DecisionId, Millis, PartnerId, sheet::harmless},
 };
 
 /// Most groups that are kept apart; the rest are counted as one.
@@ -226,18 +226,14 @@ fn write_csv(rows: &[&Row]) -> Result<(), Failure> {
     ])
     .map_err(failed)?;
     for row in rows {
-        let [direction, count, partner, tenant, action, refused, permitted, _] = cells(row).map(|cell| harmless(&cell));
+        let [direction, count, partner, tenant, action, refused, permitted, _] =
+            cells(row).map(|cell| harmless(&cell).into_owned());
         let id = row.key.partner_id.map(|id| id.to_string()).unwrap_or_default();
         let examples = row.examples.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         out.write_record([direction, count, id, partner, tenant, action, refused, permitted, examples])
             .map_err(failed)?;
     }
     out.flush().and_then(|()| std::io::stdout().flush()).map_err(Failure::from)
-}
-
-/// A name from outside must not become a formula in the reader's spreadsheet.
-fn harmless(cell: &str) -> String {
-    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.to_owned() }
 }
 
 /// Draws nothing where standard error is no terminal.
@@ -309,11 +305,5 @@ mod tests {
         let week = Millis::now().0 - since("7d").unwrap().0;
         assert!((604_800_000..604_900_000).contains(&week), "{week}");
         assert!(since("yesterday").unwrap_err().contains("7d"));
-    }
-
-    #[test]
-    fn a_cell_is_no_formula() {
-        assert_eq!(harmless("=1+1"), "'=1+1");
-        assert_eq!(harmless("deny -> allow"), "deny -> allow");
     }
 }

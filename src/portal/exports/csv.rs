@@ -16,7 +16,7 @@ use super::{
     columns::{Cell, Column, LINE_COLUMNS, TenantName, cell, line_cells},
     sheet::{Mark, Sheet, SheetError},
 };
-use crate::connector::rows::InvoiceRow;
+use crate::{connector::rows::InvoiceRow, domain::sheet::harmless};
 
 /// Bytes gathered before they are written.
 const BUFFER: usize = 256 * 1024;
@@ -64,16 +64,10 @@ impl CsvSheet {
     }
 
     fn field(&mut self, cell: &Cell<'_>) -> Result<(), SheetError> {
-        let text = cell.as_str();
-        let escaped;
-        let text = match cell {
-            Cell::Text(_) if is_formula(text) => {
-                escaped = format!("'{text}");
-                &escaped
-            }
-            _ => text,
-        };
-        self.writer.write_field(text)?;
+        match cell {
+            Cell::Text(_) => self.writer.write_field(harmless(cell.as_str()).as_ref())?,
+            _ => self.writer.write_field(cell.as_str())?,
+        }
         Ok(())
     }
 
@@ -82,11 +76,6 @@ impl CsvSheet {
         self.rows += 1;
         Ok(())
     }
-}
-
-/// Whether a spreadsheet might take the text for a formula, by its first character; full-width forms count too.
-fn is_formula(text: &str) -> bool {
-    text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'])
 }
 
 impl Sheet for CsvSheet {

@@ -118,7 +118,19 @@ pub fn parameters(endpoint: Endpoint) -> Vec<Parameter> {
         Endpoint::DownloadExport => {
             vec![Parameter { required: true, ..text("token", "From `download_url`; valid for 15 minutes.", "x") }]
         }
-        Endpoint::TenantLinks => paging(),
+        Endpoint::TenantLinks => join([
+            vec![
+                word("approval", "With this approval.", &["pending", "approved", "rejected"], "approved"),
+                word("is_active", "Active links, or revoked ones.", &["true", "false"], "true"),
+                Parameter::new(
+                    "usage_days",
+                    "Tells of each link which of its rights were used in so many days; 0: not at all.",
+                    json!({"type": "integer", "minimum": 0, "maximum": 365, "default": 0}),
+                    "90",
+                ),
+            ],
+            paging(),
+        ]),
         Endpoint::AccessLog => join([
             dates(),
             vec![

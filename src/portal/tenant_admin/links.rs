@@ -7,7 +7,11 @@ use http::HeaderMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{home, store_problem};
+use super::{
+    home,
+    review::{EffectiveView, Reviews, UsageView},
+    store_problem,
+};
 use crate::{
     domain::{
         ErrorCode, LinkId, Permission,
@@ -23,6 +27,8 @@ use crate::{
 
 struct List {
     filter: TenantLinkFilter,
+    /// How far back use is looked for.
+    usage_days: Option<u32>,
     paging: Paging,
 }
 
@@ -33,9 +39,10 @@ pub(in crate::portal) fn list(question: &Question<'_>) -> Result<Box<dyn Prepare
             .word("approval", &[("pending", "pending"), ("approved", "approved"), ("rejected", "rejected")]),
         is_active: params.word("is_active", &[("true", true), ("false", false)]),
     };
+    let usage_days = u32::try_from(params.integer("usage_days", 0..=365, 0)).ok().filter(|days| *days > 0);
     let paging = params.paging();
     params.finish()?;
-    Ok(Box::new(List { filter, paging }))
+    Ok(Box::new(List { filter, usage_days, paging }))
 }
 
 /// A link for the tenant that it leads to. Never `notes` and `metadata`: they are the operator's.
@@ -64,13 +71,27 @@ pub(in crate::portal) struct LinkView {
     version: i64,
     created_at: String,
     updated_at: String,
+    /// Who created it, and who created or widened it since it was last approved; null: not recorded.
+    created_by: String,
+    widened_by: Option<Vec<String>>,
+    /// Whether it gives access now; `closed` is the first gate that does not let it.
+    live: bool,
+    closed: Option<&'static str>,
+    /// What its users may do now, its parents and the security policies heard.
+    effective: Vec<EffectiveView>,
+    /// Null where `usage_days` does not ask for it.
+    usage: Option<UsageView>,
 }
 
 impl LinkView {
-    fn of(portal: &Portal, found: TenantLink) -> Self {
+    fn of(portal: &Portal, found: TenantLink, reviews: &Reviews) -> Self {
         let TenantLink { link, partner_name, partner_is_active } = found;
         let (terms, stamps) = (link.terms, link.stamps);
-        let permissions = terms.effective(portal.policies.current().roles());
+        let policies = portal.policies.current();
+        let permissions = terms.effective(policies.roles());
+        let review = reviews.of(&policies, link.id, stamps.created_at);
+        let (live, closed) = review.as_ref().map_or((false, None), |review| (review.live, review.closed));
+        let (effective, usage) = review.map(|review| (review.effective, review.usage)).unwrap_or_default();
         Self {
             link_id: link.id.to_string(),
             partner_id: link.partner_id.to_string(),
@@ -92,6 +113,12 @@ impl LinkView {
             version: stamps.version,
             created_at: stamps.created_at.to_string(),
             updated_at: stamps.updated_at.to_string(),
+            created_by: stamps.created_by,
+            widened_by: link.sign_off.widened_by,
+            live,
+            closed,
+            effective,
+            usage,
         }
     }
 }
@@ -111,11 +138,12 @@ impl Prepared for List {
     fn answer(self: Box<Self>, portal: Arc<Portal>, call: Call) -> BoxFuture<'static, Result<Reply, Problem>> {
         async move {
             let Paging { limit, offset } = self.paging;
-            let (links, total) = tenant_links(&portal.database, home(&call)?, &self.filter, limit, offset)
-                .await
-                .map_err(store_problem)?;
+            let tenant = home(&call)?;
+            let (links, total) =
+                tenant_links(&portal.database, tenant, &self.filter, limit, offset).await.map_err(store_problem)?;
+            let reviews = Reviews::read(&portal, tenant, self.usage_days).await?;
             let has_more = offset.saturating_add(links.len() as u64) < total;
-            let items = links.into_iter().map(|link| LinkView::of(&portal, link)).collect();
+            let items = links.into_iter().map(|link| LinkView::of(&portal, link, &reviews)).collect();
             Reply::json(200, &ListAnswer { items, total, total_exact: true, limit, offset, has_more })
         }
         .boxed()
@@ -190,7 +218,8 @@ impl Prepared for Approve {
                 // What other rows say is not for a tenant's eyes; which rule it was is.
                 Err(error) => return Err(store_problem(error)),
             };
-            Reply::json(200, &LinkView::of(&portal, TenantLink { link, ..before }))
+            let reviews = Reviews::read(&portal, tenant, None).await?;
+            Reply::json(200, &LinkView::of(&portal, TenantLink { link, ..before }, &reviews))
         }
         .boxed()
     }

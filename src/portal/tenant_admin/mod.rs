@@ -5,6 +5,7 @@
 
 pub(super) mod access_log;
 pub(super) mod links;
+mod review;
 
 pub(super) use access_log::prepare as access_log;
 pub(super) use links::{approve, list};

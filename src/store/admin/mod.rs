@@ -102,7 +102,7 @@ pub struct Written<T> {
 /// The writing side of the store.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    db: Database,
+    pub(super) db: Database,
     roles: Arc<RoleTable>,
     approvals: ApprovalRules,
     /// For the secrets of webhooks.

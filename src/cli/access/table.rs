@@ -1,0 +1,82 @@
+//! CSV for auditors: RFC 4180 (comma, CRLF, quotes where needed), UTF-8, a header line; what a spreadsheet would run as a
+//! formula begins with an apostrophe.
+
+use std::io::Write;
+
+use csv::{Terminator, Writer, WriterBuilder};
+
+use crate::{
+    cli::outcome::Failure,
+    domain::{Permission, sheet::harmless},
+};
+
+/// A table on its way to standard output.
+pub(super) struct Table<W: Write>(Writer<W>);
+
+impl Table<std::io::StdoutLock<'static>> {
+    pub(super) fn begin(header: &[&str]) -> Result<Self, Failure> {
+        Table::over(std::io::stdout().lock(), header)
+    }
+}
+
+impl<W: Write> Table<W> {
+    fn over(out: W, header: &[&str]) -> Result<Self, Failure> {
+        let mut writer = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(out);
+        writer.write_record(header).map_err(Failure::failed)?;
+        Ok(Self(writer))
+    }
+
+    pub(super) fn row<'a>(&mut self, cells: impl IntoIterator<Item = &'a str>) -> Result<(), Failure> {
+        for cell in cells {
+            self.0.write_field(harmless(cell).as_ref()).map_err(Failure::failed)?;
+        }
+        self.0.write_record(None::<&[u8]>).map_err(Failure::failed)
+    }
+
+    pub(super) fn end(mut self) -> Result<(), Failure> {
+        Ok(self.0.flush()?)
+    }
+}
+
+/// A value that may be absent: empty then.
+pub(super) fn cell(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+pub(super) fn yes(flag: bool) -> &'static str {
+    if flag { "yes" } else { "no" }
+}
+
+/// `1 link`, `2 links`.
+pub(super) fn count(number: impl TryInto<u64>, what: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+/// Several values in one cell.
+pub(super) fn joined<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+pub(super) fn names(permissions: impl IntoIterator<Item = Permission>) -> String {
+    joined(permissions.into_iter().map(Permission::name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_cells_come_back_as_text() {
+        let hostile = ["=cmd()", "a \"quoted\" name", "two\r\nlines", "a,b", "שלום, עולם", "+1", ""];
+        let mut out = Vec::new();
+        let mut table = Table::over(&mut out, &["a", "b", "c", "d", "e", "f", "g"]).unwrap();
+        table.row(hostile).unwrap();
+        table.end().unwrap();
+        assert!(out.ends_with(b"\r\n"), "{}", String::from_utf8_lossy(&out));
+        let mut reader = csv::Reader::from_reader(out.as_slice());
+        let read: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().unwrap();
+        let expected = ["'=cmd()", "a \"quoted\" name", "two\r\nlines", "a,b", "שלום, עולם", "'+1", ""];
+        assert_eq!(read[0].iter().collect::<Vec<_>>(), expected);
+    }
+}

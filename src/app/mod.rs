@@ -3,6 +3,7 @@
 pub mod background;
 pub mod expiry;
 pub mod housekeeping;
+pub mod manager;
 pub mod reload;
 pub mod telemetry;
 
@@ -37,6 +38,7 @@ use crate::{
     server::{
         docs::Docs,
         health::{self, Check, Health},
+        inherited::{InheritError, Inherited},
         workers::{self, Workers},
     },
     store::{Database, Directory, StoreError},
@@ -56,6 +58,8 @@ pub enum AppError {
     Filter(#[from] telemetry::InvalidFilter),
     #[error("cannot listen on `{address}`: is another program on this port?")]
     Listen { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
     #[error("the runtime cannot start")]
     Runtime(#[source] std::io::Error),
     #[error(transparent)]
@@ -91,6 +95,11 @@ pub struct Listening {
 
 /// Runs until SIGTERM or SIGINT, then drains. `started` is called once everything listens.
 pub fn run(config: Config, started: impl FnOnce(Listening)) -> Result<(), AppError> {
+    run_on(config, Inherited::default(), started)
+}
+
+/// The same on sockets that were handed over; what was not is opened.
+pub fn run_on(config: Config, sockets: Inherited, started: impl FnOnce(Listening)) -> Result<(), AppError> {
     telemetry::init(&config.log)?;
     let service = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(SERVICE_THREADS)
@@ -98,15 +107,15 @@ pub fn run(config: Config, started: impl FnOnce(Listening)) -> Result<(), AppErr
         .enable_all()
         .build()
         .map_err(AppError::Runtime)?;
-    let ended = service.block_on(serve(config, started));
+    let ended = service.block_on(serve(config, sockets, started));
     // Background work is safe to end anywhere: the journal is closed, the database commits or does not.
     service.shutdown_timeout(Duration::from_secs(2));
     ended
 }
 
-async fn serve(config: Config, started: impl FnOnce(Listening)) -> Result<(), AppError> {
+async fn serve(config: Config, sockets: Inherited, started: impl FnOnce(Listening)) -> Result<(), AppError> {
     let signals = Signals::new().map_err(AppError::Runtime)?;
-    let (public, health_listener) = listen(&config).await?;
+    let (public, health_listener) = listen(&config, sockets).await?;
     let drain_timeout = config.listen.drain_timeout;
     let registry = registry()?;
     let database = open_database(&config.database).await?;
@@ -143,8 +152,10 @@ async fn serve(config: Config, started: impl FnOnce(Listening)) -> Result<(), Ap
     };
     tracing::info!(public = %listening.public, health = ?listening.health, policies = gateway.policies.current().version(), "linkgate serves");
     started(listening);
+    manager::ready();
 
     signals.until_stop(&reloader).await;
+    manager::stopping();
     tracing::info!(timeout = ?drain_timeout, "stopping: no new connections, open requests may finish");
     let left = workers.drain(drain_timeout).await;
     if left > 0 {
@@ -177,13 +188,19 @@ fn alone<T>(mut shared: Arc<T>) -> T {
     }
 }
 
-async fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>), AppError> {
-    let bind = async |address: SocketAddr| {
-        TcpListener::bind(address).await.map_err(|source| AppError::Listen { address, source })
+async fn listen(config: &Config, mut sockets: Inherited) -> Result<(TcpListener, Option<TcpListener>), AppError> {
+    let open = async |handed: Option<std::net::TcpListener>, address: SocketAddr| {
+        let listener = match handed {
+            Some(handed) => TcpListener::from_std(handed),
+            None => TcpListener::bind(address).await,
+        };
+        listener.map_err(|source| AppError::Listen { address, source })
     };
-    let public = bind(config.listen.address).await?;
+    let address = config.listen.address;
+    let public = open(sockets.public(address)?, address).await?;
+    let handed = sockets.health(config.health)?;
     let health = match config.health {
-        Some(address) => Some(bind(address).await?),
+        Some(address) => Some(open(handed, address).await?),
         None => None,
     };
     Ok((public, health))
@@ -367,7 +384,11 @@ impl Signals {
             tokio::select! {
                 _ = self.term.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => reloader.reload("sighup").await,
+                _ = self.hangup.recv() => {
+                    manager::reloading();
+                    reloader.reload("sighup").await;
+                    manager::ready();
+                }
             }
         }
     }

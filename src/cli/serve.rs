@@ -4,17 +4,23 @@ use super::{
     context::{Context, chain},
     outcome::{Exit, Failure},
 };
-use crate::app::{self, AppError};
+use crate::{
+    app::{self, AppError},
+    server::inherited::Inherited,
+};
 
 /// Run the gateway
 ///
-/// SIGTERM and SIGINT drain and stop it, SIGHUP reads policies and key files again.
+/// SIGTERM and SIGINT drain and stop it, SIGHUP reads policies and key files again. Listening sockets that systemd hands
+/// over (named `public` and `health`) are used instead of opening them.
 #[derive(clap::Args, Debug)]
 pub struct ServeArgs {}
 
 pub fn run(_: &ServeArgs, context: &Context) -> Result<(), Failure> {
+    // Before any thread is started.
+    let sockets = Inherited::from_env().map_err(|error| app_failure(&AppError::from(error)))?;
     let config = context.config()?;
-    app::run(config, |_| {}).map_err(|error| app_failure(&error))
+    app::run_on(config, sockets, |_| {}).map_err(|error| app_failure(&error))
 }
 
 /// Why the gateway did not start, as an exit code.
@@ -23,6 +29,7 @@ pub fn app_failure(error: &AppError) -> Failure {
         AppError::Store(_) => Exit::Database,
         AppError::Filter(_)
         | AppError::Policies(_)
+        | AppError::Inherit(_)
         | AppError::Identity(_)
         | AppError::Signing(_)
         | AppError::Routes(_) => Exit::Invalid,

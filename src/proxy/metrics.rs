@@ -1,6 +1,11 @@
 //! Counters of the request path and the one log line a request. Label values are bounded: patterns, codes, never paths.
 
-use std::{rc::Rc, time::Instant};
+use std::{
+    collections::HashSet,
+    rc::Rc,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use http::StatusCode;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
@@ -8,11 +13,11 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterV
 use super::{
     flow::Trail,
     respond::Failure,
-    route::Routes,
+    route::{Route, Routes},
     said::ShadowMetrics,
     worker::{Gateway, Worker},
 };
-use crate::portal::endpoint;
+use crate::{domain::ErrorCode, portal::endpoint};
 
 /// All metrics of the request path, with handles ready for every route.
 #[derive(Debug)]
@@ -32,6 +37,8 @@ pub struct Metrics {
     pub audit_refused: IntCounter,
     pub bytes_sent: IntCounter,
     pub shadow: ShadowMetrics,
+    pub caches: CacheMetrics,
+    switches: RefusedSwitches,
 }
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -40,15 +47,16 @@ impl Metrics {
     /// Registers everything; each route is labelled by its pattern.
     pub fn register(registry: &Registry, routes: &Routes) -> Result<Self, prometheus::Error> {
         let requests = IntCounterVec::new(
-            Opts::new("linkgate_requests_total", "Requests answered, by route pattern and status class"),
-            &["route", "class"],
+            Opts::new("linkgate_requests_total", "Requests answered, by route pattern, its upstream and status class"),
+            &["route", "upstream", "class"],
         )?;
         let seconds = HistogramVec::new(
-            HistogramOpts::new("linkgate_response_head_seconds", "Time to the head of the answer, by route pattern")
-                .buckets(vec![
-                    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-                ]),
-            &["route"],
+            HistogramOpts::new(
+                "linkgate_response_head_seconds",
+                "Time to the head of the answer, by route pattern and its upstream",
+            )
+            .buckets(vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
+            &["route", "upstream"],
         )?;
         let refusals = IntCounterVec::new(
             Opts::new("linkgate_refusals_total", "Requests refused, by code and reason"),
@@ -74,18 +82,22 @@ impl Metrics {
         for counter in [&connections_refused, &streams_cut, &policy_errors, &audit_refused, &bytes_sent] {
             registry.register(Box::new(counter.clone()))?;
         }
-        let handles = |label: &str| CLASSES.map(|class| requests.with_label_values(&[label, class]));
+        let handles =
+            |route: &str, upstream: &str| CLASSES.map(|class| requests.with_label_values(&[route, upstream, class]));
         Ok(Self {
-            requests: routes.iter().map(|route| handles(&route.settings.path)).collect(),
-            unrouted: handles(""),
+            requests: routes.iter().map(|route| handles(&route.settings.path, upstream_of(route))).collect(),
+            unrouted: handles("", ""),
             endpoints: endpoint::TABLE
                 .iter()
                 .map(|spec| {
                     let label = spec.label();
-                    (handles(&label), seconds.with_label_values(&[&label]))
+                    (handles(&label, ""), seconds.with_label_values(&[label.as_str(), ""]))
                 })
                 .collect(),
-            seconds: routes.iter().map(|route| seconds.with_label_values(&[&route.settings.path])).collect(),
+            seconds: routes
+                .iter()
+                .map(|route| seconds.with_label_values(&[route.settings.path.as_str(), upstream_of(route)]))
+                .collect(),
             refusals,
             in_flight,
             connections,
@@ -96,11 +108,102 @@ impl Metrics {
             audit_refused,
             bytes_sent,
             shadow: ShadowMetrics::register(registry)?,
+            caches: CacheMetrics::register(registry)?,
+            switches: RefusedSwitches::register(registry)?,
         })
     }
 
-    pub fn refused(&self, failure: &Failure) {
+    pub fn refused(&self, trail: &Trail, failure: &Failure) {
         self.refusals.with_label_values(&[failure.code.as_str(), failure.word()]).inc();
+        // The tenant that was named stayed closed; what is refused inside an open one is no failed switch.
+        let closed = matches!(failure.code, ErrorCode::TenantAccessDenied | ErrorCode::TenantLinkExpired);
+        let named = trail.cross || trail.endpoint.is_some();
+        if let Some(user) = trail.session.as_ref().and_then(|session| session.partner()).filter(|_| closed && named) {
+            self.switches.refused(&user.facts.partner_id.to_string());
+        }
+    }
+}
+
+/// The upstream's name as a label; empty where none is asked.
+fn upstream_of(route: &Route) -> &str {
+    route.upstream.as_ref().map_or("", |upstream| upstream.settings.name.as_ref())
+}
+
+/// Most partners that have a label of their own; the rest are counted together, so that an alarm fires too often there
+/// rather than not at all.
+const MAX_PARTNERS: usize = 256;
+
+/// Refused switches into a tenant, by partner: for the alarm about one that tries doors.
+#[derive(Debug)]
+struct RefusedSwitches {
+    counts: IntCounterVec,
+    partners: Mutex<HashSet<String>>,
+}
+
+impl RefusedSwitches {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counts = IntCounterVec::new(
+            Opts::new(
+                "linkgate_context_switches_refused_total",
+                "Requests that named a tenant which stayed closed to the partner, by partner",
+            ),
+            &["partner"],
+        )?;
+        registry.register(Box::new(counts.clone()))?;
+        Ok(Self { counts, partners: Mutex::default() })
+    }
+
+    fn refused(&self, partner: &str) {
+        self.counts.with_label_values(&[self.bounded(partner)]).inc();
+    }
+
+    fn bounded<'a>(&self, partner: &'a str) -> &'a str {
+        let mut partners = self.partners.lock().unwrap_or_else(PoisonError::into_inner);
+        if !partners.contains(partner) {
+            if partners.len() >= MAX_PARTNERS {
+                return "other";
+            }
+            partners.insert(partner.to_owned());
+        }
+        partner
+    }
+}
+
+/// What a worker keeps hot, and how often it was of use.
+#[derive(Debug)]
+pub struct CacheMetrics {
+    pub sessions: Lookups,
+    pub decisions: Lookups,
+}
+
+/// Look-ups of one kind of cache, of all workers.
+#[derive(Debug)]
+pub struct Lookups {
+    hits: IntCounter,
+    misses: IntCounter,
+}
+
+impl Lookups {
+    /// Adds what was counted since `before`.
+    pub fn add(&self, before: (u64, u64), now: (u64, u64)) {
+        self.hits.inc_by(now.0.wrapping_sub(before.0));
+        self.misses.inc_by(now.1.wrapping_sub(before.1));
+    }
+}
+
+impl CacheMetrics {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let opts = Opts::new(
+            "linkgate_cache_lookups_total",
+            "Look-ups in what workers keep hot: verified tokens with their accounts, and decisions",
+        );
+        let lookups = IntCounterVec::new(opts, &["cache", "result"])?;
+        registry.register(Box::new(lookups.clone()))?;
+        let of = |cache: &str| Lookups {
+            hits: lookups.with_label_values(&[cache, "hit"]),
+            misses: lookups.with_label_values(&[cache, "miss"]),
+        };
+        Ok(Self { sessions: of("session"), decisions: of("decision") })
     }
 }
 
@@ -198,5 +301,20 @@ pub fn log_request(worker: &Rc<Worker>, trail: &Trail, status: u16, bytes: u64, 
     if let Some(line) = LogLine::of(worker, trail) {
         let duration_us = u64::try_from(Instant::now().duration_since(trail.started).as_micros()).unwrap_or(u64::MAX);
         line.write(status, bytes, duration_us, reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_partners_are_bounded() {
+        let switches = RefusedSwitches::register(&Registry::new()).unwrap();
+        let names: Vec<String> = (0..1_000).map(|at| format!("partner-{at}")).collect();
+        let seen: HashSet<&str> = names.iter().map(|name| switches.bounded(name)).collect();
+        assert_eq!(seen.len(), MAX_PARTNERS + 1);
+        assert_eq!(switches.bounded("partner-0"), "partner-0");
+        assert_eq!(switches.bounded("partner-999"), "other");
     }
 }

@@ -148,7 +148,7 @@ def consistency_problems(resources):
             yield f"Service/{name} reaches {reached}"
         for port in one["spec"]["ports"]:
             if port.get("targetPort") not in ports:
-                yield f"Service/{name}: there is no port {port.get("targetPort")}"
+                yield f"Service/{name}: there is no port {port.get('targetPort')}"
         if {port.get("targetPort") for port in one["spec"]["ports"]} == {"public", "health"}:
             yield f"Service/{name} exposes the health listener with the public one"
     for one in of_kind(resources, "StatefulSet"):

@@ -197,6 +197,9 @@ def check(prom, started, results):
     if others := firing() - EXPECTED_ALERTS:
         sys.exit(f"these alerts fire too: {others}")
     if results:
+        # Curves, to look at.
+        time.sleep(20)
+        found = {text: seen(prom, text, started) for text in found}
         panels = [{"panel": panel["title"], "type": panel["type"], "legend": legend, "expr": text, "data": found[text]}
                   for panel, text, legend in wanted]
         Path(results).write_text(json.dumps(panels))

@@ -83,7 +83,8 @@ fn every_configuration_is_accepted_without_a_warning() {
 
 #[test]
 fn rules_and_dashboard_name_metrics_that_exist() {
-    let sources: String = below(&top().join("src"), "rs").iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let sources: String =
+        below(&top().join("src"), "rs").iter().map(|path| fs::read_to_string(path).unwrap()).collect();
     let registered = |name: &str| sources.contains(&format!("\"{name}\""));
     let mut named = BTreeSet::new();
     for file in ["prometheus/linkgate.rules.yml", "prometheus/linkgate.rules.test.yml", "grafana/linkgate.json"] {
@@ -161,7 +162,8 @@ fn the_image_gets_what_the_build_needs_and_runs_without_root() {
     // What sources take in from outside of `src`, but for the demo's, which is not built.
     for path in below(&top().join("src"), "rs").iter().filter(|path| !path.to_str().unwrap().contains("/demo/")) {
         let source = fs::read_to_string(path).unwrap();
-        let included = ["include_str!(\"", "include_bytes!(\""].map(|word| source.split(word).skip(1).collect::<Vec<_>>());
+        let included =
+            ["include_str!(\"", "include_bytes!(\""].map(|word| source.split(word).skip(1).collect::<Vec<_>>());
         for name in included.concat().iter().filter_map(|rest| rest.split('"').next()) {
             let from = path.parent().unwrap().join(name).canonicalize().unwrap();
             let folder = from.strip_prefix(top().canonicalize().unwrap()).unwrap().iter().next().unwrap();

@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cli_support::{PATIENCE, linkgate};
+use cli_support::{PATIENCE, linkgate, send};
 use linkgate::identity::mint::{DevAlgorithm, DevKey};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -244,6 +244,12 @@ fn ask_in_a_drain() -> (String, Duration) {
     let stopped = Instant::now();
     signal(&gateway, Signal::TERM);
     manager.hears("STOPPING=1");
+    let health = manager.health.local_addr().unwrap().to_string();
+    while !send(&health, "GET", "/readyz", &[], "").1.contains("the gateway is stopping") {
+        assert!(stopped.elapsed() < PATIENCE);
+    }
+    // Every worker has heard of it by now.
+    thread::sleep(Duration::from_millis(100));
     let sent = stream.write_all(b"GET /open HTTP/1.1\r\nHost: gateway\r\n\r\n");
     let after = stopped.elapsed();
     let mut text = String::new();

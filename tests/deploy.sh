@@ -21,7 +21,9 @@ python3 -m venv "$dir/venv"
 PATH="$dir/venv/bin:$PATH"
 # Not installed: the package would start a server. Its two programs are all that is wanted.
 if ! command -v prometheus >/dev/null || ! command -v promtool >/dev/null; then
-    (cd "$dir" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb prometheus)
+    if [ "$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi
+    (cd "$dir" && { apt-get download -qq prometheus || { $SUDO apt-get update -qq && apt-get download -qq prometheus; }; } &&
+        dpkg-deb -x prometheus_*.deb prometheus)
     PATH="$dir/prometheus/usr/bin:$PATH"
 fi
 

@@ -119,11 +119,11 @@ impl Manager {
         command
     }
 
-    fn start(&self) -> Child {
+    fn start(&self) -> Gateway {
         let log = File::options().append(true).create(true).mode(0o600).open(self.dir.path().join("log")).unwrap();
-        let child = self.command("public:health").stderr(log).spawn().unwrap();
+        let gateway = Gateway(self.command("public:health").stderr(log).spawn().unwrap());
         self.hears("READY=1");
-        child
+        gateway
     }
 
     /// The next message of the gateway.
@@ -139,19 +139,28 @@ impl Manager {
     }
 }
 
-fn signal(child: &Child, signal: Signal) {
-    kill_process(Pid::from_child(child), signal).unwrap();
+/// A running gateway; it goes with the test, however that ends.
+struct Gateway(Child);
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
-fn ended(mut child: Child) -> ExitStatus {
+fn signal(gateway: &Gateway, signal: Signal) {
+    kill_process(Pid::from_child(&gateway.0), signal).unwrap();
+}
+
+fn ended(mut gateway: Gateway) -> ExitStatus {
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
-        if let Some(status) = child.try_wait().unwrap() {
+        if let Some(status) = gateway.0.try_wait().unwrap() {
             return status;
         }
         thread::sleep(Duration::from_millis(5));
     }
-    child.kill().unwrap();
     panic!("it did not stop");
 }
 

@@ -278,6 +278,20 @@ fn codes_that_it_names_exist() {
 }
 
 #[test]
+fn every_rule_of_refusal_names_its_test() {
+    let (_, rest) = page().split_once("### Any doubt is a refusal\n").unwrap();
+    let rows: Vec<&str> = rest.trim_start().lines().take_while(|line| line.starts_with('|')).skip(2).collect();
+    assert!(rows.len() > 20);
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [what, seen, proof] = cells.as_slice() else { panic!("three cells: {row}") };
+        assert!(!what.is_empty() && !seen.is_empty(), "{row}");
+        // `tests_that_it_names_exist` looks for it.
+        assert!(proof.starts_with('`') && proof.ends_with('`') && proof.contains("::"), "no test: {row}");
+    }
+}
+
+#[test]
 fn tests_that_it_names_exist() {
     let named = words(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':'));
     let named: Vec<_> = named.into_iter().filter(|word| word.contains("::")).collect();

@@ -5,6 +5,7 @@ mod compose;
 pub mod configuration;
 pub mod expiry;
 pub mod housekeeping;
+pub mod manager;
 pub mod reload;
 pub mod telemetry;
 
@@ -38,6 +39,7 @@ use crate::{
     server::{
         docs::Docs,
         health::{self, Check, Health},
+        inherited::{InheritError, Inherited},
         workers::{self, Workers},
     },
     store::{Database, StoreError},
@@ -56,6 +58,8 @@ pub enum AppError {
     Filter(#[from] telemetry::InvalidFilter),
     #[error("cannot listen on `{address}`: is another program on this port?")]
     Listen { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
     #[error("the runtime cannot start")]
     Runtime(#[source] std::io::Error),
     #[error(transparent)]
@@ -94,6 +98,16 @@ pub struct Listening {
 /// Runs until SIGTERM or SIGINT, then drains. `source` is where the configuration came from and is read again; `started`
 /// is called once everything listens.
 pub fn run(config: Config, source: ConfigSource, started: impl FnOnce(Listening)) -> Result<(), AppError> {
+    run_on(config, source, Inherited::default(), started)
+}
+
+/// The same on sockets that were handed over; what was not is opened.
+pub fn run_on(
+    config: Config,
+    source: ConfigSource,
+    sockets: Inherited,
+    started: impl FnOnce(Listening),
+) -> Result<(), AppError> {
     telemetry::init(&config.log)?;
     let service = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(SERVICE_THREADS)
@@ -101,15 +115,20 @@ pub fn run(config: Config, source: ConfigSource, started: impl FnOnce(Listening)
         .enable_all()
         .build()
         .map_err(AppError::Runtime)?;
-    let ended = service.block_on(serve(config, source, started));
+    let ended = service.block_on(serve(config, source, sockets, started));
     // Background work is safe to end anywhere: the journal is closed, the database commits or does not.
     service.shutdown_timeout(Duration::from_secs(2));
     ended
 }
 
-async fn serve(config: Config, source: ConfigSource, started: impl FnOnce(Listening)) -> Result<(), AppError> {
+async fn serve(
+    config: Config,
+    source: ConfigSource,
+    sockets: Inherited,
+    started: impl FnOnce(Listening),
+) -> Result<(), AppError> {
     let signals = Signals::new().map_err(AppError::Runtime)?;
-    let (public, health_listener) = listen(&config).await?;
+    let (public, health_listener) = listen(&config, sockets).await?;
     let registry = registry()?;
     let database = open_database(&config.database).await?;
     let lasting = Arc::new(Lasting::open(&config, &database, &registry).await?);
@@ -138,8 +157,10 @@ async fn serve(config: Config, source: ConfigSource, started: impl FnOnce(Listen
     tracing::info!(public = %listening.public, health = ?listening.health, policies = gateway.policies.current().version(), "linkgate serves");
     drop(gateway);
     started(listening);
+    manager::ready();
 
     signals.until_stop(&reloader).await;
+    manager::stopping();
     // From here on nothing changes any more.
     drop(watchers);
     let background = reloader.end().await;
@@ -178,13 +199,19 @@ fn alone<T>(mut shared: Arc<T>) -> T {
     }
 }
 
-async fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>), AppError> {
-    let bind = async |address: SocketAddr| {
-        TcpListener::bind(address).await.map_err(|source| AppError::Listen { address, source })
+async fn listen(config: &Config, mut sockets: Inherited) -> Result<(TcpListener, Option<TcpListener>), AppError> {
+    let open = async |handed: Option<std::net::TcpListener>, address: SocketAddr| {
+        let listener = match handed {
+            Some(handed) => TcpListener::from_std(handed),
+            None => TcpListener::bind(address).await,
+        };
+        listener.map_err(|source| AppError::Listen { address, source })
     };
-    let public = bind(config.listen.address).await?;
+    let address = config.listen.address;
+    let public = open(sockets.public(address)?, address).await?;
+    let handed = sockets.health(config.health)?;
     let health = match config.health {
-        Some(address) => Some(bind(address).await?),
+        Some(address) => Some(open(handed, address).await?),
         None => None,
     };
     Ok((public, health))
@@ -228,15 +255,12 @@ fn observe(
     let unsigned = gauge("linkgate_audit_unsigned_lines", "Lines of the audit chain that no checkpoint covers yet")?;
     let checkpoints = signed.clone();
     let gateway = live.current();
-    // Shown only where they are to be shared, so that an alarm on 0 means something.
-    let quotas = shared_quotas.map(|quotas| {
-        let shared = gauge("linkgate_limits_shared", "1 while rate limits are counted with the other replicas")?;
-        let failures = "linkgate_limits_exchange_failures_total";
-        let failures = IntCounter::new(failures, "Exchanges with the shared counters that failed")?;
-        registry.register(Box::new(failures.clone()))?;
-        Ok::<_, AppError>((quotas, shared, failures))
-    });
-    let quotas = quotas.transpose()?;
+    let shared = "1 while rate limits are counted as configured: 0 while replicas cannot count together and should";
+    let shared = gauge("linkgate_limits_shared", shared)?;
+    shared.set(1);
+    let failures = "linkgate_limits_exchange_failures_total";
+    let failures = IntCounter::new(failures, "Exchanges with the shared counters that failed")?;
+    registry.register(Box::new(failures.clone()))?;
     let enforced = gauge("linkgate_policy_enforced", "0 while guardrails and role rules are only noted")?;
     enforced.set(i64::from(gateway.settings.policy.enforce));
     let shadowed = gauge("linkgate_shadow_loaded", "1 while a shadow policy set is asked")?;
@@ -252,7 +276,7 @@ fn observe(
         open.set(i64::try_from(journal.open_records).unwrap_or(i64::MAX));
         let covered = signed.as_ref().map_or(0, |signed| signed.signed_seq());
         unsigned.set(i64::try_from(journal.last_seq.saturating_sub(covered)).unwrap_or(i64::MAX));
-        if let Some((quotas, shared, failures)) = &quotas {
+        if let Some(quotas) = &shared_quotas {
             shared.set(i64::from(quotas.is_shared()));
             failures.inc_by(quotas.failures().saturating_sub(failures.get()));
         }
@@ -324,7 +348,11 @@ impl Signals {
             tokio::select! {
                 _ = self.term.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => reloader.reload("sighup").await,
+                _ = self.hangup.recv() => {
+                    manager::reloading();
+                    reloader.reload("sighup").await;
+                    manager::ready();
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use super::outcome::Exit;
 /// Commands by what they are for, in the order in which they are shown.
 pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Run", &["serve", "demo"]),
-    ("Set up", &["config", "check", "migrate", "completions"]),
+    ("Set up", &["config", "check", "migrate", "completions", "man"]),
     ("Partners and access", &["tenant", "partner", "user", "link", "import", "webhook"]),
     ("When something is wrong", &["suspend", "restore", "suspensions"]),
     ("Policies", &["policy", "decide"]),

@@ -17,6 +17,7 @@ pub mod check;
 pub mod completions;
 pub mod config;
 pub mod evidence;
+pub mod man;
 pub mod migrate;
 
 pub mod store_context;
@@ -77,6 +78,7 @@ enum Command {
     Config(config::ConfigArgs),
     Migrate(migrate::MigrateArgs),
     Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
     Tenant(tenant::TenantArgs),
     Partner(partner::PartnerArgs),
     User(user::UserArgs),
@@ -130,6 +132,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Check(args) => check::run(&args, context),
         Command::Config(args) => config::run(&args),
         Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Migrate(args) => migrate::run(&args, &context.config()?.database, console),
         Command::Tenant(args) => context.store(|store| tenant::run(args, store)),
         Command::Partner(args) => context.store(|store| partner::run(args, store)),

@@ -4,18 +4,24 @@ use super::{
     context::{Context, chain},
     outcome::{Exit, Failure},
 };
-use crate::app::{self, AppError};
+use crate::{
+    app::{self, AppError},
+    server::inherited::Inherited,
+};
 
 /// Run the gateway
 ///
-/// SIGTERM and SIGINT drain and stop it, SIGHUP reads configuration, policies and key files again, as does a change of the configuration or policy
-/// files; what is wrong changes nothing.
+/// SIGTERM and SIGINT drain and stop it, SIGHUP reads configuration, policies and key files again, as does a change of the
+/// configuration or policy files; what is wrong changes nothing. Listening sockets that systemd hands over (named `public`
+/// and `health`) are used instead of opening them.
 #[derive(clap::Args, Debug)]
 pub struct ServeArgs {}
 
 pub fn run(_: &ServeArgs, context: &Context) -> Result<(), Failure> {
+    // Before any thread is started.
+    let sockets = Inherited::from_env().map_err(|error| app_failure(&AppError::from(error)))?;
     let config = context.config()?;
-    app::run(config, context.config_source(), |_| {}).map_err(|error| app_failure(&error))
+    app::run_on(config, context.config_source(), sockets, |_| {}).map_err(|error| app_failure(&error))
 }
 
 /// Why the gateway did not start, as an exit code.
@@ -24,6 +30,7 @@ pub fn app_failure(error: &AppError) -> Failure {
         AppError::Store(_) => Exit::Database,
         AppError::Filter(_)
         | AppError::Policies(_)
+        | AppError::Inherit(_)
         | AppError::Identity(_)
         | AppError::Signing(_)
         | AppError::Routes(_) => Exit::Invalid,

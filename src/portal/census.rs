@@ -31,7 +31,9 @@ impl Counting {
         loop {
             match Census::take(&self.database).await {
                 Ok(census) => self.metrics.count(&census, Millis::now()),
-                Err(error) => tracing::warn!(%error, "alerts, deliveries and exports cannot be counted for metrics"),
+                Err(error) => {
+                    tracing::warn!(%error, "alerts, deliveries, exports and suspensions cannot be counted for metrics")
+                }
             }
             tokio::time::sleep(jittered(INTERVAL, random())).await;
         }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     connector::rows::Severity,
     domain::{EventType, Millis},
-    store::{AlertKind, AlertStatus, Census},
+    store::{AlertKind, AlertStatus, Census, SuspensionScope},
 };
 
 /// How one question to one tenant's service ended.
@@ -122,6 +122,7 @@ pub struct Metrics {
     oldest_delivery: Gauge,
     waiting_exports: IntGaugeVec,
     oldest_export: Gauge,
+    suspensions: IntGaugeVec,
     counts_age: Gauge,
     /// When the database was counted last; the start, before it ever was.
     counted: Mutex<Instant>,
@@ -239,9 +240,14 @@ impl Metrics {
                 "linkgate_export_jobs_oldest_seconds",
                 "Age of the oldest export that is not finished; 0: all are",
             )?,
+            suspensions: new.gauges(
+                "linkgate_suspensions",
+                "Emergency suspensions in force, in the database, by what they cover",
+                &["scope"],
+            )?,
             counts_age: new.gauge(
                 "linkgate_database_counts_age_seconds",
-                "How long ago alerts, deliveries and exports were counted in the database",
+                "How long ago alerts, deliveries, exports and suspensions were counted in the database",
             )?,
             counted: Mutex::new(Instant::now()),
         };
@@ -340,6 +346,9 @@ impl Metrics {
         self.waiting_exports.with_label_values(&["queued"]).set(census.exports_queued);
         self.waiting_exports.with_label_values(&["running"]).set(census.exports_running);
         self.oldest_export.set(age(census.oldest_export));
+        for scope in SuspensionScope::ALL.map(SuspensionScope::as_str) {
+            self.suspensions.with_label_values(&[scope]).set(census.suspensions.get(scope).copied().unwrap_or(0));
+        }
     }
 
     /// Before the metrics are written.

@@ -142,7 +142,7 @@ async fn refuse(worker: &Rc<Worker>, trail: &mut Trail, failure: &Failure) -> Re
         Ok(()) => failure,
         Err(unrecorded) => unrecorded,
     };
-    worker.gateway.metrics.refused(&failure);
+    worker.gateway.metrics.refused(trail, &failure);
     let named = trail.managed_tenant.as_ref().filter(|_| trail.cross).map(TenantId::as_str);
     respond::failure(&failure, &trail.request_id, named, trail.compatible)
 }

@@ -6,13 +6,14 @@ use http::StatusCode;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::{
+    counts::{CacheMetrics, RefusedSwitches},
     flow::Trail,
     respond::Failure,
-    route::Routes,
+    route::{Route, Routes},
     said::ShadowMetrics,
     worker::{Gateway, Worker},
 };
-use crate::portal::endpoint;
+use crate::{domain::ErrorCode, portal::endpoint};
 
 /// All metrics of the request path, with handles ready for every route.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Metrics {
     pub audit_refused: IntCounter,
     pub bytes_sent: IntCounter,
     pub shadow: Arc<ShadowMetrics>,
+    pub caches: Arc<CacheMetrics>,
+    switches: Arc<RefusedSwitches>,
 }
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -42,15 +45,16 @@ impl Metrics {
     /// Registers everything, with handles for no route yet.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let requests = IntCounterVec::new(
-            Opts::new("linkgate_requests_total", "Requests answered, by route pattern and status class"),
-            &["route", "class"],
+            Opts::new("linkgate_requests_total", "Requests answered, by route pattern, its upstream and status class"),
+            &["route", "upstream", "class"],
         )?;
         let seconds = HistogramVec::new(
-            HistogramOpts::new("linkgate_response_head_seconds", "Time to the head of the answer, by route pattern")
-                .buckets(vec![
-                    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-                ]),
-            &["route"],
+            HistogramOpts::new(
+                "linkgate_response_head_seconds",
+                "Time to the head of the answer, by route pattern and its upstream",
+            )
+            .buckets(vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
+            &["route", "upstream"],
         )?;
         let refusals = IntCounterVec::new(
             Opts::new("linkgate_refusals_total", "Requests refused, by code and reason"),
@@ -76,15 +80,16 @@ impl Metrics {
         for counter in [&connections_refused, &streams_cut, &policy_errors, &audit_refused, &bytes_sent] {
             registry.register(Box::new(counter.clone()))?;
         }
-        let handles = |label: &str| CLASSES.map(|class| requests.with_label_values(&[label, class]));
+        let handles =
+            |route: &str, upstream: &str| CLASSES.map(|class| requests.with_label_values(&[route, upstream, class]));
         Ok(Self {
             requests: Vec::new(),
-            unrouted: handles(""),
+            unrouted: handles("", ""),
             endpoints: endpoint::TABLE
                 .iter()
                 .map(|spec| {
                     let label = spec.label();
-                    (handles(&label), seconds.with_label_values(&[&label]))
+                    (handles(&label, ""), seconds.with_label_values(&[label.as_str(), ""]))
                 })
                 .collect(),
             seconds: Vec::new(),
@@ -99,23 +104,42 @@ impl Metrics {
             audit_refused,
             bytes_sent,
             shadow: Arc::new(ShadowMetrics::register(registry)?),
+            caches: Arc::new(CacheMetrics::register(registry)?),
+            switches: Arc::new(RefusedSwitches::register(registry)?),
         })
     }
 
-    /// The same counters, with handles for these routes; each is labelled by its pattern.
+    /// The same counters, with handles for these routes; each is labelled by its pattern and its upstream.
     pub fn for_routes(&self, routes: &Routes) -> Self {
         let (requests, seconds) = &self.families;
-        let handles = |label: &str| CLASSES.map(|class| requests.with_label_values(&[label, class]));
+        let labels = |route: &'_ Route| (route.settings.path.clone(), upstream_of(route).to_owned());
+        let labels: Vec<_> = routes.iter().map(|route| labels(route)).collect();
+        let counters = |(route, upstream): &(String, String)| {
+            CLASSES.map(|class| requests.with_label_values(&[route.as_str(), upstream.as_str(), class]))
+        };
+        let times =
+            |(route, upstream): &(String, String)| seconds.with_label_values(&[route.as_str(), upstream.as_str()]);
         Self {
-            requests: routes.iter().map(|route| handles(&route.settings.path)).collect(),
-            seconds: routes.iter().map(|route| seconds.with_label_values(&[&route.settings.path])).collect(),
+            requests: labels.iter().map(counters).collect(),
+            seconds: labels.iter().map(times).collect(),
             ..self.clone()
         }
     }
 
-    pub fn refused(&self, failure: &Failure) {
+    pub fn refused(&self, trail: &Trail, failure: &Failure) {
         self.refusals.with_label_values(&[failure.code.as_str(), failure.word()]).inc();
+        // The tenant that was named stayed closed; what is refused inside an open one is no failed switch.
+        let closed = matches!(failure.code, ErrorCode::TenantAccessDenied | ErrorCode::TenantLinkExpired);
+        let named = trail.cross || trail.endpoint.is_some();
+        if let Some(user) = trail.session.as_ref().and_then(|session| session.partner()).filter(|_| closed && named) {
+            self.switches.refused(&user.facts.partner_id.to_string());
+        }
     }
+}
+
+/// The upstream's name as a label; empty where none is asked.
+fn upstream_of(route: &Route) -> &str {
+    route.upstream.as_ref().map_or("", |upstream| upstream.settings.name.as_ref())
 }
 
 /// Measures the time to the answer's head.

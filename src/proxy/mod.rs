@@ -36,5 +36,6 @@ pub mod watch;
 
 pub mod respond;
 
+pub mod counts;
 pub mod metrics;
 pub mod worker;

@@ -4,7 +4,7 @@
 //! connections, open streams) is its own and needs no lock; what is shared is immutable or behind an arc-swap.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::Future,
     pin::Pin,
     rc::Rc,
@@ -142,6 +142,10 @@ pub struct Worker {
     /// In the order of the route table.
     pub rules: Box<[Arc<Route>]>,
     sessions: RefCell<TokenCache<Rc<Session>>>,
+    /// Look-ups that found a session of now, and those that did not.
+    session_lookups: Cell<(u64, u64)>,
+    /// What the metrics were told last of sessions and of decisions.
+    told: Cell<[(u64, u64); 2]>,
     timers: RefCell<Vec<Pin<Box<Sleep>>>>,
 }
 
@@ -193,6 +197,8 @@ impl Worker {
             stand_in,
             rules: gateway.routes.rules_of_worker(),
             sessions: RefCell::new(TokenCache::new(settings.identity.cache_tokens)),
+            session_lookups: Cell::default(),
+            told: Cell::default(),
             timers: RefCell::default(),
             gateway,
         })
@@ -213,8 +219,23 @@ impl Worker {
 
     /// A session that needs no look-up: verified under the keys of now, resolved under the epoch and policies of now.
     pub fn known_session(&self, token: &str, now: Millis) -> Option<Rc<Session>> {
-        let session = self.sessions.borrow_mut().get(token, self.gateway.verifier.generation(), now)?;
-        self.is_current(&session).then_some(session)
+        let known = self.sessions.borrow_mut().get(token, self.gateway.verifier.generation(), now);
+        let known = known.filter(|session| self.is_current(session));
+        let (hits, misses) = self.session_lookups.get();
+        let counted = if known.is_some() { (hits.wrapping_add(1), misses) } else { (hits, misses.wrapping_add(1)) };
+        self.session_lookups.set(counted);
+        known
+    }
+
+    /// Adds to the metrics what the caches were asked since the last time: a counter that all workers share has no place
+    /// on a request's way.
+    pub fn tell_caches(&self) {
+        let now = [self.session_lookups.get(), self.memo.borrow().hits_and_misses()];
+        let before = self.told.replace(now);
+        let caches = &self.gateway.metrics.caches;
+        for ((lookups, before), now) in [&caches.sessions, &caches.decisions].into_iter().zip(before).zip(now) {
+            lookups.add(before, now);
+        }
     }
 
     /// The caller of a token that was verified before; its account has to be looked up anew.

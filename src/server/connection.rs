@@ -39,6 +39,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection may stay silent once the gateway drains.
+const FIRST_BYTES_IN_DRAIN: Duration = Duration::from_secs(1);
+
 /// Streams reset by the client and not yet accepted, before the connection ends (rapid reset, CVE-2023-44487).
 const MAX_PENDING_RESETS: usize = 32;
 /// Streams that we had to reset for the client's errors, before the connection ends (CVE-2025-8671).
@@ -53,8 +56,7 @@ where
     let first = tokio::select! {
         biased;
         first = tokio::time::timeout(settings.header_timeout, first_bytes(&mut io)) => first,
-        // Nothing was asked on it yet.
-        () = told_to_end(&switch) => return,
+        () = left_alone(&switch) => return,
     };
     let Ok(Ok(first)) = first else { return };
     let Ok(forwarded_for) = HeaderValue::try_from(address.ip().to_canonical().to_string()) else { return };
@@ -90,22 +92,28 @@ where
 {
     let mut drained = false;
     poll_fn(|cx| {
-        match switch.asked(cx) {
-            Asked::Nothing => {}
-            Asked::Drain if drained => {}
-            Asked::Drain => {
-                drained = true;
-                drain(connection.as_mut());
-            }
-            Asked::End => return Poll::Ready(Ok(())),
+        let asked = switch.asked(cx);
+        if asked == Asked::End {
+            return Poll::Ready(Ok(()));
         }
+        // Before a drain: hyper closes a connection at once that it has read nothing from, even if a request is waiting.
+        let polled = connection.as_mut().poll(cx);
+        if polled.is_ready() || asked == Asked::Nothing || drained {
+            return polled;
+        }
+        drained = true;
+        drain(connection.as_mut());
         connection.as_mut().poll(cx)
     })
     .await
 }
 
-async fn told_to_end(switch: &ConnectionSwitch) {
-    poll_fn(|cx| if switch.asked(cx) > Asked::Nothing { Poll::Ready(()) } else { Poll::Pending }).await;
+/// Ends when the connection is to end though nothing was asked on it yet.
+async fn left_alone(switch: &ConnectionSwitch) {
+    let told = |what: Asked| poll_fn(move |cx| if switch.asked(cx) >= what { Poll::Ready(()) } else { Poll::Pending });
+    told(Asked::Drain).await;
+    // Who was accepted a moment ago is about to ask: closing now would fail a request of a client that did nothing wrong.
+    let _ = tokio::time::timeout(FIRST_BYTES_IN_DRAIN, told(Asked::End)).await;
 }
 
 /// Reads until the protocol is known.

@@ -1,8 +1,10 @@
 //! Floor 5: listeners and workers: from sockets to requests.
 //!
 //! `workers` accepts and spreads, `connection` serves one client, `framing` and `guard` let only exact HTTP/1 through.
-//! `health` is a listener of its own, and can show the `docs` of the consolidated API. TLS will wrap the socket that `connection` is given.
+//! `inherited` takes over
+//! sockets that a service manager holds. `health` is a listener of its own, and can show the `docs` of the consolidated API. TLS will wrap the socket that `connection` is given.
 
+pub mod inherited;
 pub mod workers;
 
 pub mod connection;

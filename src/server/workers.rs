@@ -35,7 +35,7 @@ use crate::proxy::{
 /// Connections accepted and not yet taken over by their worker.
 const HANDOVER_QUEUE: usize = 1024;
 
-/// How often idle upstream connections are looked through.
+/// How often idle upstream connections are looked through, and metrics told of the caches.
 const POOL_SWEEP: Duration = Duration::from_secs(5);
 
 type Handed = (std::net::TcpStream, SocketAddr);
@@ -281,5 +281,6 @@ async fn sweep_pool(worker: Weak<Worker>) {
         let Some(worker) = worker.upgrade() else { return };
         let longest = worker.gateway.upstreams.iter().map(|upstream| upstream.settings.pool_idle_timeout).max();
         worker.pool.sweep(longest.unwrap_or(POOL_SWEEP));
+        worker.tell_caches();
     }
 }

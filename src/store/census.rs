@@ -1,11 +1,11 @@
-//! How much waits in the database, for metrics: alerts, evaluations, deliveries, exports.
+//! How much waits in the database, for metrics: alerts, evaluations, deliveries, exports; and which suspensions are in force.
 //!
 //! Every question is answered from an index over what is not finished, so that what was finished long ago costs nothing.
 
 use std::collections::BTreeMap;
 
 use super::{
-    AlertKind, AlertStatus, Database, StoreError,
+    AlertKind, AlertStatus, Database, StoreError, SuspensionScope,
     sql::{Row, Tx},
 };
 use crate::{connector::rows::Severity, domain::Millis};
@@ -22,6 +22,8 @@ pub struct Census {
     pub exports_queued: i64,
     pub exports_running: i64,
     pub oldest_export: Option<Millis>,
+    /// Emergency suspensions in force, by what they cover.
+    pub suspensions: BTreeMap<&'static str, i64>,
 }
 
 impl Census {
@@ -49,6 +51,13 @@ impl Census {
             }
             let oldest = time(&row, "oldest")?;
             census.oldest_export = [census.oldest_export, oldest].into_iter().flatten().min();
+        }
+        let sql = "SELECT scope, CAST(count(*) AS BIGINT) AS standing FROM suspensions \
+             WHERE lifted_at IS NULL GROUP BY scope";
+        for row in tx.rows(sql, &[]).await? {
+            let scope = SuspensionScope::parse(row.str("scope")?)
+                .ok_or_else(|| StoreError::Damaged { table: "suspensions", what: "scope".to_owned() })?;
+            census.suspensions.insert(scope.as_str(), row.int("standing")?);
         }
         Ok(census)
     }

@@ -145,6 +145,9 @@ pub enum SuspensionScope {
 }
 
 impl SuspensionScope {
+    pub const ALL: [Self; 7] =
+        [Self::User, Self::Session, Self::Jti, Self::Partner, Self::Tenant, Self::Link, Self::All];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -158,9 +161,7 @@ impl SuspensionScope {
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        [Self::User, Self::Session, Self::Jti, Self::Partner, Self::Tenant, Self::Link, Self::All]
-            .into_iter()
-            .find(|scope| scope.as_str() == text)
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text)
     }
 }
 

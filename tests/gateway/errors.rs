@@ -168,7 +168,7 @@ fn health_readiness_and_metrics_tell_no_paths_and_no_tenants() {
     rig.ask(Request::get("/api/invoices").tenant("t-unlinked"));
     let metrics = rig.health("/metrics").text();
     assert!(
-        metrics.contains(r#"linkgate_requests_total{class="2xx",route="/api/tickets/{ticket_id}"} 1"#),
+        metrics.contains(r#"linkgate_requests_total{class="2xx",route="/api/tickets/{ticket_id}",upstream="up"} 1"#),
         "{metrics}"
     );
     assert!(metrics.contains(r#"linkgate_refusals_total{code="TENANT_ACCESS_DENIED",reason="no_link"} 1"#));

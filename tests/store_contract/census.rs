@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use linkgate::{
     connector::rows::Severity,
     domain::Millis,
-    store::{AlertKind, AlertStatus, AlertStore, Census, ExportJobs, admin::Page, deliveries::DeliveryFilter},
+    store::{
+        AlertKind, AlertStatus, AlertStore, Census, ExportJobs, SuspensionScope,
+        admin::{Page, SuspensionInput},
+        deliveries::DeliveryFilter,
+    },
 };
 use serde_json::Value;
 
@@ -30,6 +34,12 @@ pub(crate) async fn what_waits_is_counted_and_what_is_done_is_not(fixture: Arc<F
     }
     let (lease, _) = jobs.lease::<Value>(Millis(100), Millis(200)).await.unwrap().unwrap();
     let count = |severity| ((AlertKind::Billing, severity, AlertStatus::Active), 1);
+    let input =
+        |scope, subject: &str| SuspensionInput { scope, issuer: None, subject: subject.into(), reason: "r".into() };
+    let suspend =
+        async |scope, subject| fixture.admin.suspend(&fixture.actor, &input(scope, subject)).await.unwrap().value.id;
+    suspend(SuspensionScope::User, "someone").await;
+    let everything = suspend(SuspensionScope::All, "").await;
     let told = fixture.admin.deliveries(&DeliveryFilter::default(), Page::default()).await.unwrap();
     let expected = Census {
         alerts: BTreeMap::from([count(Severity::Warning), count(Severity::Critical)]),
@@ -39,6 +49,7 @@ pub(crate) async fn what_waits_is_counted_and_what_is_done_is_not(fixture: Arc<F
         exports_queued: 2,
         exports_running: 1,
         oldest_export: Some(Millis(5)),
+        suspensions: BTreeMap::from([("all", 1), ("user", 1)]),
     };
     assert_eq!(take().await, expected);
 
@@ -48,7 +59,9 @@ pub(crate) async fn what_waits_is_counted_and_what_is_done_is_not(fixture: Arc<F
     for one in told.iter().map(|delivery| delivery.subscription_id).collect::<std::collections::BTreeSet<_>>() {
         fixture.admin.delete_subscription(&fixture.actor, one).await.unwrap();
     }
+    fixture.admin.restore(&fixture.actor, everything).await.unwrap();
     let expected = Census {
+        suspensions: BTreeMap::from([("user", 1)]),
         alerts: BTreeMap::from([count(Severity::Critical)]),
         evaluation_due: Some(Millis(1_020)),
         deliveries: 0,

@@ -35,6 +35,7 @@ use crate::{
         worker::Gateway,
     },
     server::{
+        decision::Door,
         docs::Docs,
         health::{self, Check, Health},
         workers::{self, Workers},
@@ -87,6 +88,7 @@ pub enum AppError {
 pub struct Listening {
     pub public: SocketAddr,
     pub health: Option<SocketAddr>,
+    pub decision: Option<SocketAddr>,
 }
 
 /// Runs until SIGTERM or SIGINT, then drains. `started` is called once everything listens.
@@ -106,7 +108,7 @@ pub fn run(config: Config, started: impl FnOnce(Listening)) -> Result<(), AppErr
 
 async fn serve(config: Config, started: impl FnOnce(Listening)) -> Result<(), AppError> {
     let signals = Signals::new().map_err(AppError::Runtime)?;
-    let (public, health_listener) = listen(&config).await?;
+    let Listeners { public, health: health_listener, decision } = listen(&config).await?;
     let drain_timeout = config.listen.drain_timeout;
     let registry = registry()?;
     let database = open_database(&config.database).await?;
@@ -132,16 +134,21 @@ async fn serve(config: Config, started: impl FnOnce(Listening)) -> Result<(), Ap
     let listening = Listening {
         public: public.local_addr().map_err(AppError::Runtime)?,
         health: health_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
+        decision: decision.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
     if let Some(listener) = health_listener {
         let health = observe(&gateway, &workers, &background, registry)?;
         tokio::spawn(health::serve(listener, health));
     }
-    let accepting = {
+    let accept = |listener, door| {
         let (workers, gateway) = (Arc::clone(&workers), Arc::clone(&gateway));
-        tokio::spawn(async move { workers.accept(&gateway, public).await })
+        tokio::spawn(async move { workers.accept(&gateway, listener, door).await })
     };
-    tracing::info!(public = %listening.public, health = ?listening.health, policies = gateway.policies.current().version(), "linkgate serves");
+    let accepting: Vec<_> = [accept(public, Door::Public)]
+        .into_iter()
+        .chain(decision.map(|listener| accept(listener, Door::Decisions)))
+        .collect();
+    tracing::info!(public = %listening.public, health = ?listening.health, decision = ?listening.decision, policies = gateway.policies.current().version(), "linkgate serves");
     started(listening);
 
     signals.until_stop(&reloader).await;
@@ -151,8 +158,10 @@ async fn serve(config: Config, started: impl FnOnce(Listening)) -> Result<(), Ap
         tracing::warn!(connections = left, "the drain deadline passed; what is still open is closed");
     }
     drop(watchers);
-    if let Err(error) = accepting.await {
-        tracing::error!(%error, "the acceptor ended by a panic");
+    for accepting in accepting {
+        if let Err(error) = accepting.await {
+            tracing::error!(%error, "the acceptor ended by a panic");
+        }
     }
     gateway.stopping.store(true, Ordering::Relaxed);
     let stopped = tokio::task::spawn_blocking(move || alone(workers).stop()).await;
@@ -177,7 +186,14 @@ fn alone<T>(mut shared: Arc<T>) -> T {
     }
 }
 
-async fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>), AppError> {
+/// What is listened at.
+struct Listeners {
+    public: TcpListener,
+    health: Option<TcpListener>,
+    decision: Option<TcpListener>,
+}
+
+async fn listen(config: &Config) -> Result<Listeners, AppError> {
     let bind = async |address: SocketAddr| {
         TcpListener::bind(address).await.map_err(|source| AppError::Listen { address, source })
     };
@@ -186,7 +202,11 @@ async fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>), A
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    Ok((public, health))
+    let decision = match &config.decision {
+        Some(settings) => Some(bind(settings.address).await?),
+        None => None,
+    };
+    Ok(Listeners { public, health, decision })
 }
 
 /// SQLite is brought up to date by the server itself; a shared Postgres only by `linkgate migrate`.

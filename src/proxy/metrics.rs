@@ -6,6 +6,7 @@ use http::StatusCode;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::{
+    decision_metrics::DecisionMetrics,
     flow::Trail,
     respond::Failure,
     route::Routes,
@@ -32,6 +33,7 @@ pub struct Metrics {
     pub audit_refused: IntCounter,
     pub bytes_sent: IntCounter,
     pub shadow: ShadowMetrics,
+    pub decisions: DecisionMetrics,
 }
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -96,6 +98,7 @@ impl Metrics {
             audit_refused,
             bytes_sent,
             shadow: ShadowMetrics::register(registry)?,
+            decisions: DecisionMetrics::register(registry)?,
         })
     }
 

@@ -2,6 +2,7 @@
 
 pub mod flow;
 
+pub mod inbound;
 pub mod intake;
 pub mod path;
 
@@ -24,8 +25,11 @@ pub mod account;
 pub mod consolidated;
 
 pub mod credential;
+pub mod decision;
+pub mod decision_metrics;
 pub mod forward;
 pub mod headers;
+pub mod judgement;
 pub mod outgoing;
 pub mod query;
 

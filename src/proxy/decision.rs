@@ -61,7 +61,8 @@ pub struct Allowed {
     pub after: HeaderMap,
     /// Set by the gateway, or changed: each takes the place of all values of its name.
     pub set: HeaderMap,
-    /// Of the request's own fields, those that must not go on.
+    /// What must not go on: the whole list, and of the request's own fields whatever else is dropped. Unconditionally, because
+    /// a proxy may have fields that it does not tell of.
     pub remove: Vec<HeaderName>,
     /// Path and query as they go on.
     pub target: String,
@@ -180,7 +181,9 @@ fn dressed(
         let word = name.as_str();
         matches!(word, "host" | "content-length") || (headers::is_hop_by_hop(word) && word != "proxy-authorization")
     };
-    let remove = before.keys().filter(|name| !after.contains_key(*name) && !kept(name)).cloned().collect();
+    let listed = worker.gateway.strip.listed();
+    let others = before.keys().filter(|name| !listed.contains(name) && !kept(name));
+    let remove = listed.iter().chain(others).filter(|name| !after.contains_key(*name)).cloned().collect();
     let dropped = query::dropped_names(trail.uri.query().unwrap_or_default()).unwrap_or_default();
     let mut answer = Response::new(());
     flow::finish_head(trail, &mut answer);

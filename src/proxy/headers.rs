@@ -137,6 +137,8 @@ pub fn is_hop_by_hop(name: &str) -> bool {
 #[derive(Debug)]
 pub struct StripList {
     names: HashSet<String, ahash::RandomState>,
+    /// The same without hop-by-hop fields, in their usual spelling.
+    listed: Box<[HeaderName]>,
 }
 
 impl StripList {
@@ -148,7 +150,17 @@ impl StripList {
             .map(|name| (*name).to_owned())
             .chain(extra.iter().map(|name| name.to_ascii_lowercase().replace('_', "-")))
             .collect();
-        Self { names }
+        let listed = PROTECTED
+            .iter()
+            .map(|name| HeaderName::from_static(name))
+            .chain(extra.iter().filter_map(|name| name.parse().ok()))
+            .collect();
+        Self { names, listed }
+    }
+
+    /// What another proxy has to remove in any case, hop-by-hop fields aside.
+    pub fn listed(&self) -> &[HeaderName] {
+        &self.listed
     }
 
     /// Whether a field of this name (lower case, as `HeaderName` has it) is removed.

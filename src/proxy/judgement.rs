@@ -69,12 +69,12 @@ async fn judged(worker: &Rc<Worker>, trail: &mut Trail, asked: Asked<'_>) -> Res
     let keys = worker.gateway.verifier.generation();
     let session = session::resolve(worker, caller, keys).await.map_err(|Unresolved| unknown())?;
     trail.session = Some(Rc::clone(&session));
+    let route = Arc::new(rule(worker, permission));
+    trail.route = Some(Arc::clone(&route));
     if at_home {
         // Links say nothing on it, and silence is no permission.
         return Err(Failure::new(ErrorCode::Forbidden, "own_tenant"));
     }
-    let route = Arc::new(rule(worker, permission));
-    trail.route = Some(Arc::clone(&route));
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method = method;
     let routed = Box::new(Routed { parts, body: Inbound::Given(None), route, path_tenant: None });

@@ -1,4 +1,5 @@
 //! Floor 4: a request's way from its head to its answer. `flow` is the list of stages; the others follow in its order.
+//! `decision` and `judgement` call them for others that carry the request out.
 
 pub mod flow;
 

@@ -38,6 +38,8 @@ pub const HOME2: &str = "home-2";
 pub struct Rig {
     pub public: SocketAddr,
     pub health: SocketAddr,
+    /// Where others ask for decisions, where the setup has a section for it.
+    pub decision: Option<SocketAddr>,
     pub upstream: Upstream,
     pub dir: tempfile::TempDir,
     pub key: DevKey,
@@ -70,6 +72,12 @@ pub struct Setup {
 
 /// The variable that names Postgres in the configuration.
 pub const POSTGRES: &str = "TEST_DATABASE_URL";
+
+/// Callers of the decision listener: the variables in which their secrets stand.
+pub const CALLERS: [(&str, &str); 2] = [
+    ("TEST_EDGE_SECRET", "edge-0123456789abcdef0123456789abcdef"),
+    ("TEST_PDP_SECRET", "pdp-0123456789abcdef0123456789abcdef0"),
+];
 
 impl Default for Setup {
     fn default() -> Self {
@@ -193,8 +201,9 @@ impl Rig {
         if !setup.shadow.is_empty() {
             policies(&dir.path().join("shadow"), &setup.shadow);
         }
-        let mut config = config::load(Some(&path), setup.postgres.iter().map(|url| (POSTGRES.to_owned(), url.clone())))
-            .unwrap_or_else(|errors| panic!("{errors}"));
+        let callers = CALLERS.map(|(variable, secret)| (variable.to_owned(), secret.to_owned()));
+        let postgres = setup.postgres.iter().map(|url| (POSTGRES.to_owned(), url.clone()));
+        let mut config = config::load(Some(&path), postgres.chain(callers)).unwrap_or_else(|errors| panic!("{errors}"));
         config.listen.address = "127.0.0.1:0".parse().unwrap();
         config.health = Some("127.0.0.1:0".parse().unwrap());
         config.log.filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "error".into());
@@ -210,7 +219,8 @@ impl Rig {
         });
         let listening = told.recv_timeout(Duration::from_secs(20)).expect("the gateway did not start");
         let health = listening.health.unwrap();
-        Self { public: listening.public, health, upstream, dir, key, links, runtime, database, roles }
+        let (public, decision) = (listening.public, listening.decision);
+        Self { public, health, decision, upstream, dir, key, links, runtime, database, roles }
     }
 
     pub fn journal_dir(&self) -> PathBuf {

@@ -28,6 +28,9 @@ impl Resolver<'_> {
                 env: one.secret_env.as_ref(),
                 inline: one.secret.as_ref(),
             };
+            if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
+                self.fail(&table, "has a name that does not fit into records: use letters, digits, `-`, `_` and `.`");
+            }
             match self.secret(&ways, SECRET_MIN_BYTES) {
                 None if ways.file.is_none() && ways.env.is_none() && ways.inline.is_none() => {
                     self.fail(&table, "shows no secret: name `secret_file` or `secret_env`");

@@ -187,9 +187,11 @@ fn original(mut headers: HeaderMap, dialect: Dialect) -> Result<Told, &'static s
     for name in [fields.method, fields.target, fields.host] {
         headers.remove(name);
     }
-    if dialect == Dialect::Nginx {
-        headers.remove(fields.client);
-    }
+    match dialect {
+        Dialect::Nginx => headers.remove(fields.client),
+        // Theirs too, not the client's.
+        Dialect::Caddy | Dialect::Traefik => headers.remove("x-forwarded-proto"),
+    };
     let (method, target) = (method.as_bytes(), target.as_bytes());
     let original = Original { method, target, host: Some(host), headers, body: Inbound::Unseen };
     Ok((original.request(client), client))

@@ -140,8 +140,6 @@ fn taken(mut http: proto::HttpRequest) -> Result<Taken, Failure> {
     let host = Some(http.host.as_str()).filter(|host| !host.is_empty()).map(HeaderValue::from_str).transpose();
     let host = host.map_err(|_| bad("the host cannot be one"))?;
     let body = body(&mut http, &headers, whole_body);
-    // Envoy's own word, not the client's.
-    headers.remove(PARTIAL_BODY);
     Ok(Taken { http, headers, host, body })
 }
 

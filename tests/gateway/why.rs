@@ -26,10 +26,10 @@ const HARMLESS: &str =
 const FAILS: &str =
     "@id(\"overflows\")\npermit (principal, action, resource) when { 9223372036854775807 + 1 > 0 && context.mfa };\n";
 
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
 }
 
 impl Ran {
@@ -39,11 +39,12 @@ impl Ran {
 }
 
 /// The command line beside the running gateway.
-fn linkgate(rig: &Rig, arguments: &[&str]) -> Ran {
+pub fn linkgate(rig: &Rig, arguments: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_linkgate"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LINKGATE")) {
         command.env_remove(name);
     }
+    command.envs(super::rig::CALLERS);
     let output = command.arg("--config").arg(rig.dir.path().join("linkgate.toml")).args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ran { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }

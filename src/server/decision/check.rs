@@ -150,9 +150,8 @@ pub(super) async fn answer(
     let Ok(peer) = original::client(&connection, client) else {
         return refusal(&Failure::new(ErrorCode::InternalError, "client_address"));
     };
-    let asked = Asked { request: Request::new(Inbound::Unseen), peer: peer.clone(), means: dialect.means() };
     let decided = match request {
-        Ok(request) => decision::decide(&worker, Asked { request, ..asked }).await,
+        Ok(request) => decision::decide(&worker, Asked { request, peer, means: dialect.means() }).await,
         Err(failure) => decision::unreadable(&worker, peer, failure).await,
     };
     match decided {

@@ -10,7 +10,7 @@ use linkgate::{proxy::headers::protected, server::decision::COPIED};
 
 use super::{listener, process::Front, process::eventually, record, rig, rig_with};
 use crate::{
-    client::Request,
+    client::{Connection, Request},
     rig::{HOME1, P1, Rig, Setup},
 };
 
@@ -92,6 +92,22 @@ fn carries_what_is_allowed(kind: Kind) {
     // A body is carried by the proxy.
     let answer = ask(&rig, "POST", "/api/invoices", "t-full").json(r#"{"a":1}"#).send(front.address);
     assert_eq!((answer.status, rig.upstream.last().body.as_slice()), (200, &br#"{"a":1}"#[..]));
+    // What was decided is, byte for byte, what goes on.
+    let exact = "/t/a%20b:c,d/%C3%BC/%40?x=%2F%2e&y=a+b&z=%zz&tenant_ids=1";
+    assert_eq!(ask(&rig, "GET", exact, "t-full").send(front.address).status, 200);
+    assert_eq!(rig.upstream.last().target(), exact);
+    // A WebSocket passes; that it cannot be cut stands in the README.
+    let mut connection = Connection::open(front.address);
+    let upgrade = ask(&rig, "GET", "/t/ws", "t-full")
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Version", "13")
+        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+    connection.write(&upgrade.bytes());
+    assert_eq!(connection.head().status, 101, "{}", front.log());
+    connection.write(b"echo");
+    assert_eq!(connection.read_some(), b"echo");
+    assert_eq!(rig.upstream.last().one("x-tenant-id"), "t-full");
     // What linkgate answers itself is not asked about, and answered.
     let answer = Request::get("/api/v1/partner/me").bearer(&token).send(front.address);
     assert_eq!((answer.status, answer.json()["user_id"].as_str()), (200, Some("user-1")), "{}", answer.text());

@@ -185,6 +185,8 @@ fn an_allowed_request_is_told_as_changes_and_recorded_as_decided() {
     assert_eq!((&record["decision"], &record["reason"]), (&"allow".into(), &"decided".into()));
     assert_eq!((&record["status"], &record["aborted"]), (&Value::Null, &false.into()));
     assert_eq!((&record["client_ip"], &record["managed_tenant_id"]), (&"192.0.2.7".into(), &"t-full".into()));
+    let explained = crate::why::linkgate(&rig, &["explain", &id]);
+    assert!(explained.out.contains("another proxy carried it out"), "{}{}", explained.out, explained.err);
     assert_eq!(metric(&rig, r#"linkgate_decisions_total{face="envoy",outcome="allow"}"#), 1);
     assert_eq!(rig.upstream.count(), 0, "nothing is forwarded");
 }

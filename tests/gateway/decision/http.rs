@@ -162,6 +162,20 @@ fn only_known_proxies_are_believed_and_only_where_they_tell_all() {
 }
 
 #[test]
+fn a_full_public_listener_keeps_no_proxy_from_asking() {
+    let setup = crate::rig::Setup { listen: "max_connections = 1\n".into(), ..crate::rig::Setup::default() };
+    let rig = super::rig_with(setup);
+    let mut held = crate::client::Connection::open(rig.public);
+    held.write(&Request::get("/own").bearer(&rig.token()).bytes());
+    assert_eq!(held.answer().status, 200);
+    let refused = crate::client::Connection::open(rig.public).answer();
+    assert_eq!(refused.status, 0, "the public listener is full");
+    for _ in 0..3 {
+        assert_eq!(nginx(&rig, "GET", "/api/invoices").tenant("t-full").send(listener(&rig)).status, 200);
+    }
+}
+
+#[test]
 fn the_client_before_a_trusted_proxy_is_found_as_in_the_proxy() {
     let setup =
         crate::rig::Setup { listen: "trusted_proxies = [\"192.0.2.0/24\"]\n".into(), ..crate::rig::Setup::default() };

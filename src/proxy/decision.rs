@@ -24,7 +24,10 @@ use super::{
     route, tenant,
     worker::Worker,
 };
-use crate::domain::{DecisionId, ErrorCode, LinkId, PartnerId, TenantId};
+use crate::{
+    domain::{DecisionId, ErrorCode, LinkId, PartnerId, TenantId},
+    upstream::settings::AssertionForm,
+};
 
 /// What the other proxy can do with a request before it goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +139,7 @@ async fn judged(
     let admitted = quota::admit(worker, trail, authorized)?;
     let checked = fields::check(trail, admitted).await?;
     let checked = authorize::confirm(worker, trail, checked).await?;
+    check_binding(trail, &checked, means)?;
     // Before the answer: the other proxy acts on it at once (I3).
     let account::Opened { checked, ledger } = account::open(worker, trail, checked).await?;
     match dressed(worker, trail, checked, before) {
@@ -225,6 +229,24 @@ fn check_means(worker: &Worker, request: &Request<Inbound>, means: Means) -> Res
     };
     if request.headers().keys().any(unremovable) {
         return bad("unremovable_header", "a header field is spelled so that it could be taken for a protected one");
+    }
+    Ok(())
+}
+
+/// An assertion that binds the query's bytes needs a proxy that keeps them: Envoy writes those that are left anew, in an order
+/// of its own, where it takes parameters out.
+fn check_binding(trail: &Trail, checked: &fields::Checked, means: Means) -> Result<(), Failure> {
+    let routed = &checked.admitted.0.placed.identified.routed;
+    let bound = routed
+        .route
+        .upstream
+        .as_ref()
+        .is_some_and(|upstream| matches!(upstream.settings.assertion, AssertionForm::Request { .. }));
+    let asked = trail.uri.query().unwrap_or_default();
+    let dropped = query::dropped_names(asked).is_none_or(|names| !names.is_empty());
+    if means == Means::Anything && bound && dropped {
+        return Err(Failure::new(ErrorCode::BadRequest, "query_tenant")
+            .saying("the query names a tenant or partner; leave that parameter out"));
     }
     Ok(())
 }

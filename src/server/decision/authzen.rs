@@ -5,7 +5,7 @@
 //! the user's address and whether a second factor was shown. Account, partner and link are looked up; the time is ours. A
 //! user's own tenant is not judged by links, so nothing is said for it.
 
-use std::{cell::Cell, rc::Rc, time::Instant};
+use std::{rc::Rc, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -82,11 +82,11 @@ async fn evaluated(worker: &Rc<Worker>, connection: &Peer, request: Request<Inco
         return Err(invalid("the body must be application/json"));
     }
     let asked = read(body).await?;
-    let asker = Asker { worker, connection, caller: &caller, headers: &parts.headers, many: Cell::new(false) };
-    if parts.uri.path() == EVALUATION || asked.get("evaluations").is_none() {
+    let path = if parts.uri.path() == EVALUATIONS { EVALUATIONS } else { EVALUATION };
+    let asker = Asker { worker, connection, caller: &caller, headers: &parts.headers, path };
+    if path == EVALUATION || asked.get("evaluations").is_none() {
         return asker.one(&asked).await.map_err(|failure| *failure);
     }
-    asker.many.set(true);
     asker.all(&asked).await
 }
 
@@ -96,7 +96,7 @@ struct Asker<'a> {
     connection: &'a Peer,
     caller: &'a str,
     headers: &'a http::HeaderMap,
-    many: Cell<bool>,
+    path: &'static str,
 }
 
 impl Asker<'_> {
@@ -104,9 +104,8 @@ impl Asker<'_> {
     async fn one(&self, asked: &Value) -> Result<Value, Box<Failure>> {
         let begun = Instant::now();
         let question = Question::read(asked, &self.worker.gateway.settings.identity)?;
-        let path = if self.many.get() { EVALUATIONS } else { EVALUATION };
         let judged =
-            judgement::judge(self.worker, question.asked(self.connection, self.caller, self.headers, path)).await;
+            judgement::judge(self.worker, question.asked(self.connection, self.caller, self.headers, self.path)).await;
         let count = |outcome| self.worker.gateway.metrics.decisions.count(Face::Authzen, outcome, begun);
         let decision_id = |id: Option<crate::domain::DecisionId>| id.map(|id| id.to_string());
         Ok(match judged {

@@ -8,7 +8,11 @@ use http_body_util::Empty;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use linkgate::{proxy::headers::protected, server::decision::COPIED};
 
-use super::{listener, process::Front, process::eventually, record, rig, rig_with};
+use super::{
+    listener, metric,
+    process::{Front, eventually},
+    record, rig, rig_with, rig_without_edge,
+};
 use crate::{
     client::{Connection, Request},
     rig::{HOME1, P1, Rig, Setup},
@@ -173,6 +177,12 @@ fn refuses_as_linkgate_would(kind: Kind) {
     let answer = ask(&rig, "GET", "/api/invoices?a=%20b&tenant_id=x&Partner%5FID=y", "t-full").send(front.address);
     if kind.cleans_queries {
         assert_eq!((answer.status, rig.upstream.last().target()), (200, "/api/invoices?a=%20b"));
+        let answer = ask(&rig, "GET", "/api/invoices?z=%7E+1&tenant_id=x&b&a=2", "t-full").send(front.address);
+        let target = rig.upstream.last().target().to_owned();
+        let query: BTreeSet<&str> = target.split_once('?').unwrap().1.split('&').collect();
+        // Envoy sorts what is left, and knows no parameter without a value.
+        let plain = query.iter().map(|pair| pair.trim_end_matches('=')).collect::<BTreeSet<_>>();
+        assert_eq!((answer.status, plain), (200, BTreeSet::from(["z=%7E+1", "b", "a=2"])), "{target}");
     } else {
         assert_eq!((answer.status, answer.error().as_str()), (400, "BAD_REQUEST"));
     }
@@ -256,6 +266,15 @@ fn obeys_a_revocation_a_limit_and_an_absence(kind: Kind) {
     let answer = ask(&rig, "GET", "/api/invoices", "t-support").send(front.address);
     assert!(answer.status >= 500, "{}", answer.status);
     assert_eq!(rig.upstream.count(), before);
+    drop(front);
+
+    // It shows a secret that nobody knows.
+    let rig = rig_without_edge();
+    let front = (kind.start)(&rig);
+    let answer = ask(&rig, "GET", "/api/invoices", "t-full").send(front.address);
+    assert!(answer.status >= 500, "{}", answer.status);
+    assert_eq!((rig.upstream.count(), rig.records().len()), (0, 0));
+    assert!(metric(&rig, "linkgate_decision_strangers_total") >= 1);
 }
 
 macro_rules! fronts {

@@ -283,6 +283,21 @@ fn a_route_that_refuses_body_fields_is_decided_with_its_whole_body_or_not_at_all
 }
 
 #[test]
+fn an_assertion_that_binds_the_query_is_signed_for_its_very_bytes() {
+    let up = "credential = \"drop\"\nassertion = \"request\"\n";
+    let rig = super::rig_with(crate::rig::Setup { upstream: up.into(), ..crate::rig::Setup::default() });
+    let answer = asked(&rig, "GET", "/api/invoices?z=1&a=%20", "t-full").send(listener(&rig)).unwrap();
+    let ok = allowed(&answer);
+    let claims = crate::flow::claims(set(ok)["x-linkgate-assertion"]);
+    assert_eq!((&claims["path"], &claims["method"]), (&"/api/invoices".into(), &"GET".into()), "{claims}");
+    assert_eq!(claims["jti"], metadata(&answer, "decision_id"));
+    assert!(ok.headers_to_remove.iter().any(|name| name == "authorization"), "it is dropped");
+    // Envoy would write what is left anew.
+    let answer = asked(&rig, "GET", "/api/invoices?z=1&tenant_id=x", "t-full").send(listener(&rig)).unwrap();
+    assert_eq!(refused(&answer), (400, "BAD_REQUEST".into()));
+}
+
+#[test]
 fn whoever_shows_no_known_secret_gets_no_decision() {
     let rig = rig();
     let told = asked(&rig, "GET", "/api/invoices", "t-full");

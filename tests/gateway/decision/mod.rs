@@ -36,6 +36,12 @@ authzen = true
     Rig::with(Setup { extra: format!("{}{section}", setup.extra), ..setup })
 }
 
+/// One at which `edge` is not known.
+pub fn rig_without_edge() -> Rig {
+    let section = "[decision]\naddress = \"127.0.0.1:0\"\n[decision.callers.pdp]\nsecret_env = \"TEST_PDP_SECRET\"\n";
+    Rig::with(Setup { extra: section.into(), ..Setup::default() })
+}
+
 pub fn listener(rig: &Rig) -> SocketAddr {
     rig.decision.expect("there is a listener for decisions")
 }

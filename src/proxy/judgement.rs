@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::settings::{Access, RouteClass, RouteSettings},
-    domain::{DecisionId, ErrorCode, Permission, TenantId, permission::Kind},
+    domain::{DecisionId, Denial, ErrorCode, Permission, Reason, TenantId, permission::Kind},
     identity::{Attested, Caller, settings::IssuerSettings},
     store::Reading,
 };
@@ -71,6 +71,12 @@ async fn judged(worker: &Rc<Worker>, trail: &mut Trail, asked: Asked<'_>) -> Res
     trail.session = Some(Rc::clone(&session));
     let route = Arc::new(rule(worker, permission));
     trail.route = Some(Arc::clone(&route));
+    // As a token would be refused whose issuer may not speak for its tenant.
+    if let (Some(allowed), Some(home)) = (&issuer.home_tenants, &session.caller.home_tenant)
+        && !allowed.contains(home)
+    {
+        return Err(Denial::new(ErrorCode::Forbidden, Reason::IdentityConflict).into());
+    }
     if at_home {
         // Links say nothing on it, and silence is no permission.
         return Err(Failure::new(ErrorCode::Forbidden, "own_tenant"));

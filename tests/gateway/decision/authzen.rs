@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{EDGE, PDP, listener, metric, record, rig};
 use crate::{
     client::{Answer, Request},
-    rig::{HOME1, P1, Rig},
+    rig::{HOME1, P1, Rig, Setup},
 };
 
 fn question(action: &str, tenant: &str) -> Value {
@@ -103,6 +103,28 @@ fn account_partner_and_link_are_looked_up_whatever_is_said() {
     super::process::eventually("the revocation is seen", || {
         evaluation(&rig, &question(READ, "t-full"))["context"]["reason"] == "link_inactive"
     });
+}
+
+#[test]
+fn what_binds_an_issuers_tokens_binds_whom_it_is_named_for() {
+    for (issuer, code, reason) in [
+        ("home_tenants = [\"home-2\"]\n", "FORBIDDEN", "identity_conflict"),
+        // Nothing here tells a token's age.
+        ("max_token_age = \"5m\"\n", "UNAUTHORIZED", "token_too_old"),
+    ] {
+        let rig = super::rig_with(Setup { issuer: issuer.into(), ..Setup::default() });
+        let context = evaluation(&rig, &question(READ, "t-full"))["context"].clone();
+        assert_eq!((&context["code"], &context["reason"]), (&code.into(), &reason.into()), "{issuer}");
+    }
+    let rig = super::rig_with(Setup { trusts: "\"permissions\"", ..Setup::default() });
+    assert_eq!(
+        evaluation(&rig, &question(READ, "t-full"))["context"]["reason"],
+        "permission",
+        "roles are not believed"
+    );
+    let mut unknown = question(READ, "t-full");
+    unknown["subject"]["properties"]["issuer"] = "https://other.test".into();
+    assert_eq!(ask(&rig, "/access/v1/evaluation", &unknown).status, 400);
 }
 
 #[test]

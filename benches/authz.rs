@@ -19,7 +19,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use linkgate::{
     app, config,
     domain::{Millis, link_rules::LinkInput},
@@ -110,7 +113,10 @@ fn main() {
 }
 
 async fn measure(address: SocketAddr, token: &str, calls: usize, at_once: usize) -> Vec<Duration> {
-    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<tonic::body::Body>();
+    // As Envoy: without it each call waits for the acknowledgement of its own head.
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build::<_, tonic::body::Body>(connector);
     let question = question(token);
     let callers = (0..at_once).map(|_| {
         let (client, question) = (client.clone(), question.clone());

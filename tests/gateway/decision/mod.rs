@@ -6,6 +6,7 @@ mod fronts;
 mod grpc;
 mod http;
 mod process;
+mod shipped;
 
 use std::net::SocketAddr;
 

@@ -25,6 +25,11 @@
 //! runtime: `fanout` asks (`sources`, by `connector`s), `merge` makes one page, `partial` says what is missing. What was
 //! read is asked about once more before it is shown.
 //!
+//! For another proxy that carries the request out (Envoy, nginx, Caddy, Traefik) the same stages run up to the record, which
+//! is completed at once with `decided`: `server::decision` reads the question and authenticates who asks, `proxy::decision`
+//! calls the stages and tells what a service would be sent as changes to what the client sent. A service that vouches for
+//! a user (AuthZEN) goes the same way without a token (`proxy::judgement`).
+//!
 //! # Rooms and floors
 //!
 //! A file imports only from lower floors or its own room; `tests/layering.rs` holds this table against the sources.
@@ -36,7 +41,7 @@
 //! | 2 | [`store`] SQLite and Postgres, change feed, audit index · [`config`] file to valid configuration, route table |
 //! | 3 | [`portal`]: the consolidated API: fan-out, merge, writes, exports, alerts, webhooks |
 //! | 4 | [`proxy`]: the stages |
-//! | 5 | [`server`]: listeners, workers, health |
+//! | 5 | [`server`]: listeners, workers, health, decision endpoints |
 //! | 6 | [`app`]: composition root, reload, shutdown |
 //! | 7 | [`cli`]: one file a command |
 //!
@@ -63,7 +68,7 @@
 //! | | promise | held by | tests |
 //! | --- | --- | --- | --- |
 //! | I1 | no request reaches a tenant without a live link of the caller's own partner | `policy::decide`, `proxy::outgoing` | `policy_prove`, `policy_property`, `gateway::flow` |
-//! | I2 | no client value of a protected header reaches an upstream | `proxy::headers`, `proxy::outgoing`, `proxy::body` | `gateway::spoofing` |
+//! | I2 | no client value of a protected header reaches an upstream | `proxy::headers`, `proxy::outgoing`, `proxy::body` | `gateway::spoofing`, `gateway::decision` |
 //! | I3 | every answer has exactly one record, and no act precedes its record | `proxy::account`, `audit::journal` | `crash` |
 //! | I4 | after a revocation nothing is allowed beyond the bound | `store::feed`, `proxy::worker`, `proxy::watch` | `gateway::links`, `gateway::streams`, `gateway::emergency` |
 //! | I5 | a decision equals Cedar's for the same facts | `policy::memo` | `policy_property` |

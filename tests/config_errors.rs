@@ -264,6 +264,37 @@ fn each_rule_of_consolidated_reads() {
 }
 
 #[test]
+fn each_rule_of_decisions() {
+    let secrets = [
+        ("EDGE", "0123456789abcdef0123456789abcdef"),
+        ("OTHER", "fedcba9876543210fedcba9876543210"),
+        ("SHORT", "0123456789"),
+        ("SPACED", "0123456789abcdef 0123456789abcdef"),
+    ];
+    let said = |text: &str| errors_with(&format!("{GOOD}\n{text}"), &secrets);
+    let address = "[decision]\naddress = \"127.0.0.1:8082\"\n";
+    let caller = |name: &str, secret: &str| format!("[decision.callers.{name}]\nsecret_env = \"{secret}\"\n");
+    assert_eq!(said(&format!("{address}{}{}", caller("edge", "EDGE"), caller("other", "OTHER"))), "valid");
+    insta::assert_snapshot!(
+        [
+            // Loopback is no authentication.
+            said(address),
+            said(&caller("edge", "EDGE")),
+            said(&format!("{address}[decision.callers.edge]\n")),
+            said(&format!("{address}{}{}", caller("edge", "EDGE"), caller("other", "EDGE"))),
+            said(&format!("{address}{}", caller("edge", "SHORT"))),
+            said(&format!("{address}{}", caller("\"edge one\"", "EDGE"))),
+            said(&format!("{address}{}", caller("edge", "SPACED"))),
+            said(&format!("{address}[decision.callers.edge]\nsecret = \"0123456789abcdef0123456789abcdef\"\n")),
+            said(&format!("[decision]\naddress = \"127.0.0.1:8080\"\n{}", caller("edge", "EDGE"))),
+            said(&format!("[decision]\naddress = \"127.0.0.1:8081\"\n{}", caller("edge", "EDGE"))),
+            said(&format!("{address}public_url = \"pdp\"\n{}", caller("edge", "EDGE"))),
+        ]
+        .join("\n")
+    );
+}
+
+#[test]
 fn a_development_key_needs_a_loopback_listener() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("dev.pem"), "x").unwrap();

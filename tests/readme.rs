@@ -171,12 +171,13 @@ fn with_key() -> tempfile::TempDir {
 fn every_configuration_is_accepted_as_it_stands() {
     let dir = with_key();
     let examples = blocks("toml");
-    assert_eq!(examples.len(), 2);
+    assert_eq!(examples.len(), 3);
+    fs::write(dir.path().join("edge.secret"), "0123456789abcdef".repeat(4)).unwrap();
     for block in &examples {
         let path = dir.path().join(block.info.strip_prefix("toml ").unwrap());
         fs::write(&path, &block.text).unwrap();
         let mut command = linkgate(&["check", "--config", path.to_str().unwrap()]);
-        command.env("LINKGATE__AUDIT__WRITES", "os");
+        command.env("LINKGATE__AUDIT__WRITES", "os").env("BACKOFFICE_SECRET", "fedcba9876543210".repeat(4));
         let checked = run(command.env("DATABASE_URL", "postgres://linkgate:secret@db.internal/linkgate"));
         assert_eq!(checked.code, 0, "README.md:{}: {}{}", block.line, checked.out, checked.err);
         assert!(!checked.out.contains("warning"), "README.md:{}: {}", block.line, checked.out);
@@ -205,7 +206,8 @@ fn every_block_is_of_a_known_kind() {
         let is_known = match kind {
             "sh" => known.contains(&rest),
             "toml" => rest.ends_with(".toml"),
-            "text" => rest.is_empty(),
+            // What is asked by AuthZEN; its fields are held by `gateway::decision::authzen`.
+            "text" | "json" => rest.is_empty(),
             _ => false,
         };
         assert!(is_known, "README.md:{}: no test knows `{}`", block.line, block.info);

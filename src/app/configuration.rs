@@ -5,6 +5,7 @@
 //! database, the journal) must be as it was: half of a configuration is never applied.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -108,6 +109,7 @@ fn fixed(one: &Config, other: &Config) -> Vec<&'static str> {
     let differs = [
         ("listen.address", one.listen.address != other.listen.address),
         ("listen.workers", one.listen.workers != other.listen.workers),
+        ("decision.address", decision(one) != decision(other)),
         ("[health]", (one.health, one.api_docs) != (other.health, other.api_docs)),
         ("[database]", one.database != other.database),
         ("[links]", one.links != other.links),
@@ -120,4 +122,9 @@ fn fixed(one: &Config, other: &Config) -> Vec<&'static str> {
         ("[log]", one.log != other.log),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+/// Who may ask, and how many at once, is asked anew with each connection and question.
+fn decision(config: &Config) -> Option<SocketAddr> {
+    config.decision.as_ref().map(|decision| decision.address)
 }

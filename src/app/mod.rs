@@ -37,6 +37,7 @@ use crate::{
         worker::{Gateway, Live},
     },
     server::{
+        decision::Door,
         docs::Docs,
         health::{self, Check, Health},
         inherited::{InheritError, Inherited},
@@ -93,6 +94,7 @@ pub enum AppError {
 pub struct Listening {
     pub public: SocketAddr,
     pub health: Option<SocketAddr>,
+    pub decision: Option<SocketAddr>,
 }
 
 /// Runs until SIGTERM or SIGINT, then drains. `source` is where the configuration came from and is read again; `started`
@@ -128,7 +130,7 @@ async fn serve(
     started: impl FnOnce(Listening),
 ) -> Result<(), AppError> {
     let signals = Signals::new().map_err(AppError::Runtime)?;
-    let (public, health_listener) = listen(&config, sockets).await?;
+    let Listeners { public, health: health_listener, decision } = listen(&config, sockets).await?;
     let registry = registry()?;
     let database = open_database(&config.database).await?;
     let lasting = Arc::new(Lasting::open(&config, &database, &registry).await?);
@@ -145,16 +147,21 @@ async fn serve(
     let listening = Listening {
         public: public.local_addr().map_err(AppError::Runtime)?,
         health: health_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
+        decision: decision.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
     if let Some(listener) = health_listener {
         let health = observe(&live, &workers, observed, lasting.shared_quotas.clone(), registry)?;
         tokio::spawn(health::serve(listener, health));
     }
-    let accepting = {
+    let accept = |listener, door| {
         let (workers, live) = (Arc::clone(&workers), Arc::clone(&live));
-        tokio::spawn(async move { workers.accept(&live, public).await })
+        tokio::spawn(async move { workers.accept(&live, listener, door).await })
     };
-    tracing::info!(public = %listening.public, health = ?listening.health, policies = gateway.policies.current().version(), "linkgate serves");
+    let accepting: Vec<_> = [accept(public, Door::Public)]
+        .into_iter()
+        .chain(decision.map(|listener| accept(listener, Door::Decisions)))
+        .collect();
+    tracing::info!(public = %listening.public, health = ?listening.health, decision = ?listening.decision, policies = gateway.policies.current().version(), "linkgate serves");
     drop(gateway);
     started(listening);
     manager::ready();
@@ -171,8 +178,10 @@ async fn serve(
     if left > 0 {
         tracing::warn!(connections = left, "the drain deadline passed; what is still open is closed");
     }
-    if let Err(error) = accepting.await {
-        tracing::error!(%error, "the acceptor ended by a panic");
+    for accepting in accepting {
+        if let Err(error) = accepting.await {
+            tracing::error!(%error, "the acceptor ended by a panic");
+        }
     }
     gateway.stopping.store(true, Ordering::Relaxed);
     let stopped = tokio::task::spawn_blocking(move || alone(workers).stop()).await;
@@ -199,7 +208,14 @@ fn alone<T>(mut shared: Arc<T>) -> T {
     }
 }
 
-async fn listen(config: &Config, mut sockets: Inherited) -> Result<(TcpListener, Option<TcpListener>), AppError> {
+/// What is listened at.
+struct Listeners {
+    public: TcpListener,
+    health: Option<TcpListener>,
+    decision: Option<TcpListener>,
+}
+
+async fn listen(config: &Config, mut sockets: Inherited) -> Result<Listeners, AppError> {
     let open = async |handed: Option<std::net::TcpListener>, address: SocketAddr| {
         let listener = match handed {
             Some(handed) => TcpListener::from_std(handed),
@@ -214,7 +230,11 @@ async fn listen(config: &Config, mut sockets: Inherited) -> Result<(TcpListener,
         Some(address) => Some(open(handed, address).await?),
         None => None,
     };
-    Ok((public, health))
+    let decision = match &config.decision {
+        Some(settings) => Some(open(None, settings.address).await?),
+        None => None,
+    };
+    Ok(Listeners { public, health, decision })
 }
 
 /// SQLite is brought up to date by the server itself; a shared Postgres only by `linkgate migrate`.

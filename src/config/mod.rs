@@ -17,6 +17,7 @@ pub mod pattern;
 mod presets;
 mod raw;
 mod raw_connectors;
+mod raw_decision;
 mod raw_portal;
 mod resolve;
 pub mod route_table;

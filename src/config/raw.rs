@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     raw_connectors::RawConnector,
+    raw_decision::RawDecision,
     raw_portal::{RawAlerts, RawExports, RawPortal, RawWebhooks},
     scalar::{DurationText, QuotaText, SizeText},
 };
@@ -39,6 +40,8 @@ raw! {
         listen: RawListen = RawListen::default(),
         /// The listener for health, readiness and metrics.
         health: RawHealth = RawHealth::default(),
+        /// The listener at which other proxies ask for decisions.
+        decision: RawDecision = RawDecision::default(),
         /// Where partners, tenants, users and links are kept.
         database: RawDatabase = RawDatabase::default(),
         /// Freshness and caching of links.

@@ -25,6 +25,8 @@ pub struct Config {
     pub health: Option<SocketAddr>,
     /// The health listener shows the description of the consolidated API.
     pub api_docs: bool,
+    /// Where other proxies ask; `None`: nowhere.
+    pub decision: Option<DecisionSettings>,
     pub database: DatabaseSettings,
     pub links: LinkSettings,
     pub identity: IdentitySettings,
@@ -68,6 +70,26 @@ pub struct ListenSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// Scheme told upstream in `X-Forwarded-Proto` where no trusted proxy says otherwise.
     pub public_scheme: String,
+}
+
+/// The listener for decisions. There is at least one caller.
+#[derive(Clone, Debug)]
+pub struct DecisionSettings {
+    pub address: SocketAddr,
+    pub max_connections: usize,
+    /// Without a slash at the end. `None`: as callers name it.
+    pub public_url: Option<String>,
+    pub callers: Vec<DecisionCaller>,
+}
+
+/// A proxy or service that may ask for decisions.
+#[derive(Clone, Debug)]
+pub struct DecisionCaller {
+    /// For logs and records.
+    pub name: String,
+    pub secret: crate::domain::Secret,
+    /// Believed who the user is, without a token.
+    pub authzen: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

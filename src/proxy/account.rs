@@ -25,6 +25,9 @@ use crate::{
     policy::Bundle,
 };
 
+/// The word for what was allowed and carried out by another proxy.
+pub const DECIDED: &str = "decided";
+
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const DECISION_ID: HeaderName = HeaderName::from_static("x-decision-id");
 
@@ -223,6 +226,12 @@ impl Ledger {
             slices: Vec::new(),
             settled: false,
         }
+    }
+
+    /// Ends what was only decided: another proxy carries it out, and linkgate sees no more of it.
+    pub fn decided(mut self) {
+        self.reason = Some(DECIDED);
+        self.settle(Ending { bytes: 0, aborted: None });
     }
 
     /// Ends the exchange with a failure of the gateway's or the upstream's.

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use super::{
     flow::Trail,
     headers::{Single, single},
+    inbound::Inbound,
     quota::Admitted,
     respond::Failure,
 };
@@ -44,6 +45,12 @@ pub async fn check(trail: &Trail, mut admitted: Admitted) -> Result<Checked, Fai
         return Ok(Checked { admitted, read: None });
     }
     let bad = |detail, message: &str| Failure::new(ErrorCode::BadRequest, detail).saying(message);
+    if matches!(routed.body, Inbound::Unseen) {
+        return Err(bad(
+            "body_unseen",
+            "this route is decided with its whole body, and the proxy in front sent none along",
+        ));
+    }
     if is_encoded(&routed.parts.headers) {
         return Err(bad("body_encoding", "this route takes no compressed body"));
     }

@@ -11,7 +11,9 @@ use hyper::body::Incoming;
 use super::{
     account, authorize,
     body::ResponseBody,
-    consolidated, fields, forward, identify, intake,
+    consolidated, fields, forward, identify,
+    inbound::Inbound,
+    intake,
     metrics::Measured,
     quota,
     respond::{self, Failure},
@@ -100,7 +102,7 @@ pub async fn handle(worker: Rc<Worker>, peer: Peer, request: Request<Incoming>) 
     let outcome = serve(&worker, &mut trail, request).await;
     let mut response = match outcome {
         Ok(response) => response,
-        Err(failure) => Box::pin(refuse(&worker, &mut trail, &failure)).await,
+        Err(failure) => Box::pin(refuse(&worker, &mut trail, &failure)).await.0,
     };
     finish_head(&trail, &mut response);
     measured.head(&worker, &trail, response.status());
@@ -120,7 +122,7 @@ async fn serve(
     if let Some(endpoint) = consolidated::find(worker, trail, &request)? {
         return Box::pin(consolidated::serve(worker, trail, request, endpoint)).await;
     }
-    let routed = route::find(worker, trail, request)?;
+    let routed = route::find(worker, trail, request.map(Inbound::Streamed))?;
     let (identified, named) = identify::caller(worker, trail, routed).await?;
     let placed = tenant::place(trail, identified, named)?;
     let authorized = authorize::decide(worker, trail, placed)?;
@@ -135,8 +137,9 @@ async fn serve(
     forward::send(worker, trail, opened).await
 }
 
-/// Answers, records and counts a refusal.
-async fn refuse(worker: &Rc<Worker>, trail: &mut Trail, failure: &Failure) -> Response<ResponseBody> {
+/// Answers, records and counts a refusal. Returns with the answer what it became: too many of them, or one that could not
+/// be recorded.
+pub async fn refuse(worker: &Rc<Worker>, trail: &mut Trail, failure: &Failure) -> (Response<ResponseBody>, Failure) {
     let failure = quota::refused(worker, trail, failure.clone());
     let failure = match account::refusal(worker, trail, &failure).await {
         Ok(()) => failure,
@@ -144,11 +147,12 @@ async fn refuse(worker: &Rc<Worker>, trail: &mut Trail, failure: &Failure) -> Re
     };
     worker.gateway.metrics.refused(trail, &failure);
     let named = trail.managed_tenant.as_ref().filter(|_| trail.cross).map(TenantId::as_str);
-    respond::failure(&failure, &trail.request_id, named, trail.compatible)
+    let answer = respond::failure(&failure, &trail.request_id, named, trail.compatible);
+    (answer, failure)
 }
 
 /// Headers that every answer carries.
-fn finish_head(trail: &Trail, response: &mut Response<ResponseBody>) {
+pub fn finish_head<B>(trail: &Trail, response: &mut Response<B>) {
     let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
     let keeps_cache = trail.route.as_ref().is_some_and(|route| route.settings.keep_cache_control);
     let headers = response.headers_mut();

@@ -69,6 +69,16 @@ const PROTECTED: &[&str] = &[
     "x-client-ip",
     "x-cluster-client-ip",
     "x-tenant-slug",
+    // Between linkgate and a proxy that asks it.
+    "x-linkgate-caller",
+    "x-linkgate-uri",
+    "x-linkgate-upstream",
+    "x-linkgate-status",
+    "x-linkgate-body",
+    "x-original-method",
+    "x-original-client",
+    "x-original-host",
+    "x-envoy-auth-partial-body",
 ];
 
 /// Hop-by-hop fields (RFC 9110, section 7.6.1) and what belongs to this connection alone.
@@ -113,10 +123,22 @@ const NO_TRAILER: &[&str] = &[
     "vary",
 ];
 
+/// The built-in list of what never passes from a client, hop-by-hop fields aside.
+pub fn protected() -> &'static [&'static str] {
+    PROTECTED
+}
+
+/// Whether this is of one connection alone: each proxy deals with its own.
+pub fn is_hop_by_hop(name: &str) -> bool {
+    HOP_BY_HOP.contains(&name)
+}
+
 /// The names that never pass from a client, compiled once.
 #[derive(Debug)]
 pub struct StripList {
     names: HashSet<String, ahash::RandomState>,
+    /// The same without hop-by-hop fields, in their usual spelling.
+    listed: Box<[HeaderName]>,
 }
 
 impl StripList {
@@ -128,7 +150,17 @@ impl StripList {
             .map(|name| (*name).to_owned())
             .chain(extra.iter().map(|name| name.to_ascii_lowercase().replace('_', "-")))
             .collect();
-        Self { names }
+        let listed = PROTECTED
+            .iter()
+            .map(|name| HeaderName::from_static(name))
+            .chain(extra.iter().filter_map(|name| name.parse().ok()))
+            .collect();
+        Self { names, listed }
+    }
+
+    /// What another proxy has to remove in any case, hop-by-hop fields aside.
+    pub fn listed(&self) -> &[HeaderName] {
+        &self.listed
     }
 
     /// Whether a field of this name (lower case, as `HeaderName` has it) is removed.
@@ -173,10 +205,6 @@ pub fn clean_response(headers: &mut HeaderMap) {
     }
 }
 
-fn is_hop_by_hop(name: &str) -> bool {
-    HOP_BY_HOP.contains(&name)
-}
-
 /// The end-to-end fields that `Connection` lists; framing stays ours whatever it says.
 fn nominated(headers: &HeaderMap) -> SmallVec<[HeaderName; 2]> {
     let mut found = SmallVec::new();
@@ -207,11 +235,14 @@ pub fn clean_trailers(list: &StripList, trailers: &mut HeaderMap) {
     }
 }
 
+/// `X-API-Key`, however it is spelled.
+pub fn is_api_key(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "x-api-key" | "x_api_key" | "x_api-key" | "x-api_key")
+}
+
 /// Removes credentials beside the verified one: `X-API-Key` in both spellings and the named cookies.
 pub fn drop_second_credentials(headers: &mut HeaderMap, session_cookies: &[String]) {
-    let is_api_key =
-        |name: &&HeaderName| matches!(name.as_str(), "x-api-key" | "x_api_key" | "x_api-key" | "x-api_key");
-    let doomed: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_api_key).cloned().collect();
+    let doomed: SmallVec<[HeaderName; 4]> = headers.keys().filter(|name| is_api_key(name)).cloned().collect();
     for name in doomed {
         headers.remove(name);
     }

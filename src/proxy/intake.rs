@@ -3,7 +3,6 @@
 use std::{net::IpAddr, rc::Rc, time::Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
-use hyper::body::Incoming;
 
 use super::{
     flow::{Peer, Trail},
@@ -19,7 +18,7 @@ use crate::domain::{ErrorCode, Millis, RequestId, TraceId};
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Begins the trail: request id, client address, the moment that all stages decide by.
-pub fn begin(worker: &Rc<Worker>, peer: Peer, request: &Request<Incoming>) -> Trail {
+pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>) -> Trail {
     let headers = request.headers();
     let given = match single(headers, super::account::REQUEST_ID) {
         Single::One(value) => {
@@ -64,7 +63,7 @@ pub fn begin(worker: &Rc<Worker>, peer: Peer, request: &Request<Incoming>) -> Tr
 }
 
 /// Refuses what is not exact. What hyper's parsers guarantee is not tested again.
-pub fn check(worker: &Worker, request: &Request<Incoming>) -> Result<(), Failure> {
+pub fn check<B>(worker: &Worker, request: &Request<B>) -> Result<(), Failure> {
     let limits = &worker.gateway.settings.listen;
     let headers = request.headers();
     let uri = request.uri();
@@ -110,7 +109,8 @@ fn check_host(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<(), Fa
     Ok(())
 }
 
-fn header_bytes(headers: &HeaderMap) -> usize {
+/// As HTTP/2 counts them.
+pub fn header_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
 }
 
@@ -137,7 +137,7 @@ fn client_address(worker: &Worker, peer: IpAddr, headers: &HeaderMap) -> IpAddr 
 }
 
 /// `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]`, `[::1]:5`.
-fn address(text: &str) -> Option<IpAddr> {
+pub fn address(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>()
         .or_else(|_| text.parse::<std::net::SocketAddr>().map(|address| address.ip()))
         .ok()

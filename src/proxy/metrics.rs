@@ -7,6 +7,7 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterV
 
 use super::{
     counts::{CacheMetrics, RefusedSwitches},
+    decision_metrics::DecisionMetrics,
     flow::Trail,
     respond::Failure,
     route::{Route, Routes},
@@ -36,6 +37,7 @@ pub struct Metrics {
     pub bytes_sent: IntCounter,
     pub shadow: Arc<ShadowMetrics>,
     pub caches: Arc<CacheMetrics>,
+    pub decisions: Arc<DecisionMetrics>,
     switches: Arc<RefusedSwitches>,
 }
 
@@ -105,6 +107,7 @@ impl Metrics {
             bytes_sent,
             shadow: Arc::new(ShadowMetrics::register(registry)?),
             caches: Arc::new(CacheMetrics::register(registry)?),
+            decisions: Arc::new(DecisionMetrics::register(registry)?),
             switches: Arc::new(RefusedSwitches::register(registry)?),
         })
     }

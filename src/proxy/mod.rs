@@ -1,7 +1,9 @@
 //! Floor 4: a request's way from its head to its answer. `flow` is the list of stages; the others follow in its order.
+//! `decision` and `judgement` call them for others that carry the request out.
 
 pub mod flow;
 
+pub mod inbound;
 pub mod intake;
 pub mod path;
 
@@ -24,8 +26,11 @@ pub mod account;
 pub mod consolidated;
 
 pub mod credential;
+pub mod decision;
+pub mod decision_metrics;
 pub mod forward;
 pub mod headers;
+pub mod judgement;
 pub mod outgoing;
 pub mod query;
 

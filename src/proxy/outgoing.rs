@@ -15,6 +15,7 @@ use super::{
     flow::Trail,
     forward::{Exchange, Target},
     headers::{Single, single},
+    inbound::Inbound,
     intake::{self, FORWARDED_PROTO},
     respond::Failure,
     tenant::Scope,
@@ -66,23 +67,13 @@ pub fn build(
     }
     let parts = &mut authorized.placed.identified.routed.parts;
     let client_upgrade = if websocket { parts.extensions.remove::<OnUpgrade>() } else { None };
-    let version = parts.version;
     let mut headers = std::mem::take(&mut parts.headers);
-    let forwarded = Forwarded::read(worker, trail, &headers);
-    let target_tenant = kept_target_tenant(worker, &authorized, &headers);
-
-    worker.gateway.strip.clean(&mut headers);
-    headers.remove(header::CONTENT_LENGTH);
-    if version == Version::HTTP_2 {
+    if parts.version == Version::HTTP_2 {
         join_cookies(&mut headers);
     }
-    credential::set(worker, trail, &authorized, upstream, &target, &mut headers)?;
-    forwarded.set(&mut headers);
+    dress(worker, trail, &authorized, upstream, &target, &mut headers)?;
+    headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::HOST, host);
-    set_tracing(trail, &mut headers);
-    if let Some(value) = target_tenant {
-        headers.insert(TARGET_TENANT, value);
-    }
     if client_upgrade.is_some() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -94,6 +85,27 @@ pub fn build(
     let body = body(worker, routed.body, read, limit, exchange);
     let request = permitted(permit, routed.parts.method, target, headers, body)?;
     Ok(Outgoing { request, client_upgrade, tenant })
+}
+
+/// Cleans the client's headers and sets the gateway's own: all that an upstream is told beside framing and host (I2).
+pub fn dress(
+    worker: &Worker,
+    trail: &Trail,
+    authorized: &Authorized,
+    upstream: &Upstream,
+    target: &Target,
+    headers: &mut HeaderMap,
+) -> Result<(), Failure> {
+    let forwarded = Forwarded::read(worker, trail, headers);
+    let target_tenant = kept_target_tenant(worker, authorized, headers);
+    worker.gateway.strip.clean(headers);
+    credential::set(worker, trail, authorized, upstream, target, headers)?;
+    forwarded.set(headers);
+    set_tracing(trail, headers);
+    if let Some(value) = target_tenant {
+        headers.insert(TARGET_TENANT, value);
+    }
+    Ok(())
 }
 
 /// The last step takes the permit by value: there is no other way to make an upstream request.
@@ -112,7 +124,7 @@ fn permitted(
 }
 
 /// The tenant that upstream is told. A permit of another kind than the scope is a fault of ours, and refused.
-fn effective_tenant(authorized: &Authorized) -> Result<Option<TenantId>, Failure> {
+pub fn effective_tenant(authorized: &Authorized) -> Result<Option<TenantId>, Failure> {
     match (&authorized.placed.scope, authorized.permit.kind(), &authorized.link) {
         (Scope::Public, PermitKind::Public, None) => Ok(None),
         (Scope::Home(_, tenant), PermitKind::Home, None) => Ok(tenant.clone()),
@@ -123,17 +135,16 @@ fn effective_tenant(authorized: &Authorized) -> Result<Option<TenantId>, Failure
     }
 }
 
-fn body(
-    worker: &Worker,
-    inner: hyper::body::Incoming,
-    read: Option<bytes::Bytes>,
-    limit: u64,
-    exchange: &Exchange,
-) -> RequestBody {
+fn body(worker: &Worker, inner: Inbound, read: Option<bytes::Bytes>, limit: u64, exchange: &Exchange) -> RequestBody {
     if let Some(bytes) = read {
         exchange.progress.ended.set(true);
         return RequestBody::Full(Some(bytes).filter(|bytes| !bytes.is_empty()));
     }
+    let Inbound::Streamed(inner) = inner else {
+        // Only for decisions, which forward nothing.
+        exchange.progress.ended.set(true);
+        return RequestBody::Empty;
+    };
     if inner.is_end_stream() {
         exchange.progress.ended.set(true);
         return RequestBody::Empty;
@@ -156,7 +167,7 @@ fn is_websocket(parts: &Parts) -> bool {
 }
 
 /// HTTP/2 may split the cookie header; HTTP/1 knows one line only (RFC 9113, section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
+pub fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
         return;
     }

@@ -21,6 +21,22 @@ pub fn cleaned(query: &str) -> Option<Cow<'_, str>> {
     if kept.is_empty() { None } else { Some(Cow::Owned(kept.join("&"))) }
 }
 
+/// The names of the dropped parameters, each once and as it is spelled: for a proxy that drops them itself. `None` where one
+/// hides behind another's name, so that no name would drop it alone.
+pub fn dropped_names(query: &str) -> Option<Vec<&str>> {
+    let mut names: Vec<&str> = Vec::new();
+    for pair in query.split('&').filter(|pair| is_dropped(pair)) {
+        if pair.contains(';') {
+            return None;
+        }
+        let name = pair.split('=').next().unwrap_or(pair);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Some(names)
+}
+
 fn is_dropped(pair: &str) -> bool {
     pair.split(';').any(|part| {
         let name = part.split('=').next().unwrap_or(part);

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use http::{Method, Request, request::Parts};
-use hyper::body::Incoming;
 
-use super::{flow::Trail, respond::Failure, worker::Worker};
+use super::{flow::Trail, inbound::Inbound, respond::Failure, worker::Worker};
 use crate::{
     config::{
         pattern::{Pattern, Segment},
@@ -116,14 +115,14 @@ fn resource_type(path: &str) -> Option<Box<str>> {
 #[derive(Debug)]
 pub struct Routed {
     pub parts: Parts,
-    pub body: Incoming,
+    pub body: Inbound,
     pub route: Arc<Route>,
     /// The tenant that the path names, decoded once.
     pub path_tenant: Option<TenantId>,
 }
 
 /// Finds the rule. An unknown path, an unknown method and a tenant that cannot be one are refused here.
-pub fn find(worker: &Worker, trail: &mut Trail, request: Request<Incoming>) -> Result<Box<Routed>, Failure> {
+pub fn find(worker: &Worker, trail: &mut Trail, request: Request<Inbound>) -> Result<Box<Routed>, Failure> {
     let (parts, body) = request.into_parts();
     if parts.method == Method::CONNECT || parts.method == Method::TRACE {
         return Err(Failure::new(ErrorCode::MethodNotAllowed, "method"));

@@ -13,12 +13,20 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request};
-use hyper::{body::Incoming, rt::Executor, server::conn::http1, server::conn::http2, service::service_fn};
+use http::{HeaderValue, Request, Response};
+use http_body::Body;
+use hyper::{
+    body::Incoming,
+    rt::Executor,
+    server::conn::http1,
+    server::conn::http2,
+    service::{Service, service_fn},
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::{
+    decision::{self, Door},
     guard::{Guarded, HeadLimits},
     prefixed::Prefixed,
     timer::ReusedTimer,
@@ -48,36 +56,64 @@ const MAX_PENDING_RESETS: usize = 32;
 const MAX_ERROR_RESETS: usize = 128;
 
 /// Serves one connection to its end, or to what its switch asks for.
-pub async fn serve<T>(duty: Rc<Duty>, mut io: T, address: SocketAddr, switch: Rc<ConnectionSwitch>)
+pub async fn serve<T>(duty: Rc<Duty>, io: T, address: SocketAddr, switch: Rc<ConnectionSwitch>, door: Door)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let settings = duty.worker().gateway.settings.listen.clone();
-    let first = tokio::select! {
-        biased;
-        first = tokio::time::timeout(settings.header_timeout, first_bytes(&mut io)) => first,
-        () = left_alone(&switch) => return,
-    };
-    let Ok(Ok(first)) = first else { return };
     let Ok(forwarded_for) = HeaderValue::try_from(address.ip().to_canonical().to_string()) else { return };
     let peer = Peer { ip: address.ip(), forwarded_for, switch: Rc::clone(&switch) };
-    let service = service_fn(move |request: Request<Incoming>| {
-        let answer = flow::handle(duty.worker(), peer.clone(), request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
-    let ended = if first == PREFACE {
-        let connection = http2_builder(&settings).serve_connection(TokioIo::new(Prefixed::new(first, io)), service);
-        let mut connection = pin!(connection);
-        until_ended(connection.as_mut(), |it| it.graceful_shutdown(), &switch).await
-    } else {
-        let limits = HeadLimits { bytes: settings.max_header_bytes, count: settings.max_header_count };
-        let connection =
-            http1_builder(&settings).serve_connection(Guarded::new(io, first, limits), service).with_upgrades();
-        let mut connection = pin!(connection);
-        until_ended(connection.as_mut(), |it| it.graceful_shutdown(), &switch).await
+    let ended = match door {
+        Door::Public => {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let answer = flow::handle(duty.worker(), peer.clone(), request);
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
+            speak(io, &settings, &switch, service).await
+        }
+        Door::Decisions => {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let answer = decision::handle(duty.worker(), peer.clone(), request);
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
+            speak(io, &decision::limits(&settings), &switch, service).await
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, peer = %address, "client connection ended");
+    }
+}
+
+/// Finds out which protocol is spoken, and speaks it with this service.
+async fn speak<T, S, B>(
+    mut io: T,
+    settings: &ListenSettings,
+    switch: &Rc<ConnectionSwitch>,
+    service: S,
+) -> Result<(), hyper::Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S::Future: 'static,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let first = tokio::select! {
+        biased;
+        first = tokio::time::timeout(settings.header_timeout, first_bytes(&mut io)) => first,
+        () = left_alone(switch) => return Ok(()),
+    };
+    let Ok(Ok(first)) = first else { return Ok(()) };
+    if first == PREFACE {
+        let connection = http2_builder(settings).serve_connection(TokioIo::new(Prefixed::new(first, io)), service);
+        let mut connection = pin!(connection);
+        until_ended(connection.as_mut(), |it| it.graceful_shutdown(), switch).await
+    } else {
+        let limits = HeadLimits { bytes: settings.max_header_bytes, count: settings.max_header_count };
+        let connection =
+            http1_builder(settings).serve_connection(Guarded::new(io, first, limits), service).with_upgrades();
+        let mut connection = pin!(connection);
+        until_ended(connection.as_mut(), |it| it.graceful_shutdown(), switch).await
     }
 }
 

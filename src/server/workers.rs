@@ -26,7 +26,7 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::{connection, guard};
+use super::{connection, decision::Door, guard};
 use crate::proxy::{
     watch::{self as streams, ConnectionSwitch},
     worker::{Duty, Gateway, Live, Worker},
@@ -38,7 +38,7 @@ const HANDOVER_QUEUE: usize = 1024;
 /// How often idle upstream connections are looked through, and metrics told of the caches.
 const POOL_SWEEP: Duration = Duration::from_secs(5);
 
-type Handed = (std::net::TcpStream, SocketAddr);
+type Handed = (std::net::TcpStream, SocketAddr, Door, Place);
 
 /// One worker as the acceptor sees it.
 #[derive(Debug)]
@@ -54,6 +54,8 @@ pub struct Workers {
     /// Decides between workers with as many connections.
     chance: ahash::RandomState,
     accepted: AtomicUsize,
+    /// Open connections of each listener.
+    open_at: [Arc<AtomicUsize>; 2],
     threads: Vec<thread::JoinHandle<()>>,
     draining: watch::Sender<bool>,
 }
@@ -67,6 +69,7 @@ pub fn start(live: &Live) -> io::Result<Workers> {
         seats: Vec::new(),
         chance: ahash::RandomState::new(),
         accepted: AtomicUsize::new(0),
+        open_at: Default::default(),
         threads: Vec::new(),
         draining,
     };
@@ -74,8 +77,8 @@ pub fn start(live: &Live) -> io::Result<Workers> {
         let (queue, intake) = mpsc::channel(HANDOVER_QUEUE);
         let open = Arc::new(AtomicUsize::new(0));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (gateways, drain, seat_open) = (live.follow(), workers.draining.subscribe(), Arc::clone(&open));
-        let body = move || LocalSet::new().block_on(&runtime, run(gateways, intake, drain, seat_open));
+        let (gateways, drain) = (live.follow(), workers.draining.subscribe());
+        let body = move || LocalSet::new().block_on(&runtime, run(gateways, intake, drain));
         workers.threads.push(thread::Builder::new().name(format!("worker-{index}")).spawn(body)?);
         workers.seats.push(Seat { queue, open });
     }
@@ -88,7 +91,7 @@ impl Workers {
     }
 
     /// Accepts until told to drain. Runs on the service runtime.
-    pub async fn accept(&self, live: &Live, listener: TcpListener) {
+    pub async fn accept(&self, live: &Live, listener: TcpListener, door: Door) {
         let mut draining = self.draining.subscribe();
         loop {
             let accepted = tokio::select! {
@@ -96,7 +99,7 @@ impl Workers {
                 _ = draining.wait_for(|draining| *draining) => return,
             };
             match accepted {
-                Ok((stream, address)) => self.hand_over(&live.current(), stream, address),
+                Ok((stream, address)) => self.hand_over(&live.current(), stream, address, door),
                 Err(error) => {
                     // Out of file descriptors, most likely: wait for some to come back instead of spinning.
                     tracing::warn!(%error, "accepting a connection failed");
@@ -106,16 +109,21 @@ impl Workers {
         }
     }
 
-    fn hand_over(&self, gateway: &Gateway, stream: TcpStream, address: SocketAddr) {
-        if self.open() >= gateway.settings.listen.max_connections {
+    fn hand_over(&self, gateway: &Gateway, stream: TcpStream, address: SocketAddr, door: Door) {
+        // Each listener has its own bound: whoever fills the public one keeps no proxy from asking.
+        let [public, decisions] = &self.open_at;
+        let open_at = match door {
+            Door::Public => public,
+            Door::Decisions => decisions,
+        };
+        if open_at.load(Ordering::Relaxed) >= door.max_connections(&gateway.settings) {
             gateway.metrics.connections_refused.inc();
             return;
         }
         let Some(seat) = self.seat() else { return };
         let Ok(stream) = stream.into_std() else { return };
-        seat.open.fetch_add(1, Ordering::Relaxed);
-        if seat.queue.try_send((stream, address)).is_err() {
-            seat.open.fetch_sub(1, Ordering::Relaxed);
+        let place = Place::take([&seat.open, open_at]);
+        if seat.queue.try_send((stream, address, door, place)).is_err() {
             gateway.metrics.connections_refused.inc();
         }
     }
@@ -158,12 +166,32 @@ impl Workers {
     }
 }
 
+/// A connection's place among those of its worker and of its listener, given back however it ends.
+#[derive(Debug)]
+struct Place([Arc<AtomicUsize>; 2]);
+
+impl Place {
+    fn take(counts: [&Arc<AtomicUsize>; 2]) -> Self {
+        Self(counts.map(|count| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Arc::clone(count)
+        }))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for count in &self.0 {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Counts an open connection down, however it ends.
-struct Open(Arc<AtomicUsize>, prometheus::IntGauge);
+struct Open(#[expect(dead_code, reason = "held until the end")] Place, prometheus::IntGauge);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
         self.1.dec();
     }
 }
@@ -172,16 +200,15 @@ async fn run(
     mut gateways: watch::Receiver<Arc<Gateway>>,
     mut intake: mpsc::Receiver<Handed>,
     draining: watch::Receiver<bool>,
-    open: Arc<AtomicUsize>,
 ) {
     let duty = Duty::of(begin(Arc::clone(&gateways.borrow_and_update())));
     let connections = Rc::new(Connections::default());
     tokio::task::spawn_local(follow(gateways, Rc::clone(&duty)));
     tokio::task::spawn_local(drain(draining, Rc::clone(&connections)));
-    while let Some((stream, address)) = intake.recv().await {
+    while let Some((stream, address, door, place)) = intake.recv().await {
         let gauge = duty.worker().gateway.metrics.connections.clone();
         gauge.inc();
-        let counted = Open(Arc::clone(&open), gauge);
+        let counted = Open(place, gauge);
         let stream = match stream.set_nodelay(true).and_then(|()| TcpStream::from_std(stream)) {
             Ok(stream) => stream,
             Err(error) => {
@@ -193,7 +220,7 @@ async fn run(
         let listed = connections.list(&switch);
         let duty = Rc::clone(&duty);
         tokio::task::spawn_local(async move {
-            connection::serve(duty, stream, address, switch).await;
+            connection::serve(duty, stream, address, switch, door).await;
             drop(listed);
         });
     }

@@ -21,6 +21,7 @@ mod rig;
 mod upstream;
 
 mod body;
+mod decision;
 mod emergency;
 mod errors;
 mod explain;

@@ -39,6 +39,8 @@ pub const HOME2: &str = "home-2";
 pub struct Rig {
     pub public: SocketAddr,
     pub health: SocketAddr,
+    /// Where others ask for decisions, where the setup has a section for it.
+    pub decision: Option<SocketAddr>,
     pub upstream: Upstream,
     pub dir: tempfile::TempDir,
     pub key: DevKey,
@@ -71,6 +73,12 @@ pub struct Setup {
 
 /// The variable that names Postgres in the configuration.
 pub const POSTGRES: &str = "TEST_DATABASE_URL";
+
+/// Callers of the decision listener: the variables in which their secrets stand.
+pub const CALLERS: [(&str, &str); 2] = [
+    ("TEST_EDGE_SECRET", "edge-0123456789abcdef0123456789abcdef"),
+    ("TEST_PDP_SECRET", "pdp-0123456789abcdef0123456789abcdef0"),
+];
 
 impl Default for Setup {
     fn default() -> Self {
@@ -194,7 +202,9 @@ impl Rig {
         if !setup.shadow.is_empty() {
             policies(&dir.path().join("shadow"), &setup.shadow);
         }
-        let variables: Vec<_> = setup.postgres.iter().map(|url| (POSTGRES.to_owned(), url.clone())).collect();
+        let callers = CALLERS.map(|(variable, secret)| (variable.to_owned(), secret.to_owned()));
+        let postgres = setup.postgres.iter().map(|url| (POSTGRES.to_owned(), url.clone()));
+        let variables: Vec<_> = postgres.chain(callers).collect();
         let file = path.clone();
         let source = ConfigSource::new(Some(&path), move || {
             let mut config = config::load(Some(&file), variables.iter().cloned())?;
@@ -216,7 +226,8 @@ impl Rig {
         });
         let listening = told.recv_timeout(Duration::from_secs(20)).expect("the gateway did not start");
         let health = listening.health.unwrap();
-        Self { public: listening.public, health, upstream, dir, key, links, runtime, database, roles }
+        let (public, decision) = (listening.public, listening.decision);
+        Self { public, health, decision, upstream, dir, key, links, runtime, database, roles }
     }
 
     pub fn journal_dir(&self) -> PathBuf {

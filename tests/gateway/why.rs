@@ -21,10 +21,10 @@ pub(super) const MFA: &str = "@id(\"export-needs-mfa\")\nforbid (principal, acti
 /// Somebody meant to let auditors correct invoices.
 pub(super) const OOPS: &str = "@id(\"auditors-correct-invoices\")\npermit (principal, action in [Action::\"billing.write\"], resource is Link);\n";
 
-pub(super) struct Ran {
-    pub(super) code: i32,
-    pub(super) out: String,
-    pub(super) err: String,
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
 }
 
 impl Ran {
@@ -34,11 +34,12 @@ impl Ran {
 }
 
 /// The command line beside the running gateway.
-pub(super) fn linkgate(rig: &Rig, arguments: &[&str]) -> Ran {
+pub fn linkgate(rig: &Rig, arguments: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_linkgate"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LINKGATE")) {
         command.env_remove(name);
     }
+    command.envs(super::rig::CALLERS);
     let output = command.arg("--config").arg(rig.dir.path().join("linkgate.toml")).args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ran { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }

@@ -28,6 +28,7 @@ use crate::{
     audit::{AuditSettings, Record, RecordFilter, RecordSource, scan},
     domain::DecisionId,
     policy::Bundle,
+    proxy::account::DECIDED,
 };
 
 /// Most records of one request id that are shown.
@@ -264,6 +265,12 @@ fn outcome(record: &Record) -> Option<String> {
         return Some("still open".to_owned());
     }
     record.completion?;
+    if record.status.is_none() && record.reason.as_deref() == Some(DECIDED) {
+        let took = record.duration_us.unwrap_or_default();
+        return Some(format!(
+            "decided in {took} µs; another proxy carried it out, and linkgate did not see its answer"
+        ));
+    }
     let status = record.status.map_or("no answer".to_owned(), |status| status.to_string());
     let aborted = if record.aborted == Some(true) { ", aborted" } else { "" };
     Some(format!(

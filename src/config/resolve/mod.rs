@@ -6,6 +6,7 @@
 
 mod alerts;
 mod connectors;
+mod decision;
 mod exports;
 mod identity;
 mod portal;
@@ -78,6 +79,7 @@ impl Resolver<'_> {
             health: self.health(&raw.health, &listen),
             exports: self.exports(&raw.exports, &database),
             database,
+            decision: self.decision(&raw.decision, &listen, raw.health.enabled.then_some(raw.health.address.as_str())),
             links: self.links(&raw.links),
             identity: self.identity(raw, &listen, signing.as_ref()),
             checkpoints: self.checkpoints(&raw.audit, signing.as_ref()),

@@ -51,7 +51,7 @@ pub struct Target {
 }
 
 /// Finds the endpoint; `None` where the path is none of this API's.
-pub fn find(worker: &Worker, trail: &mut Trail, request: &Request<Incoming>) -> Result<Option<Target>, Failure> {
+pub fn find<B>(worker: &Worker, trail: &mut Trail, request: &Request<B>) -> Result<Option<Target>, Failure> {
     let Some(portal) = &worker.gateway.portal else { return Ok(None) };
     match portal.bases.find(request.method().as_str(), request.uri().path()) {
         Found::Nothing => Ok(None),

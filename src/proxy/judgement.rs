@@ -1,0 +1,135 @@
+//! A decision about a user whom a service vouches for (AuthZEN): the proxy's own stages without a token and a forwarded
+//! request. Account, partner and link are looked up; the caller is believed for none of them.
+
+use std::{rc::Rc, sync::Arc};
+
+use http::{Method, Request};
+
+use super::{
+    account, authorize,
+    flow::{self, Peer, Trail},
+    identify::Identified,
+    inbound::Inbound,
+    intake, quota,
+    respond::Failure,
+    route::{Route, Routed},
+    session::{self, Unresolved},
+    tenant::{self, Named},
+    worker::Worker,
+};
+use crate::{
+    config::settings::{Access, RouteClass, RouteSettings},
+    domain::{DecisionId, Denial, ErrorCode, Permission, Reason, TenantId, permission::Kind},
+    identity::{Attested, Caller, settings::IssuerSettings},
+    store::Reading,
+};
+
+/// What is asked.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The head of the question itself, for its record.
+    pub request: Request<()>,
+    /// The user's address.
+    pub peer: Peer,
+    pub issuer: &'a IssuerSettings,
+    pub user: Attested,
+    pub permission: Permission,
+    /// What the user does, for policies that read it.
+    pub method: Method,
+    pub tenant: TenantId,
+}
+
+/// What was decided.
+#[derive(Debug)]
+pub enum Judged {
+    Allowed(Option<DecisionId>),
+    Refused { code: ErrorCode, reason: &'static str, decision_id: Option<DecisionId> },
+}
+
+/// Decides and records. Never fails: whatever goes wrong is a refusal.
+pub async fn judge(worker: &Rc<Worker>, asked: Asked<'_>) -> Judged {
+    let mut trail = intake::begin(worker, asked.peer.clone(), &asked.request);
+    match judged(worker, &mut trail, asked).await {
+        Ok(()) => Judged::Allowed(trail.decision_id),
+        Err(failure) => {
+            let (_, failure) = flow::refuse(worker, &mut trail, &failure).await;
+            Judged::Refused { code: failure.code, reason: failure.word(), decision_id: trail.decision_id }
+        }
+    }
+}
+
+async fn judged(worker: &Rc<Worker>, trail: &mut Trail, asked: Asked<'_>) -> Result<(), Failure> {
+    let Asked { issuer, mut user, permission, method, tenant, .. } = asked;
+    // Decided for nobody else than who is looked up: the client's address is the one that the caller tells.
+    trail.client_ip = trail.peer.ip;
+    let iss = issuer.issuer.as_deref().unwrap_or_default();
+    user.home_tenant = home(worker, iss, &user.sub).await.map_err(|Unresolved| unknown())?;
+    let at_home = user.home_tenant.as_ref() == Some(&tenant);
+    let caller = Arc::new(Caller::attested(issuer, user, trail.now));
+    let keys = worker.gateway.verifier.generation();
+    let session = session::resolve(worker, caller, keys).await.map_err(|Unresolved| unknown())?;
+    trail.session = Some(Rc::clone(&session));
+    let route = Arc::new(rule(worker, permission));
+    trail.route = Some(Arc::clone(&route));
+    // As a token would be refused whose issuer may not speak for its tenant.
+    if let (Some(allowed), Some(home)) = (&issuer.home_tenants, &session.caller.home_tenant)
+        && !allowed.contains(home)
+    {
+        return Err(Denial::new(ErrorCode::Forbidden, Reason::IdentityConflict).into());
+    }
+    if at_home {
+        // Links say nothing on it, and silence is no permission.
+        return Err(Failure::new(ErrorCode::Forbidden, "own_tenant"));
+    }
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method = method;
+    let routed = Box::new(Routed { parts, body: Inbound::Given(None), route, path_tenant: None });
+    let identified = Identified { routed, session: Some(session), source: None };
+    let placed = tenant::place(trail, identified, Named::Tenant(tenant))?;
+    let authorized = authorize::decide(worker, trail, placed)?;
+    quota::admit(worker, trail, authorized)?;
+    account::begin(worker, trail).await?.decided();
+    Ok(())
+}
+
+fn unknown() -> Failure {
+    Failure::new(ErrorCode::LinksStale, "account_unknown")
+}
+
+/// The home of the user's partner; `None` where the user is no partner user.
+async fn home(worker: &Rc<Worker>, issuer: &str, sub: &str) -> Result<Option<TenantId>, Unresolved> {
+    let directory = &worker.gateway.directory;
+    let member = directory.member(issuer, sub, Reading::Fresh).await.map_err(|_| Unresolved)?;
+    let Some(member) = member else { return Ok(None) };
+    let portfolio = directory.portfolio(member.partner_id, Reading::Fresh).await.map_err(|_| Unresolved)?;
+    Ok(portfolio.map(|portfolio| portfolio.partner.home_tenant_id.clone()))
+}
+
+/// The rule that a route with this permission would be.
+fn rule(worker: &Worker, permission: Permission) -> Route {
+    let class = match permission.kind() {
+        Kind::Read | Kind::Context => RouteClass::Read,
+        Kind::Write => RouteClass::Write,
+        Kind::Export => RouteClass::Export,
+    };
+    let audit = &worker.gateway.settings.audit;
+    Route {
+        settings: RouteSettings {
+            methods: Vec::new(),
+            path: String::new(),
+            access: Access::Permission(permission),
+            upstream: None,
+            class,
+            durability: if class == RouteClass::Read { audit.reads } else { audit.writes },
+            max_body_bytes: 0,
+            response_timeout: None,
+            total_timeout: None,
+            refuse_body_fields: Vec::new(),
+            keep_cache_control: false,
+            line: 0,
+        },
+        upstream: None,
+        index: usize::MAX,
+        resource_type: Some("tenant".into()),
+    }
+}

@@ -12,7 +12,7 @@ use std::{
 use prometheus::Registry;
 use tokio::time::Instant;
 
-use super::{AppError, background};
+use super::{AppError, background, saturation};
 use crate::{
     audit::Journal,
     config::settings::Config,
@@ -26,6 +26,7 @@ use crate::{
         route::Routes,
         worker::{Gateway, Upkeep},
     },
+    spans::{SpanMetrics, Spans},
     store::{Database, Directory},
     upstream::Upstream,
 };
@@ -46,6 +47,7 @@ pub struct Lasting {
     pub shared_quotas: Option<Arc<SharedQuotas>>,
     metrics: Metrics,
     portal_metrics: Arc<PortalMetrics>,
+    span_metrics: SpanMetrics,
     stopping: Arc<AtomicBool>,
 }
 
@@ -65,6 +67,7 @@ impl Lasting {
         let portal_metrics = Arc::new(PortalMetrics::register(registry)?);
         let (journal, _) = background::open_journal(&config.audit, database).await?;
         let directory = Directory::start(database, &config.links);
+        directory.observe_latency(saturation::change_latency(registry)?);
         let patience = Instant::now() + FIRST_READING;
         while !directory.is_fresh() && Instant::now() < patience {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -79,6 +82,7 @@ impl Lasting {
             shared_quotas,
             metrics,
             portal_metrics,
+            span_metrics: SpanMetrics::register(registry)?,
             stopping: Arc::default(),
         })
     }
@@ -89,6 +93,7 @@ impl Lasting {
         let audit_keys = config.checkpoints.keys()?;
         let verifier = Arc::new(Verifier::new(&config.identity, keyring.as_deref().map(Keyring::issuer))?);
         let upstreams: Vec<Arc<Upstream>> = config.upstreams.iter().cloned().map(Upstream::new).collect();
+        let spans = config.tracing.as_ref().map(|settings| Spans::start(settings, &self.span_metrics)).transpose()?;
         let routes = Routes::compile(&config.routes, &upstreams)?;
         let foundations = Foundations {
             database: &self.database,
@@ -101,7 +106,14 @@ impl Lasting {
             metrics: &self.portal_metrics,
         };
         let portal = config.portal.as_ref().map(|settings| {
-            let sources = Sources::new(&config.connectors, &upstreams, keyring.as_ref(), &self.policies, settings);
+            let sources = Sources::new(
+                &config.connectors,
+                &upstreams,
+                keyring.as_ref(),
+                &self.policies,
+                settings,
+                spans.as_ref(),
+            );
             Arc::new(Portal::new(settings, &foundations, sources))
         });
         Ok(Gateway {
@@ -119,6 +131,7 @@ impl Lasting {
             journal: Arc::clone(&self.journal),
             limits: Limits::with_store(config.limits.clone(), Arc::clone(&self.quotas)),
             portal_metrics: Arc::clone(&self.portal_metrics),
+            spans,
             strip: Arc::new(StripList::new(&config.headers.strip)),
             no_policies: Arc::from(Vec::new()),
             service: tokio::runtime::Handle::current(),

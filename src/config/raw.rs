@@ -13,6 +13,7 @@ use super::{
     raw_connectors::RawConnector,
     raw_decision::RawDecision,
     raw_portal::{RawAlerts, RawExports, RawPortal, RawWebhooks},
+    raw_tracing::RawTracing,
     scalar::{DurationText, QuotaText, SizeText},
 };
 
@@ -76,6 +77,8 @@ raw! {
         connectors: BTreeMap<String, RawConnector> = BTreeMap::new(),
         /// Logs on standard error.
         log: RawLog = RawLog::default(),
+        /// Traces to a collector that speaks OpenTelemetry's OTLP.
+        tracing: RawTracing = RawTracing::default(),
     }
 
     /// The public listener and its limits.

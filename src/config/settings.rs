@@ -14,6 +14,7 @@ use crate::{
     identity::settings::{IdentitySettings, SigningSettings},
     limit::settings::LimitSettings,
     policy::settings::PolicySettings,
+    spans::settings::TracingSettings,
     upstream::settings::UpstreamSettings,
 };
 
@@ -46,6 +47,8 @@ pub struct Config {
     /// How services are asked about tenants.
     pub connectors: Vec<ConnectorSettings>,
     pub log: LogSettings,
+    /// Spans go to a collector; `None`: none are made.
+    pub tracing: Option<TracingSettings>,
 }
 
 /// The public listener and its limits.

@@ -36,4 +36,4 @@ pub use role::{LinkRole, RoleTable};
 pub use secret::Secret;
 pub use sign_off::{ApprovalRules, SignOff};
 pub use time::Millis;
-pub use trace::{Trace, TraceId};
+pub use trace::{RemoteParent, Sampling, SpanId, Trace, TraceId};

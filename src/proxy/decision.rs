@@ -104,7 +104,10 @@ pub async fn decide(worker: &Rc<Worker>, asked: Asked) -> Decided {
     let mut trail = intake::begin(worker, peer, &request);
     trail.upgrade_asked = request.headers().contains_key(header::UPGRADE);
     match judged(worker, &mut trail, request, means).await {
-        Ok(allowed) => Decided::Allowed(allowed),
+        Ok(allowed) => {
+            trail.traced(StatusCode::OK, None);
+            Decided::Allowed(allowed)
+        }
         Err(failure) => Decided::Refused(Box::new(refused(worker, &mut trail, &failure).await)),
     }
 }
@@ -256,6 +259,7 @@ async fn refused(worker: &Rc<Worker>, trail: &mut Trail, failure: &Failure) -> R
     flow::finish_head(trail, &mut response);
     response.headers_mut().remove(header::CONNECTION);
     let status = response.status();
+    trail.traced(status, Some((failure.code.as_str(), failure.word())));
     let (parts, body) = response.into_parts();
     let body = match body {
         ResponseBody::Full(bytes) => bytes.unwrap_or_default(),

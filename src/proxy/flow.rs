@@ -25,9 +25,10 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    domain::{DecisionId, LinkFacts, Millis, RequestId, TenantId, Trace, TraceId},
+    domain::{DecisionId, LinkFacts, Millis, RequestId, Sampling, TenantId, Trace, TraceId},
     identity::Caller,
     portal::Spec,
+    spans::ServerSpan,
 };
 
 /// The connection that a request came on.
@@ -77,6 +78,9 @@ pub struct Trail {
     pub said: Said,
     pub decision_id: Option<DecisionId>,
     pub bucket: Option<crate::limit::Taken>,
+    /// The request in traces; `None`: not sampled, or no spans are made.
+    pub span: Option<Box<ServerSpan>>,
+    pub sampling: Sampling,
 }
 
 impl Trail {
@@ -88,7 +92,29 @@ impl Trail {
             trace.partner_tenant = session.partner().map(|partner| partner.portfolio.partner.home_tenant_id.clone());
         }
         trace.decision_id = self.decision_id;
+        trace.sampling = self.sampling;
         Arc::new(trace)
+    }
+
+    /// Ends the request's span: what came of it, and under which names its record is found.
+    pub fn traced(&mut self, status: http::StatusCode, refusal: Option<(&str, &str)>) {
+        let Some(mut span) = self.span.take() else { return };
+        let endpoint = self.endpoint.map(|(spec, _)| spec.label());
+        if let Some(pattern) = self.route.as_ref().map(|route| route.settings.path.as_str()).or(endpoint.as_deref()) {
+            span.route(pattern);
+        }
+        let decision = self.decision_id.map(|id| id.to_string());
+        span.names(self.request_id.as_str(), decision.as_deref());
+        span.decided(refusal);
+        span.answered(status);
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        if let Some(span) = &mut self.span {
+            span.left();
+        }
     }
 }
 
@@ -100,12 +126,16 @@ pub async fn handle(worker: Rc<Worker>, peer: Peer, request: Request<Incoming>) 
     let mut trail = intake::begin(&worker, peer, &request);
     let measured = Measured::begin(&worker.gateway);
     let outcome = serve(&worker, &mut trail, request).await;
-    let mut response = match outcome {
-        Ok(response) => response,
-        Err(failure) => Box::pin(refuse(&worker, &mut trail, &failure)).await.0,
+    let (mut response, refusal) = match outcome {
+        Ok(response) => (response, None),
+        Err(failure) => {
+            let (response, failure) = Box::pin(refuse(&worker, &mut trail, &failure)).await;
+            (response, Some((failure.code.as_str(), failure.word())))
+        }
     };
     finish_head(&trail, &mut response);
     measured.head(&worker, &trail, response.status());
+    trail.traced(response.status(), refusal);
     response
 }
 

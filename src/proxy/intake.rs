@@ -12,7 +12,7 @@ use super::{
     said::Said,
     worker::Worker,
 };
-use crate::domain::{ErrorCode, Millis, RequestId, TraceId};
+use crate::domain::{ErrorCode, Millis, RemoteParent, RequestId, Sampling, TraceId};
 
 /// As the proxy before us names the client's scheme.
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -32,12 +32,24 @@ pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>) -> Trail 
         let value = HeaderValue::from_str(request_id.as_str()).unwrap_or(HeaderValue::from_static(""));
         (request_id, value)
     });
+    let trace_id = TraceId::generate();
+    let (trace_id, span, sampling) = match &worker.gateway.spans {
+        None => (trace_id, None, Sampling::Unasked),
+        Some(spans) => {
+            // Of a proxy that is trusted the request is a part; anybody else's is ignored, as all that they say of themselves.
+            let parent = if trusts(worker, peer.ip) { remote_parent(headers) } else { None };
+            let trace_id = parent.map_or(trace_id, |parent| parent.trace_id);
+            let span = spans.request(trace_id, parent, request.method());
+            let sampling = span.as_ref().map_or(Sampling::Out, |span| Sampling::Under(span.id()));
+            (trace_id, span, sampling)
+        }
+    };
     Trail {
         started: Instant::now(),
         now: Millis::now(),
         request_id,
         request_id_value,
-        trace_id: TraceId::generate(),
+        trace_id,
         client_ip: client_address(worker, peer.ip, headers),
         peer,
         method: request.method().clone(),
@@ -59,6 +71,15 @@ pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>) -> Trail 
         said: Said::default(),
         decision_id: None,
         bucket: None,
+        span,
+        sampling,
+    }
+}
+
+fn remote_parent(headers: &HeaderMap) -> Option<RemoteParent> {
+    match single(headers, HeaderName::from_static("traceparent")) {
+        Single::One(value) => RemoteParent::parse(value.as_bytes()),
+        Single::Absent | Single::Repeated => None,
     }
 }
 

@@ -182,7 +182,8 @@ fn set_tracing(trail: &Trail, headers: &mut HeaderMap) {
     if let Some(id) = trail.decision_id {
         headers.insert(account::DECISION_ID, id_header(id.0));
     }
-    if let Ok(value) = HeaderValue::from_bytes(&trail.trace_id.traceparent()) {
+    let parent = trail.span.as_ref().map_or_else(|| trail.trace_id.nobody(), |span| span.told());
+    if let Ok(value) = HeaderValue::from_bytes(&trail.trace_id.traceparent(parent, trail.sampling.flag())) {
         headers.insert(TRACEPARENT, value);
     }
 }

@@ -15,6 +15,8 @@
 #[path = "../cli_support/mod.rs"]
 mod cli_support;
 mod client;
+#[path = "../support/collector.rs"]
+mod collector;
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;
 mod rig;
@@ -35,4 +37,5 @@ mod shadow;
 mod spoofing;
 mod streams;
 mod sub_partners;
+mod tracing;
 mod why;

@@ -14,6 +14,7 @@ mod resources;
 mod routes;
 mod secrets;
 mod sections;
+mod tracing;
 mod upstreams;
 
 pub(super) use connectors::kind as resource_kind;
@@ -94,6 +95,7 @@ impl Resolver<'_> {
             connectors: self.connectors(&raw.connectors, &raw.upstreams),
             routes,
             log: self.log(&raw.log),
+            tracing: self.tracing(&raw.tracing),
             listen,
         };
         if config.identity.issuers.is_empty() {

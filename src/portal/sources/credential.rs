@@ -8,7 +8,7 @@ use moka::sync::Cache;
 use super::{Site, SourceError, table::Route};
 use crate::{
     connector::{request::Outgoing, settings::Credential},
-    domain::{DecisionId, LinkId, LinkVersion, Millis},
+    domain::{DecisionId, LinkId, LinkVersion, Millis, SpanId},
     identity::{
         AssertionClaims, Keyring, LinkClaim, ReplacementShape, RequestBinding, ServiceClaims, SigningError, Subject,
     },
@@ -62,13 +62,14 @@ impl Credentials {
         Self { keyring: keyring.map(Arc::clone), policies: Arc::clone(policies), signed }
     }
 
-    /// All headers but `Host` and those of the body.
+    /// All headers but `Host` and those of the body. `span`: the question's own.
     pub(super) fn headers(
         &self,
         site: &Site,
         route: &Route,
         upstream: &Upstream,
         outgoing: &Outgoing,
+        span: SpanId,
     ) -> Result<HeaderMap, SourceError> {
         let unfit = || route.wrong(site.tenant(), "the tenant's id cannot stand in a header");
         let link = &site.link().link;
@@ -84,7 +85,8 @@ impl Credentials {
         let untold = |_| route.wrong(site.tenant(), "the request id cannot stand in a header");
         let trace = site.trace();
         headers.insert(REQUEST_ID, HeaderValue::from_str(trace.request_id.as_str()).map_err(untold)?);
-        headers.insert(TRACEPARENT, HeaderValue::from_bytes(&trace.trace_id.traceparent_of_one()).map_err(untold)?);
+        let parent = trace.trace_id.traceparent(span, trace.sampling.flag());
+        headers.insert(TRACEPARENT, HeaderValue::from_bytes(&parent).map_err(untold)?);
         if let Some(user) = &trace.user {
             let untold = |_| route.wrong(site.tenant(), "the user's id cannot stand in a header");
             headers.insert(USER, HeaderValue::from_bytes(user.as_bytes()).map_err(untold)?);

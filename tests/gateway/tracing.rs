@@ -1,0 +1,155 @@
+//! Spans at a collector: one of the request, one of the call, under the ids that the record and the upstream know.
+
+use serde_json::Value;
+
+use super::{
+    client::Request,
+    collector::{Collector, Told},
+    rig::{Rig, Setup},
+};
+
+const REMOTE_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const REMOTE_SPAN: &str = "b7ad6b7169203331";
+
+fn rig(collector: &Collector, ratio: &str, listen: &str) -> Rig {
+    let section = collector.section(ratio);
+    let headers = "[tracing.headers.x-collector-key]\nvalue_env = \"TEST_EDGE_SECRET\"\n";
+    Rig::with(Setup { routes: format!("{section}{headers}"), listen: listen.into(), ..Setup::default() })
+}
+
+fn by_request<'s>(spans: &'s [Told], id: &str) -> Option<&'s Told> {
+    spans.iter().find(|span| span.attribute("linkgate.request_id") == id)
+}
+
+/// The value of a metric, all its series added up.
+fn metric(rig: &Rig, name: &str) -> f64 {
+    let text = rig.health("/metrics").text();
+    let lines = text.lines().filter(|line| line.starts_with(name));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
+
+#[test]
+fn a_call_stands_under_its_request_with_the_ids_of_record_and_upstream() {
+    let collector = Collector::start();
+    let rig = rig(&collector, "1.0", "");
+    let request = Request::get("/api/tickets/tk-secret-7?token=hush").tenant("t-full").header("X-Request-ID", "rq-1");
+    // Not from a trusted proxy: nobody's.
+    let answer = rig.ask(request.header("traceparent", &format!("00-{REMOTE_TRACE}-{REMOTE_SPAN}-01")));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let refused = rig.ask(Request::get("/api/invoices").tenant("t-revoked").header("X-Request-ID", "rq-2"));
+    assert_eq!(refused.status, 403);
+    let dead = rig.ask(Request::get("/dead").tenant("t-full").header("X-Request-ID", "rq-3"));
+    assert_eq!(dead.status, 503);
+    let unknown = rig.ask(Request::new("BREW", "/no/such/path").header("X-Request-ID", "rq-4"));
+    assert_eq!(unknown.status, 404);
+    let spans = collector.wait("all spans", |spans| spans.len() >= 6);
+    assert_eq!(spans.len(), 6, "{spans:#?}");
+
+    let server = by_request(&spans, "rq-1").unwrap();
+    assert_eq!((server.name.as_str(), server.kind, server.parent.as_str()), ("GET /api/tickets/{ticket_id}", 2, ""));
+    assert_eq!(server.attribute("http.route"), "/api/tickets/{ticket_id}");
+    assert_eq!(server.attribute("linkgate.decision"), "allow");
+    assert_eq!(server.attribute("linkgate.decision_id"), answer.header("x-decision-id"));
+    assert_eq!(server.attribute("http.response.status_code"), "IntValue(200)");
+    let record = rig.records().into_iter().find(|record| record["request_id"] == "rq-1").unwrap();
+    assert_eq!(record["trace_id"], Value::from(server.trace.as_str()));
+    assert_ne!(server.trace, REMOTE_TRACE);
+
+    let client = spans.iter().find(|span| span.parent == server.id).unwrap();
+    assert_eq!((client.name.as_str(), client.kind, client.failed), ("GET up", 3, false));
+    assert_eq!(client.trace, server.trace);
+    assert_eq!(rig.upstream.last().one("traceparent"), format!("00-{}-{}-01", server.trace, client.id));
+
+    let server = by_request(&spans, "rq-2").unwrap();
+    assert_eq!((server.attribute("linkgate.decision"), server.failed), ("deny", false), "{server:?}");
+    assert_eq!(server.attribute("linkgate.code"), "TENANT_ACCESS_DENIED");
+    assert_eq!(server.attribute("linkgate.reason"), "link_inactive");
+    let server = by_request(&spans, "rq-3").unwrap();
+    let client = spans.iter().find(|span| span.parent == server.id).unwrap();
+    assert_eq!((server.failed, client.failed, client.attribute("error.type")), (true, true, "connect_failed"));
+    let server = by_request(&spans, "rq-4").unwrap();
+    assert_eq!((server.name.as_str(), server.attribute("http.route")), ("_OTHER", ""));
+
+    // Nothing of the path, the query, the token, the tenant or the user; the collector's own key stands in the head.
+    let told = format!("{spans:?}");
+    let token = rig.token();
+    let (body, signature) = token.rsplit_once('.').unwrap();
+    for secret in ["tk-secret-7", "hush", "no/such", "BREW", "t-full", "t-revoked", "user-1", body, signature, "home-1"] {
+        assert!(!told.contains(secret), "`{secret}` in {told}");
+    }
+    assert!(spans.iter().all(|span| span.ended_after_begun));
+    let (_, key) = super::rig::CALLERS[0];
+    assert!(collector.heads().iter().all(|head| head.contains(&format!("x-collector-key: {key}"))));
+    assert!(metric(&rig, "linkgate_spans_exported_total") >= 6.0);
+    assert_eq!(metric(&rig, "linkgate_spans_dropped_total"), 0.0);
+}
+
+#[test]
+fn a_trusted_proxys_trace_is_continued_as_it_decided() {
+    let collector = Collector::start();
+    let rig = rig(&collector, "0.0", "trusted_proxies = [\"127.0.0.0/8\"]\n");
+    let ask = |id: &str, parent: &str| {
+        let answer = rig.ask(Request::get("/own").header("X-Request-ID", id).header("traceparent", parent));
+        assert_eq!(answer.status, 200);
+        rig.upstream.last().one("traceparent").to_owned()
+    };
+    let out = ask("rq-out", &format!("00-{REMOTE_TRACE}-{REMOTE_SPAN}-00"));
+    assert!(out.starts_with(&format!("00-{REMOTE_TRACE}-")) && out.ends_with("-00"), "{out}");
+    let unread = ask("rq-unread", &format!("00-{REMOTE_TRACE}-{REMOTE_SPAN}-01-more"));
+    assert!(!unread.contains(REMOTE_TRACE) && unread.ends_with("-00"), "{unread}");
+    let kept = ask("rq-in", &format!("00-{REMOTE_TRACE}-{REMOTE_SPAN}-01"));
+    let spans = collector.wait("both spans", |spans| spans.len() >= 2);
+    assert_eq!(spans.len(), 2, "the others are not sampled: {spans:#?}");
+    let server = by_request(&spans, "rq-in").unwrap();
+    assert_eq!((server.trace.as_str(), server.parent.as_str()), (REMOTE_TRACE, REMOTE_SPAN));
+    let client = spans.iter().find(|span| span.parent == server.id).unwrap();
+    assert_eq!(kept, format!("00-{REMOTE_TRACE}-{}-01", client.id));
+}
+
+#[test]
+fn a_collector_that_is_away_costs_dropped_spans_and_nothing_else() {
+    let collector = Collector::start();
+    collector.go_away(true);
+    let rig = rig(&collector, "1.0", "");
+    for _ in 0..5 {
+        assert_eq!(rig.ask(Request::get("/own")).status, 200);
+    }
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while metric(&rig, "linkgate_spans_dropped_total{reason=\"collector\"}") < 10.0 {
+        assert!(std::time::Instant::now() < patience, "{}", rig.health("/metrics").text());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(metric(&rig, "linkgate_spans_exported_total"), 0.0);
+    assert_eq!(rig.health("/ready").status, 200, "a collector is no reason to take traffic away");
+    collector.go_away(false);
+    assert_eq!(rig.ask(Request::get("/own").header("X-Request-ID", "rq-back")).status, 200);
+    collector.wait("spans again", |spans| by_request(spans, "rq-back").is_some());
+}
+
+#[test]
+fn without_a_collector_nothing_is_recorded_and_queues_tell_how_full_they_are() {
+    let rig = Rig::start();
+    assert_eq!(rig.ask(Request::get("/own")).status, 200);
+    let told = rig.upstream.last().one("traceparent").to_owned();
+    assert!(told.len() == 55 && told.ends_with("-01"), "{told}");
+    assert_eq!(metric(&rig, "linkgate_queue_bound{queue=\"spans\"}"), 0.0);
+    assert!(metric(&rig, "linkgate_queue_bound{queue=\"handover\"}") > 0.0);
+    assert_eq!(metric(&rig, "linkgate_upstream_requests_bound{upstream=\"full\"}"), 1.0);
+    let text = rig.health("/metrics").text();
+    for name in [
+        "linkgate_queue_length{queue=\"handover\"} 0",
+        "linkgate_upstream_requests_in_flight{upstream=\"up\"} 0",
+        "linkgate_audit_waiting_requests 0",
+    ] {
+        assert!(text.contains(name), "{name}\n{text}");
+    }
+    // Revoked by another process: known here by the feed.
+    let before = metric(&rig, "linkgate_change_latency_seconds_count");
+    rig.revoke("t-full");
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while metric(&rig, "linkgate_change_latency_seconds_count") < before + 1.0 {
+        assert!(std::time::Instant::now() < patience, "{}", rig.health("/metrics").text());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(metric(&rig, "linkgate_change_latency_seconds_sum") < 30.0);
+}

@@ -74,7 +74,8 @@ fn a_call_stands_under_its_request_with_the_ids_of_record_and_upstream() {
     let told = format!("{spans:?}");
     let token = rig.token();
     let (body, signature) = token.rsplit_once('.').unwrap();
-    for secret in ["tk-secret-7", "hush", "no/such", "BREW", "t-full", "t-revoked", "user-1", body, signature, "home-1"] {
+    for secret in ["tk-secret-7", "hush", "no/such", "BREW", "t-full", "t-revoked", "user-1", body, signature, "home-1"]
+    {
         assert!(!told.contains(secret), "`{secret}` in {told}");
     }
     assert!(spans.iter().all(|span| span.ended_after_begun));
@@ -120,7 +121,7 @@ fn a_collector_that_is_away_costs_dropped_spans_and_nothing_else() {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     assert_eq!(metric(&rig, "linkgate_spans_exported_total"), 0.0);
-    assert_eq!(rig.health("/ready").status, 200, "a collector is no reason to take traffic away");
+    assert_eq!(rig.health("/readyz").status, 200, "a collector is no reason to take traffic away");
     collector.go_away(false);
     assert_eq!(rig.ask(Request::get("/own").header("X-Request-ID", "rq-back")).status, 200);
     collector.wait("spans again", |spans| by_request(spans, "rq-back").is_some());

@@ -18,7 +18,7 @@ fn each_question_stands_under_its_request() {
     let links = TENANTS.iter().map(|(tenant, role)| (P1, (*tenant).to_owned(), *role)).collect();
     let configured = format!("{}{}", connectors(service.address), collector.section("1.0"));
     let rig = Rig::over(service, world, links, &configured, "");
-    let path = format!("{BASE}/billing/invoices");
+    let path = format!("{BASE}/billing/invoices?from_date=2020-01-01");
     let answer = rig.ask(Request::get(&path).header("X-Request-ID", "rq-all").header("Cache-Control", "no-cache"));
     assert_eq!(answer.status, 200, "{}", answer.text());
     let heads = rig.service.take_heads();

@@ -31,7 +31,7 @@
 //!
 //! | floor | rooms |
 //! | --- | --- |
-//! | 0 | [`domain`]: ids, permissions, roles, links, gates, errors: no runtime, socket or engine |
+//! | 0 | [`domain`]: ids, permissions, roles, links, gates, errors: no runtime, socket or engine · [`tls`]: certificates and trust from files |
 //! | 1 | [`identity`] token to caller, signing · [`policy`] Cedar, and proofs over it · [`audit`] journal and chain · [`upstream`] pools · [`limit`] quotas · [`connector`] what services say, as typed rows |
 //! | 2 | [`store`] SQLite and Postgres, change feed, audit index · [`config`] file to valid configuration, route table |
 //! | 3 | [`portal`]: the consolidated API: fan-out, merge, writes, exports, alerts, webhooks |
@@ -72,6 +72,7 @@
 //! | I8 | memory is bounded by configuration | caches, `server::guard`, `upstream::table`, `portal::{merge, fanout}` | `gateway::body`, `policy_decide` |
 
 pub mod domain;
+pub mod tls;
 
 pub mod audit;
 pub mod connector;

@@ -5,6 +5,7 @@ pub mod expiry;
 pub mod housekeeping;
 pub mod reload;
 pub mod telemetry;
+pub mod tls;
 
 use std::{
     net::SocketAddr,
@@ -40,6 +41,7 @@ use crate::{
         workers::{self, Workers},
     },
     store::{Database, Directory, StoreError},
+    tls::{H2, HTTP_1_1, ServerTls, TlsError},
     upstream::Upstream,
 };
 
@@ -48,6 +50,9 @@ const SERVICE_THREADS: usize = 2;
 
 /// How long the start waits for the change feed; after it the gateway serves what needs no links, and is not ready.
 const FIRST_READING: Duration = Duration::from_secs(5);
+
+/// What ALPN offers on the public listener.
+const PUBLIC_PROTOCOLS: &[&[u8]] = &[H2, HTTP_1_1];
 
 /// Why the gateway does not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +83,9 @@ pub enum AppError {
     HeadTimeout,
     #[error("metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
-    #[error("the policy folder cannot be watched")]
+    #[error("the files of `listen.tls` cannot be used")]
+    Tls(#[source] TlsError),
+    #[error("the folder of policies or certificates cannot be watched")]
     Watch(#[from] notify::Error),
 }
 
@@ -117,17 +124,19 @@ async fn serve(config: Config, started: impl FnOnce(Listening)) -> Result<(), Ap
         policies: Arc::clone(&gateway.policies),
         shadow: gateway.shadow.clone(),
         verifier: Arc::clone(&gateway.verifier),
+        certificates: tls::Certificates::of(&gateway),
         journal: Arc::clone(&gateway.journal),
     };
     // Here, where there is a journal: a shadow set that is refused is told and recorded, and stops nothing.
     reloader.reload_shadow("start").await;
     let policy = &gateway.settings.policy;
-    let watchers: Vec<_> = policy
+    let mut watchers: Vec<_> = policy
         .dir
         .iter()
         .chain(&policy.shadow)
         .map(|dir| reload::watch(dir, reloader.clone()))
         .collect::<Result<_, _>>()?;
+    watchers.extend(tls::watch(&reloader)?);
     let background = background::start(&gateway, &database)?;
     let listening = Listening {
         public: public.local_addr().map_err(AppError::Runtime)?,
@@ -200,6 +209,8 @@ async fn open_database(settings: &DatabaseSettings) -> Result<Database, AppError
 }
 
 async fn compose(config: Config, database: &Database, registry: &Registry) -> Result<Gateway, AppError> {
+    let tls = config.listen.tls.clone().map(|settings| ServerTls::load(settings, PUBLIC_PROTOCOLS));
+    let tls = tls.transpose().map_err(AppError::Tls)?.map(Arc::new);
     let keyring = config.signing.as_ref().map(Keyring::load).transpose()?.map(Arc::new);
     let audit_keys = config.checkpoints.keys()?;
     let verifier = Verifier::new(&config.identity, keyring.as_deref().map(Keyring::issuer))?;
@@ -242,6 +253,7 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
         upstreams,
         policies,
         shadow: config.policy.shadow.clone().map(|dir| Arc::new(ShadowSet::new(dir))),
+        tls,
         portal,
         verifier: Arc::new(verifier),
         keyring,
@@ -284,6 +296,7 @@ fn observe(
     let unindexed = gauge("linkgate_audit_unindexed_lines", "Lines of the audit chain that the index has not seen")?;
     let open = gauge("linkgate_audit_open_records", "Audit records opened and not completed")?;
     let unsigned = gauge("linkgate_audit_unsigned_lines", "Lines of the audit chain that no checkpoint covers yet")?;
+    let ends = tls::Ends::register(&registry)?;
     let (indexed, signed) = (Arc::clone(&background.indexed), background.signed.clone());
     let checkpoints = background.signed.clone();
     let enforced = gauge("linkgate_policy_enforced", "0 while guardrails and role rules are only noted")?;
@@ -301,6 +314,7 @@ fn observe(
         let covered = signed.as_ref().map_or(0, |signed| signed.signed_seq());
         unsigned.set(i64::try_from(journal.last_seq.saturating_sub(covered)).unwrap_or(i64::MAX));
         shadowed.set(i64::from(seen.shadow.as_ref().is_some_and(|shadow| shadow.current().is_some())));
+        ends.refresh(&tls::Certificates::of(&seen));
         seen.portal_metrics.refresh();
         if let Some(portal) = &seen.portal {
             portal.refresh_metrics();

@@ -1,11 +1,12 @@
-//! Policies and key files are read anew on SIGHUP and when a file changes. A bad set changes nothing, says why and is
-//! audited (I6).
+//! Policies, key files and certificates (`tls`) are read anew on SIGHUP and when a file changes. A bad set changes nothing,
+//! says why and is audited (I6).
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
+use super::tls::Certificates;
 use crate::{
     audit::{ChangeRecord, Decision, Journal, Kind},
     identity::Verifier,
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// Editors write a file in several steps; the set is read once they are quiet for this long.
-const DEBOUNCE: Duration = Duration::from_millis(200);
+pub(super) const DEBOUNCE: Duration = Duration::from_millis(200);
 
 /// What a load of the shadow set is called in the record.
 const SHADOW_LOAD: &str = "policy.shadow.load";
@@ -24,6 +25,7 @@ pub struct Reloader {
     pub policies: Arc<Policies>,
     pub shadow: Option<Arc<ShadowSet>>,
     pub verifier: Arc<Verifier>,
+    pub certificates: Certificates,
     pub journal: Arc<Journal>,
 }
 
@@ -52,6 +54,7 @@ impl Reloader {
                 tracing::error!(cause, %error, "keys refused; the old ones stay in force");
             }
         }
+        self.reload_certificates(cause).await;
     }
 
     /// Reads the shadow set, if there is to be one. A bad one leaves the last good one, or none, and harms nothing else.
@@ -74,7 +77,14 @@ impl Reloader {
         }
     }
 
-    async fn record(&self, act: &str, decision: Decision, cause: &str, reason: Option<String>, version: &str) {
+    pub(super) async fn record(
+        &self,
+        act: &str,
+        decision: Decision,
+        cause: &str,
+        reason: Option<String>,
+        version: &str,
+    ) {
         let change = ChangeRecord {
             decision,
             reason,

@@ -16,6 +16,7 @@ use crate::{
     config::{self, Config, ConfigError},
     identity::{Keyring, Verifier},
     policy::Bundle,
+    tls::ServerTls,
 };
 
 /// Check configuration and policies, telling every error at once
@@ -94,6 +95,9 @@ impl Report {
         }
         if let Err(error) = &keyring {
             self.errors.push(Finding::plain(chain(error)));
+        }
+        if let Some(Err(error)) = config.listen.tls.clone().map(|settings| ServerTls::load(settings, &[])) {
+            self.errors.push(Finding::plain(format!("the files of `listen.tls` cannot be used: {}", chain(&error))));
         }
         if let Err(error) = config.checkpoints.keys() {
             self.errors.push(Finding::plain(chain(&error)));

@@ -25,6 +25,7 @@ pub fn app_failure(error: &AppError) -> Failure {
         | AppError::Policies(_)
         | AppError::Identity(_)
         | AppError::Signing(_)
+        | AppError::Tls(_)
         | AppError::Routes(_) => Exit::Invalid,
         _ => Exit::Failed,
     };

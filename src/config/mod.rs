@@ -18,6 +18,7 @@ mod presets;
 mod raw;
 mod raw_connectors;
 mod raw_portal;
+mod raw_tls;
 mod resolve;
 pub mod route_table;
 mod scalar;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     raw_connectors::RawConnector,
     raw_portal::{RawAlerts, RawExports, RawPortal, RawWebhooks},
+    raw_tls::RawTls,
     scalar::{DurationText, QuotaText, SizeText},
 };
 
@@ -102,6 +103,8 @@ raw! {
         /// Scheme that clients use, where no trusted proxy says otherwise: told upstream, and what the origin of a page must
         /// have whose browser sends a cookie.
         public_scheme: RawScheme = RawScheme::Http,
+        /// TLS on this listener, HTTP/2 by ALPN. Not set: cleartext. With it `public_scheme` is always `https`.
+        tls: Option<RawTls> = None,
     }
 
     /// The listener for health, readiness and metrics.
@@ -401,6 +404,8 @@ macro_rules! words {
         pub(super) enum $name { $($(#[$word_doc])* #[serde(rename = $text)] $word,)+ }
     )+};
 }
+
+pub(super) use words;
 
 words! {
     /// Scheme of the public address.

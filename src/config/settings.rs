@@ -14,6 +14,7 @@ use crate::{
     identity::settings::{IdentitySettings, SigningSettings},
     limit::settings::LimitSettings,
     policy::settings::PolicySettings,
+    tls::settings::ServerSettings,
     upstream::settings::UpstreamSettings,
 };
 
@@ -68,6 +69,8 @@ pub struct ListenSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// Scheme told upstream in `X-Forwarded-Proto` where no trusted proxy says otherwise.
     pub public_scheme: String,
+    /// `None`: cleartext.
+    pub tls: Option<ServerSettings>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use super::{
     account, authorize,
     body::ResponseBody,
+    certificate::ClientCertificate,
     consolidated, fields, forward, identify, intake,
     metrics::Measured,
     quota,
@@ -35,6 +36,8 @@ pub struct Peer {
     /// The address as `X-Forwarded-For` has it.
     pub forwarded_for: HeaderValue,
     pub switch: Rc<ConnectionSwitch>,
+    /// What the client showed, where TLS ends here.
+    pub certificate: Option<Rc<ClientCertificate>>,
 }
 
 /// What is known of a request so far, for its audit record, its log line and its answer's headers. It grants nothing:
@@ -106,7 +109,7 @@ async fn serve(
     trail: &mut Trail,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Failure> {
-    intake::check(worker, &request)?;
+    intake::check(worker, trail, &request)?;
     if let Some(own) = forward::own_document(worker, &request) {
         return Ok(own);
     }

@@ -64,7 +64,8 @@ pub fn begin(worker: &Rc<Worker>, peer: Peer, request: &Request<Incoming>) -> Tr
 }
 
 /// Refuses what is not exact. What hyper's parsers guarantee is not tested again.
-pub fn check(worker: &Worker, request: &Request<Incoming>) -> Result<(), Failure> {
+pub fn check(worker: &Worker, trail: &Trail, request: &Request<Incoming>) -> Result<(), Failure> {
+    check_certificate(worker, trail)?;
     let limits = &worker.gateway.settings.listen;
     let headers = request.headers();
     let uri = request.uri();
@@ -89,6 +90,16 @@ pub fn check(worker: &Worker, request: &Request<Incoming>) -> Result<(), Failure
         return bad("lookalike_header", "a header field is spelled so that it could be taken for another one");
     }
     check_host(uri, headers, request.version())
+}
+
+/// A connection may outlive the certificate that it was opened with.
+fn check_certificate(worker: &Worker, trail: &Trail) -> Result<(), Failure> {
+    match (&trail.peer.certificate, &worker.gateway.tls) {
+        (None, _) => Ok(()),
+        (Some(certificate), Some(tls)) if certificate.is_good(tls, trail.now) => Ok(()),
+        (Some(_), _) => Err(Failure::new(ErrorCode::Unauthorized, "client_certificate")
+            .saying("the client's certificate is past its time, revoked or not trusted any more: connect anew")),
+    }
 }
 
 /// One host, and the same one wherever it is named.

@@ -2,6 +2,7 @@
 
 pub mod flow;
 
+pub mod certificate;
 pub mod intake;
 pub mod path;
 

@@ -16,16 +16,21 @@ use std::{
 use http::{HeaderValue, Request};
 use hyper::{body::Incoming, rt::Executor, server::conn::http1, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    net::TcpStream,
+};
 
 use super::{
     guard::{Guarded, HeadLimits},
+    handshake::Gate,
     prefixed::Prefixed,
     timer::ReusedTimer,
 };
 use crate::{
     config::settings::ListenSettings,
     proxy::{
+        certificate::ClientCertificate,
         flow::{self, Peer},
         watch::{Asked, ConnectionSwitch},
         worker::Worker,
@@ -44,11 +49,58 @@ const MAX_PENDING_RESETS: usize = 32;
 /// Streams that we had to reset for the client's errors, before the connection ends (CVE-2025-8671).
 const MAX_ERROR_RESETS: usize = 128;
 
+/// A connection as it comes to be served.
+#[derive(Debug)]
+pub struct Arrived {
+    pub address: SocketAddr,
+    /// Whether ALPN chose HTTP/2; `None`: cleartext, where the client's first bytes tell.
+    pub http2: Option<bool>,
+    pub certificate: Option<Rc<ClientCertificate>>,
+}
+
+/// As [`serve`], behind a handshake.
+pub async fn serve_tls(
+    worker: Rc<Worker>,
+    io: TcpStream,
+    gate: &Gate,
+    address: SocketAddr,
+    switch: Rc<ConnectionSwitch>,
+) {
+    let secured = tokio::select! {
+        biased;
+        secured = gate.pass(io) => secured,
+        // Nothing was asked on it yet.
+        () = told_to_end(&switch) => return,
+    };
+    let handshakes = &worker.gateway.metrics.handshakes;
+    let secured = match secured {
+        Ok(secured) => secured,
+        Err(refused) => {
+            handshakes.with_label_values(&[refused.label()]).inc();
+            let source = std::error::Error::source(&refused).map(ToString::to_string);
+            tracing::debug!(%refused, source, peer = %address, "no TLS connection");
+            return;
+        }
+    };
+    let certificate = if secured.chain.is_empty() {
+        None
+    } else if let Some(read) = ClientCertificate::new(secured.chain, secured.generation) {
+        Some(Rc::new(read))
+    } else {
+        handshakes.with_label_values(&["client_certificate"]).inc();
+        return;
+    };
+    handshakes.with_label_values(&["ok"]).inc();
+    let arrived = Arrived { address, http2: Some(secured.http2), certificate };
+    serve(worker, secured.stream, arrived, switch).await;
+}
+
 /// Serves one connection to its end, or to what its switch asks for.
-pub async fn serve<T>(worker: Rc<Worker>, mut io: T, address: SocketAddr, switch: Rc<ConnectionSwitch>)
+pub async fn serve<T>(worker: Rc<Worker>, mut io: T, arrived: Arrived, switch: Rc<ConnectionSwitch>)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let Arrived { address, http2, certificate } = arrived;
     let settings = worker.gateway.settings.listen.clone();
     let first = tokio::select! {
         biased;
@@ -57,8 +109,12 @@ where
         () = told_to_end(&switch) => return,
     };
     let Ok(Ok(first)) = first else { return };
+    // What was agreed upon is what is spoken.
+    if http2.is_some_and(|agreed| agreed != (first == PREFACE)) {
+        return;
+    }
     let Ok(forwarded_for) = HeaderValue::try_from(address.ip().to_canonical().to_string()) else { return };
-    let peer = Peer { ip: address.ip(), forwarded_for, switch: Rc::clone(&switch) };
+    let peer = Peer { ip: address.ip(), forwarded_for, switch: Rc::clone(&switch), certificate };
     let service = service_fn(move |request: Request<Incoming>| {
         let answer = flow::handle(Rc::clone(&worker), peer.clone(), request);
         async move { Ok::<_, Infallible>(answer.await) }

@@ -1,13 +1,15 @@
 //! Floor 5: listeners and workers: from sockets to requests.
 //!
 //! `workers` accepts and spreads, `connection` serves one client, `framing` and `guard` let only exact HTTP/1 through.
-//! `health` is a listener of its own, and can show the `docs` of the consolidated API. TLS will wrap the socket that `connection` is given.
+//! `handshake` makes a connection secure before `connection` gets it: all that holds in cleartext holds behind it.
+//! `health` is a listener of its own, and can show the `docs` of the consolidated API.
 
 pub mod workers;
 
 pub mod connection;
 pub mod framing;
 pub mod guard;
+pub mod handshake;
 pub mod prefixed;
 mod timer;
 

@@ -26,7 +26,11 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::{connection, guard};
+use super::{
+    connection::{self, Arrived},
+    guard,
+    handshake::Gate,
+};
 use crate::proxy::{
     watch::{self as streams, ConnectionSwitch},
     worker::{Gateway, Worker},
@@ -70,12 +74,14 @@ pub fn start(gateway: &Arc<Gateway>) -> io::Result<Workers> {
         threads: Vec::new(),
         draining,
     };
+    let handshakes = Arc::new(AtomicUsize::new(0));
     for index in 0..count {
         let (queue, intake) = mpsc::channel(HANDOVER_QUEUE);
         let open = Arc::new(AtomicUsize::new(0));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (gateway, drain, seat_open) = (Arc::clone(gateway), workers.draining.subscribe(), Arc::clone(&open));
-        let body = move || LocalSet::new().block_on(&runtime, run(gateway, intake, drain, seat_open));
+        let gate = gateway.tls.clone().map(|tls| Gate::new(tls, Arc::clone(&handshakes)));
+        let body = move || LocalSet::new().block_on(&runtime, run(gateway, intake, drain, seat_open, gate));
         workers.threads.push(thread::Builder::new().name(format!("worker-{index}")).spawn(body)?);
         workers.seats.push(Seat { queue, open });
     }
@@ -173,7 +179,9 @@ async fn run(
     mut intake: mpsc::Receiver<Handed>,
     draining: watch::Receiver<bool>,
     open: Arc<AtomicUsize>,
+    gate: Option<Gate>,
 ) {
+    let gate = gate.map(Rc::new);
     let worker = Worker::new(gateway, guard::refusal_of);
     let connections = Rc::new(Connections::default());
     tokio::task::spawn_local(sweep_streams(Rc::clone(&worker)));
@@ -193,10 +201,17 @@ async fn run(
         let switch = Rc::new(ConnectionSwitch::new(counted));
         let listed = connections.list(&switch);
         let worker = Rc::clone(&worker);
-        tokio::task::spawn_local(async move {
-            connection::serve(worker, stream, address, switch).await;
-            drop(listed);
-        });
+        match gate.clone() {
+            Some(gate) => tokio::task::spawn_local(async move {
+                connection::serve_tls(worker, stream, &gate, address, switch).await;
+                drop(listed);
+            }),
+            None => tokio::task::spawn_local(async move {
+                let arrived = Arrived { address, http2: None, certificate: None };
+                connection::serve(worker, stream, arrived, switch).await;
+                drop(listed);
+            }),
+        };
     }
 }
 

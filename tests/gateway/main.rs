@@ -18,6 +18,8 @@ mod client;
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;
 mod rig;
+#[path = "../tls_support/mod.rs"]
+mod tls_support;
 mod upstream;
 
 mod body;
@@ -32,4 +34,5 @@ mod reload;
 mod spoofing;
 mod streams;
 mod sub_partners;
+mod tls;
 mod why;

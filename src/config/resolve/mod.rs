@@ -13,6 +13,7 @@ mod resources;
 mod routes;
 mod secrets;
 mod sections;
+mod tls;
 mod upstreams;
 
 pub(super) use connectors::kind as resource_kind;

@@ -55,7 +55,9 @@ impl Resolver<'_> {
             max_concurrent_streams: u32::try_from(streams).unwrap_or(u32::MAX),
             drain_timeout: self.duration(&at.key("drain_timeout"), &raw.drain_timeout, seconds(0)..=DAY),
             trusted_proxies: self.networks(&at.key("trusted_proxies"), &raw.trusted_proxies),
-            public_scheme: word(&raw.public_scheme),
+            // A TLS listener serves nothing else.
+            public_scheme: raw.tls.as_ref().map_or_else(|| word(&raw.public_scheme), |_| "https".to_owned()),
+            tls: raw.tls.as_ref().map(|tls| self.server_tls(&at.key("tls"), tls)),
         }
     }
 

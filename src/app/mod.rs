@@ -85,6 +85,8 @@ pub enum AppError {
     Metrics(#[from] prometheus::Error),
     #[error("the files of `listen.tls` cannot be used")]
     Tls(#[source] TlsError),
+    #[error("the certificates of the upstream `{name}` cannot be used")]
+    UpstreamTls { name: String, source: TlsError },
     #[error("the folder of policies or certificates cannot be watched")]
     Watch(#[from] notify::Error),
 }
@@ -223,7 +225,15 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
             "policy.enforce is false: guardrails and role rules are NOT ENFORCED, what they refuse is let through and noted"
         );
     }
-    let upstreams: Vec<Arc<Upstream>> = config.upstreams.iter().cloned().map(Upstream::new).collect();
+    let upstreams: Vec<Arc<Upstream>> = config
+        .upstreams
+        .iter()
+        .cloned()
+        .map(|settings| {
+            let name = settings.name.clone();
+            Upstream::new(settings).map_err(|source| AppError::UpstreamTls { name, source })
+        })
+        .collect::<Result<_, _>>()?;
     let routes = Routes::compile(&config.routes, &upstreams)?;
     let metrics = Metrics::register(registry, &routes)?;
     let portal_metrics = Arc::new(PortalMetrics::register(registry)?);

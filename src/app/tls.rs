@@ -16,7 +16,7 @@ use super::reload::{DEBOUNCE, Reloader};
 use crate::{
     audit::Decision,
     proxy::worker::Gateway,
-    tls::{InUse, ServerTls, TlsError},
+    tls::{ClientTls, InUse, ServerTls, TlsError},
 };
 
 /// What a load of certificates is called in the record.
@@ -26,24 +26,32 @@ const LOAD: &str = "tls.load";
 #[derive(Clone, Debug)]
 pub struct Certificates {
     listener: Option<Arc<ServerTls>>,
+    /// By the names of their sections.
+    upstreams: Vec<(String, Arc<ClientTls>)>,
 }
 
 impl Certificates {
     pub fn of(gateway: &Gateway) -> Self {
-        Self { listener: gateway.tls.clone() }
+        let secure = gateway.upstreams.iter().filter_map(|upstream| {
+            upstream.tls.as_ref().map(|tls| (format!("upstreams.{}.tls", upstream.name), Arc::clone(tls)))
+        });
+        Self { listener: gateway.tls.clone(), upstreams: secure.collect() }
     }
 
     /// Reads everything again; the result of each, by the name of its section.
     fn reload(&self) -> Vec<(String, Result<bool, TlsError>)> {
-        self.listener.iter().map(|tls| ("listen.tls".to_owned(), tls.reload())).collect()
+        let listener = self.listener.iter().map(|tls| ("listen.tls".to_owned(), tls.reload()));
+        listener.chain(self.upstreams.iter().map(|(section, tls)| (section.clone(), tls.reload()))).collect()
     }
 
     fn files(&self) -> BTreeSet<PathBuf> {
-        self.listener.iter().flat_map(|tls| tls.files()).map(Path::to_owned).collect()
+        let upstreams = self.upstreams.iter().flat_map(|(_, tls)| tls.files());
+        self.listener.iter().flat_map(|tls| tls.files()).chain(upstreams).map(Path::to_owned).collect()
     }
 
     fn in_use(&self) -> Vec<InUse> {
-        self.listener.iter().flat_map(|tls| tls.current().certificates.clone()).collect()
+        let upstreams = self.upstreams.iter().filter_map(|(_, tls)| tls.current().certificate.clone());
+        self.listener.iter().flat_map(|tls| tls.current().certificates.clone()).chain(upstreams).collect()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     identity::{Keyring, Verifier},
     policy::Bundle,
     tls::ServerTls,
+    upstream::Upstream,
 };
 
 /// Check configuration and policies, telling every error at once
@@ -128,11 +129,10 @@ impl Report {
             }
         }
         for upstream in &config.upstreams {
-            if upstream.origin.iter().chain(upstream.tenants.values()).any(|origin| origin.https) {
-                self.warnings.push(Finding::plain(format!(
-                    "the upstream `{}` has an https address: this version speaks no TLS to upstreams and answers 503",
-                    upstream.name
-                )));
+            if let Err(error) = Upstream::new(upstream.clone()) {
+                let message =
+                    format!("the certificates of the upstream `{}` cannot be used: {}", upstream.name, chain(&error));
+                self.errors.push(Finding::plain(message));
             }
         }
         if !config.policy.enforce {

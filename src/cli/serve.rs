@@ -26,6 +26,7 @@ pub fn app_failure(error: &AppError) -> Failure {
         | AppError::Identity(_)
         | AppError::Signing(_)
         | AppError::Tls(_)
+        | AppError::UpstreamTls { .. }
         | AppError::Routes(_) => Exit::Invalid,
         _ => Exit::Failed,
     };

@@ -11,7 +11,10 @@ use crate::{
     },
     connector::ConnectorSettings,
     domain::{ApprovalRules, Permission},
-    identity::settings::{IdentitySettings, SigningSettings},
+    identity::{
+        CertificateUser,
+        settings::{IdentitySettings, SigningSettings},
+    },
     limit::settings::LimitSettings,
     policy::settings::PolicySettings,
     tls::settings::ServerSettings,
@@ -71,6 +74,34 @@ pub struct ListenSettings {
     pub public_scheme: String,
     /// `None`: cleartext.
     pub tls: Option<ServerSettings>,
+    /// Whom client certificates stand for; the first that fits counts.
+    pub clients: Vec<ClientRule>,
+    /// Connections begin with a PROXY header, and come from these only. Empty: no PROXY protocol.
+    pub proxy_protocol_from: Vec<IpNet>,
+}
+
+/// Whom one client certificate stands for.
+#[derive(Clone, Debug)]
+pub struct ClientRule {
+    pub name: CertificateName,
+    pub grant: CertificateGrant,
+}
+
+/// A name that a certificate must have, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateName {
+    Spiffe(String),
+    /// Lower case.
+    Dns(String),
+    CommonName(String),
+    Subject(String),
+}
+
+#[derive(Clone, Debug)]
+pub enum CertificateGrant {
+    /// As if its address were in `trusted_proxies`.
+    TrustedProxy,
+    User(CertificateUser),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

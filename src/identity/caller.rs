@@ -1,6 +1,6 @@
 //! Who a verified token says is calling.
 //!
-//! Made only by the verifier. What the issuer is not trusted for is already left out here, so that nothing above can
+//! Made by the verifier, or from a verified certificate (`certificate`). What the issuer is not trusted for is already left out here, so that nothing above can
 //! read it by accident. It says nothing on partners' links: those are looked up at the moment of the request.
 
 use std::{sync::Arc, time::Duration};

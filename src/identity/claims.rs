@@ -163,7 +163,7 @@ fn mfa(issuer: &Issuer, claims: &Object<'_>) -> Result<bool, AuthError> {
     Ok(by_method || by_class)
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     to_array(&digest::digest(&digest::SHA256, bytes))
 }
 
@@ -174,7 +174,7 @@ fn to_array(digest: &digest::Digest) -> [u8; 32] {
 }
 
 /// Length-prefixed, so that no two users share one.
-fn user_digest(issuer: &str, sub: &str, username: Option<&str>, email: Option<&str>) -> [u8; 32] {
+pub(super) fn user_digest(issuer: &str, sub: &str, username: Option<&str>, email: Option<&str>) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in [Some(issuer), Some(sub), username, email] {
         context.update(&part.map_or(u64::MAX, |text| text.len() as u64).to_be_bytes());

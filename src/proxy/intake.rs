@@ -39,7 +39,7 @@ pub fn begin(worker: &Rc<Worker>, peer: Peer, request: &Request<Incoming>) -> Tr
         request_id,
         request_id_value,
         trace_id: TraceId::generate(),
-        client_ip: client_address(worker, peer.ip, headers),
+        client_ip: client_address(worker, &peer, headers),
         peer,
         method: request.method().clone(),
         uri: request.uri().clone(),
@@ -126,16 +126,16 @@ fn header_bytes(headers: &HeaderMap) -> usize {
 }
 
 /// The peer's address or, behind trusted proxies, the rightmost untrusted entry of `X-Forwarded-For`.
-fn client_address(worker: &Worker, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-    let peer = peer.to_canonical();
+fn client_address(worker: &Worker, peer: &Peer, headers: &HeaderMap) -> IpAddr {
+    let address = peer.ip.to_canonical();
     let trusted = |ip: &IpAddr| worker.gateway.settings.listen.trusted_proxies.iter().any(|net| net.contains(ip));
-    if worker.gateway.settings.listen.trusted_proxies.is_empty() || !trusted(&peer) {
-        return peer;
+    if !trusts(worker, peer) {
+        return address;
     }
-    let mut last = peer;
+    let mut last = address;
     for value in headers.get_all("x-forwarded-for").iter().rev() {
         for entry in value.as_bytes().rsplit(|byte| *byte == b',') {
-            let parsed = std::str::from_utf8(entry).ok().and_then(|text| address(text.trim()));
+            let parsed = std::str::from_utf8(entry).ok().and_then(|text| address_in(text.trim()));
             // An entry that is no address cannot be walked past: whoever wrote it is the one we know last.
             let Some(ip) = parsed else { return last };
             last = ip;
@@ -148,7 +148,7 @@ fn client_address(worker: &Worker, peer: IpAddr, headers: &HeaderMap) -> IpAddr 
 }
 
 /// `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]`, `[::1]:5`.
-fn address(text: &str) -> Option<IpAddr> {
+fn address_in(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>()
         .or_else(|_| text.parse::<std::net::SocketAddr>().map(|address| address.ip()))
         .ok()
@@ -157,14 +157,15 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 /// Whether this peer's `X-Forwarded-*` are believed.
-pub fn trusts(worker: &Worker, peer: IpAddr) -> bool {
-    let peer = peer.to_canonical();
-    worker.gateway.settings.listen.trusted_proxies.iter().any(|net| net.contains(&peer))
+pub fn trusts(worker: &Worker, peer: &Peer) -> bool {
+    let address = peer.ip.to_canonical();
+    let by_address = || worker.gateway.settings.listen.trusted_proxies.iter().any(|net| net.contains(&address));
+    peer.certificate.as_ref().is_some_and(|certificate| certificate.is_trusted_proxy()) || by_address()
 }
 
 /// The scheme that clients use: as a trusted proxy says, else as configured. `None` where a trusted proxy says it twice or
 /// in no form that is known: then nothing may rest on it.
-pub fn client_scheme<'h>(worker: &'h Worker, peer: IpAddr, headers: &'h HeaderMap) -> Option<&'h str> {
+pub fn client_scheme<'h>(worker: &'h Worker, peer: &Peer, headers: &'h HeaderMap) -> Option<&'h str> {
     let configured = Some(worker.gateway.settings.listen.public_scheme.as_str());
     if !trusts(worker, peer) {
         return configured;
@@ -191,9 +192,9 @@ mod tests {
             ("[2001:db8::1]:80", "2001:db8::1"),
             ("[2001:db8::1]", "2001:db8::1"),
         ] {
-            assert_eq!(address(text), Some(expected.parse().unwrap()), "{text}");
+            assert_eq!(address_in(text), Some(expected.parse().unwrap()), "{text}");
         }
-        assert_eq!(address("unknown"), None);
+        assert_eq!(address_in("unknown"), None);
     }
 
     #[test]

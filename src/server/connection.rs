@@ -25,6 +25,7 @@ use super::{
     guard::{Guarded, HeadLimits},
     handshake::Gate,
     prefixed::Prefixed,
+    proxy_protocol,
     timer::ReusedTimer,
 };
 use crate::{
@@ -58,6 +59,37 @@ pub struct Arrived {
     pub certificate: Option<Rc<ClientCertificate>>,
 }
 
+/// Whose connection it is: the peer's, or whose a load balancer says that it is. `None`: it must not go on.
+pub async fn introduced(
+    worker: &Worker,
+    mut io: TcpStream,
+    peer: SocketAddr,
+    switch: &ConnectionSwitch,
+) -> Option<(TcpStream, SocketAddr)> {
+    let settings = &worker.gateway.settings.listen;
+    if settings.proxy_protocol_from.is_empty() {
+        return Some((io, peer));
+    }
+    let ip = peer.ip().to_canonical();
+    if !settings.proxy_protocol_from.iter().any(|net| net.contains(&ip)) {
+        tracing::debug!(%peer, "a connection that is from no load balancer is closed");
+        return None;
+    }
+    let read = tokio::select! {
+        biased;
+        read = tokio::time::timeout(settings.header_timeout, proxy_protocol::read(&mut io, peer)) => read,
+        () = told_to_end(switch) => return None,
+    };
+    match read {
+        Ok(Ok(address)) => Some((io, address)),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, %peer, "a connection without a good PROXY header is closed");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
 /// As [`serve`], behind a handshake.
 pub async fn serve_tls(
     worker: Rc<Worker>,
@@ -84,7 +116,9 @@ pub async fn serve_tls(
     };
     let certificate = if secured.chain.is_empty() {
         None
-    } else if let Some(read) = ClientCertificate::new(secured.chain, secured.generation) {
+    } else if let Some(read) =
+        ClientCertificate::new(secured.chain, secured.generation, &worker.gateway.settings.listen.clients)
+    {
         Some(Rc::new(read))
     } else {
         handshakes.with_label_values(&["client_certificate"]).inc();

@@ -1,6 +1,7 @@
 //! Floor 5: listeners and workers: from sockets to requests.
 //!
 //! `workers` accepts and spreads, `connection` serves one client, `framing` and `guard` let only exact HTTP/1 through.
+//! `proxy_protocol` reads whose connection it is, where a load balancer says so;
 //! `handshake` makes a connection secure before `connection` gets it: all that holds in cleartext holds behind it.
 //! `health` is a listener of its own, and can show the `docs` of the consolidated API.
 
@@ -11,6 +12,7 @@ pub mod framing;
 pub mod guard;
 pub mod handshake;
 pub mod prefixed;
+pub mod proxy_protocol;
 mod timer;
 
 pub mod docs;

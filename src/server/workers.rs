@@ -203,12 +203,16 @@ async fn run(
         let worker = Rc::clone(&worker);
         match gate.clone() {
             Some(gate) => tokio::task::spawn_local(async move {
-                connection::serve_tls(worker, stream, &gate, address, switch).await;
+                if let Some((stream, address)) = connection::introduced(&worker, stream, address, &switch).await {
+                    connection::serve_tls(worker, stream, &gate, address, switch).await;
+                }
                 drop(listed);
             }),
             None => tokio::task::spawn_local(async move {
-                let arrived = Arrived { address, http2: None, certificate: None };
-                connection::serve(worker, stream, arrived, switch).await;
+                if let Some((stream, address)) = connection::introduced(&worker, stream, address, &switch).await {
+                    let arrived = Arrived { address, http2: None, certificate: None };
+                    connection::serve(worker, stream, arrived, switch).await;
+                }
                 drop(listed);
             }),
         };

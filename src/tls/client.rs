@@ -7,7 +7,7 @@ use rustls::{ClientConfig, pki_types::ServerName, sign::SingleCertAndKey};
 use rustls_platform_verifier::BuilderVerifierExt;
 
 use super::{
-    H2, HTTP_1_1, InUse, TlsError, files::Reader, provider, server::next_generation, settings::ClientSettings, versions,
+    H2, HTTP_1_1, InUse, TlsError, files::Reader, provider, server::unique, settings::ClientSettings, versions,
 };
 
 /// What was read from the files at one time.
@@ -103,7 +103,7 @@ fn read(settings: &ClientSettings) -> Result<LoadedClient, TlsError> {
         http1: Arc::new(config),
         any: Arc::new(any),
         certificate,
-        generation: next_generation(),
+        generation: unique(),
         digest: reader.digest(),
     })
 }

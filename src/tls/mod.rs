@@ -17,7 +17,7 @@ mod server;
 pub use certificate::CertificateNames;
 pub use client::{ClientTls, LoadedClient};
 pub use error::TlsError;
-pub use server::{Loaded, ServerTls, Untrusted};
+pub use server::{Loaded, ServerTls, Untrusted, unique};
 
 use std::{path::PathBuf, sync::Arc};
 

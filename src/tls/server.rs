@@ -30,7 +30,8 @@ use super::{
 /// Counts over everything that is loaded in the process, so that no two share a number.
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
 
-pub(super) fn next_generation() -> u64 {
+/// A number that nothing else in the process has.
+pub fn unique() -> u64 {
     GENERATIONS.fetch_add(1, Ordering::Relaxed)
 }
 
@@ -121,13 +122,7 @@ fn read(settings: &ServerSettings, protocols: &[&[u8]]) -> Result<Loaded, TlsErr
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
     // Tickets do without; a table of sessions would be memory that strangers fill.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(Loaded {
-        config: Arc::new(config),
-        certificates,
-        generation: next_generation(),
-        verifier,
-        digest: reader.digest(),
-    })
+    Ok(Loaded { config: Arc::new(config), certificates, generation: unique(), verifier, digest: reader.digest() })
 }
 
 fn verifier(settings: &ServerSettings, reader: &mut Reader) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may stop")]
 
 use std::{
+    io::Write,
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     sync::Arc,
@@ -166,6 +167,18 @@ impl<'a> Client<'a> {
     pub fn connect(&self, to: SocketAddr, name: &str) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
         connect(self.config(), to, name)
     }
+
+    /// As `connect`, with these bytes before the handshake.
+    pub fn connect_behind(
+        &self,
+        to: SocketAddr,
+        name: &str,
+        first: &[u8],
+    ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+        let mut stream = TcpStream::connect(to)?;
+        stream.write_all(first)?;
+        handshake(self.config(), stream, name)
+    }
 }
 
 /// With this configuration, whose sessions may be resumed.
@@ -174,7 +187,14 @@ pub fn connect(
     to: SocketAddr,
     name: &str,
 ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
-    let mut stream = TcpStream::connect(to)?;
+    handshake(config, TcpStream::connect(to)?, name)
+}
+
+fn handshake(
+    config: Arc<ClientConfig>,
+    mut stream: TcpStream,
+    name: &str,
+) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     stream.set_nodelay(true)?;
     let name = ServerName::try_from(name.to_owned()).unwrap();

@@ -68,7 +68,7 @@ pub(super) fn resolve(
 impl Resolver<'_> {
     fn config(&mut self, raw: &RawConfig) -> Config {
         let root = FieldPath::default();
-        let listen = self.listen(&raw.listen);
+        let listen = self.listen(&raw.listen, &raw.issuers);
         let signing = self.signing(raw.signing.as_ref());
         let audit = self.audit(&raw.audit);
         let upstreams = self.upstreams(&raw.upstreams, signing.is_some());

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     raw_connectors::RawConnector,
+    raw_cors::RawCors,
     raw_portal::{RawAlerts, RawExports, RawPortal, RawWebhooks},
     raw_tls::{RawHttp2, RawTls, RawUpstreamTls},
     scalar::{DurationText, QuotaText, SizeText},
@@ -58,6 +59,8 @@ raw! {
         limits: RawLimits = RawLimits::default(),
         /// Headers beyond the built-in list.
         headers: RawHeaders = RawHeaders::default(),
+        /// Pages of other origins (CORS).
+        cors: RawCors = RawCors::default(),
         /// The services behind the gateway, by name.
         upstreams: BTreeMap<String, RawUpstream> = BTreeMap::new(),
         /// Which request goes where and needs what. What is not named is refused.

@@ -39,6 +39,7 @@ pub struct Config {
     pub checkpoints: CheckpointSettings,
     pub limits: LimitSettings,
     pub headers: HeaderSettings,
+    pub cors: CorsSettings,
     pub upstreams: Vec<UpstreamSettings>,
     pub routes: Vec<RouteSettings>,
     /// `None`: switched off.
@@ -214,6 +215,26 @@ pub struct LinkSettings {
     /// Most partners cached.
     pub cached_partners: u64,
     pub approvals: ApprovalRules,
+}
+
+/// Pages of other origins.
+#[derive(Clone, Debug)]
+pub struct CorsSettings {
+    /// `*`; then there are no `origins` and no `credentials`.
+    pub any_origin: bool,
+    /// Byte for byte as browsers send them.
+    pub origins: Vec<String>,
+    pub credentials: bool,
+    /// Request headers that pages may set, as the answer has them.
+    pub headers: http::HeaderValue,
+    pub max_age: Duration,
+}
+
+impl CorsSettings {
+    /// Whether any origin is named: only then the gateway speaks of it at all.
+    pub fn is_on(&self) -> bool {
+        self.any_origin || !self.origins.is_empty()
+    }
 }
 
 /// Headers beyond the contract's own list.

@@ -12,7 +12,7 @@ use super::{
     account, authorize,
     body::ResponseBody,
     certificate::ClientCertificate,
-    consolidated, fields, forward, identify, intake,
+    consolidated, cors, fields, forward, identify, intake,
     metrics::Measured,
     quota,
     respond::{self, Failure},
@@ -78,6 +78,9 @@ pub struct Trail {
     pub said: Said,
     pub decision_id: Option<DecisionId>,
     pub bucket: Option<crate::limit::Taken>,
+    /// Whose page may read the answer (CORS).
+    pub page: Option<Box<HeaderValue>>,
+    pub preflight: bool,
 }
 
 impl Trail {
@@ -100,6 +103,8 @@ pub async fn handle(worker: Rc<Worker>, peer: Peer, request: Request<Incoming>) 
         Err(failure) => Box::pin(refuse(&worker, &mut trail, &failure)).await,
     };
     finish_head(&trail, &mut response);
+    let settings = &worker.gateway.settings.cors;
+    cors::say(settings, trail.page.as_deref(), trail.preflight, response.headers_mut());
     measured.head(&worker, &trail, response.status());
     response
 }
@@ -110,6 +115,10 @@ async fn serve(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Failure> {
     intake::check(worker, trail, &request)?;
+    if let Some(answer) = cors::preflight(&worker.gateway.settings.cors, &request) {
+        trail.preflight = true;
+        return Ok(answer);
+    }
     if let Some(own) = forward::own_document(worker, &request) {
         return Ok(own);
     }

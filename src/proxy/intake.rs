@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
 use hyper::body::Incoming;
 
 use super::{
+    cors,
     flow::{Peer, Trail},
     headers::{Single, lookalike, single},
     path,
@@ -60,6 +61,8 @@ pub fn begin(worker: &Rc<Worker>, peer: Peer, request: &Request<Incoming>) -> Tr
         said: Said::default(),
         decision_id: None,
         bucket: None,
+        page: cors::allowed(&worker.gateway.settings.cors, headers).map(Box::new),
+        preflight: false,
     }
 }
 

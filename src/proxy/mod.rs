@@ -3,6 +3,7 @@
 pub mod flow;
 
 pub mod certificate;
+pub mod cors;
 pub mod intake;
 pub mod path;
 

@@ -23,6 +23,7 @@ mod tls_support;
 mod upstream;
 
 mod body;
+mod cors;
 mod emergency;
 mod errors;
 mod flow;

@@ -6,6 +6,7 @@
 
 mod alerts;
 mod connectors;
+mod cors;
 mod exports;
 mod identity;
 mod portal;
@@ -87,6 +88,7 @@ impl Resolver<'_> {
             audit,
             limits: self.limits(&raw.limits),
             headers: self.headers(&raw.headers),
+            cors: self.cors(&raw.cors),
             upstreams,
             portal: self.portal(&raw.portal, &raw.alerts, &routes),
             webhooks: self.webhooks(&raw.webhooks),

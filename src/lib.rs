@@ -4,7 +4,8 @@
 //! # Life of a request
 //!
 //! ```text
-//! accept -> exact framing, limits, request id        server::{workers, connection, guard}, proxy::intake
+//! accept -> PROXY header, TLS                        server::{workers, proxy_protocol, handshake}
+//!        -> exact framing, limits, request id        server::{connection, guard}, proxy::intake
 //!        -> route (method + path -> permission)      proxy::route          no rule: refused
 //!        -> identify (token -> user, partner)        proxy::identify, proxy::session
 //!        -> tenant (which one is meant)              proxy::tenant

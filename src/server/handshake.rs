@@ -83,6 +83,19 @@ impl Refused {
     }
 }
 
+/// Every result that is counted.
+pub const RESULTS: [&str; 9] = [
+    "ok",
+    "limit",
+    "timeout",
+    "not_tls",
+    "client_certificate",
+    "client_refused",
+    "incompatible",
+    "misbehaved",
+    "broken_off",
+];
+
 /// Counts a handshake in progress down, however it ends.
 struct InProgress(Arc<AtomicUsize>);
 
@@ -147,5 +160,9 @@ mod tests {
         assert_eq!(failed(Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)), "not_tls");
         assert_eq!(Refused::Failed(io::ErrorKind::UnexpectedEof.into()).label(), "broken_off");
         assert_eq!(Refused::Limit.label(), "limit");
+        assert_eq!(Refused::Timeout.label(), "timeout");
+        assert_eq!(failed(Error::NoApplicationProtocol), "incompatible");
+        assert_eq!(failed(Error::DecryptError), "misbehaved");
+        assert!(RESULTS.contains(&failed(Error::General(String::new()))));
     }
 }

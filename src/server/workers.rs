@@ -29,7 +29,7 @@ use tokio::{
 use super::{
     connection::{self, Arrived},
     guard,
-    handshake::Gate,
+    handshake::{self, Gate},
 };
 use crate::proxy::{
     watch::{self as streams, ConnectionSwitch},
@@ -75,6 +75,12 @@ pub fn start(gateway: &Arc<Gateway>) -> io::Result<Workers> {
         draining,
     };
     let handshakes = Arc::new(AtomicUsize::new(0));
+    if gateway.tls.is_some() {
+        for result in handshake::RESULTS {
+            // From zero on, so that the first one is seen as growth.
+            gateway.metrics.handshakes.with_label_values(&[result]);
+        }
+    }
     for index in 0..count {
         let (queue, intake) = mpsc::channel(HANDOVER_QUEUE);
         let open = Arc::new(AtomicUsize::new(0));

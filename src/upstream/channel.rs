@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::{HeaderValue, Request, Response, Uri, Version, header, uri::Authority, uri::Scheme};
 use http_body::Body;
 use hyper::{
@@ -40,11 +41,16 @@ impl Repeat for Incoming {
 #[derive(Debug)]
 pub(super) enum Sender<B> {
     One(http1::SendRequest<B>),
-    Many {
-        sender: http2::SendRequest<B>,
-        /// Held until the exchange is over.
-        _place: Place,
-    },
+    /// Boxed: it is moved with every exchange, and HTTP/1.1 needs no room for it.
+    Many(Box<Stream<B>>),
+}
+
+/// A place on a connection that others use too.
+#[derive(Debug)]
+pub(super) struct Stream<B> {
+    sender: http2::SendRequest<B>,
+    /// Held until the exchange is over.
+    _place: Place,
 }
 
 /// One of the streams that a connection may have open; free again when dropped.
@@ -70,31 +76,32 @@ where
     B: Body<Data = Bytes> + 'static,
 {
     pub(super) fn is_many(&self) -> bool {
-        matches!(self, Self::Many { .. })
+        matches!(self, Self::Many(_))
     }
 
     /// Right after an answer's end a connection may need one more turn to be ready. False: it has ended.
     pub(super) async fn ready(&mut self) -> bool {
         match self {
             Self::One(sender) => sender.is_ready() || sender.ready().await.is_ok(),
-            Self::Many { sender, .. } => sender.is_ready() || sender.ready().await.is_ok(),
+            Self::Many(stream) => stream.sender.is_ready() || Box::pin(stream.sender.ready()).await.is_ok(),
         }
     }
 
-    /// Gives the request back where not one byte of it was taken.
-    pub(super) async fn try_send(
+    /// Gives the request back where not one byte of it was taken. No `async fn`: the request has left the future before it
+    /// is first polled, and takes no room in it.
+    pub(super) fn try_send(
         &mut self,
         origin: &Origin,
-        mut request: Request<B>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+        mut request: Box<Request<B>>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
         match self {
             Self::One(sender) => {
                 for_http1(&mut request, origin);
-                sender.try_send_request(request).await
+                Either::Left(sender.try_send_request(*request))
             }
-            Self::Many { sender, .. } => {
+            Self::Many(stream) => {
                 for_http2(&mut request, origin);
-                sender.try_send_request(request).await
+                Either::Right(Box::pin(stream.sender.try_send_request(*request)))
             }
         }
     }
@@ -191,7 +198,7 @@ impl<B: 'static> Shelf<B> {
         for shared in &mut self.shared {
             if let Some(place) = Place::take(&shared.open, streams) {
                 shared.since = Instant::now();
-                return Some(Sender::Many { sender: shared.sender.clone(), _place: place });
+                return Some(Sender::Many(Box::new(Stream { sender: shared.sender.clone(), _place: place })));
             }
         }
         None
@@ -210,7 +217,7 @@ impl<B: 'static> Shelf<B> {
         if self.shared.len() < keep {
             self.shared.push(Shared { sender: sender.clone(), open, since: Instant::now() });
         }
-        Sender::Many { sender, _place: place }
+        Sender::Many(Box::new(Stream { sender, _place: place }))
     }
 
     /// Whether anything is left.

@@ -81,7 +81,7 @@ impl<B: 'static> Lease<B> {
                 }
             }
             // An HTTP/2 connection never left its shelf.
-            Sender::One(_) | Sender::Many { .. } => {}
+            Sender::One(_) | Sender::Many(_) => {}
         }
     }
 }
@@ -116,14 +116,14 @@ where
             };
             // A refused stream takes the request with it: one that has no body can be made again.
             let spare = (sender.is_many() && retry && !refused_before).then(|| without_body(&request)).flatten();
-            match sender.try_send(origin, *request).await {
+            match sender.try_send(origin, request).await {
                 Ok(response) => {
                     let keep = upstream.settings.pool_idle;
                     let lease = Lease { sender, pool: self.clone(), channel, origin: origin.clone(), keep };
                     return Ok((response, lease));
                 }
                 Err(mut refused) => match (refused.take_message(), spare) {
-                    (Some(unsent), _) if reused && retry => *request = unsent,
+                    (Some(unsent), _) if reused && retry => request = Box::new(unsent),
                     (None, Some(spare)) if is_unprocessed(refused.error()) => {
                         refused_before = true;
                         request = spare;

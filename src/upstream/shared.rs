@@ -79,7 +79,7 @@ impl SharedLease {
                 channel.entry(self.origin).or_default().put(sender, self.keep);
             }
             // An HTTP/2 connection never left its shelf.
-            Sender::One(_) | Sender::Many { .. } => {}
+            Sender::One(_) | Sender::Many(_) => {}
         }
     }
 }
@@ -114,7 +114,7 @@ impl SharedPool {
                     (connected.map_err(|error| Unanswered { error, maybe_received: false })?, false)
                 }
             };
-            match sender.try_send(origin, request).await {
+            match sender.try_send(origin, Box::new(request)).await {
                 Ok(response) => {
                     let lease = SharedLease {
                         sender,

@@ -4,7 +4,8 @@
 //! # Life of a request
 //!
 //! ```text
-//! accept -> exact framing, limits, request id        server::{workers, connection, guard}, proxy::intake
+//! accept -> PROXY header, TLS                        server::{workers, proxy_protocol, handshake}
+//!        -> exact framing, limits, request id        server::{connection, guard}, proxy::intake
 //!        -> route (method + path -> permission)      proxy::route          no rule: refused
 //!        -> identify (token -> user, partner)        proxy::identify, proxy::session
 //!        -> tenant (which one is meant)              proxy::tenant
@@ -36,7 +37,7 @@
 //!
 //! | floor | rooms |
 //! | --- | --- |
-//! | 0 | [`domain`]: ids, permissions, roles, links, gates, errors: no runtime, socket or engine |
+//! | 0 | [`domain`]: ids, permissions, roles, links, gates, errors: no runtime, socket or engine · [`tls`]: certificates and trust from files |
 //! | 1 | [`identity`] token to caller, signing · [`policy`] Cedar, and proofs over it · [`audit`] journal and chain · [`upstream`] pools · [`limit`] quotas · [`connector`] what services say, as typed rows |
 //! | 2 | [`store`] SQLite and Postgres, change feed, audit index · [`config`] file to valid configuration, route table |
 //! | 3 | [`portal`]: the consolidated API: fan-out, merge, writes, exports, alerts, webhooks |
@@ -77,6 +78,7 @@
 //! | I8 | memory is bounded by configuration | caches, `server::guard`, `upstream::table`, `portal::{merge, fanout}` | `gateway::body`, `policy_decide` |
 
 pub mod domain;
+pub mod tls;
 
 pub mod audit;
 pub mod connector;

@@ -109,6 +109,7 @@ fn fixed(one: &Config, other: &Config) -> Vec<&'static str> {
     let differs = [
         ("listen.address", one.listen.address != other.listen.address),
         ("listen.workers", one.listen.workers != other.listen.workers),
+        ("[listen.tls]", (&one.listen.tls, &one.listen.clients) != (&other.listen.tls, &other.listen.clients)),
         ("decision.address", decision(one) != decision(other)),
         ("[health]", (one.health, one.api_docs) != (other.health, other.api_docs)),
         ("[database]", one.database != other.database),

@@ -8,6 +8,7 @@ pub mod housekeeping;
 pub mod manager;
 pub mod reload;
 pub mod telemetry;
+pub mod tls;
 
 use std::{
     net::SocketAddr,
@@ -44,6 +45,7 @@ use crate::{
         workers::{self, Workers},
     },
     store::{Database, StoreError},
+    tls::TlsError,
 };
 
 pub use configuration::ConfigSource;
@@ -85,7 +87,11 @@ pub enum AppError {
     HeadTimeout,
     #[error("metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
-    #[error("the policy folder cannot be watched")]
+    #[error("the files of `listen.tls` cannot be used")]
+    Tls(#[source] TlsError),
+    #[error("the certificates of the upstream `{name}` cannot be used")]
+    UpstreamTls { name: String, source: TlsError },
+    #[error("the folder of policies or certificates cannot be watched")]
     Watch(#[from] notify::Error),
 }
 
@@ -144,6 +150,7 @@ async fn serve(
     let gateway = live.current();
     let policy = &gateway.settings.policy;
     let watchers = reload::watch_all(policy.dir.iter().chain(&policy.shadow), &reloader)?;
+    reloader.watch_certificates()?;
     let listening = Listening {
         public: public.local_addr().map_err(AppError::Runtime)?,
         health: health_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
@@ -281,6 +288,7 @@ fn observe(
     let failures = "linkgate_limits_exchange_failures_total";
     let failures = IntCounter::new(failures, "Exchanges with the shared counters that failed")?;
     registry.register(Box::new(failures.clone()))?;
+    let ends = tls::Ends::register(&registry)?;
     let enforced = gauge("linkgate_policy_enforced", "0 while guardrails and role rules are only noted")?;
     enforced.set(i64::from(gateway.settings.policy.enforce));
     let shadowed = gauge("linkgate_shadow_loaded", "1 while a shadow policy set is asked")?;
@@ -301,6 +309,7 @@ fn observe(
             failures.inc_by(quotas.failures().saturating_sub(failures.get()));
         }
         shadowed.set(i64::from(seen.shadow.as_ref().is_some_and(|shadow| shadow.current().is_some())));
+        ends.refresh(&tls::Certificates::of(&seen));
         seen.portal_metrics.refresh();
         if let Some(portal) = &seen.portal {
             portal.refresh_metrics();

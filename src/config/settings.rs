@@ -11,9 +11,13 @@ use crate::{
     },
     connector::ConnectorSettings,
     domain::{ApprovalRules, Permission},
-    identity::settings::{IdentitySettings, SigningSettings},
+    identity::{
+        CertificateUser,
+        settings::{IdentitySettings, SigningSettings},
+    },
     limit::settings::LimitSettings,
     policy::settings::PolicySettings,
+    tls::settings::ServerSettings,
     upstream::settings::UpstreamSettings,
 };
 
@@ -37,6 +41,7 @@ pub struct Config {
     pub checkpoints: CheckpointSettings,
     pub limits: LimitSettings,
     pub headers: HeaderSettings,
+    pub cors: CorsSettings,
     pub upstreams: Vec<UpstreamSettings>,
     pub routes: Vec<RouteSettings>,
     /// `None`: switched off.
@@ -70,6 +75,36 @@ pub struct ListenSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// Scheme told upstream in `X-Forwarded-Proto` where no trusted proxy says otherwise.
     pub public_scheme: String,
+    /// `None`: cleartext.
+    pub tls: Option<ServerSettings>,
+    /// Whom client certificates stand for; the first that fits counts.
+    pub clients: Vec<ClientRule>,
+    /// Connections begin with a PROXY header, and come from these only. Empty: no PROXY protocol.
+    pub proxy_protocol_from: Vec<IpNet>,
+}
+
+/// Whom one client certificate stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientRule {
+    pub name: CertificateName,
+    pub grant: CertificateGrant,
+}
+
+/// A name that a certificate must have, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateName {
+    Spiffe(String),
+    /// Lower case.
+    Dns(String),
+    CommonName(String),
+    Subject(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateGrant {
+    /// As if its address were in `trusted_proxies`.
+    TrustedProxy,
+    User(CertificateUser),
 }
 
 /// The listener for decisions. There is at least one caller.
@@ -202,6 +237,26 @@ pub struct LinkSettings {
     /// Most partners cached.
     pub cached_partners: u64,
     pub approvals: ApprovalRules,
+}
+
+/// Pages of other origins.
+#[derive(Clone, Debug)]
+pub struct CorsSettings {
+    /// `*`; then there are no `origins` and no `credentials`.
+    pub any_origin: bool,
+    /// Byte for byte as browsers send them.
+    pub origins: Vec<String>,
+    pub credentials: bool,
+    /// Request headers that pages may set, as the answer has them.
+    pub headers: http::HeaderValue,
+    pub max_age: Duration,
+}
+
+impl CorsSettings {
+    /// Whether any origin is named: only then the gateway speaks of it at all.
+    pub fn is_on(&self) -> bool {
+        self.any_origin || !self.origins.is_empty()
+    }
 }
 
 /// Headers beyond the contract's own list.

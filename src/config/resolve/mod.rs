@@ -6,6 +6,7 @@
 
 mod alerts;
 mod connectors;
+mod cors;
 mod decision;
 mod exports;
 mod identity;
@@ -14,6 +15,7 @@ mod resources;
 mod routes;
 mod secrets;
 mod sections;
+mod tls;
 mod upstreams;
 
 pub(super) use connectors::kind as resource_kind;
@@ -68,7 +70,7 @@ pub(super) fn resolve(
 impl Resolver<'_> {
     fn config(&mut self, raw: &RawConfig) -> Config {
         let root = FieldPath::default();
-        let listen = self.listen(&raw.listen);
+        let listen = self.listen(&raw.listen, &raw.issuers);
         let signing = self.signing(raw.signing.as_ref());
         let audit = self.audit(&raw.audit);
         let upstreams = self.upstreams(&raw.upstreams, signing.is_some());
@@ -88,6 +90,7 @@ impl Resolver<'_> {
             audit,
             limits: self.limits(&raw.limits),
             headers: self.headers(&raw.headers),
+            cors: self.cors(&raw.cors),
             upstreams,
             portal: self.portal(&raw.portal, &raw.alerts, &routes),
             webhooks: self.webhooks(&raw.webhooks),

@@ -86,7 +86,7 @@ pub enum AppError {
     #[error("the files of `listen.tls` cannot be used")]
     Tls(#[source] TlsError),
     #[error("the certificates of the upstream `{name}` cannot be used")]
-    UpstreamTls { name: String, source: TlsError },
+    UpstreamTls { name: String, source: Box<TlsError> },
     #[error("the folder of policies or certificates cannot be watched")]
     Watch(#[from] notify::Error),
 }
@@ -231,7 +231,7 @@ async fn compose(config: Config, database: &Database, registry: &Registry) -> Re
         .cloned()
         .map(|settings| {
             let name = settings.name.clone();
-            Upstream::new(settings).map_err(|source| AppError::UpstreamTls { name, source })
+            Upstream::new(settings).map_err(|source| AppError::UpstreamTls { name, source: Box::new(source) })
         })
         .collect::<Result<_, _>>()?;
     let routes = Routes::compile(&config.routes, &upstreams)?;

@@ -99,7 +99,7 @@ impl Lasting {
         let verifier = Arc::new(Verifier::new(&config.identity, keyring.as_deref().map(Keyring::issuer))?);
         let upstreams = config.upstreams.iter().cloned().map(|settings| {
             let name = settings.name.clone();
-            Upstream::new(settings).map_err(|source| AppError::UpstreamTls { name, source })
+            Upstream::new(settings).map_err(|source| AppError::UpstreamTls { name, source: Box::new(source) })
         });
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
         let routes = Routes::compile(&config.routes, &upstreams)?;

@@ -90,7 +90,7 @@ pub enum AppError {
     #[error("the files of `listen.tls` cannot be used")]
     Tls(#[source] TlsError),
     #[error("the certificates of the upstream `{name}` cannot be used")]
-    UpstreamTls { name: String, source: TlsError },
+    UpstreamTls { name: String, source: Box<TlsError> },
     #[error("the folder of policies or certificates cannot be watched")]
     Watch(#[from] notify::Error),
 }

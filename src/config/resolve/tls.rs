@@ -31,7 +31,8 @@ impl Resolver<'_> {
         if asks && raw.client_ca.is_empty() {
             self.fail(&at.key("client_ca"), "is missing: name the roots that client certificates must lead to");
         }
-        if !asks && !(raw.client_ca.is_empty() && raw.client_crl.is_empty()) {
+        let judges = !raw.client_ca.is_empty() || !raw.client_crl.is_empty();
+        if judges && !asks {
             self.fail(
                 &at.key("client_auth"),
                 "is `none`, so roots and revocation lists of clients have no use: say `optional` or `required`",

@@ -39,6 +39,7 @@ mod load;
 mod relay;
 mod three;
 
+mod alerts;
 mod changes;
 mod consolidated;
 mod database;

@@ -4,6 +4,8 @@
 
 mod policy_support;
 
+use std::sync::Arc;
+
 use linkgate::{
     domain::PermissionSet,
     policy::{Bundle, GateState, Memo, Permit, PermitKind, Refusal, decide, decide_in_full, explain},
@@ -30,15 +32,15 @@ fn an_allow_names_its_permit_and_a_refusal_its_policies() {
     };
     let allowed = outcome(&open());
     assert_eq!(Permit::from(allowed.verdict.unwrap()).kind(), PermitKind::CrossTenant);
-    assert_eq!(*allowed.policies, ["linkgate.role.msp_full".into()]);
+    assert_eq!(*allowed.policies, [Arc::<str>::from("linkgate.role.msp_full")]);
 
     let mut case = open();
     case.link.as_mut().unwrap().suspended = true;
-    assert_eq!(*outcome(&case).policies, ["linkgate.gate.suspension".into()]);
+    assert_eq!(*outcome(&case).policies, [Arc::<str>::from("linkgate.gate.suspension")]);
     let case = Case::open(RawLink::live("msp_full").with("billing.read", false), READ);
-    assert_eq!(*outcome(&case).policies, ["linkgate.gate.override".into()]);
+    assert_eq!(*outcome(&case).policies, [Arc::<str>::from("linkgate.gate.override")]);
     let case = Case::open(RawLink::live("delegate").with("billing.read", true), READ);
-    assert_eq!(*outcome(&case).policies, ["linkgate.grant.delegate".into()]);
+    assert_eq!(*outcome(&case).policies, [Arc::<str>::from("linkgate.grant.delegate")]);
     let case = Case::open(RawLink::live("delegate"), READ);
     assert!(outcome(&case).policies.is_empty(), "nothing granted it, and nothing forbade it");
 }
@@ -62,7 +64,7 @@ fn a_policy_that_errs_is_a_refusal_and_not_an_open_door() {
             let prepared = Prepared::new(&bundle, &case);
             let outcome = decide(&bundle, Some(&mut memo), &prepared.facts());
             assert_eq!(outcome.verdict, Err(Refusal::Unavailable), "{policy}");
-            assert_eq!(*outcome.policies, ["errs".into()]);
+            assert_eq!(*outcome.policies, [Arc::<str>::from("errs")]);
             assert_eq!(decide_in_full(&bundle, &prepared.facts()), Err(Refusal::Unavailable));
             assert!(explain(&bundle, &prepared.facts()).trouble.is_some());
         }

@@ -122,7 +122,7 @@ async fn nothing_is_verified_before_the_first_keys_came() {
     let verifier = remote(&server, &NEVER);
     let error = verify(&verifier, &key.token(&claims())).unwrap_err();
     assert_eq!(error.label(), "keys_unavailable");
-    assert_eq!(verifier.missing(), ["main".into()]);
+    assert_eq!(verifier.missing(), [Arc::<str>::from("main")]);
     // Nobody maintains it yet: the answer is no, at once.
     let start = Instant::now();
     assert!(!verifier.refetch(&error).await);

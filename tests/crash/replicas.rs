@@ -17,7 +17,7 @@ use std::{
 use linkgate::domain::{LinkId, Millis};
 
 use crate::{
-    client::Request,
+    client::{Connection, Request},
     exports::random,
     gateway::{Gateway, House, eventually},
     ledger::Ledger,
@@ -32,6 +32,9 @@ const CUT: &str = "t-cut";
 const BUSY: &str = "t-busy";
 const SHARED: &str = "t-shared";
 const AWAY: &str = "t-away";
+
+/// The request that is under way when its replica dies.
+const IN_THE_MIDDLE: &str = "in-the-middle";
 
 /// Places in the mix. The toggled ones come after them, then those whose answer never changes.
 const GUARDED: usize = 0;
@@ -175,11 +178,16 @@ fn nothing_is_wrongly_allowed_and_nothing_lost_whatever_goes_away() {
         three.all_answer("the new policy is in force", &put(), "FORBIDDEN/guardrail");
     });
 
+    let mut open = Connection::open(three.gateways[1].public);
+    let slow = Request::get("/t/slow/2000").tenant("t-full").bearer(&three.house.token1());
+    open.write(&slow.header("X-Request-ID", IN_THE_MIDDLE).bytes());
+    let has_it = || three.house.upstream.seen().iter().any(|seen| seen.one("x-request-id") == IN_THE_MIDDLE);
+    eventually("the upstream is at work", has_it);
     three.kill_and_start(1);
     three.recovered();
     go_on(&load, 30);
     assert!(until_limited(&three, 1) < LIMIT / 2, "what it forgot, Redis knows");
-    assert_eq!(three.answers(&put())[1], "FORBIDDEN/guardrail");
+    three.all_answer("the one that was started again knows the policy", &put(), "FORBIDDEN/guardrail");
 
     three.redis.down();
     three.are_shared(false);
@@ -187,8 +195,8 @@ fn nothing_is_wrongly_allowed_and_nothing_lost_whatever_goes_away() {
         let allowed = three.take(number, AWAY, LIMIT + 5);
         assert!((LIMIT..=LIMIT + 1).contains(&allowed), "each counts for itself: {allowed}");
     }
-    assert!(three.gateways.iter().all(|gateway| gateway.ready().0 == 200), "an alarm and no outage");
-    assert!(three.answers(&Request::get("/api/invoices").tenant("t-full")).iter().all(String::is_empty));
+    eventually("an alarm and no outage", || three.gateways.iter().all(|gateway| gateway.ready().0 == 200));
+    three.all_answer("requests go on", &Request::get("/api/invoices").tenant("t-full"), "");
     three.redis.up();
     three.recovered();
 
@@ -203,7 +211,11 @@ fn nothing_is_wrongly_allowed_and_nothing_lost_whatever_goes_away() {
     three.relay.away(false);
     three.recovered();
     let cut_off = Request::get("/api/invoices").tenant(CUT);
-    assert!(three.answers(&cut_off).iter().all(|told| told.starts_with("TENANT_ACCESS_DENIED")));
+    eventually("all know what was revoked meanwhile", || {
+        let told = three.answers(&cut_off);
+        assert!(!told.iter().any(String::is_empty), "allowed by links that are fresh");
+        told.iter().all(|told| told.starts_with("TENANT_ACCESS_DENIED"))
+    });
 
     // As by a restart that is over before anybody asks.
     assert!(three.relay.break_all() >= 3, "each had a connection at least");
@@ -213,6 +225,8 @@ fn nothing_is_wrongly_allowed_and_nothing_lost_whatever_goes_away() {
     over.store(true, Ordering::SeqCst);
     let toggled: Vec<_> = toggling.into_iter().map(|thread| thread.join().unwrap()).collect();
     go_on(&load, 30);
+    three.recovered();
+    let used_up: usize = (0..3).map(|number| three.take(number, BUSY, LIMIT + 5)).sum();
     let told = stop(load);
     three.recovered();
 
@@ -223,11 +237,10 @@ fn nothing_is_wrongly_allowed_and_nothing_lost_whatever_goes_away() {
         judge(&told, FIRST_TOGGLED + at, &[&[start], events.as_slice()].concat(), &mut judged);
     }
     eprintln!("{} requests; with one right answer: {judged:?}", told.len());
-    assert!(judged.allowed > 50 && judged.refused > 50 && judged.stale > 5, "{judged:?}");
+    assert!(judged.allowed > 20 && judged.refused > 20 && judged.stale > 5, "{judged:?}");
     // Four processes counted: three replicas, and the one that was started again and had to learn.
     let busy = told.iter().filter(|one| one.shape == LIMITED && one.status == 200).count();
-    let limited = told.iter().filter(|one| one.shape == LIMITED && one.status == 429).count();
-    assert!((LIMIT..=4 * (LIMIT + 2)).contains(&busy) && limited > 50, "{busy} {limited}");
+    assert!((LIMIT..=4 * (LIMIT + 2)).contains(&(busy + used_up)), "{busy} {used_up}");
     everything_is_recorded_once(&three, told);
 }
 
@@ -257,7 +270,9 @@ fn everything_is_recorded_once(three: &Three, mut told: Vec<Told>) {
         settle(one, &union);
     }
     reconcile(&three.house, &union, &told, 0);
-    assert!(union.recoveries > 0, "the kill came in the middle of something");
+    let [(_, cut)] = &*union.by_request(IN_THE_MIDDLE) else { panic!("one record") };
+    assert_eq!(cut.completion.as_ref().unwrap().reason, "process_ended");
+    assert!(union.recoveries > 0);
     let chained: HashSet<_> = union.changes.iter().collect();
     assert!(changes.iter().all(|id| chained.contains(id)), "a change is in no journal");
     for ledger in &ledgers {

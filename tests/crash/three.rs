@@ -102,7 +102,14 @@ impl Three {
     pub fn take(&self, number: usize, tenant: &str, requests: usize) -> usize {
         let request = Request::get("/api/invoices").tenant(tenant).bearer(&self.house.token1());
         let allowed = (0..requests).filter(|_| {
-            let answer = self.gateways[number].ask(&request);
+            let mut answer = self.gateways[number].ask(&request);
+            // On a machine that stood still for a second, links are stale for a moment.
+            eventually("links are fresh", || {
+                if answer.status == 503 {
+                    answer = self.gateways[number].ask(&request);
+                }
+                answer.status != 503
+            });
             assert!(answer.status == 200 || answer.status == 429, "{}: {}", answer.status, answer.text());
             answer.status == 200
         });

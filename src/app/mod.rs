@@ -247,9 +247,12 @@ async fn listen(config: &Config, mut sockets: Inherited) -> Result<Listeners, Ap
 /// SQLite is brought up to date by the server itself; a shared Postgres only by `linkgate migrate`.
 async fn open_database(settings: &DatabaseSettings) -> Result<Database, AppError> {
     let database = Database::open(settings).await?;
-    match settings {
-        DatabaseSettings::Sqlite { .. } => database.migrate().await?,
-        DatabaseSettings::Postgres { .. } => database.check_migrated().await?,
+    if matches!(settings, DatabaseSettings::Sqlite { .. }) {
+        database.migrate().await?;
+    }
+    let newer = database.check_migrated().await?;
+    if !newer.is_empty() {
+        tracing::warn!(?newer, "the database has migrations of a newer linkgate, which only add: finish the upgrade");
     }
     Ok(database)
 }

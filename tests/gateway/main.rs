@@ -15,6 +15,7 @@
 #[path = "../cli_support/mod.rs"]
 mod cli_support;
 mod client;
+mod policies;
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;
 mod rig;

@@ -25,6 +25,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     client::{Answer, Request},
+    policies::policies,
     upstream::Upstream,
 };
 
@@ -386,18 +387,6 @@ max_in_flight = 1
 {routes}
 "#
     )
-}
-
-/// The built-in set with guardrails added.
-pub fn policies(dir: &std::path::Path, guardrails: &[(&str, String)]) {
-    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("policies");
-    std::fs::create_dir_all(dir.join("guardrails")).unwrap();
-    for name in ["schema.cedarschema", "roles.toml"] {
-        std::fs::copy(own.join(name), dir.join(name)).unwrap();
-    }
-    for (name, text) in guardrails {
-        std::fs::write(dir.join("guardrails").join(name), text).unwrap();
-    }
 }
 
 /// Two partners, their homes and users, and one link of partner 1 for each state.

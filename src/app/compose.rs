@@ -128,8 +128,11 @@ impl Lasting {
     }
 }
 
+/// The counters, and what they are where they are shared.
+type Quotas = (Arc<dyn QuotaStore>, Option<Arc<SharedQuotas>>);
+
 /// Counted with other replicas where Redis is named, else by this process alone. Runs until the runtime ends.
-fn quotas(settings: &LimitSettings) -> Result<(Arc<dyn QuotaStore>, Option<Arc<SharedQuotas>>), SharedError> {
+fn quotas(settings: &LimitSettings) -> Result<Quotas, SharedError> {
     let Some(shared) = &settings.shared else { return Ok((Arc::new(LocalQuotas::new(settings.max_keys)), None)) };
     let quotas = SharedQuotas::new(settings.max_keys);
     tokio::spawn(Arc::clone(&quotas).keep_in_step(RedisBuckets::new(shared)?, shared.interval));

@@ -36,6 +36,7 @@ use crate::{
         worker::{Gateway, Live},
     },
     server::{
+        admin::{AdminApi, Listener as AdminListener},
         docs::Docs,
         health::{self, Check, Health},
         workers::{self, Workers},
@@ -89,6 +90,7 @@ pub enum AppError {
 pub struct Listening {
     pub public: SocketAddr,
     pub health: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
 }
 
 /// Runs until SIGTERM or SIGINT, then drains. `source` is where the configuration came from and is read again; `started`
@@ -109,7 +111,7 @@ pub fn run(config: Config, source: ConfigSource, started: impl FnOnce(Listening)
 
 async fn serve(config: Config, source: ConfigSource, started: impl FnOnce(Listening)) -> Result<(), AppError> {
     let signals = Signals::new().map_err(AppError::Runtime)?;
-    let (public, health_listener) = listen(&config).await?;
+    let (public, health_listener, admin_listener) = listen(&config).await?;
     let registry = registry()?;
     let database = open_database(&config.database).await?;
     let lasting = Arc::new(Lasting::open(&config, &database, &registry).await?);
@@ -126,6 +128,20 @@ async fn serve(config: Config, source: ConfigSource, started: impl FnOnce(Listen
     let listening = Listening {
         public: public.local_addr().map_err(AppError::Runtime)?,
         health: health_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
+        admin: admin_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
+    };
+    // Its counters are there where it is off too, so that an alarm on them means something.
+    let admin_api = AdminApi::new(&live, &database, &registry)?;
+    let admin = match admin_listener {
+        Some(listener) => {
+            if listening.admin.is_some_and(|address| !address.ip().is_loopback()) {
+                tracing::warn!(
+                    "the admin API is reached from other machines, and its tokens travel as they are: put TLS before it"
+                );
+            }
+            Some(AdminListener::start(admin_api, listener))
+        }
+        None => None,
     };
     if let Some(listener) = health_listener {
         let health = observe(&live, &workers, observed, lasting.shared_quotas.clone(), registry)?;
@@ -135,7 +151,7 @@ async fn serve(config: Config, source: ConfigSource, started: impl FnOnce(Listen
         let (workers, live) = (Arc::clone(&workers), Arc::clone(&live));
         tokio::spawn(async move { workers.accept(&live, public).await })
     };
-    tracing::info!(public = %listening.public, health = ?listening.health, policies = gateway.policies.current().version(), "linkgate serves");
+    tracing::info!(public = %listening.public, health = ?listening.health, admin = ?listening.admin, policies = gateway.policies.current().version(), "linkgate serves");
     drop(gateway);
     started(listening);
 
@@ -145,10 +161,16 @@ async fn serve(config: Config, source: ConfigSource, started: impl FnOnce(Listen
     let background = reloader.end().await;
     let gateway = live.current();
     let drain_timeout = gateway.settings.listen.drain_timeout;
+    let admin_ended = admin.map(|admin| tokio::spawn(admin.stop(drain_timeout)));
     tracing::info!(timeout = ?drain_timeout, "stopping: no new connections, open requests may finish");
     let left = workers.drain(drain_timeout).await;
     if left > 0 {
         tracing::warn!(connections = left, "the drain deadline passed; what is still open is closed");
+    }
+    if let Some(ended) = admin_ended
+        && let Err(error) = ended.await
+    {
+        tracing::error!(%error, "the admin listener ended by a panic");
     }
     if let Err(error) = accepting.await {
         tracing::error!(%error, "the acceptor ended by a panic");
@@ -178,7 +200,8 @@ fn alone<T>(mut shared: Arc<T>) -> T {
     }
 }
 
-async fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>), AppError> {
+/// Public, health, admin.
+async fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>, Option<TcpListener>), AppError> {
     let bind = async |address: SocketAddr| {
         TcpListener::bind(address).await.map_err(|source| AppError::Listen { address, source })
     };
@@ -187,7 +210,11 @@ async fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>), A
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    Ok((public, health))
+    let admin = match &config.admin {
+        Some(admin) => Some(bind(admin.address).await?),
+        None => None,
+    };
+    Ok((public, health, admin))
 }
 
 /// SQLite is brought up to date by the server itself; a shared Postgres only by `linkgate migrate`.

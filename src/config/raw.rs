@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    raw_admin::RawAdmin,
     raw_connectors::RawConnector,
     raw_portal::{RawAlerts, RawExports, RawPortal, RawWebhooks},
     scalar::{DurationText, QuotaText, SizeText},
@@ -39,6 +40,8 @@ raw! {
         listen: RawListen = RawListen::default(),
         /// The listener for health, readiness and metrics.
         health: RawHealth = RawHealth::default(),
+        /// The admin API: a listener of its own, for the tools of operators.
+        admin: RawAdmin = RawAdmin::default(),
         /// Where partners, tenants, users and links are kept.
         database: RawDatabase = RawDatabase::default(),
         /// Freshness and caching of links.

@@ -20,6 +20,8 @@ mod postgres_support;
 mod rig;
 mod upstream;
 
+mod admin;
+mod admin_access;
 mod body;
 mod emergency;
 mod errors;

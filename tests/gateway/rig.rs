@@ -39,6 +39,7 @@ pub const HOME2: &str = "home-2";
 pub struct Rig {
     pub public: SocketAddr,
     pub health: SocketAddr,
+    pub admin_api: Option<SocketAddr>,
     pub upstream: Upstream,
     pub dir: tempfile::TempDir,
     pub key: DevKey,
@@ -216,7 +217,8 @@ impl Rig {
         });
         let listening = told.recv_timeout(Duration::from_secs(20)).expect("the gateway did not start");
         let health = listening.health.unwrap();
-        Self { public: listening.public, health, upstream, dir, key, links, runtime, database, roles }
+        let admin_api = listening.admin;
+        Self { public: listening.public, health, admin_api, upstream, dir, key, links, runtime, database, roles }
     }
 
     pub fn journal_dir(&self) -> PathBuf {

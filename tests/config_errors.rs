@@ -376,3 +376,41 @@ fn each_rule_of_tls() {
         assert!(said.contains(expected), "{expected}\n{said}");
     }
 }
+
+#[test]
+fn each_rule_of_the_admin_api() {
+    let weak = "0123456789abcdef0123456789abcdef";
+    let strong = "5e1b7c0d9a8f4e2b6c3d1a0f9e8d7c6b5a4f3e2d1c0b9a8f7e6d5c4b3a2f1e01";
+    let environment = [("STRONG", strong), ("WEAK", weak), ("FLAT", &"ab".repeat(40))];
+    let told = |section: &str| {
+        let text = errors_with(&format!("{GOOD}\n[admin]\n{section}"), &environment);
+        // Neither a token nor a digest is ever shown.
+        assert!(!text.contains(strong) && !text.contains(weak) && !text.contains("abab"), "{text}");
+        format!("## {section}\n{text}")
+    };
+    let at = "address = \"127.0.0.1:8082\"\n";
+    let one = |token: &str| told(&format!("{at}tokens = [{{ {token} }}]"));
+    let good = "name = \"ann\", role = \"viewer\", secret_env = \"STRONG\"";
+    insta::assert_snapshot!(
+        [
+            one(good),
+            told(at),
+            told(&format!("tokens = [{{ {good} }}]")),
+            told("address = \"127.0.0.1:8080\""),
+            told("address = \"127.0.0.1:8081\""),
+            one("name = \"ann\", role = \"viewer\""),
+            one("name = \"Ann!\", role = \"king\", secret_env = \"STRONG\""),
+            one("secret_env = \"STRONG\""),
+            one("name = \"ann\", role = \"viewer\", secret_env = \"WEAK\""),
+            one("name = \"ann\", role = \"viewer\", secret_env = \"FLAT\""),
+            one("name = \"ann\", role = \"viewer\", secret_env = \"NONE\""),
+            one("name = \"ann\", role = \"viewer\", sha256 = \"zz\""),
+            one(&format!("{good}, sha256 = \"{}\"", "0".repeat(64))),
+            told(&format!("{at}tokens = [{{ {good} }}, {{ {good} }}]")),
+            told(&format!(
+                "{at}tokens = [{{ {good} }}, {{ name = \"bob\", role = \"operator\", secret_env = \"STRONG\" }}]"
+            )),
+        ]
+        .join("\n")
+    );
+}

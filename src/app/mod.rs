@@ -38,6 +38,7 @@ use crate::{
         worker::{Gateway, Live},
     },
     server::{
+        admin::{AdminApi, Listener as AdminListener},
         decision::Door,
         docs::Docs,
         health::{self, Check, Health},
@@ -101,6 +102,7 @@ pub struct Listening {
     pub public: SocketAddr,
     pub health: Option<SocketAddr>,
     pub decision: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
 }
 
 /// Runs until SIGTERM or SIGINT, then drains. `source` is where the configuration came from and is read again; `started`
@@ -136,7 +138,8 @@ async fn serve(
     started: impl FnOnce(Listening),
 ) -> Result<(), AppError> {
     let signals = Signals::new().map_err(AppError::Runtime)?;
-    let Listeners { public, health: health_listener, decision } = listen(&config, sockets).await?;
+    let Listeners { public, health: health_listener, decision, admin: admin_listener } =
+        listen(&config, sockets).await?;
     let registry = registry()?;
     let database = open_database(&config.database).await?;
     let lasting = Arc::new(Lasting::open(&config, &database, &registry).await?);
@@ -155,6 +158,20 @@ async fn serve(
         public: public.local_addr().map_err(AppError::Runtime)?,
         health: health_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
         decision: decision.as_ref().and_then(|listener| listener.local_addr().ok()),
+        admin: admin_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
+    };
+    // Its counters are there where it is off too, so that an alarm on them means something.
+    let admin_api = AdminApi::new(&live, &database, &registry)?;
+    let admin = match admin_listener {
+        Some(listener) => {
+            if listening.admin.is_some_and(|address| !address.ip().is_loopback()) {
+                tracing::warn!(
+                    "the admin API is reached from other machines, and its tokens travel as they are: put TLS before it"
+                );
+            }
+            Some(AdminListener::start(admin_api, listener))
+        }
+        None => None,
     };
     if let Some(listener) = health_listener {
         let health = observe(&live, &workers, observed, lasting.shared_quotas.clone(), registry)?;
@@ -168,7 +185,7 @@ async fn serve(
         .into_iter()
         .chain(decision.map(|listener| accept(listener, Door::Decisions)))
         .collect();
-    tracing::info!(public = %listening.public, health = ?listening.health, decision = ?listening.decision, policies = gateway.policies.current().version(), "linkgate serves");
+    tracing::info!(public = %listening.public, health = ?listening.health, decision = ?listening.decision, admin = ?listening.admin, policies = gateway.policies.current().version(), "linkgate serves");
     drop(gateway);
     started(listening);
     manager::ready();
@@ -180,10 +197,16 @@ async fn serve(
     let background = reloader.end().await;
     let gateway = live.current();
     let drain_timeout = gateway.settings.listen.drain_timeout;
+    let admin_ended = admin.map(|admin| tokio::spawn(admin.stop(drain_timeout)));
     tracing::info!(timeout = ?drain_timeout, "stopping: no new connections, open requests may finish");
     let left = workers.drain(drain_timeout).await;
     if left > 0 {
         tracing::warn!(connections = left, "the drain deadline passed; what is still open is closed");
+    }
+    if let Some(ended) = admin_ended
+        && let Err(error) = ended.await
+    {
+        tracing::error!(%error, "the admin listener ended by a panic");
     }
     for accepting in accepting {
         if let Err(error) = accepting.await {
@@ -220,6 +243,7 @@ struct Listeners {
     public: TcpListener,
     health: Option<TcpListener>,
     decision: Option<TcpListener>,
+    admin: Option<TcpListener>,
 }
 
 async fn listen(config: &Config, mut sockets: Inherited) -> Result<Listeners, AppError> {
@@ -241,7 +265,11 @@ async fn listen(config: &Config, mut sockets: Inherited) -> Result<Listeners, Ap
         Some(settings) => Some(open(None, settings.address).await?),
         None => None,
     };
-    Ok(Listeners { public, health, decision })
+    let admin = match &config.admin {
+        Some(settings) => Some(open(None, settings.address).await?),
+        None => None,
+    };
+    Ok(Listeners { public, health, decision, admin })
 }
 
 /// SQLite is brought up to date by the server itself; a shared Postgres only by `linkgate migrate`.

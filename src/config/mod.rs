@@ -16,6 +16,7 @@ mod errors;
 pub mod pattern;
 mod presets;
 mod raw;
+mod raw_admin;
 mod raw_connectors;
 mod raw_cors;
 mod raw_decision;

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    raw_admin::RawAdmin,
     raw_connectors::RawConnector,
     raw_cors::RawCors,
     raw_decision::RawDecision,
@@ -44,6 +45,8 @@ raw! {
         health: RawHealth = RawHealth::default(),
         /// The listener at which other proxies ask for decisions.
         decision: RawDecision = RawDecision::default(),
+        /// The admin API: a listener of its own, for the tools of operators.
+        admin: RawAdmin = RawAdmin::default(),
         /// Where partners, tenants, users and links are kept.
         database: RawDatabase = RawDatabase::default(),
         /// Freshness and caching of links.

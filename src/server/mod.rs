@@ -4,7 +4,7 @@
 //! `inherited` takes over sockets that a service manager holds. `proxy_protocol` reads whose connection it is, where a load
 //! balancer says so; `handshake` makes a connection secure before `connection` gets it: all that holds in cleartext holds
 //! behind it. `decision` answers other proxies, at a listener of its own and on the same workers. `health` is a listener of
-//! its own, and can show the `docs` of the consolidated API.
+//! its own, and can show the `docs` of the consolidated API; `admin` is another one.
 
 pub mod inherited;
 pub mod workers;
@@ -17,6 +17,7 @@ pub mod prefixed;
 pub mod proxy_protocol;
 mod timer;
 
+pub mod admin;
 pub mod decision;
 
 pub mod docs;

@@ -23,6 +23,8 @@ mod rig;
 mod tls_support;
 mod upstream;
 
+mod admin;
+mod admin_access;
 mod body;
 mod cors;
 mod decision;

@@ -42,6 +42,7 @@ pub struct Rig {
     pub health: SocketAddr,
     /// Where others ask for decisions, where the setup has a section for it.
     pub decision: Option<SocketAddr>,
+    pub admin_api: Option<SocketAddr>,
     pub upstream: Upstream,
     pub dir: tempfile::TempDir,
     pub key: DevKey,
@@ -227,8 +228,8 @@ impl Rig {
         });
         let listening = told.recv_timeout(Duration::from_secs(20)).expect("the gateway did not start");
         let health = listening.health.unwrap();
-        let (public, decision) = (listening.public, listening.decision);
-        Self { public, health, decision, upstream, dir, key, links, runtime, database, roles }
+        let (public, decision, admin_api) = (listening.public, listening.decision, listening.admin);
+        Self { public, health, decision, admin_api, upstream, dir, key, links, runtime, database, roles }
     }
 
     pub fn journal_dir(&self) -> PathBuf {

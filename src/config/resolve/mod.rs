@@ -4,6 +4,7 @@
 //! (a harmless one where it was wrong), so that one run tells every error. The caller throws the result away if there
 //! was any error, so a made-up value never configures anything.
 
+mod admin;
 mod alerts;
 mod connectors;
 mod cors;
@@ -78,6 +79,7 @@ impl Resolver<'_> {
         let database = self.database(&raw.database);
         let config = Config {
             api_docs: raw.health.api_docs,
+            admin: self.admin(&raw.admin, raw.health.enabled.then_some(raw.health.address.as_str()), &listen),
             health: self.health(&raw.health, &listen),
             exports: self.exports(&raw.exports, &database),
             database,

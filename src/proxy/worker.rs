@@ -36,6 +36,7 @@ use crate::{
     portal::{Portal, metrics::Metrics as PortalMetrics},
     spans::Spans,
     store::Directory,
+    tls::ServerTls,
     upstream::{Pool, Upstream},
 };
 
@@ -55,6 +56,8 @@ pub struct Gateway {
     pub directory: Arc<Directory>,
     pub journal: Arc<Journal>,
     pub limits: Limits,
+    /// Of the public listener; `None`: cleartext.
+    pub tls: Option<Arc<ServerTls>>,
     /// `None`: switched off.
     pub portal: Option<Arc<Portal>>,
     pub metrics: Metrics,

@@ -17,12 +17,18 @@ mod cli_support;
 mod client;
 #[path = "../support/collector.rs"]
 mod collector;
+mod policies;
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;
 mod rig;
+#[path = "../tls_support/mod.rs"]
+mod tls_support;
 mod upstream;
 
+mod admin;
+mod admin_access;
 mod body;
+mod cors;
 mod decision;
 mod emergency;
 mod errors;
@@ -32,10 +38,14 @@ mod framing;
 mod governance;
 mod http2;
 mod links;
+mod proxy_protocol;
 mod reload;
 mod shadow;
 mod spoofing;
 mod streams;
 mod sub_partners;
+mod tls;
+mod tls_clients;
+mod tls_upstream;
 mod tracing;
 mod why;

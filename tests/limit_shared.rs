@@ -145,6 +145,8 @@ async fn without_redis_each_counts_for_itself_and_tells_afterwards() {
     assert_eq!((allowed(&one, &key, HOURLY, 130), allowed(&two, &key, HOURLY, 30)), (100, 30), "the limit holds here");
     redis.up();
     until("it is shared again", &|| one.is_shared() && two.is_shared()).await;
+    // Whoever tells is told: with one request more (refused where they are known already) the other's hundred are known.
+    allowed(&two, &key, HOURLY, 1);
     until("the other's requests are known", &|| two.peek(&key, HOURLY, Moment::now()).remaining == 0).await;
     let failures = one.failures();
     redis.down();

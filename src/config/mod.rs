@@ -20,6 +20,7 @@ mod raw_admin;
 mod raw_connectors;
 mod raw_cors;
 mod raw_decision;
+mod raw_log;
 mod raw_portal;
 mod raw_tls;
 mod raw_tracing;

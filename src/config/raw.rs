@@ -14,6 +14,7 @@ use super::{
     raw_connectors::RawConnector,
     raw_cors::RawCors,
     raw_decision::RawDecision,
+    raw_log::RawLog,
     raw_portal::{RawAlerts, RawExports, RawPortal, RawWebhooks},
     raw_tls::{RawHttp2, RawTls, RawUpstreamTls},
     raw_tracing::RawTracing,
@@ -411,16 +412,6 @@ raw! {
         /// Keep the upstream's Cache-Control.
         keep_cache_control: bool = false,
     }
-
-    /// Logs on standard error.
-    struct RawLog {
-        /// How a line looks.
-        format: RawLogFormat = RawLogFormat::Text,
-        /// Filter, such as `info,linkgate=debug`.
-        filter: String = "info".to_owned(),
-        /// One line a request.
-        requests: bool = true,
-    }
 }
 
 /// The word as it stands in the file.
@@ -495,7 +486,4 @@ words! {
 
     /// Class of a route.
     enum RawClass { Read = "read", Write = "write", Export = "export", }
-
-    /// How a log line looks.
-    enum RawLogFormat { Text = "text", Json = "json", }
 }

@@ -181,6 +181,8 @@ pub struct DecisionCaller {
     pub secret: crate::domain::Secret,
     /// Believed who the user is, without a token.
     pub authzen: bool,
+    /// The `traceparent` of its checks over HTTP is no client's.
+    pub own_traceparent: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

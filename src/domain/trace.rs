@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::ids::{DecisionId, RequestId, TenantId};
+use super::{
+    ids::{DecisionId, RequestId, TenantId},
+    trace_state::TraceState,
+};
 
 /// 32 hex digits, never all zero (W3C Trace Context).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,17 +125,25 @@ impl RemoteParent {
 /// What becomes of a piece of work in traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sampling {
-    /// Nobody here records spans. Services may: they are told `sampled`, as by a caller that asks for it.
+    /// Nobody has decided, and nobody here records spans. Services may: they are told `sampled`, as by a caller that asks
+    /// for it.
     Unasked,
-    /// Spans are recorded, these not.
+    /// Decided against, here or by a caller who is believed.
     Out,
-    /// Recorded, under this span.
+    /// Recorded, under this span: the request's, or the believed caller's where nobody here records spans.
     Under(SpanId),
 }
 
 impl Sampling {
     pub fn flag(self) -> bool {
         self != Self::Out
+    }
+
+    pub fn parent(self) -> Option<SpanId> {
+        match self {
+            Self::Under(span) => Some(span),
+            Self::Unasked | Self::Out => None,
+        }
     }
 }
 
@@ -148,13 +159,15 @@ pub struct Trace {
     /// The audit record, once it is opened.
     pub decision_id: Option<DecisionId>,
     pub sampling: Sampling,
+    /// Came with the believed caller's `traceparent`, and goes on with ours.
+    pub state: Option<TraceState>,
 }
 
 impl Trace {
     /// Of nobody yet.
     pub fn new(request_id: RequestId, trace_id: TraceId) -> Self {
         let sampling = Sampling::Unasked;
-        Self { request_id, trace_id, user: None, partner_tenant: None, decision_id: None, sampling }
+        Self { request_id, trace_id, user: None, partner_tenant: None, decision_id: None, sampling, state: None }
     }
 
     /// Of work in the background: `kind` and the job's id, so that the request id in an upstream's log names the job.

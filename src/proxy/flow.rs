@@ -12,7 +12,9 @@ use super::{
     account, authorize,
     body::ResponseBody,
     certificate::ClientCertificate,
-    consolidated, cors, fields, forward, identify,
+    consolidated, cors,
+    decision_metrics::Face,
+    fields, forward, identify,
     inbound::Inbound,
     intake,
     metrics::Measured,
@@ -26,7 +28,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    domain::{DecisionId, LinkFacts, Millis, RequestId, Sampling, TenantId, Trace, TraceId},
+    domain::{DecisionId, LinkFacts, Millis, RequestId, Sampling, TenantId, Trace, TraceId, TraceState},
     identity::Caller,
     portal::Spec,
     spans::ServerSpan,
@@ -84,6 +86,9 @@ pub struct Trail {
     /// The request in traces; `None`: not sampled, or no spans are made.
     pub span: Option<Box<ServerSpan>>,
     pub sampling: Sampling,
+    pub trace_state: Option<TraceState>,
+    /// How a decision is asked for that another proxy or service carries out.
+    pub face: Option<Face>,
     /// Whose page may read the answer (CORS).
     pub page: Option<Box<HeaderValue>>,
     pub preflight: bool,
@@ -99,20 +104,27 @@ impl Trail {
         }
         trace.decision_id = self.decision_id;
         trace.sampling = self.sampling;
+        trace.state = self.trace_state.clone();
         Arc::new(trace)
     }
 
-    /// Ends the request's span: what came of it, and under which names its record is found.
-    pub fn traced(&mut self, status: http::StatusCode, refusal: Option<(&str, &str)>) {
+    /// Ends the request's span: what came of it, and under which names its record is found. Status: `None` where the answer
+    /// is given by others.
+    pub fn traced(&mut self, status: Option<http::StatusCode>, refusal: Option<(&str, &str)>) {
         let Some(mut span) = self.span.take() else { return };
         let endpoint = self.endpoint.map(|(spec, _)| spec.label());
         if let Some(pattern) = self.route.as_ref().map(|route| route.settings.path.as_str()).or(endpoint.as_deref()) {
             span.route(pattern);
         }
+        if let Some(face) = self.face {
+            span.face(face.as_str());
+        }
         let decision = self.decision_id.map(|id| id.to_string());
         span.names(self.request_id.as_str(), decision.as_deref());
         span.decided(refusal);
-        span.answered(status);
+        if let Some(status) = status {
+            span.answered(status);
+        }
     }
 }
 
@@ -129,7 +141,7 @@ impl Drop for Trail {
 /// What seldom runs is boxed where it is called: a future is moved as a whole before it starts, and room for the longest
 /// way would be moved with every request.
 pub async fn handle(worker: Rc<Worker>, peer: Peer, request: Request<Incoming>) -> Response<ResponseBody> {
-    let mut trail = intake::begin(&worker, peer, &request);
+    let mut trail = intake::begin(&worker, peer, &request, None);
     let measured = Measured::begin(&worker.gateway);
     let outcome = serve(&worker, &mut trail, request).await;
     let (mut response, refusal) = match outcome {
@@ -143,7 +155,7 @@ pub async fn handle(worker: Rc<Worker>, peer: Peer, request: Request<Incoming>) 
     let settings = &worker.gateway.settings.cors;
     cors::say(settings, trail.page.as_deref(), trail.preflight, response.headers_mut());
     measured.head(&worker, &trail, response.status());
-    trail.traced(response.status(), refusal);
+    trail.traced(Some(response.status()), refusal);
     response
 }
 

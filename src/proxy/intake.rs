@@ -11,15 +11,17 @@ use super::{
     path,
     respond::Failure,
     said::Said,
+    trace_context::{self, TraceContext},
     worker::Worker,
 };
-use crate::domain::{ErrorCode, Millis, RemoteParent, RequestId, Sampling, TraceId};
+use crate::domain::{ErrorCode, Millis, RemoteParent, RequestId};
 
 /// As the proxy before us names the client's scheme.
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Begins the trail: request id, client address, the moment that all stages decide by.
-pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>) -> Trail {
+/// Begins the trail: request id, trace, client address, the moment that all stages decide by. `asker`: the trace of whoever
+/// asks for a decision.
+pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>, asker: Option<RemoteParent>) -> Trail {
     let headers = request.headers();
     let given = match single(headers, super::account::REQUEST_ID) {
         Single::One(value) => {
@@ -33,18 +35,8 @@ pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>) -> Trail 
         let value = HeaderValue::from_str(request_id.as_str()).unwrap_or(HeaderValue::from_static(""));
         (request_id, value)
     });
-    let trace_id = TraceId::generate();
-    let (trace_id, span, sampling) = match &worker.gateway.spans {
-        None => (trace_id, None, Sampling::Unasked),
-        Some(spans) => {
-            // Of a proxy that is trusted the request is a part; anybody else's is ignored, as all that they say of themselves.
-            let parent = if trusts(worker, &peer) { remote_parent(headers) } else { None };
-            let trace_id = parent.map_or(trace_id, |parent| parent.trace_id);
-            let span = spans.request(trace_id, parent, request.method());
-            let sampling = span.as_ref().map_or(Sampling::Out, |span| Sampling::Under(span.id()));
-            (trace_id, span, sampling)
-        }
-    };
+    let TraceContext { trace_id, span, sampling, state } =
+        trace_context::begin(worker, &peer, headers, request.method(), asker);
     Trail {
         started: Instant::now(),
         now: Millis::now(),
@@ -76,13 +68,8 @@ pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>) -> Trail 
         preflight: false,
         span,
         sampling,
-    }
-}
-
-fn remote_parent(headers: &HeaderMap) -> Option<RemoteParent> {
-    match single(headers, HeaderName::from_static("traceparent")) {
-        Single::One(value) => RemoteParent::parse(value.as_bytes()),
-        Single::Absent | Single::Repeated => None,
+        trace_state: state,
+        face: None,
     }
 }
 

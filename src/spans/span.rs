@@ -119,6 +119,11 @@ impl ServerSpan {
         self.open.text("http.route", pattern);
     }
 
+    /// How a decision was asked for.
+    pub fn face(&mut self, face: &str) {
+        self.open.text("linkgate.face", face);
+    }
+
     pub fn names(&mut self, request_id: &str, decision_id: Option<&str>) {
         self.open.text("linkgate.request_id", request_id);
         if let Some(id) = decision_id {

@@ -107,6 +107,131 @@ fn a_trusted_proxys_trace_is_continued_as_it_decided() {
     assert_eq!(kept, format!("00-{REMOTE_TRACE}-{}-01", client.id));
 }
 
+/// What is no `traceparent`, and what comes from nobody who is believed: a trace of our own begins, and nothing goes on raw.
+#[test]
+fn a_hostile_context_begins_a_new_trace_and_never_goes_on() {
+    let collector = Collector::start();
+    let good = format!("00-{REMOTE_TRACE}-{REMOTE_SPAN}-01");
+    let told = |rig: &Rig, fields: &[(&str, &str)]| {
+        let request = fields.iter().fold(Request::get("/own"), |request, (name, value)| request.header(name, value));
+        let answer = rig.ask(request);
+        assert_eq!(answer.status, 200, "{fields:?}: {}", answer.text());
+        let seen = rig.upstream.last();
+        (seen.one("traceparent").to_owned(), seen.one("tracestate").to_owned())
+    };
+    let ours = |told: &str, fields: &[(&str, &str)]| {
+        let parts: Vec<_> = told.split('-').collect();
+        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [2, 32, 16, 2], "{told} for {fields:?}");
+        assert!(!told.contains(REMOTE_TRACE) && !told.contains(REMOTE_SPAN), "{told} for {fields:?}");
+    };
+    let long = format!("{good}-{}", "x".repeat(4_000));
+    let wrong = [
+        "",
+        "0",
+        "00",
+        long.as_str(),
+        &format!("00-{REMOTE_TRACE}-{REMOTE_SPAN}-01-"),
+        &format!("ff-{REMOTE_TRACE}-{REMOTE_SPAN}-01"),
+        &format!("00-{}-{REMOTE_SPAN}-01", REMOTE_TRACE.to_uppercase()),
+        &format!("00-{}-{REMOTE_SPAN}-01", "0".repeat(32)),
+        &format!("00-{REMOTE_TRACE}-{}-01", "0".repeat(16)),
+        &format!("00-{REMOTE_TRACE}-{REMOTE_SPAN}-0g"),
+        &format!("{good}, {good}"),
+        "00-<script>alert(1)</script>-b7ad6b7169203331-01",
+    ];
+    let from_anybody = rig(&collector, "1.0", "");
+    let from_a_proxy = rig(&collector, "1.0", "trusted_proxies = [\"127.0.0.0/8\"]\n");
+    for rig in [&from_anybody, &from_a_proxy] {
+        for value in wrong {
+            let fields = [("traceparent", value), ("tracestate", "a=1")];
+            let (parent, state) = told(rig, &fields);
+            ours(&parent, &fields);
+            // W3C: without a good `traceparent` it is not even read.
+            assert_eq!(state, "", "{fields:?}");
+        }
+        let twice = [("traceparent", good.as_str()), ("Traceparent", good.as_str()), ("tracestate", "a=1")];
+        let (parent, state) = told(rig, &twice);
+        ours(&parent, &twice);
+        assert_eq!(state, "");
+    }
+    let spoofed = [("traceparent", good.as_str()), ("tracestate", "a=1"), ("Trace_Parent", "x"), ("trace_state", "x")];
+    let (parent, state) = told(&from_anybody, &spoofed);
+    ours(&parent, &spoofed);
+    assert_eq!(state, "", "not from a trusted proxy");
+    // From one it goes on with its trace, read and written anew; a wrong one does not take the trace with it.
+    for (sent, expected) in [
+        (&["a=1 ,, b@c=x y"][..], "a=1,b@c=x y"),
+        (&["a=1", "b=2"], "a=1,b=2"),
+        (&["A=1"], ""),
+        (&["a=1,a=2"], ""),
+        (&["a=1;b"], "a=1;b"),
+        (&["evil"], ""),
+        (&[&"k=v,".repeat(600)], ""),
+    ] {
+        let mut fields = vec![("traceparent", good.as_str())];
+        fields.extend(sent.iter().map(|value| ("tracestate", *value)));
+        let (parent, state) = told(&from_a_proxy, &fields);
+        assert!(parent.starts_with(&format!("00-{REMOTE_TRACE}-")), "{fields:?}: {parent}");
+        assert_eq!(state, expected, "{fields:?}");
+    }
+    let asked = from_anybody.upstream.count() + from_a_proxy.upstream.count();
+    let spans = collector.wait("a span of each request and call", |spans| spans.len() >= 2 * asked);
+    let continued = spans.iter().filter(|span| span.kind == 2 && span.trace == REMOTE_TRACE).count();
+    assert_eq!(continued, 7);
+    assert!(
+        spans.iter().filter(|span| span.kind == 2 && span.trace != REMOTE_TRACE).all(|span| span.parent.is_empty())
+    );
+}
+
+/// By the trace id, so that every replica and every service that looks at it decides alike.
+#[test]
+fn a_part_of_the_traces_is_sampled_and_services_are_told_which() {
+    let collector = Collector::start();
+    let rig = rig(&collector, "0.5", "");
+    let mut sampled = 0;
+    const ASKED: usize = 64;
+    for _ in 0..ASKED {
+        assert_eq!(rig.ask(Request::get("/own")).status, 200);
+        let told = rig.upstream.last().one("traceparent").to_owned();
+        let (trace, flags) = (&told[3..35], &told[53..]);
+        // The last 56 bits are random; half of all such numbers begin with a digit below 8.
+        let below = trace.as_bytes()[18] < b'8';
+        assert_eq!(flags, if below { "01" } else { "00" }, "{told}");
+        sampled += usize::from(below);
+    }
+    assert!((1..ASKED).contains(&sampled), "{sampled} of {ASKED}");
+    let spans = collector.wait("the sampled ones", |spans| spans.len() >= 2 * sampled);
+    assert_eq!(spans.len(), 2 * sampled, "{spans:#?}");
+}
+
+#[test]
+fn a_collector_that_is_silent_costs_what_its_queue_cannot_hold() {
+    let collector = Collector::start();
+    collector.fall_silent(true);
+    const QUEUE: f64 = 4.0;
+    let section = format!("{}queue = {QUEUE}\ntimeout = \"60s\"\n", collector.section("1.0"));
+    let rig = Rig::with(Setup { routes: section, ..Setup::default() });
+    let ask = || assert_eq!(rig.ask(Request::get("/own")).status, 200);
+    ask();
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while collector.unanswered() == 0 {
+        assert!(std::time::Instant::now() < patience, "no export came");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // One export waits for its answer; nothing else is sent, and what the queue does not hold is dropped at once.
+    let sent = collector.unanswered();
+    const ASKED: u32 = 20;
+    for _ in 0..ASKED {
+        ask();
+    }
+    let made = f64::from(2 * (1 + ASKED)) - sent as f64;
+    assert_eq!(metric(&rig, "linkgate_queue_length{queue=\"spans\"}"), QUEUE);
+    assert_eq!(metric(&rig, "linkgate_queue_bound{queue=\"spans\"}"), QUEUE);
+    assert_eq!(metric(&rig, "linkgate_spans_dropped_total{reason=\"queue_full\"}"), made - QUEUE);
+    assert_eq!(collector.unanswered(), sent);
+    assert_eq!(rig.health("/readyz").status, 200);
+}
+
 #[test]
 fn a_collector_that_is_away_costs_dropped_spans_and_nothing_else() {
     let collector = Collector::start();
@@ -125,6 +250,29 @@ fn a_collector_that_is_away_costs_dropped_spans_and_nothing_else() {
     collector.go_away(false);
     assert_eq!(rig.ask(Request::get("/own").header("X-Request-ID", "rq-back")).status, 200);
     collector.wait("spans again", |spans| by_request(spans, "rq-back").is_some());
+}
+
+/// Whoever stands before and behind may trace all the same.
+#[test]
+fn without_a_collector_a_trusted_proxys_trace_goes_through() {
+    let rig = Rig::with(Setup { listen: "trusted_proxies = [\"127.0.0.0/8\"]\n".into(), ..Setup::default() });
+    for flags in ["01", "00"] {
+        let sent = format!("00-{REMOTE_TRACE}-{REMOTE_SPAN}-{flags}");
+        let request = Request::get("/api/invoices").tenant("t-full").header("traceparent", &sent);
+        let answer = rig.ask(request.header("tracestate", "a=1"));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let told = rig.upstream.last();
+        // Sampled, the proxy's own span is the parent: there is none between.
+        let parent = told.one("traceparent");
+        assert_eq!(parent == sent, flags == "01", "{parent}");
+        assert!(
+            parent.starts_with(&format!("00-{REMOTE_TRACE}-")) && parent.ends_with(&format!("-{flags}")),
+            "{parent}"
+        );
+        assert_eq!(told.one("tracestate"), "a=1");
+        let record = rig.records().into_iter().find(|record| record["id"] == answer.header("x-decision-id")).unwrap();
+        assert_eq!(record["trace_id"], REMOTE_TRACE);
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A collector: takes spans over OTLP (HTTP, protobuf), reads them with OpenTelemetry's own types, and keeps them.
 //!
-//! It can go away and come back on the same port.
+//! It can go away and come back on the same port, and it can fall silent.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -44,8 +44,18 @@ pub struct Collector {
     spans: Arc<Mutex<Vec<Told>>>,
     /// Heads of exports, in lower case.
     heads: Arc<Mutex<Vec<String>>>,
-    /// What it has read, whatever it answered.
-    away: Arc<AtomicBool>,
+    mood: Arc<Mood>,
+}
+
+/// How it treats exports.
+#[derive(Default)]
+struct Mood {
+    /// Breaks off.
+    away: AtomicBool,
+    /// Reads, and never answers.
+    silent: AtomicBool,
+    /// Spans that were read and will never be answered for.
+    unanswered: AtomicUsize,
 }
 
 impl Collector {
@@ -55,14 +65,14 @@ impl Collector {
             address: listener.local_addr().unwrap(),
             spans: Arc::default(),
             heads: Arc::default(),
-            away: Arc::default(),
+            mood: Arc::default(),
         };
-        let (spans, heads, away) =
-            (Arc::clone(&collector.spans), Arc::clone(&collector.heads), Arc::clone(&collector.away));
+        let (spans, heads, mood) =
+            (Arc::clone(&collector.spans), Arc::clone(&collector.heads), Arc::clone(&collector.mood));
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (spans, heads, away) = (Arc::clone(&spans), Arc::clone(&heads), Arc::clone(&away));
-                thread::spawn(move || serve(stream.unwrap(), &spans, &heads, &away));
+                let (spans, heads, mood) = (Arc::clone(&spans), Arc::clone(&heads), Arc::clone(&mood));
+                thread::spawn(move || serve(stream.unwrap(), &spans, &heads, &mood));
             }
         });
         collector
@@ -75,7 +85,17 @@ impl Collector {
 
     /// From now on connections break off unanswered, or no more.
     pub fn go_away(&self, away: bool) {
-        self.away.store(away, Ordering::SeqCst);
+        self.mood.away.store(away, Ordering::SeqCst);
+    }
+
+    /// From now on exports are read and never answered, or no more.
+    pub fn fall_silent(&self, silent: bool) {
+        self.mood.silent.store(silent, Ordering::SeqCst);
+    }
+
+    /// Spans that were read and will never be answered for.
+    pub fn unanswered(&self) -> usize {
+        self.mood.unanswered.load(Ordering::SeqCst)
     }
 
     pub fn spans(&self) -> Vec<Told> {
@@ -100,7 +120,7 @@ impl Collector {
     }
 }
 
-fn serve(stream: TcpStream, spans: &Mutex<Vec<Told>>, heads: &Mutex<Vec<String>>, away: &AtomicBool) {
+fn serve(stream: TcpStream, spans: &Mutex<Vec<Told>>, heads: &Mutex<Vec<String>>, mood: &Mood) {
     let mut reader = BufReader::new(stream);
     loop {
         let mut head = String::new();
@@ -110,17 +130,51 @@ fn serve(stream: TcpStream, spans: &Mutex<Vec<Told>>, heads: &Mutex<Vec<String>>
             }
         }
         let head = head.to_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
-        let mut body = vec![0; length.trim().parse().unwrap()];
-        reader.read_exact(&mut body).unwrap();
-        if away.load(Ordering::SeqCst) {
+        let mut body = body(&head, &mut reader);
+        if mood.away.load(Ordering::SeqCst) {
+            return;
+        }
+        let request = ExportTraceServiceRequest::decode(&*body).unwrap();
+        let told: Vec<_> = request
+            .resource_spans
+            .into_iter()
+            .flat_map(|resource| resource.scope_spans)
+            .flat_map(|scope| scope.spans)
+            .collect();
+        if mood.silent.load(Ordering::SeqCst) {
+            mood.unanswered.fetch_add(told.len(), Ordering::SeqCst);
+            // Until the other side gives up.
+            reader.read_to_end(&mut body).ok();
             return;
         }
         heads.lock().unwrap().push(head);
-        let request = ExportTraceServiceRequest::decode(&*body).unwrap();
-        let told = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
-        spans.lock().unwrap().extend(told.flat_map(|scope| scope.spans).map(read));
+        spans.lock().unwrap().extend(told.into_iter().map(read));
         reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+    }
+}
+
+/// By its length, or in chunks: whoever exports may choose.
+fn body(head: &str, reader: &mut impl BufRead) -> Vec<u8> {
+    let mut body = Vec::new();
+    let mut take = |reader: &mut dyn BufRead, length: usize| {
+        let at = body.len();
+        body.resize(at + length, 0);
+        reader.read_exact(&mut body[at..]).unwrap();
+    };
+    if let Some(length) = head.lines().find_map(|line| line.strip_prefix("content-length: ")) {
+        take(reader, length.trim().parse().unwrap());
+        return body;
+    }
+    assert!(head.contains("transfer-encoding: chunked"), "{head}");
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let length = usize::from_str_radix(line.trim(), 16).unwrap();
+        take(reader, length);
+        reader.read_line(&mut line).unwrap();
+        if length == 0 {
+            return body;
+        }
     }
 }
 

@@ -1,12 +1,21 @@
 //! The section `tracing`.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
 use super::{FieldPath, Resolver, millis, seconds, secrets::SecretWays};
 use crate::{config::raw_tracing::RawTracing, spans::settings::TracingSettings};
 
 /// A span that waits is some 500 bytes.
 const MOST_QUEUED: u32 = 1_000_000;
+/// What an export sets itself.
+const OWN: [HeaderName; 6] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    header::HOST,
+    header::USER_AGENT,
+];
 
 impl Resolver<'_> {
     pub(super) fn tracing(&mut self, raw: &RawTracing) -> Option<TracingSettings> {
@@ -32,6 +41,12 @@ impl Resolver<'_> {
                 self.fail(&table, "is no header name");
                 continue;
             };
+            if OWN.contains(&header) {
+                self.fail(&table, "is a header that linkgate sets itself: leave it out");
+            }
+            if headers.contains_key(&header) {
+                self.fail(&table, "is named twice: upper and lower case are the same");
+            }
             match self.secret(&ways, 1).map(|secret| HeaderValue::from_bytes(secret.expose())) {
                 None if ways.file.is_none() && ways.env.is_none() && ways.inline.is_none() => {
                     self.fail(&table, "has no value: name `value_file` or `value_env`");

@@ -85,8 +85,9 @@ impl Client {
             Unsaid::unsent(SourceError::Unavailable(format!("too many requests to `{}` are under way", upstream.name)))
         })?;
         let span = self.spans.as_ref().and_then(|spans| spans.question(site.trace(), &upstream.name, &outgoing.method));
-        // Each question has a parent of its own, recorded or not.
-        let id = span.as_ref().map_or_else(SpanId::generate, ClientSpan::id);
+        // Where none is recorded here, the caller's own; else one that nobody has.
+        let above = || site.trace().sampling.parent().unwrap_or_else(SpanId::generate);
+        let id = span.as_ref().map_or_else(above, ClientSpan::id);
         let asked = async {
             let request = self.request(site, route, upstream, &origin.authority, outgoing, id);
             self.ask(site, route, upstream, origin, request.map_err(Unsaid::unsent)?, until).await

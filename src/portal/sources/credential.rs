@@ -31,6 +31,7 @@ const USER: HeaderName = HeaderName::from_static("x-user-id");
 const DECISION: HeaderName = HeaderName::from_static("x-decision-id");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Signatures kept; each is some 1 kB.
 const MAX_SIGNED: u64 = 50_000;
@@ -87,6 +88,9 @@ impl Credentials {
         headers.insert(REQUEST_ID, HeaderValue::from_str(trace.request_id.as_str()).map_err(untold)?);
         let parent = trace.trace_id.traceparent(span, trace.sampling.flag());
         headers.insert(TRACEPARENT, HeaderValue::from_bytes(&parent).map_err(untold)?);
+        if let Some(state) = &trace.state {
+            headers.insert(TRACESTATE, HeaderValue::from_str(state.as_str()).map_err(untold)?);
+        }
         if let Some(user) = &trace.user {
             let untold = |_| route.wrong(site.tenant(), "the user's id cannot stand in a header");
             headers.insert(USER, HeaderValue::from_bytes(user.as_bytes()).map_err(untold)?);

@@ -24,11 +24,12 @@ use super::{
     said::Said,
     session::Session,
     tenant,
+    trace_context::Believed,
     watch::ConnectionSwitch,
     worker::Worker,
 };
 use crate::{
-    domain::{DecisionId, LinkFacts, Millis, RequestId, Sampling, TenantId, Trace, TraceId, TraceState},
+    domain::{DecisionId, LinkFacts, Millis, RequestId, TenantId, Trace, TraceId},
     identity::Caller,
     portal::Spec,
     spans::ServerSpan,
@@ -68,7 +69,7 @@ pub struct Trail {
     /// Errors carry what older clients read, beside the envelope.
     pub compatible: bool,
     /// Each tenant's part of a consolidated request, for the record.
-    pub slices: Vec<crate::audit::Slice>,
+    pub slices: Box<[crate::audit::Slice]>,
     pub resource_id: Option<Box<str>>,
     pub session: Option<Rc<Session>>,
     /// Verified, where the account behind the token could not be looked up.
@@ -78,15 +79,16 @@ pub struct Trail {
     pub link: Option<Arc<LinkFacts>>,
     pub policies: Arc<[Arc<str>]>,
     /// Further gates that were closed too, in a refusal.
-    pub near_misses: Vec<&'static str>,
+    pub near_misses: Box<[&'static str]>,
     /// What the policies were asked and said.
     pub said: Said,
     pub decision_id: Option<DecisionId>,
     pub bucket: Option<crate::limit::Taken>,
     /// The request in traces; `None`: not sampled, or no spans are made.
     pub span: Option<Box<ServerSpan>>,
-    pub sampling: Sampling,
-    pub trace_state: Option<TraceState>,
+    /// Whether spans are made here.
+    pub recorded: bool,
+    pub believed: Option<Box<Believed>>,
     /// How a decision is asked for that another proxy or service carries out.
     pub face: Option<Face>,
     /// Whose page may read the answer (CORS).
@@ -103,8 +105,8 @@ impl Trail {
             trace.partner_tenant = session.partner().map(|partner| partner.portfolio.partner.home_tenant_id.clone());
         }
         trace.decision_id = self.decision_id;
-        trace.sampling = self.sampling;
-        trace.state = self.trace_state.clone();
+        trace.sampling = self.sampling();
+        trace.state = self.trace_state().cloned();
         Arc::new(trace)
     }
 

@@ -35,7 +35,7 @@ pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>, asker: Op
         let value = HeaderValue::from_str(request_id.as_str()).unwrap_or(HeaderValue::from_static(""));
         (request_id, value)
     });
-    let TraceContext { trace_id, span, sampling, state } =
+    let TraceContext { id: trace_id, span, recorded, believed } =
         trace_context::begin(worker, &peer, headers, request.method(), asker);
     Trail {
         started: Instant::now(),
@@ -52,7 +52,7 @@ pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>, asker: Op
         route: None,
         endpoint: None,
         compatible: false,
-        slices: Vec::new(),
+        slices: Box::default(),
         resource_id: None,
         session: None,
         stranger: None,
@@ -60,15 +60,15 @@ pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>, asker: Op
         cross: false,
         link: None,
         policies: worker.gateway.no_policies.clone(),
-        near_misses: Vec::new(),
+        near_misses: Box::default(),
         said: Said::default(),
         decision_id: None,
         bucket: None,
         page: cors::allowed(&worker.gateway.settings.cors, headers).map(Box::new),
         preflight: false,
         span,
-        sampling,
-        trace_state: state,
+        recorded,
+        believed,
         face: None,
     }
 }

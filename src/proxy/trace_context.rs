@@ -20,15 +20,21 @@ use crate::{
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// A request's place in traces.
+/// A request's place in traces, as its trail has it. Where nobody traces it is an id and nothing else.
 #[derive(Debug)]
 pub struct TraceContext {
-    pub trace_id: TraceId,
-    /// `None`: not sampled, or no spans are made.
+    pub id: TraceId,
     pub span: Option<Box<ServerSpan>>,
-    pub sampling: Sampling,
-    /// Only with the trace that it came with.
-    pub state: Option<TraceState>,
+    pub recorded: bool,
+    pub believed: Option<Box<Believed>>,
+}
+
+/// What a caller who is believed told of its trace.
+#[derive(Debug)]
+pub struct Believed {
+    parent: RemoteParent,
+    /// Only of a trusted proxy: it goes on with the trace that it came with.
+    state: Option<TraceState>,
 }
 
 /// `asker`: of whoever asks for a decision, by a field that no client can write.
@@ -39,27 +45,34 @@ pub fn begin(
     method: &Method,
     asker: Option<RemoteParent>,
 ) -> TraceContext {
-    let told = || if intake::trusts(worker, peer) { read(headers) } else { None };
-    let (parent, state) = match asker {
-        Some(parent) => (Some(parent), None),
-        None => match told() {
-            Some(parent) => (Some(parent), state(headers)),
-            None => (None, None),
-        },
+    let proxys = || if intake::trusts(worker, peer) { read(headers) } else { None };
+    let believed = match asker {
+        Some(parent) => Some(Box::new(Believed { parent, state: None })),
+        None => proxys().map(|parent| Box::new(Believed { parent, state: state(headers) })),
     };
-    let trace_id = parent.map_or_else(TraceId::generate, |parent| parent.trace_id);
-    let Some(spans) = &worker.gateway.spans else {
-        // Passed on: under the caller's own span, because there is none here.
-        let sampling = match parent {
-            None => Sampling::Unasked,
-            Some(parent) if parent.sampled => Sampling::Under(parent.span),
-            Some(_) => Sampling::Out,
-        };
-        return TraceContext { trace_id, span: None, sampling, state };
-    };
-    let span = spans.request(trace_id, parent, method);
-    let sampling = span.as_ref().map_or(Sampling::Out, |span| Sampling::Under(span.id()));
-    TraceContext { trace_id, span, sampling, state }
+    let parent = believed.as_ref().map(|told| told.parent);
+    let id = parent.map_or_else(TraceId::generate, |parent| parent.trace_id);
+    let spans = worker.gateway.spans.as_ref();
+    let span = spans.and_then(|spans| spans.request(id, parent, method));
+    TraceContext { id, span, recorded: spans.is_some(), believed }
+}
+
+impl Trail {
+    /// Before the span is ended.
+    pub fn sampling(&self) -> Sampling {
+        match (&self.span, &self.believed) {
+            (Some(span), _) => Sampling::Under(span.id()),
+            (None, _) if self.recorded => Sampling::Out,
+            // Passed on: under the caller's own span, because there is none here.
+            (None, Some(told)) if told.parent.sampled => Sampling::Under(told.parent.span),
+            (None, Some(_)) => Sampling::Out,
+            (None, None) => Sampling::Unasked,
+        }
+    }
+
+    pub fn trace_state(&self) -> Option<&TraceState> {
+        self.believed.as_ref().and_then(|told| told.state.as_ref())
+    }
 }
 
 /// The one `traceparent`, if it is one.
@@ -76,12 +89,13 @@ fn state(headers: &HeaderMap) -> Option<TraceState> {
 
 /// Tells a service both fields.
 pub fn tell(trail: &Trail, headers: &mut HeaderMap) {
-    let above = || trail.sampling.parent().unwrap_or_else(|| trail.trace_id.nobody());
+    let sampling = trail.sampling();
+    let above = || sampling.parent().unwrap_or_else(|| trail.trace_id.nobody());
     let parent = trail.span.as_ref().map_or_else(above, |span| span.told());
-    if let Ok(value) = HeaderValue::from_bytes(&trail.trace_id.traceparent(parent, trail.sampling.flag())) {
+    if let Ok(value) = HeaderValue::from_bytes(&trail.trace_id.traceparent(parent, sampling.flag())) {
         headers.insert(TRACEPARENT, value);
     }
-    if let Some(value) = trail.trace_state.as_ref().and_then(|state| HeaderValue::from_str(state.as_str()).ok()) {
+    if let Some(value) = trail.trace_state().and_then(|state| HeaderValue::from_str(state.as_str()).ok()) {
         headers.insert(TRACESTATE, value);
     }
 }

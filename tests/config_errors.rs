@@ -295,6 +295,51 @@ fn each_rule_of_decisions() {
 }
 
 #[test]
+fn each_rule_of_traces() {
+    let secrets = [("KEY", "collector-key"), ("BROKEN", "two\nlines"), ("EMPTY", "")];
+    let said = |text: &str| errors_with(&format!("{GOOD}\n[tracing]\n{text}"), &secrets);
+    let at = "endpoint = \"http://127.0.0.1:4318/v1/traces\"\n";
+    let header = |name: &str, value: &str| format!("{at}[tracing.headers.{name}]\n{value}\n");
+    for good in
+        ["", at, &header("x-key", "value_env = \"KEY\""), "endpoint = \"https://[::1]:4318/v1/traces?tenant=a\""]
+    {
+        assert_eq!(said(good), "valid", "{good}");
+    }
+    let told = [
+        said("endpont = \"http://127.0.0.1:4318/v1/traces\""),
+        said("endpoint = \"\""),
+        said("endpoint = \"127.0.0.1:4318\""),
+        said("endpoint = \"http://127.0.0.1:4318\""),
+        said("endpoint = \"grpc://127.0.0.1:4317/v1/traces\""),
+        said("endpoint = \"http://user:hunter2@127.0.0.1:4318/v1/traces\""),
+        said(&format!("{at}sample_ratio = 1.1")),
+        said(&format!("{at}sample_ratio = -0.1")),
+        said(&format!("{at}sample_ratio = nan")),
+        said(&format!("{at}sample_ratio = inf")),
+        said(&format!("{at}sample_ratio = \"all\"")),
+        // What is wrong is told where nothing is switched on too.
+        said("sample_ratio = 2.0\nqueue = 0\ntimeout = \"0s\""),
+        said(&format!("{at}queue = 1000001")),
+        said(&format!("{at}timeout = \"61s\"")),
+        said(&format!("{at}timeout = \"soon\"")),
+        said(&header("x-key", "")),
+        said(&header("x-key", "value = \"in-the-file\"")),
+        said(&header("x-key", "value_env = \"KEY\"\nvalue_file = \"key\"")),
+        said(&header("x-key", "value_env = \"NOT_SET\"")),
+        said(&header("x-key", "value_env = \"EMPTY\"")),
+        said(&header("x-key", "value_env = \"BROKEN\"")),
+        said(&header("x-key", "value_file = \"missing\"")),
+        said(&header("\"x key\"", "value_env = \"KEY\"")),
+        said(&header("content-type", "value_env = \"KEY\"")),
+        said(&format!("{}[tracing.headers.X-Key]\nvalue_env = \"KEY\"", header("x-key", "value_env = \"KEY\""))),
+    ]
+    .join("\n");
+    // Neither a key nor a password is ever shown.
+    assert!(!told.contains("collector-key") && !told.contains("hunter2") && !told.contains("in-the-file"), "{told}");
+    insta::assert_snapshot!(told);
+}
+
+#[test]
 fn a_development_key_needs_a_loopback_listener() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("dev.pem"), "x").unwrap();

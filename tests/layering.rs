@@ -18,6 +18,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("upstream", 1),
     ("limit", 1),
     ("connector", 1),
+    ("spans", 1),
     ("store", 2),
     ("config", 2),
     ("portal", 3),

@@ -12,7 +12,7 @@ use std::{
 use prometheus::Registry;
 use tokio::time::Instant;
 
-use super::{AppError, background};
+use super::{AppError, background, saturation};
 use crate::{
     audit::Journal,
     config::settings::Config,
@@ -26,6 +26,7 @@ use crate::{
         route::Routes,
         worker::{Gateway, Upkeep},
     },
+    spans::{SpanMetrics, Spans},
     store::{Database, Directory},
     tls::{H2, HTTP_1_1, ServerTls},
     upstream::Upstream,
@@ -52,6 +53,7 @@ pub struct Lasting {
     pub shared_quotas: Option<Arc<SharedQuotas>>,
     metrics: Metrics,
     portal_metrics: Arc<PortalMetrics>,
+    span_metrics: SpanMetrics,
     stopping: Arc<AtomicBool>,
 }
 
@@ -73,6 +75,7 @@ impl Lasting {
         let portal_metrics = Arc::new(PortalMetrics::register(registry)?);
         let (journal, _) = background::open_journal(&config.audit, database).await?;
         let directory = Directory::start(database, &config.links);
+        directory.observe_latency(saturation::change_latency(registry)?);
         let patience = Instant::now() + FIRST_READING;
         while !directory.is_fresh() && Instant::now() < patience {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -88,6 +91,7 @@ impl Lasting {
             shared_quotas,
             metrics,
             portal_metrics,
+            span_metrics: SpanMetrics::register(registry)?,
             stopping: Arc::default(),
         })
     }
@@ -102,6 +106,7 @@ impl Lasting {
             Upstream::new(settings).map_err(|source| AppError::UpstreamTls { name, source: Box::new(source) })
         });
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
+        let spans = config.tracing.as_ref().map(|settings| Spans::start(settings, &self.span_metrics)).transpose()?;
         let routes = Routes::compile(&config.routes, &upstreams)?;
         let foundations = Foundations {
             database: &self.database,
@@ -114,7 +119,14 @@ impl Lasting {
             metrics: &self.portal_metrics,
         };
         let portal = config.portal.as_ref().map(|settings| {
-            let sources = Sources::new(&config.connectors, &upstreams, keyring.as_ref(), &self.policies, settings);
+            let sources = Sources::new(
+                &config.connectors,
+                &upstreams,
+                keyring.as_ref(),
+                &self.policies,
+                settings,
+                spans.as_ref(),
+            );
             Arc::new(Portal::new(settings, &foundations, sources))
         });
         Ok(Gateway {
@@ -133,6 +145,7 @@ impl Lasting {
             journal: Arc::clone(&self.journal),
             limits: Limits::with_store(config.limits.clone(), Arc::clone(&self.quotas)),
             portal_metrics: Arc::clone(&self.portal_metrics),
+            spans,
             strip: Arc::new(StripList::new(&config.headers.strip)),
             no_policies: Arc::from(Vec::new()),
             service: tokio::runtime::Handle::current(),

@@ -7,6 +7,7 @@ pub mod expiry;
 pub mod housekeeping;
 pub mod manager;
 pub mod reload;
+pub mod saturation;
 pub mod telemetry;
 pub mod tls;
 
@@ -45,15 +46,19 @@ use crate::{
         inherited::{InheritError, Inherited},
         workers::{self, Workers},
     },
+    spans::SpansError,
     store::{Database, StoreError},
     tls::TlsError,
 };
 
 pub use configuration::ConfigSource;
-use {compose::Lasting, reload::Reloader};
+use {compose::Lasting, reload::Reloader, saturation::Saturation};
 
 /// Threads of the service runtime: database, key fetching, journal helpers, watchers.
 const SERVICE_THREADS: usize = 2;
+
+/// How long a stop waits for the collector to take the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(1);
 
 /// Why the gateway does not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +83,8 @@ pub enum AppError {
     CheckpointKey(#[from] KeyError),
     #[error(transparent)]
     Limits(#[from] SharedError),
+    #[error(transparent)]
+    Spans(#[from] SpansError),
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
@@ -221,6 +228,9 @@ async fn serve(
     if let Some(background) = background {
         background.stop().await;
     }
+    if let Some(spans) = &gateway.spans {
+        spans.flush(LAST_SPANS).await;
+    }
     gateway.journal.close();
     database.close().await;
     tracing::info!("stopped");
@@ -324,6 +334,7 @@ fn observe(
     enforced.set(i64::from(gateway.settings.policy.enforce));
     let shadowed = gauge("linkgate_shadow_loaded", "1 while a shadow policy set is asked")?;
     let (seen, ready) = (Arc::clone(live), Arc::clone(live));
+    let (saturation, busy) = (Saturation::register(&registry)?, Arc::downgrade(workers));
     let refresh = move || {
         let seen = seen.current();
         let journal = seen.journal.status();
@@ -340,6 +351,7 @@ fn observe(
             failures.inc_by(quotas.failures().saturating_sub(failures.get()));
         }
         shadowed.set(i64::from(seen.shadow.as_ref().is_some_and(|shadow| shadow.current().is_some())));
+        saturation.refresh(&seen, &journal, busy.upgrade().as_deref());
         ends.refresh(&tls::Certificates::of(&seen));
         seen.portal_metrics.refresh();
         if let Some(portal) = &seen.portal {

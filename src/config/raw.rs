@@ -14,8 +14,10 @@ use super::{
     raw_connectors::RawConnector,
     raw_cors::RawCors,
     raw_decision::RawDecision,
+    raw_log::RawLog,
     raw_portal::{RawAlerts, RawExports, RawPortal, RawWebhooks},
     raw_tls::{RawHttp2, RawTls, RawUpstreamTls},
+    raw_tracing::RawTracing,
     scalar::{DurationText, QuotaText, SizeText},
 };
 
@@ -83,6 +85,8 @@ raw! {
         connectors: BTreeMap<String, RawConnector> = BTreeMap::new(),
         /// Logs on standard error.
         log: RawLog = RawLog::default(),
+        /// Traces to a collector that speaks OpenTelemetry's OTLP.
+        tracing: RawTracing = RawTracing::default(),
     }
 
     /// The public listener and its limits.
@@ -408,16 +412,6 @@ raw! {
         /// Keep the upstream's Cache-Control.
         keep_cache_control: bool = false,
     }
-
-    /// Logs on standard error.
-    struct RawLog {
-        /// How a line looks.
-        format: RawLogFormat = RawLogFormat::Text,
-        /// Filter, such as `info,linkgate=debug`.
-        filter: String = "info".to_owned(),
-        /// One line a request.
-        requests: bool = true,
-    }
 }
 
 /// The word as it stands in the file.
@@ -492,7 +486,4 @@ words! {
 
     /// Class of a route.
     enum RawClass { Read = "read", Write = "write", Export = "export", }
-
-    /// How a log line looks.
-    enum RawLogFormat { Text = "text", Json = "json", }
 }

@@ -30,5 +30,7 @@ raw! {
         secret: Option<String> = None,
         /// It may ask by AuthZEN too, where it is believed who the user is, without a token.
         authzen: bool = false,
+        /// It writes the `traceparent` of its checks over HTTP itself, as Traefik does where it traces: the decision joins that trace. Never where clients' fields pass.
+        own_traceparent: bool = false,
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     },
     limit::settings::{LimitSettings, Quota},
     policy::settings::PolicySettings,
+    spans::settings::TracingSettings,
     tls::settings::ServerSettings,
     upstream::settings::UpstreamSettings,
 };
@@ -53,6 +54,8 @@ pub struct Config {
     /// How services are asked about tenants.
     pub connectors: Vec<ConnectorSettings>,
     pub log: LogSettings,
+    /// Spans go to a collector; `None`: none are made.
+    pub tracing: Option<TracingSettings>,
 }
 
 /// The admin API.
@@ -178,6 +181,8 @@ pub struct DecisionCaller {
     pub secret: crate::domain::Secret,
     /// Believed who the user is, without a token.
     pub authzen: bool,
+    /// The `traceparent` of its checks over HTTP is no client's.
+    pub own_traceparent: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -197,7 +197,7 @@ fn accepts(schema: &Json, value: &Value) -> bool {
     types(schema).any(|name| match value {
         Value::String(_) => name == "string",
         Value::Integer(_) => name == "integer" || name == "number",
-        Value::Float(_) => name == "number",
+        Value::Float(number) => name == "number" && number.is_finite(),
         Value::Boolean(_) => name == "boolean",
         Value::Array(_) => name == "array",
         Value::Table(_) => name == "object",

@@ -44,6 +44,7 @@ impl Value {
             Self::String(_) => "a string",
             Self::Integer(_) => "an integer",
             Self::Float(number) if number.is_nan() => "a number that is no integer of 64 bits",
+            Self::Float(number) if number.is_infinite() => "infinity",
             Self::Float(_) => "a float",
             Self::Boolean(_) => "a boolean",
             Self::Datetime => "a date or time",

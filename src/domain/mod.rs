@@ -22,6 +22,7 @@ pub mod sign_off;
 pub mod strict_json;
 pub mod time;
 pub mod trace;
+pub mod trace_state;
 
 pub use case::Case;
 pub use error::ErrorCode;
@@ -36,4 +37,5 @@ pub use role::{LinkRole, RoleTable};
 pub use secret::Secret;
 pub use sign_off::{ApprovalRules, SignOff};
 pub use time::Millis;
-pub use trace::{Trace, TraceId};
+pub use trace::{RemoteParent, Sampling, SpanId, Trace, TraceId};
+pub use trace_state::TraceState;

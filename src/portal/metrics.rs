@@ -278,10 +278,7 @@ impl Metrics {
         let outcome = match answer {
             Ok(loaded) if loaded.truncated => "truncated",
             Ok(_) => "ok",
-            Err(SourceError::Timeout) => "timeout",
-            Err(SourceError::Unavailable(_)) => "unavailable",
-            Err(SourceError::Answer(_)) => "wrong_answer",
-            Err(SourceError::NoConnector(_)) => "no_connector",
+            Err(error) => error.word(),
         };
         self.answers.with_label_values(&[kind.as_str(), outcome]).inc();
     }

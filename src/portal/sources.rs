@@ -24,6 +24,7 @@ use crate::{
     domain::{LinkFacts, TenantId, Trace},
     identity::Keyring,
     policy::Policies,
+    spans::Spans,
     upstream::Upstream,
 };
 
@@ -71,6 +72,18 @@ pub enum SourceError {
     /// and holds nothing of the answer's content.
     #[error("{0}")]
     Answer(String),
+}
+
+impl SourceError {
+    /// As metrics and spans have it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Unavailable(_) => "unavailable",
+            Self::Answer(_) => "wrong_answer",
+            Self::NoConnector(_) => "no_connector",
+        }
+    }
 }
 
 /// Why a write cannot be said to have been done.
@@ -170,10 +183,11 @@ impl Sources {
         keyring: Option<&Arc<Keyring>>,
         policies: &Arc<Policies>,
         settings: &PortalSettings,
+        spans: Option<&Arc<Spans>>,
     ) -> Self {
         Self {
             table: table::Table::new(connectors, upstreams),
-            client: client::Client::new(keyring, policies),
+            client: client::Client::new(keyring, policies, spans),
             max_rows: settings.max_rows_per_source,
         }
     }

@@ -66,7 +66,7 @@ pub fn decide(worker: &Rc<Worker>, trail: &mut Trail, placed: Placed) -> Result<
         now: trail.now,
     };
     // What an earlier question said (before the body was read) is no longer the record's.
-    (trail.said, trail.near_misses) = (Said::default(), Vec::new());
+    (trail.said, trail.near_misses) = (Said::default(), Box::default());
     let outcome = question.ask(worker, Some((&mut trail.said, &mut trail.near_misses)));
     trail.policies = outcome.policies;
     match outcome.verdict {
@@ -121,7 +121,7 @@ struct Question<'a> {
 
 impl Question<'_> {
     /// For the record: what was said, and in a denial the gates that were closed beside the one that is told.
-    fn ask(&self, worker: &Worker, record: Option<(&mut Said, &mut Vec<&'static str>)>) -> policy::Outcome {
+    fn ask(&self, worker: &Worker, record: Option<(&mut Said, &mut Box<[&'static str]>)>) -> policy::Outcome {
         let bundle = worker.gateway.policies.load();
         // A set that came into force since the session was resolved may have another role table.
         let changed = (bundle.generation() != self.session.policies).then(|| UserFacts {
@@ -143,7 +143,7 @@ impl Question<'_> {
         let asked = (&facts, self.route.settings.class.as_str());
         let outcome = said::put(worker, &bundle, self.session, asked, said);
         if let (Err(Refusal::Denied(_)), Some(near_misses)) = (&outcome.verdict, near_misses) {
-            near_misses.extend(facts.closed_gates(bundle.roles()).into_iter().skip(1).map(Gate::as_str));
+            *near_misses = facts.closed_gates(bundle.roles()).into_iter().skip(1).map(Gate::as_str).collect();
         }
         outcome
     }

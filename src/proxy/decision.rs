@@ -14,7 +14,9 @@ use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use super::{
     account, authorize,
     body::ResponseBody,
-    consolidated, fields,
+    consolidated,
+    decision_metrics::Face,
+    fields,
     flow::{self, Peer, Trail},
     forward::Target,
     headers, identify,
@@ -25,7 +27,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    domain::{DecisionId, ErrorCode, LinkId, PartnerId, TenantId},
+    domain::{DecisionId, ErrorCode, LinkId, PartnerId, RemoteParent, TenantId},
     upstream::settings::AssertionForm,
 };
 
@@ -47,6 +49,15 @@ pub struct Asked {
     /// The client, as the other proxy sees it.
     pub peer: Peer,
     pub means: Means,
+    pub asker: Asker,
+}
+
+/// Whoever asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    pub face: Face,
+    /// Its own span, by a field that no client can write.
+    pub parent: Option<RemoteParent>,
 }
 
 /// What the other proxy does.
@@ -100,18 +111,23 @@ pub struct Told {
 
 /// Decides one request. Never fails: whatever goes wrong is a refusal.
 pub async fn decide(worker: &Rc<Worker>, asked: Asked) -> Decided {
-    let Asked { request, peer, means } = asked;
-    let mut trail = intake::begin(worker, peer, &request);
+    let Asked { request, peer, means, asker } = asked;
+    let mut trail = intake::begin(worker, peer, &request, asker.parent);
+    trail.face = Some(asker.face);
     trail.upgrade_asked = request.headers().contains_key(header::UPGRADE);
     match judged(worker, &mut trail, request, means).await {
-        Ok(allowed) => Decided::Allowed(allowed),
+        Ok(allowed) => {
+            trail.traced(None, None);
+            Decided::Allowed(allowed)
+        }
         Err(failure) => Decided::Refused(Box::new(refused(worker, &mut trail, &failure).await)),
     }
 }
 
 /// Refuses a request of which the other proxy told what cannot be one.
-pub async fn unreadable(worker: &Rc<Worker>, peer: Peer, failure: Failure) -> Decided {
-    let mut trail = intake::begin(worker, peer, &Request::new(()));
+pub async fn unreadable(worker: &Rc<Worker>, peer: Peer, asker: Asker, failure: Failure) -> Decided {
+    let mut trail = intake::begin(worker, peer, &Request::new(()), asker.parent);
+    trail.face = Some(asker.face);
     Decided::Refused(Box::new(refused(worker, &mut trail, &failure).await))
 }
 
@@ -256,6 +272,7 @@ async fn refused(worker: &Rc<Worker>, trail: &mut Trail, failure: &Failure) -> R
     flow::finish_head(trail, &mut response);
     response.headers_mut().remove(header::CONNECTION);
     let status = response.status();
+    trail.traced(Some(status), Some((failure.code.as_str(), failure.word())));
     let (parts, body) = response.into_parts();
     let body = match body {
         ResponseBody::Full(bytes) => bytes.unwrap_or_default(),

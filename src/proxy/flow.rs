@@ -12,7 +12,9 @@ use super::{
     account, authorize,
     body::ResponseBody,
     certificate::ClientCertificate,
-    consolidated, cors, fields, forward, identify,
+    consolidated, cors,
+    decision_metrics::Face,
+    fields, forward, identify,
     inbound::Inbound,
     intake,
     metrics::Measured,
@@ -22,6 +24,7 @@ use super::{
     said::Said,
     session::Session,
     tenant,
+    trace_context::Believed,
     watch::ConnectionSwitch,
     worker::Worker,
 };
@@ -29,6 +32,7 @@ use crate::{
     domain::{DecisionId, LinkFacts, Millis, RequestId, TenantId, Trace, TraceId},
     identity::Caller,
     portal::Spec,
+    spans::ServerSpan,
 };
 
 /// The connection that a request came on.
@@ -65,7 +69,7 @@ pub struct Trail {
     /// Errors carry what older clients read, beside the envelope.
     pub compatible: bool,
     /// Each tenant's part of a consolidated request, for the record.
-    pub slices: Vec<crate::audit::Slice>,
+    pub slices: Box<[crate::audit::Slice]>,
     pub resource_id: Option<Box<str>>,
     pub session: Option<Rc<Session>>,
     /// Verified, where the account behind the token could not be looked up.
@@ -75,11 +79,18 @@ pub struct Trail {
     pub link: Option<Arc<LinkFacts>>,
     pub policies: Arc<[Arc<str>]>,
     /// Further gates that were closed too, in a refusal.
-    pub near_misses: Vec<&'static str>,
+    pub near_misses: Box<[&'static str]>,
     /// What the policies were asked and said.
     pub said: Said,
     pub decision_id: Option<DecisionId>,
     pub bucket: Option<crate::limit::Taken>,
+    /// The request in traces; `None`: not sampled, or no spans are made.
+    pub span: Option<Box<ServerSpan>>,
+    /// Whether spans are made here.
+    pub recorded: bool,
+    pub believed: Option<Box<Believed>>,
+    /// How a decision is asked for that another proxy or service carries out.
+    pub face: Option<Face>,
     /// Whose page may read the answer (CORS).
     pub page: Option<Box<HeaderValue>>,
     pub preflight: bool,
@@ -94,7 +105,36 @@ impl Trail {
             trace.partner_tenant = session.partner().map(|partner| partner.portfolio.partner.home_tenant_id.clone());
         }
         trace.decision_id = self.decision_id;
+        trace.sampling = self.sampling();
+        trace.state = self.trace_state().cloned();
         Arc::new(trace)
+    }
+
+    /// Ends the request's span: what came of it, and under which names its record is found. Status: `None` where the answer
+    /// is given by others.
+    pub fn traced(&mut self, status: Option<http::StatusCode>, refusal: Option<(&str, &str)>) {
+        let Some(mut span) = self.span.take() else { return };
+        let endpoint = self.endpoint.map(|(spec, _)| spec.label());
+        if let Some(pattern) = self.route.as_ref().map(|route| route.settings.path.as_str()).or(endpoint.as_deref()) {
+            span.route(pattern);
+        }
+        if let Some(face) = self.face {
+            span.face(face.as_str());
+        }
+        let decision = self.decision_id.map(|id| id.to_string());
+        span.names(self.request_id.as_str(), decision.as_deref());
+        span.decided(refusal);
+        if let Some(status) = status {
+            span.answered(status);
+        }
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        if let Some(span) = &mut self.span {
+            span.left();
+        }
     }
 }
 
@@ -103,17 +143,21 @@ impl Trail {
 /// What seldom runs is boxed where it is called: a future is moved as a whole before it starts, and room for the longest
 /// way would be moved with every request.
 pub async fn handle(worker: Rc<Worker>, peer: Peer, request: Request<Incoming>) -> Response<ResponseBody> {
-    let mut trail = intake::begin(&worker, peer, &request);
+    let mut trail = intake::begin(&worker, peer, &request, None);
     let measured = Measured::begin(&worker.gateway);
     let outcome = serve(&worker, &mut trail, request).await;
-    let mut response = match outcome {
-        Ok(response) => response,
-        Err(failure) => Box::pin(refuse(&worker, &mut trail, &failure)).await.0,
+    let (mut response, refusal) = match outcome {
+        Ok(response) => (response, None),
+        Err(failure) => {
+            let (response, failure) = Box::pin(refuse(&worker, &mut trail, &failure)).await;
+            (response, Some((failure.code.as_str(), failure.word())))
+        }
     };
     finish_head(&trail, &mut response);
     let settings = &worker.gateway.settings.cors;
     cors::say(settings, trail.page.as_deref(), trail.preflight, response.headers_mut());
     measured.head(&worker, &trail, response.status());
+    trail.traced(Some(response.status()), refusal);
     response
 }
 

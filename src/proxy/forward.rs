@@ -122,6 +122,8 @@ async fn attempt(
     let upstream = route.upstream.as_ref().ok_or_else(|| Failure::new(ErrorCode::InternalError, "no_upstream"))?;
     ledger.upstream = Some(Arc::clone(&upstream.name));
     ledger.place = Some(upstream.enter().ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "upstream_full"))?);
+    // Before the head is written, which tells its id.
+    let call = trail.span.as_ref().map(|span| Box::new(span.call(&upstream.name, &trail.method)));
     let outgoing = outgoing::build(worker, trail, checked, upstream, exchange)?;
     if let Some(watched) = watch(trail, exchange) {
         ledger.registration = Some(worker.streams.register(Rc::clone(&watched)));
@@ -133,7 +135,14 @@ async fn attempt(
     let total = route.settings.total_timeout.map(|total| Instant::from_std(trail.started) + total);
     let patience = route.settings.response_timeout.unwrap_or(upstream.settings.response_timeout);
     let Outgoing { request, client_upgrade, tenant } = outgoing;
-    let (response, lease) = wait(worker, upstream, tenant.as_ref(), request, exchange, patience, total).await?;
+    let waited = wait(worker, upstream, tenant.as_ref(), request, exchange, patience, total).await;
+    if let Some(call) = call {
+        match &waited {
+            Ok((response, _)) => call.answered(response.status()),
+            Err(failure) => call.failed(if failure.detail.is_empty() { failure.word() } else { failure.detail }),
+        }
+    }
+    let (response, lease) = waited?;
     // After an upgrade was asked for, the two sides may disagree on what follows: such a connection serves nobody else.
     if client_upgrade.is_none() {
         ledger.lease = Some((lease, Rc::clone(&exchange.progress)));

@@ -11,15 +11,17 @@ use super::{
     path,
     respond::Failure,
     said::Said,
+    trace_context::{self, TraceContext},
     worker::Worker,
 };
-use crate::domain::{ErrorCode, Millis, RequestId, TraceId};
+use crate::domain::{ErrorCode, Millis, RemoteParent, RequestId};
 
 /// As the proxy before us names the client's scheme.
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Begins the trail: request id, client address, the moment that all stages decide by.
-pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>) -> Trail {
+/// Begins the trail: request id, trace, client address, the moment that all stages decide by. `asker`: the trace of whoever
+/// asks for a decision.
+pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>, asker: Option<RemoteParent>) -> Trail {
     let headers = request.headers();
     let given = match single(headers, super::account::REQUEST_ID) {
         Single::One(value) => {
@@ -33,12 +35,14 @@ pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>) -> Trail 
         let value = HeaderValue::from_str(request_id.as_str()).unwrap_or(HeaderValue::from_static(""));
         (request_id, value)
     });
+    let TraceContext { id: trace_id, span, recorded, believed } =
+        trace_context::begin(worker, &peer, headers, request.method(), asker);
     Trail {
         started: Instant::now(),
         now: Millis::now(),
         request_id,
         request_id_value,
-        trace_id: TraceId::generate(),
+        trace_id,
         client_ip: client_address(worker, &peer, headers),
         peer,
         method: request.method().clone(),
@@ -48,7 +52,7 @@ pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>) -> Trail 
         route: None,
         endpoint: None,
         compatible: false,
-        slices: Vec::new(),
+        slices: Box::default(),
         resource_id: None,
         session: None,
         stranger: None,
@@ -56,12 +60,16 @@ pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>) -> Trail 
         cross: false,
         link: None,
         policies: worker.gateway.no_policies.clone(),
-        near_misses: Vec::new(),
+        near_misses: Box::default(),
         said: Said::default(),
         decision_id: None,
         bucket: None,
         page: cors::allowed(&worker.gateway.settings.cors, headers).map(Box::new),
         preflight: false,
+        span,
+        recorded,
+        believed,
+        face: None,
     }
 }
 

@@ -7,6 +7,7 @@ use http::{Method, Request};
 
 use super::{
     account, authorize,
+    decision_metrics::Face,
     flow::{self, Peer, Trail},
     identify::Identified,
     inbound::Inbound,
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     config::settings::{Access, RouteClass, RouteSettings},
-    domain::{DecisionId, Denial, ErrorCode, Permission, Reason, TenantId, permission::Kind},
+    domain::{DecisionId, Denial, ErrorCode, Permission, Reason, RemoteParent, TenantId, permission::Kind},
     identity::{Attested, Caller, settings::IssuerSettings},
     store::Reading,
 };
@@ -37,6 +38,8 @@ pub struct Asked<'a> {
     /// What the user does, for policies that read it.
     pub method: Method,
     pub tenant: TenantId,
+    /// The span of the service that asks.
+    pub parent: Option<RemoteParent>,
 }
 
 /// What was decided.
@@ -48,11 +51,17 @@ pub enum Judged {
 
 /// Decides and records. Never fails: whatever goes wrong is a refusal.
 pub async fn judge(worker: &Rc<Worker>, asked: Asked<'_>) -> Judged {
-    let mut trail = intake::begin(worker, asked.peer.clone(), &asked.request);
+    let mut trail = intake::begin(worker, asked.peer.clone(), &asked.request, asked.parent);
+    trail.face = Some(Face::Authzen);
     match judged(worker, &mut trail, asked).await {
-        Ok(()) => Judged::Allowed(trail.decision_id),
+        Ok(()) => {
+            trail.traced(None, None);
+            Judged::Allowed(trail.decision_id)
+        }
         Err(failure) => {
-            let (_, failure) = flow::refuse(worker, &mut trail, &failure).await;
+            let (response, failure) = flow::refuse(worker, &mut trail, &failure).await;
+            // What it would be to a client; the service is told `false`.
+            trail.traced(Some(response.status()), Some((failure.code.as_str(), failure.word())));
             Judged::Refused { code: failure.code, reason: failure.word(), decision_id: trail.decision_id }
         }
     }
@@ -69,7 +78,7 @@ async fn judged(worker: &Rc<Worker>, trail: &mut Trail, asked: Asked<'_>) -> Res
     let keys = worker.gateway.verifier.generation();
     let session = session::resolve(worker, caller, keys).await.map_err(|Unresolved| unknown())?;
     trail.session = Some(Rc::clone(&session));
-    let route = Arc::new(rule(worker, permission));
+    let route = Arc::new(rule(worker, permission, trail.uri.path()));
     trail.route = Some(Arc::clone(&route));
     // As a token would be refused whose issuer may not speak for its tenant.
     if let (Some(allowed), Some(home)) = (&issuer.home_tenants, &session.caller.home_tenant)
@@ -105,8 +114,8 @@ async fn home(worker: &Rc<Worker>, issuer: &str, sub: &str) -> Result<Option<Ten
     Ok(portfolio.map(|portfolio| portfolio.partner.home_tenant_id.clone()))
 }
 
-/// The rule that a route with this permission would be.
-fn rule(worker: &Worker, permission: Permission) -> Route {
+/// The rule that a route with this permission would be. `path`: of AuthZEN, where is asked.
+fn rule(worker: &Worker, permission: Permission, path: &str) -> Route {
     let class = match permission.kind() {
         Kind::Read | Kind::Context => RouteClass::Read,
         Kind::Write => RouteClass::Write,
@@ -116,7 +125,7 @@ fn rule(worker: &Worker, permission: Permission) -> Route {
     Route {
         settings: RouteSettings {
             methods: Vec::new(),
-            path: String::new(),
+            path: path.to_owned(),
             access: Access::Permission(permission),
             upstream: None,
             class,

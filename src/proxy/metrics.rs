@@ -195,6 +195,7 @@ impl Drop for Measured {
 #[derive(Debug)]
 pub struct LogLine {
     request_id: crate::domain::RequestId,
+    trace_id: crate::domain::TraceId,
     method: http::Method,
     uri: http::Uri,
     client_ip: std::net::IpAddr,
@@ -213,6 +214,7 @@ impl LogLine {
         }
         Some(Self {
             request_id: trail.request_id.clone(),
+            trace_id: trail.trace_id,
             method: trail.method.clone(),
             uri: trail.uri.clone(),
             client_ip: trail.client_ip,
@@ -227,6 +229,7 @@ impl LogLine {
         tracing::info!(
             target: "linkgate::request",
             request_id = self.request_id.as_str(),
+            trace_id = self.trace_id.as_str(),
             method = self.method.as_str(),
             path = self.uri.path(),
             status,

@@ -8,6 +8,7 @@ pub mod cors;
 pub mod inbound;
 pub mod intake;
 pub mod path;
+pub mod trace_context;
 
 pub mod route;
 

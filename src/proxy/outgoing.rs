@@ -19,6 +19,7 @@ use super::{
     intake::{self, FORWARDED_PROTO},
     respond::Failure,
     tenant::Scope,
+    trace_context,
     worker::Worker,
 };
 use crate::{
@@ -29,7 +30,6 @@ use crate::{
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TARGET_TENANT: HeaderName = HeaderName::from_static("x-target-tenant-id");
 
 /// A request ready to be sent.
@@ -182,9 +182,7 @@ fn set_tracing(trail: &Trail, headers: &mut HeaderMap) {
     if let Some(id) = trail.decision_id {
         headers.insert(account::DECISION_ID, id_header(id.0));
     }
-    if let Ok(value) = HeaderValue::from_bytes(&trail.trace_id.traceparent()) {
-        headers.insert(TRACEPARENT, value);
-    }
+    trace_context::tell(trail, headers);
 }
 
 /// `X-Target-Tenant-ID` of a verified platform admin, where the configuration lets it pass. Home requests only: in

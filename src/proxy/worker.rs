@@ -34,6 +34,7 @@ use crate::{
     limit::Limits,
     policy::{Memo, Policies, ShadowSet},
     portal::{Portal, metrics::Metrics as PortalMetrics},
+    spans::Spans,
     store::Directory,
     tls::ServerTls,
     upstream::{Pool, Upstream},
@@ -61,6 +62,8 @@ pub struct Gateway {
     pub portal: Option<Arc<Portal>>,
     pub metrics: Metrics,
     pub portal_metrics: Arc<PortalMetrics>,
+    /// `None`: no spans are made.
+    pub spans: Option<Arc<Spans>>,
     pub strip: Arc<StripList>,
     pub no_policies: Arc<[Arc<str>]>,
     /// The runtime that owns database, key fetching and background work.

@@ -142,6 +142,12 @@ impl Workers {
         }
     }
 
+    /// Connections that wait for their worker, where most do, and how many may.
+    pub fn handed_over(&self) -> (usize, usize) {
+        let waiting = |seat: &Seat| seat.queue.max_capacity() - seat.queue.capacity();
+        (self.seats.iter().map(waiting).max().unwrap_or(0), HANDOVER_QUEUE)
+    }
+
     /// One of those with the fewest connections.
     fn seat(&self) -> Option<&Seat> {
         let number = self.accepted.fetch_add(1, Ordering::Relaxed);

@@ -17,6 +17,7 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
+use prometheus::Histogram;
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use super::{
@@ -167,6 +168,11 @@ impl Directory {
     /// Whether every change committed more than the staleness bound ago is known. Cheap: for every request.
     pub fn is_fresh(&self) -> bool {
         self.known.is_fresh()
+    }
+
+    /// From now on this is told how old changes are when they are known here. The first call counts.
+    pub fn observe_latency(&self, histogram: Histogram) {
+        self.known.latency.set(histogram).ok();
     }
 
     /// Grows with every invalidation. Who keeps answers of their own reads it *before* asking, and asks again once it

@@ -9,13 +9,14 @@
 use std::{
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
+use prometheus::Histogram;
 use sqlx::{
     Acquire, Connection, Row as _, SqliteConnection,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
@@ -30,7 +31,10 @@ use super::{
     portfolio::{Loaded, SuspendedSubjects, load_suspended},
     sql::{Conn, Row, Value},
 };
-use crate::{config::settings::LinkSettings, domain::PartnerId};
+use crate::{
+    config::settings::LinkSettings,
+    domain::{Millis, PartnerId},
+};
 
 /// How often SQLite is asked whether anything was committed.
 const SQLITE_POLL: Duration = Duration::from_millis(100);
@@ -51,6 +55,8 @@ pub(crate) struct Known {
     /// Nanoseconds after `started` at which the last successful poll began; 0: none yet.
     polled: AtomicU64,
     max_staleness: Duration,
+    /// From a change's time to its being known here.
+    pub(crate) latency: OnceLock<Histogram>,
 }
 
 impl Known {
@@ -63,6 +69,7 @@ impl Known {
             started: Instant::now().checked_sub(Duration::from_millis(1)).unwrap_or_else(Instant::now),
             polled: AtomicU64::new(0),
             max_staleness,
+            latency: OnceLock::new(),
         }
     }
 
@@ -75,6 +82,20 @@ impl Known {
     fn stamp(&self, began: Instant) {
         let after = began.saturating_duration_since(self.started).as_nanos();
         self.polled.store(u64::try_from(after).unwrap_or(u64::MAX).max(1), Ordering::Release);
+    }
+
+    /// How old changes are when they are known, each once. By the clocks of whoever wrote them and of this machine: where
+    /// they differ, so does this.
+    fn observe(&self, rows: &[Row], now: Millis) {
+        let Some(latency) = self.latency.get() else { return };
+        let mut told = None;
+        for row in rows {
+            // One change may have several rows.
+            let (Ok(seq), Ok(at)) = (row.int(0), row.int(5)) else { continue };
+            if told.replace(seq) != Some(seq) {
+                latency.observe(now.0.saturating_sub(at).max(0) as f64 / 1_000.0);
+            }
+        }
     }
 
     /// Before they were read once, everyone counts as suspended.
@@ -222,6 +243,7 @@ impl Feed {
         for (seq, touch) in &touched {
             self.known.changes.note(*seq, [touch]);
         }
+        self.known.observe(&rows, Millis::now());
         Ok(now)
     }
 
@@ -253,7 +275,7 @@ async fn read_counter(conn: &mut Conn<'_>) -> Result<u64, sqlx::Error> {
 async fn read_log(conn: &mut Conn<'_>, after: u64, upto: u64) -> Result<Vec<Row>, sqlx::Error> {
     let number = |seq: u64| Value::Int(i64::try_from(seq).unwrap_or(i64::MAX));
     conn.rows(
-        "SELECT seq, kind, partner_id, issuer, sub FROM change_log WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3",
+        "SELECT seq, kind, partner_id, issuer, sub, at FROM change_log WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3",
         &[number(after), number(upto), Value::Int(MOST_LOGGED)],
     )
     .await

@@ -107,7 +107,7 @@ pub fn sources(config: &Config) -> Sources {
     let keyring = config.signing.as_ref().map(|settings| Arc::new(Keyring::load(settings).unwrap()));
     let policies = Arc::new(Policies::new(config.policy.clone()).unwrap());
     let portal = config.portal.as_ref().unwrap();
-    Sources::new(&config.connectors, &upstreams, keyring.as_ref(), &policies, portal)
+    Sources::new(&config.connectors, &upstreams, keyring.as_ref(), &policies, portal, None)
 }
 
 /// A link of one partner to the tenant, decided for its auditor.

@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
@@ -69,6 +70,27 @@ class Running:
         for child in reversed(self.children):
             child.terminate()
             child.wait()
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes every span."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def collector():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_address[1]
 
 
 def load(base, document, stop):
@@ -130,7 +152,8 @@ def main(binary, directory, results=None):
     try:
         demo = running.start([binary, "demo", "--json", "--dir", f"{directory}/demo"], directory / "demo.log", stdout=subprocess.PIPE)
         document = json.loads(demo.stdout.readline())
-        # A gateway of its own on the demo's services and database: without limits, and with a shadow set that differs.
+        # A gateway of its own on the demo's services and database: without limits, traced as a whole, and with a shadow set
+        # that differs.
         shadow = directory / "shadow"
         shutil.copytree(directory / "demo/policies", shadow)
         (shadow / "guardrails/closed.cedar").write_text(
@@ -144,6 +167,8 @@ def main(binary, directory, results=None):
             "LINKGATE__HEALTH__ADDRESS": f"127.0.0.1:{health}",
             "LINKGATE__AUDIT__DIR": f"{directory}/audit",
             "LINKGATE__POLICY__SHADOW": str(shadow),
+            "LINKGATE__TRACING__ENDPOINT": f"http://127.0.0.1:{collector()}/v1/traces",
+            "LINKGATE__TRACING__SAMPLE_RATIO": "1.0",
         }
         command = [binary, "--config", document["config_path"]]
         running.start([*command, "serve"], directory / "serve.log", env=environment)
@@ -151,6 +176,8 @@ def main(binary, directory, results=None):
         started = time.time()
         prom = prometheus(running, directory, health)
         eventually("prometheus", lambda: ask(f"{prom}/-/ready")[0] == 200)
+        # What changes before the first look is no change to it.
+        eventually("a first look", lambda: api(prom, "query", query="linkgate_change_latency_seconds_count")["result"])
 
         stop = threading.Event()
         clients = [threading.Thread(target=load, args=(f"http://127.0.0.1:{public}", document, stop)) for _ in range(2)]
@@ -184,6 +211,12 @@ def check(prom, started, results):
     except SystemExit:
         missing = [f"{panel['title']}: {text}" for panel, text, _ in wanted if text not in found]
         sys.exit("no data for\n  " + "\n  ".join(missing))
+
+    # The collector takes them, so these are there to be seen and not to be nought.
+    if not [one for one in api(prom, "query", query="linkgate_spans_exported_total > 0")["result"]]:
+        sys.exit("no span was exported")
+    if lost := api(prom, "query", query="linkgate_spans_dropped_total > 0")["result"]:
+        sys.exit(f"spans were lost: {lost}")
 
     rules = [rule for group in api(prom, "rules")["groups"] for rule in group["rules"]]
     ill = [f"{rule['name']}: {rule['lastError']}" for rule in rules if rule["health"] != "ok"]

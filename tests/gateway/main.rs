@@ -15,6 +15,8 @@
 #[path = "../cli_support/mod.rs"]
 mod cli_support;
 mod client;
+#[path = "../support/collector.rs"]
+mod collector;
 mod policies;
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;
@@ -45,4 +47,5 @@ mod sub_partners;
 mod tls;
 mod tls_clients;
 mod tls_upstream;
+mod tracing;
 mod why;

@@ -13,6 +13,8 @@
 
 #[path = "../gateway/client.rs"]
 mod client;
+#[path = "../support/collector.rs"]
+mod collector;
 #[path = "../support/decided.rs"]
 mod decided;
 mod flow;
@@ -46,6 +48,7 @@ mod samples;
 mod speed;
 #[cfg(feature = "demo")]
 mod tenant_admin;
+mod tracing;
 mod webhooks;
 #[cfg(feature = "demo")]
 mod writes;

@@ -44,7 +44,12 @@ impl Resolver<'_> {
                         let message = format!("has the secret of `{}`: each caller has its own", other.name);
                         self.fail(&table, message);
                     }
-                    callers.push(DecisionCaller { name: name.clone(), secret, authzen: one.authzen });
+                    callers.push(DecisionCaller {
+                        name: name.clone(),
+                        secret,
+                        authzen: one.authzen,
+                        own_traceparent: one.own_traceparent,
+                    });
                 }
             }
         }

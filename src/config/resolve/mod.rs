@@ -17,6 +17,7 @@ mod routes;
 mod secrets;
 mod sections;
 mod tls;
+mod tracing;
 mod upstreams;
 
 pub(super) use connectors::kind as resource_kind;
@@ -99,6 +100,7 @@ impl Resolver<'_> {
             connectors: self.connectors(&raw.connectors, &raw.upstreams),
             routes,
             log: self.log(&raw.log),
+            tracing: self.tracing(&raw.tracing),
             listen,
         };
         if config.identity.issuers.is_empty() {

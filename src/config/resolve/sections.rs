@@ -13,8 +13,9 @@ use crate::{
     config::{
         raw::{
             RawAudit, RawDatabase, RawDurability, RawHeaders, RawHealth, RawIssuer, RawLimits, RawLinks, RawListen,
-            RawLog, RawLogFormat, RawPolicy, word,
+            RawPolicy, word,
         },
+        raw_log::{RawLog, RawLogFormat},
         scalar::QuotaText,
         settings::{DatabaseSettings, HeaderSettings, LinkSettings, ListenSettings, LogSettings},
     },

@@ -85,7 +85,7 @@ impl Stage {
                 keep_resolved: Duration::from_secs(90 * 86_400),
             },
         };
-        let none = Sources::new(&[], &[], None, &policies, &settings);
+        let none = Sources::new(&[], &[], None, &policies, &settings, None);
         let links = LinkSettings {
             max_staleness: Duration::from_secs(1),
             heartbeat: Duration::from_millis(250),

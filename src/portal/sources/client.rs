@@ -11,15 +11,18 @@ use tokio::time::Instant;
 use super::{Site, SourceError, credential::Credentials, table::Route};
 use crate::{
     connector::request::Outgoing,
+    domain::SpanId,
     identity::Keyring,
     policy::Policies,
-    upstream::{SendError, SharedPool, Unanswered, Upstream},
+    spans::{ClientSpan, Spans},
+    upstream::{SendError, SharedPool, Unanswered, Upstream, settings::Origin},
 };
 
 #[derive(Debug)]
 pub(super) struct Client {
     pool: SharedPool,
     credentials: Credentials,
+    spans: Option<Arc<Spans>>,
 }
 
 /// An answer with its whole body, whatever its status.
@@ -44,8 +47,9 @@ impl Unsaid {
 }
 
 impl Client {
-    pub(super) fn new(keyring: Option<&Arc<Keyring>>, policies: &Arc<Policies>) -> Self {
-        Self { pool: SharedPool::default(), credentials: Credentials::new(keyring, policies) }
+    pub(super) fn new(keyring: Option<&Arc<Keyring>>, policies: &Arc<Policies>, spans: Option<&Arc<Spans>>) -> Self {
+        let credentials = Credentials::new(keyring, policies);
+        Self { pool: SharedPool::default(), credentials, spans: spans.map(Arc::clone) }
     }
 
     /// Asks and takes the body of a 200.
@@ -80,8 +84,34 @@ impl Client {
         let _place = upstream.enter().ok_or_else(|| {
             Unsaid::unsent(SourceError::Unavailable(format!("too many requests to `{}` are under way", upstream.name)))
         })?;
-        let request = self.request(site, route, upstream, &origin.authority, outgoing).map_err(Unsaid::unsent)?;
-        let repeatable = outgoing.method == Method::GET;
+        let span = self.spans.as_ref().and_then(|spans| spans.question(site.trace(), &upstream.name, &outgoing.method));
+        // Where none is recorded here, the caller's own; else one that nobody has.
+        let above = || site.trace().sampling.parent().unwrap_or_else(SpanId::generate);
+        let id = span.as_ref().map_or_else(above, ClientSpan::id);
+        let asked = async {
+            let request = self.request(site, route, upstream, &origin.authority, outgoing, id);
+            self.ask(site, route, upstream, origin, request.map_err(Unsaid::unsent)?, until).await
+        };
+        let answer = asked.await;
+        if let Some(span) = span {
+            match &answer {
+                Ok(answer) => span.answered(answer.status),
+                Err(unsaid) => span.failed(unsaid.error.word()),
+            }
+        }
+        answer
+    }
+
+    async fn ask(
+        &self,
+        site: &Site,
+        route: &Route,
+        upstream: &Arc<Upstream>,
+        origin: &Origin,
+        request: Request<Full<Bytes>>,
+        until: Instant,
+    ) -> Result<Answer, Unsaid> {
+        let repeatable = *request.method() == Method::GET;
         let head_by = until.min(Instant::now() + upstream.settings.response_timeout);
         let sent = self.pool.send(origin, upstream, request, repeatable);
         let sent = tokio::time::timeout_at(head_by, sent).await;
@@ -103,9 +133,10 @@ impl Client {
         upstream: &Upstream,
         authority: &str,
         outgoing: &Outgoing,
+        span: SpanId,
     ) -> Result<Request<Full<Bytes>>, SourceError> {
         let unfit = || route.wrong(site.tenant(), "the question cannot be written as a request");
-        let mut headers = self.credentials.headers(site, route, upstream, outgoing)?;
+        let mut headers = self.credentials.headers(site, route, upstream, outgoing, span)?;
         headers.insert(header::HOST, HeaderValue::from_str(authority).map_err(|_| unfit())?);
         if outgoing.body.is_some() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

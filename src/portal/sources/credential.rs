@@ -8,7 +8,7 @@ use moka::sync::Cache;
 use super::{Site, SourceError, table::Route};
 use crate::{
     connector::{request::Outgoing, settings::Credential},
-    domain::{DecisionId, LinkId, LinkVersion, Millis},
+    domain::{DecisionId, LinkId, LinkVersion, Millis, SpanId},
     identity::{
         AssertionClaims, Keyring, LinkClaim, ReplacementShape, RequestBinding, ServiceClaims, SigningError, Subject,
     },
@@ -31,6 +31,7 @@ const USER: HeaderName = HeaderName::from_static("x-user-id");
 const DECISION: HeaderName = HeaderName::from_static("x-decision-id");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Signatures kept; each is some 1 kB.
 const MAX_SIGNED: u64 = 50_000;
@@ -62,13 +63,14 @@ impl Credentials {
         Self { keyring: keyring.map(Arc::clone), policies: Arc::clone(policies), signed }
     }
 
-    /// All headers but `Host` and those of the body.
+    /// All headers but `Host` and those of the body. `span`: the question's own.
     pub(super) fn headers(
         &self,
         site: &Site,
         route: &Route,
         upstream: &Upstream,
         outgoing: &Outgoing,
+        span: SpanId,
     ) -> Result<HeaderMap, SourceError> {
         let unfit = || route.wrong(site.tenant(), "the tenant's id cannot stand in a header");
         let link = &site.link().link;
@@ -84,7 +86,11 @@ impl Credentials {
         let untold = |_| route.wrong(site.tenant(), "the request id cannot stand in a header");
         let trace = site.trace();
         headers.insert(REQUEST_ID, HeaderValue::from_str(trace.request_id.as_str()).map_err(untold)?);
-        headers.insert(TRACEPARENT, HeaderValue::from_bytes(&trace.trace_id.traceparent_of_one()).map_err(untold)?);
+        let parent = trace.trace_id.traceparent(span, trace.sampling.flag());
+        headers.insert(TRACEPARENT, HeaderValue::from_bytes(&parent).map_err(untold)?);
+        if let Some(state) = &trace.state {
+            headers.insert(TRACESTATE, HeaderValue::from_str(state.as_str()).map_err(untold)?);
+        }
         if let Some(user) = &trace.user {
             let untold = |_| route.wrong(site.tenant(), "the user's id cannot stand in a header");
             headers.insert(USER, HeaderValue::from_bytes(user.as_bytes()).map_err(untold)?);

@@ -19,12 +19,13 @@ use super::{
 use crate::{
     domain::ErrorCode,
     proxy::{
-        decision::{self, Allowed, Asked, Decided, Means, Refused},
+        decision::{self, Allowed, Asked, Asker, Decided, Means, Refused},
         decision_metrics::{Face, Outcome},
         flow::Peer,
         headers::{Single, single},
         inbound::Inbound,
         respond::Failure,
+        trace_context,
         worker::Worker,
     },
 };
@@ -129,13 +130,16 @@ pub(super) async fn answer(
 ) -> Response<Body> {
     let begun = Instant::now();
     let (mut parts, _) = request.into_parts();
-    if callers::by_field(&worker, &parts.headers, CALLER).is_none() {
+    let Some(caller) = callers::by_field(&worker, &parts.headers, CALLER) else {
         // Not the client's fault, so nothing that a browser would take for a wrong password.
         return refusal(
             &Failure::new(ErrorCode::InternalError, "unknown_caller")
                 .saying("the proxy in front is not known to linkgate: it shows no known secret in X-Linkgate-Caller"),
         );
-    }
+    };
+    // Elsewhere it is what the client sent, as all other fields.
+    let parent = if caller.own_traceparent { trace_context::read(&parts.headers) } else { None };
+    let asker = Asker { face: dialect.face(), parent };
     let headers = std::mem::take(&mut parts.headers);
     let count = |outcome| worker.gateway.metrics.decisions.count(dialect.face(), outcome, begun);
     let (request, client) = match original(headers, dialect) {
@@ -151,8 +155,8 @@ pub(super) async fn answer(
         return refusal(&Failure::new(ErrorCode::InternalError, "client_address"));
     };
     let decided = match request {
-        Ok(request) => decision::decide(&worker, Asked { request, peer, means: dialect.means() }).await,
-        Err(failure) => decision::unreadable(&worker, peer, failure).await,
+        Ok(request) => decision::decide(&worker, Asked { request, peer, means: dialect.means(), asker }).await,
+        Err(failure) => decision::unreadable(&worker, peer, asker, failure).await,
     };
     match decided {
         Decided::Allowed(allowed) => {

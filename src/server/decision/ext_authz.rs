@@ -21,12 +21,13 @@ use super::{
 use crate::{
     domain::ErrorCode,
     proxy::{
-        decision::{self, Allowed, Asked, Decided, Means, Refused, Told},
+        decision::{self, Allowed, Asked, Asker, Decided, Means, Refused, Told},
         decision_metrics::{Face, Outcome},
         fields,
         flow::Peer,
         inbound::Inbound,
         respond::Failure,
+        trace_context,
         worker::Worker,
     },
 };
@@ -48,15 +49,18 @@ pub(super) async fn answer(worker: Rc<Worker>, connection: Peer, request: Reques
         )
         .into_http();
     }
+    // Of the call itself: what the client sent is a part of the message.
+    let asker = Asker { face: Face::Envoy, parent: trace_context::read(request.headers()) };
     let codec = tonic_prost::ProstCodec::<CheckResponse, CheckRequest>::default();
     let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    grpc.unary(Check { worker, connection }, request).await
+    grpc.unary(Check { worker, connection, asker }, request).await
 }
 
 /// One call. It stays on its worker's thread.
 struct Check {
     worker: Rc<Worker>,
     connection: Peer,
+    asker: Asker,
 }
 
 impl UnaryService<CheckRequest> for Check {
@@ -64,12 +68,19 @@ impl UnaryService<CheckRequest> for Check {
     type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<CheckResponse>, Status>>>>;
 
     fn call(&mut self, request: tonic::Request<CheckRequest>) -> Self::Future {
-        let (worker, connection) = (Rc::clone(&self.worker), self.connection.clone());
-        Box::pin(async move { Ok(tonic::Response::new(check(&worker, &connection, request.into_inner()).await?)) })
+        let (worker, connection, asker) = (Rc::clone(&self.worker), self.connection.clone(), self.asker);
+        Box::pin(
+            async move { Ok(tonic::Response::new(check(&worker, &connection, asker, request.into_inner()).await?)) },
+        )
     }
 }
 
-async fn check(worker: &Rc<Worker>, connection: &Peer, request: CheckRequest) -> Result<CheckResponse, Status> {
+async fn check(
+    worker: &Rc<Worker>,
+    connection: &Peer,
+    asker: Asker,
+    request: CheckRequest,
+) -> Result<CheckResponse, Status> {
     let begun = Instant::now();
     let misconfigured = |why: &'static str| {
         tracing::warn!(why, "Envoy asks in a form that nothing can be decided by; the request is refused");
@@ -87,8 +98,8 @@ async fn check(worker: &Rc<Worker>, connection: &Peer, request: CheckRequest) ->
     }
     let peer = original::client(connection, client).map_err(|_| misconfigured("`source.address` is no address"))?;
     let decided = match taken(http).and_then(|taken| taken.request(client)) {
-        Ok(request) => decision::decide(worker, Asked { request, peer, means: Means::Anything }).await,
-        Err(failure) => decision::unreadable(worker, peer, failure).await,
+        Ok(request) => decision::decide(worker, Asked { request, peer, means: Means::Anything, asker }).await,
+        Err(failure) => decision::unreadable(worker, peer, asker, failure).await,
     };
     let (outcome, response) = match decided {
         Decided::Allowed(allowed) => (Outcome::Allow, allow(*allowed)),

@@ -12,7 +12,7 @@ use crate::{
         Attested,
         settings::{IdentitySettings, IssuerSettings},
     },
-    proxy::{account, flow::Peer, judgement::Asked, respond::Failure},
+    proxy::{account, flow::Peer, judgement::Asked, respond::Failure, trace_context},
 };
 
 /// Longest text of a user's, as in tokens.
@@ -105,6 +105,8 @@ impl<'a> Question<'a> {
             permission: self.permission,
             method: self.method,
             tenant: self.tenant,
+            // Of the service that asks: it has shown its secret, and no client's fields are here.
+            parent: trace_context::read(headers),
         }
     }
 }

@@ -16,9 +16,9 @@ use tonic::{Code, Status};
 use super::{EDGE, PDP, listener, metric, record, rig};
 use crate::rig::{HOME1, P1, Rig};
 
-/// A request as Envoy tells it.
+/// A request as Envoy tells it, and what else its call carries.
 #[derive(Clone)]
-pub struct Told(CheckRequest);
+pub struct Told(CheckRequest, Vec<(&'static str, String)>);
 
 impl Told {
     pub fn new(method: &str, path: &str) -> Self {
@@ -30,12 +30,21 @@ impl Told {
             ..HttpRequest::default()
         };
         let socket_address = Some(SocketAddress { address: "192.0.2.7".into(), port_value: 4711 });
-        Self(CheckRequest {
-            attributes: Some(AttributeContext {
-                source: Some(Peer { address: Some(Address { socket_address }) }),
-                request: Some(AttributeRequest { http: Some(http) }),
-            }),
-        })
+        Self(
+            CheckRequest {
+                attributes: Some(AttributeContext {
+                    source: Some(Peer { address: Some(Address { socket_address }) }),
+                    request: Some(AttributeRequest { http: Some(http) }),
+                }),
+            },
+            Vec::new(),
+        )
+    }
+
+    /// Metadata of the call.
+    pub fn called_with(mut self, name: &'static str, value: &str) -> Self {
+        self.1.push((name, value.to_owned()));
+        self
     }
 
     pub fn http(&mut self) -> &mut HttpRequest {
@@ -74,6 +83,9 @@ impl Told {
             if let Some(value) = authorization {
                 request.metadata_mut().insert("authorization", value.parse().unwrap());
             }
+            for (name, value) in &self.1 {
+                request.metadata_mut().append(*name, value.parse().unwrap());
+            }
             let codec = tonic_prost::ProstCodec::<CheckRequest, CheckResponse>::default();
             grpc.unary(request, http::uri::PathAndQuery::from_static(PATH), codec)
                 .await
@@ -90,7 +102,7 @@ fn asked(rig: &Rig, method: &str, path: &str, tenant: &str) -> Told {
         .header("x-active-tenant-id", tenant)
 }
 
-fn allowed(answer: &CheckResponse) -> &OkHttpResponse {
+pub fn allowed(answer: &CheckResponse) -> &OkHttpResponse {
     assert_eq!(answer.status.as_ref().unwrap().code, 0, "{answer:?}");
     match answer.http_response.as_ref().unwrap() {
         HttpResponse::Ok(ok) => ok,
@@ -98,7 +110,7 @@ fn allowed(answer: &CheckResponse) -> &OkHttpResponse {
     }
 }
 
-fn set(ok: &OkHttpResponse) -> HashMap<&str, &str> {
+pub fn set(ok: &OkHttpResponse) -> HashMap<&str, &str> {
     let pair = |option: &'_ linkgate::server::decision::proto::HeaderValueOption| option.append_action == 2;
     assert!(ok.headers.iter().all(pair), "each takes the place of what stands there");
     ok.headers
@@ -121,7 +133,7 @@ fn refused(answer: &CheckResponse) -> (i32, String) {
     (denied.status.as_ref().unwrap().code, told)
 }
 
-fn metadata(answer: &CheckResponse, name: &str) -> String {
+pub fn metadata(answer: &CheckResponse, name: &str) -> String {
     let fields = &answer.dynamic_metadata.as_ref().unwrap().fields;
     match fields.get(name).and_then(|value| value.kind.as_ref()) {
         Some(ValueKind::Text(text)) => text.clone(),
@@ -328,7 +340,7 @@ fn what_envoy_must_tell_and_does_not_is_refused() {
     nobody.0.attributes.as_mut().unwrap().source = None;
     let mut nothing = good.clone();
     nothing.0.attributes.as_mut().unwrap().request = None;
-    let empty = Told(CheckRequest { attributes: None });
+    let empty = Told(CheckRequest { attributes: None }, Vec::new());
     for told in [joined, both, nobody, nothing, empty] {
         assert_eq!(told.send(listener(&rig)).unwrap_err().code(), Code::FailedPrecondition);
     }

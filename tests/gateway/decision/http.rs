@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// A check as nginx makes it.
-fn nginx(rig: &Rig, method: &str, target: &str) -> Request {
+pub fn nginx(rig: &Rig, method: &str, target: &str) -> Request {
     Request::get("/check/nginx")
         .header("X-Linkgate-Caller", EDGE)
         .header("X-Original-Method", method)
@@ -18,7 +18,7 @@ fn nginx(rig: &Rig, method: &str, target: &str) -> Request {
 }
 
 /// A check as Caddy and Traefik make it.
-fn forwarded(rig: &Rig, dialect: &str, method: &str, target: &str) -> Request {
+pub fn forwarded(rig: &Rig, dialect: &str, method: &str, target: &str) -> Request {
     Request::get(&format!("/check/{dialect}"))
         .header("X-Linkgate-Caller", EDGE)
         .header("X-Forwarded-Method", method)

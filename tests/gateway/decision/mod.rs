@@ -7,6 +7,7 @@ mod grpc;
 mod http;
 mod process;
 mod shipped;
+mod tracing;
 
 use std::net::SocketAddr;
 

@@ -118,9 +118,56 @@ impl Front {
     }
 
     pub fn envoy(rig: &Rig) -> Self {
-        let (dir, address) = (tempfile::tempdir().unwrap(), free());
+        let address = free();
+        Self::envoy_with(shipped("envoy.yaml", rig, address), address)
+    }
+
+    /// It records every request, and tells this collector.
+    pub fn envoy_that_traces(rig: &Rig, collector: SocketAddr) -> Self {
+        let address = free();
+        let shipped = shipped("envoy.yaml", rig, address);
+        let tracer = format!(
+            r#"
+                tracing:
+                  provider:
+                    name: envoy.tracers.opentelemetry
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig
+                      service_name: edge
+                      http_service:
+                        http_uri: {{ uri: "http://{collector}/v1/traces", cluster: collector, timeout: 5s }}"#
+        );
+        let cluster = format!(
+            r#"
+    - name: collector
+      connect_timeout: 1s
+      type: STATIC
+      load_assignment:
+        cluster_name: collector
+        endpoints:
+          - lb_endpoints:
+              - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {} }} }} }}"#,
+            collector.port()
+        );
+        let mut text = shipped;
+        for (before, added) in [("                codec_type: AUTO", tracer), ("  clusters:", cluster)] {
+            assert_eq!(text.matches(before).count(), 1, "{before}");
+            text = text.replace(before, &format!("{before}{added}"));
+        }
+        // Spans are sent after a while, or when there are some.
+        let soon = "
+layered_runtime:
+  layers:
+    - name: soon
+      static_layer: { tracing.opentelemetry.min_flush_spans: 1, tracing.opentelemetry.flush_interval_ms: 100 }
+";
+        Self::envoy_with(text + soon, address)
+    }
+
+    fn envoy_with(text: String, address: SocketAddr) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("envoy.yaml");
-        fs::write(&path, shipped("envoy.yaml", rig, address)).unwrap();
+        fs::write(&path, text).unwrap();
         let program = std::env::var("LINKGATE_TEST_ENVOY").unwrap_or_else(|_| {
             panic!("LINKGATE_TEST_ENVOY is not set: run the tests with `tests/run`, which installs an Envoy for them")
         });

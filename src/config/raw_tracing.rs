@@ -1,0 +1,34 @@
+//! The raw mirror of `[tracing]`; see `raw`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{raw::raw, scalar::DurationText};
+
+raw! {
+    /// Traces to a collector that speaks OpenTelemetry's OTLP over HTTP.
+    struct RawTracing {
+        /// Where spans are posted, with the path, such as `https://collector:4318/v1/traces`. Not set: no spans are made.
+        endpoint: Option<String> = None,
+        /// The part of requests that is traced, from 0.0 to 1.0, where no trusted proxy has decided it in its `traceparent`.
+        sample_ratio: f64 = 0.1,
+        /// Headers of each export, by name: what the collector asks for.
+        headers: BTreeMap<String, RawTracingHeader> = BTreeMap::new(),
+        /// Longest wait for the collector's answer.
+        timeout: DurationText = DurationText::of("5s"),
+        /// Most spans that wait to be sent; further ones are dropped and counted.
+        queue: u32 = 8_192,
+    }
+
+    /// One header of each export.
+    struct RawTracingHeader {
+        /// File with its value.
+        value_file: Option<String> = None,
+        /// Environment variable with it.
+        value_env: Option<String> = None,
+        /// The value itself: only as an environment override, never in the file.
+        value: Option<String> = None,
+    }
+}

@@ -9,12 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use memchr::memchr;
 use serde::{Deserialize, Serialize};
 
 use super::chain::ChainId;
 
 /// Longest line that a reader takes. The longest that is written is a consolidated record over thousands of tenants.
-const LINE_MAX_BYTES: u64 = 64 << 20;
+const LINE_MAX_BYTES: usize = 64 << 20;
 
 /// File that names the chain.
 pub const CHAIN_FILE: &str = "chain.json";
@@ -104,18 +105,27 @@ impl Lines {
     pub fn step(&mut self) -> io::Result<Step> {
         self.bytes.clear();
         self.start = self.next;
-        let read = std::io::Read::take(&mut self.input, LINE_MAX_BYTES).read_until(b'\n', &mut self.bytes)?;
-        let read = u64::try_from(read).unwrap_or(u64::MAX);
-        if self.bytes.pop_if(|last| *last == b'\n').is_some() {
-            self.next = self.start + read;
-            self.number += 1;
-            return Ok(Step::Line);
+        while self.bytes.len() < LINE_MAX_BYTES {
+            let ahead = self.input.fill_buf()?;
+            if ahead.is_empty() {
+                let nothing = self.bytes.is_empty();
+                self.input.seek(SeekFrom::Start(self.start))?;
+                return Ok(if nothing { Step::End } else { Step::Incomplete });
+            }
+            // Not `read_until`: it looks at a few bytes at a time, and every line of a journal comes through here.
+            let end = memchr(b'\n', ahead);
+            let taken = ahead.get(..end.unwrap_or(ahead.len())).unwrap_or_default();
+            self.bytes.extend_from_slice(taken);
+            let read = taken.len() + usize::from(end.is_some());
+            self.input.consume(read);
+            if end.is_some() {
+                let length = u64::try_from(self.bytes.len()).unwrap_or(u64::MAX);
+                self.next = self.start.saturating_add(length).saturating_add(1);
+                self.number += 1;
+                return Ok(Step::Line);
+            }
         }
-        if read >= LINE_MAX_BYTES {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is longer than any that is written"));
-        }
-        self.input.seek(SeekFrom::Start(self.start))?;
-        Ok(if read == 0 { Step::End } else { Step::Incomplete })
+        Err(io::Error::new(io::ErrorKind::InvalidData, "a line is longer than any that is written"))
     }
 
     /// The current line, or what there is of it.

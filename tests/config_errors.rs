@@ -455,6 +455,8 @@ fn each_rule_of_the_admin_api() {
             told(&format!(
                 "{at}tokens = [{{ {good} }}, {{ name = \"bob\", role = \"operator\", secret_env = \"STRONG\" }}]"
             )),
+            told(&format!("{at}tokens = [{{ {good} }}]\n[admin.tls]\nclient_auth = \"required\"")),
+            told("[admin.tls]\ncertificates = []"),
         ]
         .join("\n")
     );

@@ -28,7 +28,7 @@ use crate::{
     },
     spans::{SpanMetrics, Spans},
     store::{Database, Directory},
-    tls::{H2, HTTP_1_1, ServerTls},
+    tls::{H2, HTTP_1_1, ServerTls, settings::ServerSettings},
     upstream::Upstream,
 };
 
@@ -37,6 +37,9 @@ const FIRST_READING: Duration = Duration::from_secs(5);
 
 /// What ALPN offers on the public listener.
 const PUBLIC_PROTOCOLS: &[&[u8]] = &[H2, HTTP_1_1];
+
+/// And on the admin listener.
+const ADMIN_PROTOCOLS: &[&[u8]] = &[HTTP_1_1];
 
 /// What no reload makes anew.
 pub struct Lasting {
@@ -48,6 +51,8 @@ pub struct Lasting {
     directory: Arc<Directory>,
     /// Of the public listener; its files are read again, what it is made of is not.
     tls: Option<Arc<ServerTls>>,
+    /// Of the admin listener.
+    admin_tls: Option<Arc<ServerTls>>,
     quotas: Arc<dyn QuotaStore>,
     /// Where replicas count together.
     pub shared_quotas: Option<Arc<SharedQuotas>>,
@@ -68,8 +73,9 @@ impl Lasting {
                 "policy.enforce is false: guardrails and role rules are NOT ENFORCED, what they refuse is let through and noted"
             );
         }
-        let tls = config.listen.tls.clone().map(|settings| ServerTls::load(settings, PUBLIC_PROTOCOLS));
-        let tls = tls.transpose().map_err(AppError::Tls)?.map(Arc::new);
+        let tls = secured(config.listen.tls.as_ref(), "listen.tls", PUBLIC_PROTOCOLS)?;
+        let admin_tls = config.admin.as_ref().and_then(|admin| admin.tls.as_ref());
+        let admin_tls = secured(admin_tls, "admin.tls", ADMIN_PROTOCOLS)?;
         let (quotas, shared_quotas) = quotas(&config.limits)?;
         let metrics = Metrics::register(registry)?;
         let portal_metrics = Arc::new(PortalMetrics::register(registry)?);
@@ -87,6 +93,7 @@ impl Lasting {
             shadow: config.policy.shadow.clone().map(|dir| Arc::new(ShadowSet::new(dir))),
             directory,
             tls,
+            admin_tls,
             quotas,
             shared_quotas,
             metrics,
@@ -136,6 +143,7 @@ impl Lasting {
             policies: Arc::clone(&self.policies),
             shadow: self.shadow.clone(),
             tls: self.tls.clone(),
+            admin_tls: self.admin_tls.clone(),
             portal,
             upkeep: Upkeep::of(tokio::spawn(Arc::clone(&verifier).maintain())),
             verifier,
@@ -157,6 +165,16 @@ impl Lasting {
 
 /// What counts, and the same where it counts with others.
 type Quotas = (Arc<dyn QuotaStore>, Option<Arc<SharedQuotas>>);
+
+/// The certificates of a listener, where it speaks TLS.
+fn secured(
+    settings: Option<&ServerSettings>,
+    section: &'static str,
+    protocols: &'static [&'static [u8]],
+) -> Result<Option<Arc<ServerTls>>, AppError> {
+    let loaded = settings.cloned().map(|settings| ServerTls::load(settings, protocols)).transpose();
+    Ok(loaded.map_err(|source| AppError::Tls { section, source })?.map(Arc::new))
+}
 
 /// Counted with other replicas where Redis is named, else by this process alone. Runs until the runtime ends.
 fn quotas(settings: &LimitSettings) -> Result<Quotas, SharedError> {

@@ -17,6 +17,7 @@ use super::compose::Lasting;
 use crate::{
     config::{ConfigErrors, settings::Config},
     proxy::worker::{Gateway, Live},
+    tls::settings::ServerSettings,
 };
 
 /// How long the keys of new issuers are waited for.
@@ -109,6 +110,10 @@ fn admin_address(config: &Config) -> Option<std::net::SocketAddr> {
     config.admin.as_ref().map(|admin| admin.address)
 }
 
+fn admin_tls(config: &Config) -> Option<&ServerSettings> {
+    config.admin.as_ref()?.tls.as_ref()
+}
+
 /// The settings that differ and that were read at the start for good.
 fn fixed(one: &Config, other: &Config) -> Vec<&'static str> {
     let differs = [
@@ -118,6 +123,7 @@ fn fixed(one: &Config, other: &Config) -> Vec<&'static str> {
         ("decision.address", decision(one) != decision(other)),
         ("[health]", (one.health, one.api_docs) != (other.health, other.api_docs)),
         ("admin.address", admin_address(one) != admin_address(other)),
+        ("[admin.tls]", admin_tls(one) != admin_tls(other)),
         ("[database]", one.database != other.database),
         ("[links]", one.links != other.links),
         ("[policy]", one.policy != other.policy),

@@ -95,8 +95,8 @@ pub enum AppError {
     HeadTimeout,
     #[error("metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
-    #[error("the files of `listen.tls` cannot be used")]
-    Tls(#[source] TlsError),
+    #[error("the files of `{section}` cannot be used")]
+    Tls { section: &'static str, source: TlsError },
     #[error("the certificates of the upstream `{name}` cannot be used")]
     UpstreamTls { name: String, source: Box<TlsError> },
     #[error("the folder of policies or certificates cannot be watched")]
@@ -171,12 +171,14 @@ async fn serve(
     let admin_api = AdminApi::new(&live, &database, &registry)?;
     let admin = match admin_listener {
         Some(listener) => {
-            if listening.admin.is_some_and(|address| !address.ip().is_loopback()) {
+            let tls = gateway.admin_tls.clone();
+            if tls.is_none() && listening.admin.is_some_and(|address| !address.ip().is_loopback()) {
                 tracing::warn!(
-                    "the admin API is reached from other machines, and its tokens travel as they are: put TLS before it"
+                    "the admin API is reached from other machines, and its tokens travel as they are: set [admin.tls], or \
+                     put TLS before it"
                 );
             }
-            Some(AdminListener::start(admin_api, listener))
+            Some(AdminListener::start(admin_api, listener, tls))
         }
         None => None,
     };

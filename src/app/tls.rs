@@ -25,7 +25,8 @@ const LOAD: &str = "tls.load";
 /// Everything that reads certificates from files.
 #[derive(Clone, Debug)]
 pub struct Certificates {
-    listener: Option<Arc<ServerTls>>,
+    /// By the names of their sections.
+    listeners: Vec<(&'static str, Arc<ServerTls>)>,
     /// By the names of their sections.
     upstreams: Vec<(String, Arc<ClientTls>)>,
 }
@@ -35,23 +36,25 @@ impl Certificates {
         let secure = gateway.upstreams.iter().filter_map(|upstream| {
             upstream.tls.as_ref().map(|tls| (format!("upstreams.{}.tls", upstream.name), Arc::clone(tls)))
         });
-        Self { listener: gateway.tls.clone(), upstreams: secure.collect() }
+        let listeners = [("listen.tls", &gateway.tls), ("admin.tls", &gateway.admin_tls)];
+        let listeners = listeners.into_iter().filter_map(|(section, tls)| Some((section, Arc::clone(tls.as_ref()?))));
+        Self { listeners: listeners.collect(), upstreams: secure.collect() }
     }
 
     /// Reads everything again; the result of each, by the name of its section.
     fn reload(&self) -> Vec<(String, Result<bool, TlsError>)> {
-        let listener = self.listener.iter().map(|tls| ("listen.tls".to_owned(), tls.reload()));
-        listener.chain(self.upstreams.iter().map(|(section, tls)| (section.clone(), tls.reload()))).collect()
+        let listeners = self.listeners.iter().map(|(section, tls)| ((*section).to_owned(), tls.reload()));
+        listeners.chain(self.upstreams.iter().map(|(section, tls)| (section.clone(), tls.reload()))).collect()
     }
 
     fn files(&self) -> BTreeSet<PathBuf> {
         let upstreams = self.upstreams.iter().flat_map(|(_, tls)| tls.files());
-        self.listener.iter().flat_map(|tls| tls.files()).chain(upstreams).map(Path::to_owned).collect()
+        self.listeners.iter().flat_map(|(_, tls)| tls.files()).chain(upstreams).map(Path::to_owned).collect()
     }
 
     fn in_use(&self) -> Vec<InUse> {
         let upstreams = self.upstreams.iter().filter_map(|(_, tls)| tls.current().certificate.clone());
-        self.listener.iter().flat_map(|tls| tls.current().certificates.clone()).chain(upstreams).collect()
+        self.listeners.iter().flat_map(|(_, tls)| tls.current().certificates.clone()).chain(upstreams).collect()
     }
 }
 

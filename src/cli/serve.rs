@@ -33,7 +33,7 @@ pub fn app_failure(error: &AppError) -> Failure {
         | AppError::Inherit(_)
         | AppError::Identity(_)
         | AppError::Signing(_)
-        | AppError::Tls(_)
+        | AppError::Tls { .. }
         | AppError::UpstreamTls { .. }
         | AppError::Routes(_) => Exit::Invalid,
         _ => Exit::Failed,

@@ -3,7 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{raw::raw, scalar::QuotaText};
+use super::{
+    raw::raw,
+    raw_tls::{RawCertificate, RawClientAuth, RawTlsVersion},
+    scalar::{DurationText, QuotaText},
+};
 
 raw! {
     /// The admin API: a listener of its own, for the tools of operators.
@@ -14,6 +18,24 @@ raw! {
         tokens: Vec<RawAdminToken> = Vec::new(),
         /// Requests of one address without a valid token; further ones are answered with 429.
         unauthenticated: QuotaText = QuotaText::of("30/min"),
+        /// TLS on this listener. Not set: cleartext, for loopback or behind something that speaks TLS.
+        tls: Option<RawAdminTls> = None,
+    }
+
+    /// TLS on the admin listener. Files are read again when they change. A token is needed in any case.
+    struct RawAdminTls {
+        /// Pairs of PEM files, chosen by the host that a client names. The first serves clients that name none or an unknown one.
+        certificates: Vec<RawCertificate> = Vec::new(),
+        /// Oldest version that is spoken.
+        min_version: RawTlsVersion = RawTlsVersion::V13,
+        /// Longest time from connection to finished handshake.
+        handshake_timeout: DurationText = DurationText::of("10s"),
+        /// `required`: who shows no good certificate gets no connection, token or not.
+        client_auth: RawClientAuth = RawClientAuth::None,
+        /// PEM files of the roots that client certificates must lead to.
+        client_ca: Vec<String> = Vec::new(),
+        /// PEM files of their revocation lists. With any, a certificate that none tells of, or a list past its time, is refused.
+        client_crl: Vec<String> = Vec::new(),
     }
 
     /// One token: at least 32 random bytes in hex or base64, such as `openssl rand -hex 32` makes.

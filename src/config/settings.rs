@@ -66,6 +66,8 @@ pub struct AdminSettings {
     pub tokens: Vec<AdminToken>,
     /// Requests of one address without a valid token; `requests` of 0: no limit.
     pub unauthenticated: Quota,
+    /// `None`: cleartext.
+    pub tls: Option<ServerSettings>,
 }
 
 /// Who may call the admin API. The token itself is not kept.

@@ -58,6 +58,8 @@ pub struct Gateway {
     pub limits: Limits,
     /// Of the public listener; `None`: cleartext.
     pub tls: Option<Arc<ServerTls>>,
+    /// Of the admin listener; `None`: cleartext.
+    pub admin_tls: Option<Arc<ServerTls>>,
     /// `None`: switched off.
     pub portal: Option<Arc<Portal>>,
     pub metrics: Metrics,

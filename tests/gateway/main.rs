@@ -27,6 +27,7 @@ mod upstream;
 
 mod admin;
 mod admin_access;
+mod admin_tls;
 mod body;
 mod cors;
 mod decision;

@@ -213,7 +213,7 @@ fn framing_and_bounds_hold_behind_the_handshake() {
     until("there is room again", || Client::trusting(&house.ca).connect(house.rig.public, "gateway.test").is_ok());
 }
 
-fn loads(rig: &Rig) -> Vec<(String, String)> {
+pub fn loads(rig: &Rig) -> Vec<(String, String)> {
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let lines = rig.lines().into_iter().filter(|line| line["pub"]["action"] == "tls.load");
     lines.map(|line| (text(&line["pub"]["decision"]), line["pub"]["reason"].to_string())).collect()

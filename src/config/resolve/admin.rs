@@ -4,9 +4,23 @@ use aws_lc_rs::digest;
 
 use super::{FieldPath, Resolver, secrets::SecretWays};
 use crate::config::{
-    raw_admin::{RawAdmin, RawAdminRole, RawAdminToken},
+    raw_admin::{RawAdmin, RawAdminRole, RawAdminTls, RawAdminToken},
+    raw_tls::RawTls,
     settings::{AdminRole, AdminSettings, AdminToken, ListenSettings, is_strong_admin_token},
 };
+
+/// The same section as the public listener's, without what only that one has.
+fn as_listener(raw: &RawAdminTls) -> RawTls {
+    RawTls {
+        certificates: raw.certificates.clone(),
+        min_version: raw.min_version,
+        handshake_timeout: raw.handshake_timeout.clone(),
+        client_auth: raw.client_auth,
+        client_ca: raw.client_ca.clone(),
+        client_crl: raw.client_crl.clone(),
+        ..RawTls::default()
+    }
+}
 
 /// Most tokens; each is compared with every one that is shown.
 const MOST_TOKENS: usize = 100;
@@ -22,10 +36,14 @@ impl Resolver<'_> {
         let at = FieldPath::default().key("admin");
         let tokens = self.admin_tokens(&at.key("tokens"), &raw.tokens);
         let unauthenticated = self.quota(&at.key("unauthenticated"), &raw.unauthenticated);
+        let tls = raw.tls.as_ref().map(|tls| self.server_tls(&at.key("tls"), &as_listener(tls)));
         let field = at.key("address");
         let Some(text) = &raw.address else {
             if !raw.tokens.is_empty() {
                 self.fail(&at.key("tokens"), "are given, but no `address` to use them at");
+            }
+            if raw.tls.is_some() {
+                self.fail(&at.key("tls"), "is given, but no `address` to listen on");
             }
             return None;
         };
@@ -42,7 +60,7 @@ impl Resolver<'_> {
                 "is empty: the admin API answers nobody without a token, from loopback neither",
             );
         }
-        Some(AdminSettings { address, tokens, unauthenticated })
+        Some(AdminSettings { address, tokens, unauthenticated, tls })
     }
 
     fn admin_tokens(&mut self, at: &FieldPath, raw: &[RawAdminToken]) -> Vec<AdminToken> {

@@ -91,6 +91,7 @@ mod tests {
             address: "127.0.0.1:0".parse().unwrap(),
             tokens: vec![token],
             unauthenticated: Quota { requests: 0, per_seconds: 1 },
+            tls: None,
         }
     }
 

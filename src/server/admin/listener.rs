@@ -1,21 +1,31 @@
-//! The sockets of the admin API: few connections, exact HTTP/1, no patience.
-//!
-//! TLS will wrap the stream that [`connection`] is given; nothing else here knows what it is.
+//! The sockets of the admin API: few connections, exact HTTP/1, no patience. TLS ends here, where it is configured.
 
-use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    pin::pin,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioTimer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     task::JoinHandle,
 };
 
 use super::{AdminApi, call};
-use crate::server::guard::{Guarded, HeadLimits};
+use crate::{
+    server::{
+        guard::{Guarded, HeadLimits},
+        handshake::Gate,
+    },
+    tls::ServerTls,
+};
 
 /// Operators and their tools, not a public.
 const MAX_CONNECTIONS: u32 = 64;
@@ -32,10 +42,12 @@ pub struct Listener {
 }
 
 impl Listener {
-    pub fn start(api: Arc<AdminApi>, listener: TcpListener) -> Self {
+    /// `tls`: `None` speaks in clear.
+    pub fn start(api: Arc<AdminApi>, listener: TcpListener, tls: Option<Arc<ServerTls>>) -> Self {
         let (stop, told) = watch::channel(false);
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
-        let accepting = tokio::spawn(accept(api, listener, Arc::clone(&places), told));
+        let gate = tls.map(|tls| Arc::new(Gate::new(tls, Arc::new(AtomicUsize::new(0)))));
+        let accepting = tokio::spawn(accept(api, listener, gate, Arc::clone(&places), told));
         Self { stop, places, accepting }
     }
 
@@ -49,14 +61,23 @@ impl Listener {
     }
 }
 
-async fn accept(api: Arc<AdminApi>, listener: TcpListener, places: Arc<Semaphore>, told: watch::Receiver<bool>) {
+async fn accept(
+    api: Arc<AdminApi>,
+    listener: TcpListener,
+    gate: Option<Arc<Gate>>,
+    places: Arc<Semaphore>,
+    told: watch::Receiver<bool>,
+) {
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let (api, told) = (Arc::clone(&api), told.clone());
+                let (api, gate, told) = (Arc::clone(&api), gate.clone(), told.clone());
                 tokio::spawn(async move {
-                    connection(api, stream, peer.ip(), told).await;
+                    match gate {
+                        Some(gate) => secured(api, &gate, stream, peer.ip(), told).await,
+                        None => connection(api, stream, peer.ip(), told).await,
+                    }
                     drop(place);
                 });
             }
@@ -64,6 +85,22 @@ async fn accept(api: Arc<AdminApi>, listener: TcpListener, places: Arc<Semaphore
                 tracing::warn!(%error, "accepting a connection on the admin listener failed");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
+        }
+    }
+}
+
+/// As [`connection`], behind a handshake. A certificate that was asked for is one more condition; who calls, the token says.
+async fn secured(api: Arc<AdminApi>, gate: &Gate, io: TcpStream, ip: IpAddr, mut told: watch::Receiver<bool>) {
+    let passed = tokio::select! {
+        passed = gate.pass(io) => passed,
+        // Nothing was asked on it yet.
+        () = async { drop(told.wait_for(|stop| *stop).await) } => return,
+    };
+    match passed {
+        Ok(secured) => connection(api, secured.stream, ip, told).await,
+        Err(refused) => {
+            let source = std::error::Error::source(&refused).map(ToString::to_string);
+            tracing::info!(%refused, source, peer = %ip, "no TLS connection to the admin listener");
         }
     }
 }

@@ -22,6 +22,7 @@ mod raw_cors;
 mod raw_decision;
 mod raw_portal;
 mod raw_tls;
+mod raw_upstream;
 mod resolve;
 pub mod route_table;
 mod scalar;

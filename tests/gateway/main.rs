@@ -15,6 +15,7 @@
 #[path = "../cli_support/mod.rs"]
 mod cli_support;
 mod client;
+mod faulty;
 mod policies;
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;
@@ -27,8 +28,10 @@ mod admin;
 mod admin_access;
 mod body;
 mod cors;
+mod dead_upstreams;
 mod decision;
 mod emergency;
+mod endpoints;
 mod errors;
 mod explain;
 mod flow;

@@ -74,19 +74,29 @@ impl Client {
             return Err(Unsaid::unsent(SourceError::Timeout));
         }
         let tenant = site.tenant();
-        let origin = upstream.origin(Some(tenant)).ok_or_else(|| {
+        // A place first: an endpoint that is chosen counts as busy.
+        let _place = match upstream.enter() {
+            Some(place) => place,
+            None => upstream.queue(Some(until)).await.map_err(|_| {
+                let words = format!("too many requests to `{}` are under way", upstream.name);
+                Unsaid::unsent(SourceError::Unavailable(words))
+            })?,
+        };
+        let mut attempts = upstream.attempts(Some(tenant)).ok_or_else(|| {
             Unsaid::unsent(SourceError::Unavailable(format!("upstream `{}` has no address for it", upstream.name)))
         })?;
-        let _place = upstream.enter().ok_or_else(|| {
-            Unsaid::unsent(SourceError::Unavailable(format!("too many requests to `{}` are under way", upstream.name)))
-        })?;
-        let request = self.request(site, route, upstream, &origin.authority, outgoing).map_err(Unsaid::unsent)?;
+        let request = self.request(site, route, upstream, outgoing).map_err(Unsaid::unsent)?;
         let repeatable = outgoing.method == Method::GET;
         let head_by = until.min(Instant::now() + upstream.settings.response_timeout);
-        let sent = self.pool.send(origin, upstream, request, repeatable);
-        let sent = tokio::time::timeout_at(head_by, sent).await;
-        // How far it came is not known when time runs out.
-        let sent = sent.map_err(|_| Unsaid { error: SourceError::Timeout, maybe_received: true })?;
+        let sent = attempts.send_shared(&self.pool, request, repeatable);
+        let Ok(sent) = tokio::time::timeout_at(head_by, sent).await else {
+            // The caller's own deadline says nothing of the service.
+            if head_by < until {
+                attempts.failed();
+            }
+            // How far it came is not known when time runs out.
+            return Err(Unsaid { error: SourceError::Timeout, maybe_received: true });
+        };
         let (response, lease) = sent.map_err(|unanswered| unsent(upstream, &unanswered))?;
         let received = |error| Unsaid { error, maybe_received: true };
         let whole = read(response, route, site);
@@ -101,12 +111,10 @@ impl Client {
         site: &Site,
         route: &Route,
         upstream: &Upstream,
-        authority: &str,
         outgoing: &Outgoing,
     ) -> Result<Request<Full<Bytes>>, SourceError> {
         let unfit = || route.wrong(site.tenant(), "the question cannot be written as a request");
         let mut headers = self.credentials.headers(site, route, upstream, outgoing)?;
-        headers.insert(header::HOST, HeaderValue::from_str(authority).map_err(|_| unfit())?);
         if outgoing.body.is_some() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
@@ -121,6 +129,7 @@ fn unsent(upstream: &Upstream, unanswered: &Unanswered) -> Unsaid {
     tracing::debug!(upstream = %upstream.name, error = ?unanswered, "a service did not answer");
     let words = match &unanswered.error {
         SendError::Connect { .. } => format!("`{}` cannot be reached", upstream.name),
+        SendError::Unresolved(_) => format!("the host name of `{}` cannot be looked up", upstream.name),
         SendError::ConnectTimeout(_) => format!("`{}` takes no connection in time", upstream.name),
         SendError::Exchange(_) => format!("`{}` broke the connection off", upstream.name),
     };

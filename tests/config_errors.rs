@@ -234,7 +234,7 @@ fn each_rule_of_endpoints() {
     let origin = "origin = \"http://127.0.0.1:8000\"\n";
     let with = |lines: &str| changed(origin, &format!("{origin}{lines}\n"));
     let cases = [
-        changed(origin, "endpoints = [\"http://a:1\", \"https://b\", \"http://[::1]:1\"]\n"),
+        changed(origin, "endpoints = [\"http://a:1\", \"http://b\", \"http://[::1]:1\"]\n"),
         changed(origin, "endpoints = [\"http://a\", \"http://A:80\", \"https://a:80\", \"a:1\", \"http://b/path\"]\n"),
         with("endpoints = [\"http://b:1\"]"),
         with("dns_refresh = \"10ms\"\nqueue_timeout = \"0s\""),

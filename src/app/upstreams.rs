@@ -22,14 +22,22 @@ type Read = fn(&Tally) -> &Count;
 
 /// Name, help, and where the number stands.
 const COUNTS: [(&str, &str, Read); 6] = [
-    ("ejections_total", "Endpoints left alone for a while by outlier detection", |tally| &tally.ejections),
-    ("panics_total", "Requests sent to any endpoint because too few were healthy", |tally| &tally.panics),
-    ("retries_total", "Requests tried at another endpoint", |tally| &tally.retries),
-    ("retry_budget_exhausted_total", "Requests not tried at another endpoint: no budget", |tally| {
+    ("linkgate_upstream_ejections_total", "Endpoints left alone for a while by outlier detection", |tally| {
+        &tally.ejections
+    }),
+    ("linkgate_upstream_panics_total", "Requests sent to any endpoint because too few were healthy", |tally| {
+        &tally.panics
+    }),
+    ("linkgate_upstream_retries_total", "Requests tried at another endpoint", |tally| &tally.retries),
+    ("linkgate_upstream_retry_budget_exhausted_total", "Requests not tried at another endpoint: no budget", |tally| {
         &tally.budget_exhausted
     }),
-    ("resolution_failures_total", "Look-ups of host names that failed", |tally| &tally.resolution_failures),
-    ("health_check_failures_total", "Active checks that were not as expected", |tally| &tally.checks_bad),
+    ("linkgate_upstream_resolution_failures_total", "Look-ups of host names that failed", |tally| {
+        &tally.resolution_failures
+    }),
+    ("linkgate_upstream_health_check_failures_total", "Active checks that were not as expected", |tally| {
+        &tally.checks_bad
+    }),
 ];
 
 /// The same by reason.
@@ -59,26 +67,34 @@ struct Told {
 impl UpstreamMetrics {
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let gauge = |name: &str, help: &str, labels: &[&str]| {
-            let gauge = IntGaugeVec::new(Opts::new(format!("linkgate_upstream_{name}"), help), labels)?;
+            let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
         let counter = |name: &str, help: &str, labels: &[&str]| {
-            let counter = IntCounterVec::new(Opts::new(format!("linkgate_upstream_{name}"), help), labels)?;
+            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
         let counts = COUNTS.iter().map(|(name, help, read)| Ok((counter(name, help, &["upstream"])?, *read)));
         Ok(Self {
             endpoints: gauge(
-                "endpoints",
+                "linkgate_upstream_endpoints",
                 "Addresses behind a configured endpoint, by state: healthy, ejected, unhealthy",
                 &["upstream", "endpoint", "state"],
             )?,
-            in_flight: gauge("requests_in_flight", "Requests under way, open streams included", &["upstream"])?,
-            pending: gauge("requests_pending", "Requests that wait for a place", &["upstream"])?,
+            in_flight: gauge(
+                "linkgate_upstream_requests_in_flight",
+                "Requests under way, open streams included",
+                &["upstream"],
+            )?,
+            pending: gauge("linkgate_upstream_requests_pending", "Requests that wait for a place", &["upstream"])?,
             counts: counts.collect::<Result<_, prometheus::Error>>()?,
-            refused: counter("refused_total", "Requests that found no place", &["upstream", "reason"])?,
+            refused: counter(
+                "linkgate_upstream_refused_total",
+                "Requests that found no place",
+                &["upstream", "reason"],
+            )?,
             told: Mutex::default(),
         })
     }

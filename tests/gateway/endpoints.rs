@@ -224,6 +224,25 @@ fn a_name_is_followed_to_all_its_addresses_and_kept_where_it_cannot_be_looked_up
     assert!(!text.contains(&three.address.to_string()), "what a name server says is no label");
 }
 
+/// A service that comes back elsewhere is found when the first connection to where it was fails, not an hour later.
+#[test]
+fn a_failed_connection_is_a_reason_to_look_a_name_up() {
+    let names = Arc::new(Names::default());
+    let (gone, here) = (Faulty::start(Fault::Refuses), Upstream::start());
+    names.say("isp.test", &[gone.address]);
+    let resolver: Arc<dyn Resolve> = Arc::clone(&names) as _;
+    let slow = "dns_refresh = \"1h\"\norigin = \"http://isp.test\"\n";
+    let rig = Rig::with(Setup { routes: many(slow), resolver, ..Setup::default() });
+    assert_eq!(get(&rig).error(), "UPSTREAM_UNAVAILABLE");
+    names.say("isp.test", &[here.address]);
+    until("it is found", || get(&rig).status == 200);
+    let asked = names.asked.load(Ordering::SeqCst);
+    for _ in 0..20 {
+        assert_eq!(get(&rig).status, 200);
+    }
+    assert_eq!(names.asked.load(Ordering::SeqCst), asked, "and not looked up with each request");
+}
+
 #[test]
 fn a_tenants_name_is_followed_too_and_mixed_with_nobodys() {
     let names = Arc::new(Names::default());

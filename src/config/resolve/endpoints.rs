@@ -27,13 +27,16 @@ impl Resolver<'_> {
         for (place, text) in raw.endpoints.iter().enumerate() {
             let field = many.index(place);
             let Some(origin) = self.ok(&field, scalar::parse_origin(text)) else { continue };
-            let same = |known: &&Origin| (known.host(), known.port()) == (origin.host(), origin.port());
-            match found.iter().find(same) {
-                Some(known) if known.https != origin.https => {
-                    self.fail(&field, format!("is there with another scheme already, as `{known}`"));
-                }
-                Some(_) => self.fail(&field, "is named twice"),
-                None => found.push(origin),
+            let same = |known: &Origin| (known.host(), known.port()) == (origin.host(), origin.port());
+            if found.first().is_some_and(|first| first.https != origin.https) {
+                self.fail(
+                    &field,
+                    "has another scheme than the first: a request that fails over must not lose TLS on its way",
+                );
+            } else if found.iter().any(same) {
+                self.fail(&field, "is named twice");
+            } else {
+                found.push(origin);
             }
         }
         found

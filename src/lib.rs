@@ -38,7 +38,7 @@
 //! | floor | rooms |
 //! | --- | --- |
 //! | 0 | [`domain`]: ids, permissions, roles, links, gates, errors: no runtime, socket or engine · [`tls`]: certificates and trust from files |
-//! | 1 | [`identity`] token to caller, signing · [`policy`] Cedar, and proofs over it · [`audit`] journal and chain · [`upstream`] pools · [`limit`] quotas · [`connector`] what services say, as typed rows · [`spans`] traces to a collector |
+//! | 1 | [`identity`] token to caller, signing · [`policy`] Cedar, and proofs over it · [`audit`] journal and chain · [`upstream`] endpoints, health, bounds, pools · [`limit`] quotas · [`connector`] what services say, as typed rows · [`spans`] traces to a collector |
 //! | 2 | [`store`] SQLite and Postgres, change feed, audit index · [`config`] file to valid configuration, route table |
 //! | 3 | [`portal`]: the consolidated API: fan-out, merge, writes, exports, alerts, webhooks |
 //! | 4 | [`proxy`]: the stages |
@@ -56,6 +56,9 @@
 //!   The gates that hand-written policy must not open are also tested natively, to the millisecond, on every call.
 //! - **Workers, not a shared pool of threads**: a thread, a current-thread runtime, upstream connections and hot caches
 //!   each. Database, journal keeper, key fetching and watchers live on one service runtime.
+//! - **Endpoints are chosen by each worker from what all workers know**: a list behind an arc-swap, counts in relaxed atomics
+//!   (`upstream::cluster`). The shared endpoints and each tenant's own are clusters apart, with connections apart: no
+//!   balancing, failover or name server leads from one to another. Where there is one endpoint nothing is weighed.
 //! - **Sessions are resolved under an epoch** that is read before the rows are, so a change that comes between makes
 //!   them old at once, never young. The same rule (`as_of` read in the same snapshot) guards the link cache.
 //! - **HTTP/1 is made exact before hyper sees it** (`server::framing`): what two parsers could read differently is
@@ -75,7 +78,7 @@
 //! | I5 | a decision equals Cedar's for the same facts | `policy::memo` | `policy_property` |
 //! | I6 | a bad set or configuration never replaces a good one | `policy::handle`, `app::configuration`, `app::reload` | `policy_bundle`, `gateway::reload` |
 //! | I7 | no slice is fetched without its own permit, nor shown under another partner, link version or policy set | `portal::call`, `portal::fanout` | `portal::access` |
-//! | I8 | memory is bounded by configuration | caches, `spans::export`, `server::guard`, `upstream::table`, `portal::{merge, fanout}` | `gateway::body`, `policy_decide` |
+//! | I8 | memory is bounded by configuration | caches, `spans::export`, `server::guard`, `upstream::bounds`, `portal::{merge, fanout}` | `gateway::body`, `policy_decide` |
 
 pub mod domain;
 pub mod tls;

@@ -230,6 +230,28 @@ fn each_rule_of_upstreams() {
 }
 
 #[test]
+fn each_rule_of_endpoints() {
+    let origin = "origin = \"http://127.0.0.1:8000\"\n";
+    let with = |lines: &str| changed(origin, &format!("{origin}{lines}\n"));
+    let cases = [
+        changed(origin, "endpoints = [\"http://a:1\", \"http://b\", \"http://[::1]:1\"]\n"),
+        changed(origin, "endpoints = [\"http://a\", \"http://A:80\", \"https://a:80\", \"a:1\", \"http://b/path\"]\n"),
+        with("endpoints = [\"http://b:1\"]"),
+        with("dns_refresh = \"10ms\"\nqueue_timeout = \"0s\""),
+        with("outlier_detection = { max_ejection_percent = 101, panic_threshold = 200 }"),
+        with("outlier_detection = { base_ejection_time = \"1m\", max_ejection_time = \"30s\" }"),
+        with("retry_budget = { ratio_percent = 101, min_per_secnd = 1 }"),
+        with("health_check = {  }"),
+        with("health_check = { path = \"healthz\", interval = \"1s\", timeout = \"2s\" }"),
+        with(
+            "health_check = { path = \"/healthz?x=1\", healthy_threshold = 0, unhealthy_threshold = 0, expected_statuses = [100, 200, 600] }",
+        ),
+        with("health_check = { path = \"/healthz\", expected_statuses = [] }"),
+    ];
+    insta::assert_snapshot!(cases.join("\n---\n"));
+}
+
+#[test]
 fn each_rule_of_routes() {
     let upstream = "permission = \"partner.billing.invoices.read\"\nupstream = \"isp\"\n";
     let cases = [

@@ -7,7 +7,6 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     path::Path,
-    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -25,8 +24,8 @@ use linkgate::{
     config::settings::Config,
     tls::settings::ClientSettings,
     upstream::{
-        Pool, Upstream,
-        settings::{AssertionForm, Credential, Http2, Origin, UpstreamSettings},
+        Endpoint, Pool, Upstream,
+        settings::{AssertionForm, BudgetSettings, Credential, Http2, Origin, OutlierSettings, UpstreamSettings},
     },
 };
 use tokio::{
@@ -115,13 +114,19 @@ async fn upstream(listener: TcpListener) {
 fn upstream_settings(authority: &str) -> UpstreamSettings {
     UpstreamSettings {
         name: "up".into(),
-        origin: None,
+        endpoints: Vec::new(),
         tenants: std::collections::HashMap::new(),
+        dns_refresh: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(5),
         response_timeout: Duration::from_secs(30),
         pool_idle: 512,
         pool_idle_timeout: Duration::from_secs(30),
         max_in_flight: 10_000,
+        max_pending: 0,
+        queue_timeout: Duration::from_secs(1),
+        outlier: OutlierSettings::default(),
+        budget: BudgetSettings::default(),
+        health_check: None,
         tls: ClientSettings::default(),
         http2: Http2::Off,
         http2_streams: 1,
@@ -144,7 +149,7 @@ async fn passthrough(listener: TcpListener) {
 #[derive(Clone)]
 struct Bare {
     pool: Pool<Incoming>,
-    origin: Rc<Origin>,
+    endpoint: Arc<Endpoint>,
     upstream: Arc<Upstream>,
     host: HeaderValue,
 }
@@ -156,7 +161,7 @@ impl Bare {
             pool: Pool::default(),
             upstream: Upstream::new(upstream_settings(&authority)).unwrap(),
             host: HeaderValue::from_str(&authority).unwrap(),
-            origin: Rc::new(Origin { https: false, authority }),
+            endpoint: Endpoint::new(&Origin { https: false, authority: authority.clone() }, authority.parse().unwrap()),
         }
     }
 
@@ -167,7 +172,7 @@ impl Bare {
             request.headers_mut().remove(header::CONNECTION);
             request.headers_mut().insert(header::HOST, this.host.clone());
             let (mut response, lease) =
-                this.pool.send(&this.origin, &this.upstream, Box::new(request), true, false).await.unwrap();
+                this.pool.send(&this.endpoint, &this.upstream, Box::new(request), true, false).await.unwrap();
             response.headers_mut().remove(header::CONNECTION);
             Ok::<_, Infallible>(response.map(|inner| Leased { inner, lease: Some(lease) }))
         });

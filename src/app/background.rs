@@ -21,6 +21,7 @@ use crate::{
     portal::{Counting, Watcher, exports::Shift, webhooks::Deliverer},
     proxy::worker::{Gateway, Live},
     store::{AuditStore, Database},
+    upstream::Upkeep,
 };
 
 /// How often the journal is looked at for records to index, and the outbox for changes to chain.
@@ -44,6 +45,8 @@ pub struct Background {
     journal: Journal,
     store: Arc<AuditStore>,
     portal: Option<PortalWork>,
+    /// Look-ups and checks of the upstreams in force.
+    upstreams: Upkeep,
     /// Workers of configurations of before, with their last exports.
     leaving: Vec<(watch::Sender<Shift>, JoinHandle<()>)>,
     /// The key of checkpoints, and how far they are; `None`: no key is configured.
@@ -126,7 +129,17 @@ pub fn start(live: &Arc<Live>, database: &Database) -> Result<Background, KeyErr
         tasks.spawn(Counting::new(database, &gateway.portal_metrics).run());
     }
     let portal = PortalWork::start(&gateway);
-    Ok(Background { tasks, indexed, journal, store, portal, leaving: Vec::new(), checkpoints, signed })
+    Ok(Background {
+        tasks,
+        indexed,
+        journal,
+        store,
+        portal,
+        upstreams: Upkeep::start(&gateway.upstreams),
+        leaving: Vec::new(),
+        checkpoints,
+        signed,
+    })
 }
 
 impl Background {
@@ -136,6 +149,7 @@ impl Background {
         self.leaving.retain(|(_, ended)| !ended.is_finished());
         self.leaving.extend(self.portal.take().map(|work| work.end(Shift::Last)));
         self.portal = PortalWork::start(gateway);
+        self.upstreams = Upkeep::start(&gateway.upstreams);
     }
 
     /// Ends the tasks and brings the index up to the journal's end: nobody else does it until the next start.
@@ -149,6 +163,7 @@ impl Background {
         if tokio::time::timeout(LAST_EXPORTS, join_all(ended)).await.is_err() {
             tracing::warn!("exports under way did not stop in time; they are begun anew after their leases");
         }
+        drop(self.upstreams);
         self.tasks.shutdown().await;
         if let Some((signer, interval)) = self.checkpoints {
             let mut last = Checkpointer::new(self.journal.clone(), Arc::clone(&self.store), signer, interval);

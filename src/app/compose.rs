@@ -29,7 +29,7 @@ use crate::{
     spans::{SpanMetrics, Spans},
     store::{Database, Directory},
     tls::{H2, HTTP_1_1, ServerTls, settings::ServerSettings},
-    upstream::Upstream,
+    upstream::{Resolve, Upstream},
 };
 
 /// How long the start waits for the change feed; after it the gateway serves what needs no links, and is not ready.
@@ -60,10 +60,17 @@ pub struct Lasting {
     portal_metrics: Arc<PortalMetrics>,
     span_metrics: SpanMetrics,
     stopping: Arc<AtomicBool>,
+    /// Looks up the host names of upstreams.
+    resolver: Arc<dyn Resolve>,
 }
 
 impl Lasting {
-    pub async fn open(config: &Config, database: &Database, registry: &Registry) -> Result<Self, AppError> {
+    pub async fn open(
+        config: &Config,
+        database: &Database,
+        resolver: Arc<dyn Resolve>,
+        registry: &Registry,
+    ) -> Result<Self, AppError> {
         let policies = Policies::new(config.policy.clone())?;
         for warning in policies.current().warnings() {
             tracing::warn!("{warning}");
@@ -100,17 +107,21 @@ impl Lasting {
             portal_metrics,
             span_metrics: SpanMetrics::register(registry)?,
             stopping: Arc::default(),
+            resolver,
         })
     }
 
-    /// Everything that this configuration says.
-    pub fn compose(&self, config: Config) -> Result<Gateway, AppError> {
+    /// Everything that this configuration says. `before`: the upstreams of the one before, of whose endpoints is kept what
+    /// is known.
+    pub fn compose(&self, config: Config, before: &[Arc<Upstream>]) -> Result<Gateway, AppError> {
         let keyring = config.signing.as_ref().map(Keyring::load).transpose()?.map(Arc::new);
         let audit_keys = config.checkpoints.keys()?;
         let verifier = Arc::new(Verifier::new(&config.identity, keyring.as_deref().map(Keyring::issuer))?);
         let upstreams = config.upstreams.iter().cloned().map(|settings| {
             let name = settings.name.clone();
-            Upstream::new(settings).map_err(|source| AppError::UpstreamTls { name, source: Box::new(source) })
+            let before = before.iter().find(|before| *before.name == *name).map(|before| &**before);
+            Upstream::succeeding(settings, Arc::clone(&self.resolver), before)
+                .map_err(|source| AppError::UpstreamTls { name, source: Box::new(source) })
         });
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
         let spans = config.tracing.as_ref().map(|settings| Spans::start(settings, &self.span_metrics)).transpose()?;

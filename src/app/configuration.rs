@@ -81,7 +81,7 @@ pub async fn prepare(source: &ConfigSource, lasting: &Lasting, live: &Live) -> R
     if !fixed.is_empty() {
         return Err(NotTaken::Fixed(fixed));
     }
-    let gateway = lasting.compose(config).map_err(|error| NotTaken::Unfit(whole(&error)))?;
+    let gateway = lasting.compose(config, &before.upstreams).map_err(|error| NotTaken::Unfit(whole(&error)))?;
     // Without them every token of these issuers would be refused from the change-over until they came.
     let patience = Instant::now() + KEYS_TIMEOUT;
     while !gateway.verifier.ready() {

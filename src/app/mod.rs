@@ -10,6 +10,7 @@ pub mod reload;
 pub mod saturation;
 pub mod telemetry;
 pub mod tls;
+pub mod upstreams;
 
 use std::{
     net::SocketAddr,
@@ -49,6 +50,7 @@ use crate::{
     spans::SpansError,
     store::{Database, StoreError},
     tls::TlsError,
+    upstream::{Resolve, SystemResolver},
 };
 
 pub use configuration::ConfigSource;
@@ -115,14 +117,29 @@ pub struct Listening {
 /// Runs until SIGTERM or SIGINT, then drains. `source` is where the configuration came from and is read again; `started`
 /// is called once everything listens.
 pub fn run(config: Config, source: ConfigSource, started: impl FnOnce(Listening)) -> Result<(), AppError> {
-    run_on(config, source, Inherited::default(), started)
+    run_on(config, source, Surroundings::default(), started)
 }
 
-/// The same on sockets that were handed over; what was not is opened.
+/// What the gateway finds rather than makes.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Sockets that were handed over; what was not is opened.
+    pub sockets: Inherited,
+    /// Looks up the host names of upstreams.
+    pub resolver: Arc<dyn Resolve>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { sockets: Inherited::default(), resolver: Arc::new(SystemResolver) }
+    }
+}
+
+/// The same in surroundings of the caller's.
 pub fn run_on(
     config: Config,
     source: ConfigSource,
-    sockets: Inherited,
+    surroundings: Surroundings,
     started: impl FnOnce(Listening),
 ) -> Result<(), AppError> {
     telemetry::init(&config.log)?;
@@ -132,7 +149,7 @@ pub fn run_on(
         .enable_all()
         .build()
         .map_err(AppError::Runtime)?;
-    let ended = service.block_on(serve(config, source, sockets, started));
+    let ended = service.block_on(serve(config, source, surroundings, started));
     // Background work is safe to end anywhere: the journal is closed, the database commits or does not.
     service.shutdown_timeout(Duration::from_secs(2));
     ended
@@ -141,7 +158,7 @@ pub fn run_on(
 async fn serve(
     config: Config,
     source: ConfigSource,
-    sockets: Inherited,
+    Surroundings { sockets, resolver }: Surroundings,
     started: impl FnOnce(Listening),
 ) -> Result<(), AppError> {
     let signals = Signals::new().map_err(AppError::Runtime)?;
@@ -149,8 +166,8 @@ async fn serve(
         listen(&config, sockets).await?;
     let registry = registry()?;
     let database = open_database(&config.database).await?;
-    let lasting = Arc::new(Lasting::open(&config, &database, &registry).await?);
-    let live = Arc::new(Live::new(lasting.compose(config)?));
+    let lasting = Arc::new(Lasting::open(&config, &database, resolver, &registry).await?);
+    let live = Arc::new(Live::new(lasting.compose(config, &[])?));
     let workers = Arc::new(workers::start(&live).map_err(AppError::Runtime)?);
     let background = background::start(&live, &database)?;
     let observed = (Arc::clone(&background.indexed), background.signed.clone());
@@ -332,6 +349,7 @@ fn observe(
     let failures = IntCounter::new(failures, "Exchanges with the shared counters that failed")?;
     registry.register(Box::new(failures.clone()))?;
     let ends = tls::Ends::register(&registry)?;
+    let upstreams = upstreams::UpstreamMetrics::register(&registry)?;
     let enforced = gauge("linkgate_policy_enforced", "0 while guardrails and role rules are only noted")?;
     enforced.set(i64::from(gateway.settings.policy.enforce));
     let shadowed = gauge("linkgate_shadow_loaded", "1 while a shadow policy set is asked")?;
@@ -355,6 +373,7 @@ fn observe(
         shadowed.set(i64::from(seen.shadow.as_ref().is_some_and(|shadow| shadow.current().is_some())));
         saturation.refresh(&seen, &journal, busy.upgrade().as_deref());
         ends.refresh(&tls::Certificates::of(&seen));
+        upstreams.refresh(&seen.upstreams);
         seen.portal_metrics.refresh();
         if let Some(portal) = &seen.portal {
             portal.refresh_metrics();

@@ -13,7 +13,6 @@ pub struct Saturation {
     handover: [IntGauge; 2],
     spans: [IntGauge; 2],
     journal_waiting: IntGauge,
-    upstreams: [IntGaugeVec; 2],
 }
 
 impl Saturation {
@@ -26,33 +25,16 @@ impl Saturation {
         let length = vec("linkgate_queue_length", "What waits in a queue of this process", "queue")?;
         let bound = vec("linkgate_queue_bound", "Most that may wait in a queue of this process", "queue")?;
         let of = |queue: &str| [length.with_label_values(&[queue]), bound.with_label_values(&[queue])];
-        let in_flight = "linkgate_upstream_requests_in_flight";
         let journal = "linkgate_audit_waiting_requests";
         let journal_waiting = IntGauge::new(journal, "Requests that wait for their audit record to be written")?;
         registry.register(Box::new(journal_waiting.clone()))?;
-        Ok(Self {
-            handover: of("handover"),
-            spans: of("spans"),
-            journal_waiting,
-            upstreams: [
-                vec(in_flight, "Requests to an upstream under way, streams included", "upstream")?,
-                vec("linkgate_upstream_requests_bound", "Most of them (`max_in_flight`)", "upstream")?,
-            ],
-        })
+        Ok(Self { handover: of("handover"), spans: of("spans"), journal_waiting })
     }
 
     pub fn refresh(&self, gateway: &Gateway, journal: &JournalStatus, workers: Option<&Workers>) {
         set(&self.handover, workers.map_or((0, 0), Workers::handed_over));
         set(&self.spans, gateway.spans.as_ref().map_or((0, 0), |spans| spans.queued()));
         self.journal_waiting.set(number(journal.waiting));
-        let [in_flight, bound] = &self.upstreams;
-        // Names that a reload took away leave no numbers behind.
-        in_flight.reset();
-        bound.reset();
-        for upstream in &gateway.upstreams {
-            in_flight.with_label_values(&[&*upstream.name]).set(number(upstream.in_flight()));
-            bound.with_label_values(&[&*upstream.name]).set(number(upstream.settings.max_in_flight));
-        }
     }
 }
 

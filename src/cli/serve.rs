@@ -5,7 +5,7 @@ use super::{
     outcome::{Exit, Failure},
 };
 use crate::{
-    app::{self, AppError},
+    app::{self, AppError, Surroundings},
     server::inherited::Inherited,
 };
 
@@ -21,7 +21,8 @@ pub fn run(_: &ServeArgs, context: &Context) -> Result<(), Failure> {
     // Before any thread is started.
     let sockets = Inherited::from_env().map_err(|error| app_failure(&AppError::from(error)))?;
     let config = context.config()?;
-    app::run_on(config, context.config_source(), sockets, |_| {}).map_err(|error| app_failure(&error))
+    let surroundings = Surroundings { sockets, ..Surroundings::default() };
+    app::run_on(config, context.config_source(), surroundings, |_| {}).map_err(|error| app_failure(&error))
 }
 
 /// Why the gateway did not start, as an exit code.

@@ -24,6 +24,7 @@ mod raw_log;
 mod raw_portal;
 mod raw_tls;
 mod raw_tracing;
+mod raw_upstream;
 mod resolve;
 pub mod route_table;
 mod scalar;

@@ -16,8 +16,9 @@ use super::{
     raw_decision::RawDecision,
     raw_log::RawLog,
     raw_portal::{RawAlerts, RawExports, RawPortal, RawWebhooks},
-    raw_tls::{RawHttp2, RawTls, RawUpstreamTls},
+    raw_tls::RawTls,
     raw_tracing::RawTracing,
+    raw_upstream::RawUpstream,
     scalar::{DurationText, QuotaText, SizeText},
 };
 
@@ -327,62 +328,6 @@ raw! {
         session_cookies: Vec<String> = vec!["access_token".to_owned(), "refresh_token".to_owned()],
         /// A verified platform admin may keep X-Target-Tenant-ID.
         platform_admin_target: bool = false,
-    }
-
-    /// One service behind the gateway.
-    struct RawUpstream {
-        /// Shared address, such as `http://isp:8000`; not set where every tenant has its own.
-        origin: Option<String> = None,
-        /// Addresses of single tenants, by tenant id; they win over the shared one.
-        tenants: BTreeMap<String, String> = BTreeMap::new(),
-        /// Longest wait for a connection.
-        connect_timeout: DurationText = DurationText::of("5s"),
-        /// From request sent to response head.
-        response_timeout: DurationText = DurationText::of("30s"),
-        /// Idle connections kept, per worker and address.
-        pool_idle: u32 = 64,
-        /// Keep it below the upstream's own keep-alive.
-        pool_idle_timeout: DurationText = DurationText::of("30s"),
-        /// Requests under way at once; above it 503.
-        max_in_flight: u32 = 10_000,
-        /// TLS to addresses with `https`.
-        tls: RawUpstreamTls = RawUpstreamTls::default(),
-        /// When HTTP/2 is spoken.
-        http2: RawHttp2 = RawHttp2::Auto,
-        /// HTTP/2 streams open at once on one connection; above it another is opened. At most what the service allows.
-        http2_streams: u32 = 100,
-        /// What becomes of the client's credential in cross-tenant requests.
-        credential: RawCredential = RawCredential::Replace,
-        /// The upstream takes the tenant from X-Tenant-ID; needed for `credential = "pass"`.
-        takes_tenant_from_header: bool = false,
-        /// How the replacement token is signed and what it says.
-        replacement: RawReplacement = RawReplacement::default(),
-        /// The form of X-Linkgate-Assertion.
-        assertion: RawAssertion = RawAssertion::Session,
-        /// File with the key by which `request` assertions are signed by HMAC.
-        assertion_hmac_file: Option<String> = None,
-        /// Environment variable with that key.
-        assertion_hmac_env: Option<String> = None,
-        /// That key itself: only as an environment override, never in the file.
-        assertion_hmac: Option<String> = None,
-        /// `aud` of assertions and replacement tokens. Not set: the upstream's name.
-        audience: Option<String> = None,
-    }
-
-    /// How a replacement token is signed and what it says.
-    struct RawReplacement {
-        /// File with the upstream's HS256 secret. None of the three set: the gateway's own key signs.
-        hs256_secret_file: Option<String> = None,
-        /// Environment variable with the upstream's HS256 secret.
-        hs256_secret_env: Option<String> = None,
-        /// The secret itself: only as an environment override, never in the file.
-        hs256_secret: Option<String> = None,
-        /// `iss` of the token. Not set: the gateway's own.
-        issuer: Option<String> = None,
-        /// Our permission names to the upstream's.
-        permission_names: BTreeMap<String, Vec<String>> = BTreeMap::new(),
-        /// Link roles to the upstream's role names.
-        role_names: BTreeMap<String, Vec<String>> = BTreeMap::new(),
     }
 
     /// One rule of the route table.

@@ -192,6 +192,8 @@ pub struct Ledger {
     pub upstream: Option<Arc<str>>,
     /// Kept until the end: the place among the requests under way, the watch over the stream, the connection.
     pub place: Option<crate::upstream::InFlight>,
+    /// The endpoint that answers, where there is a choice.
+    pub picked: Option<crate::upstream::Picked>,
     pub registration: Option<super::watch::Registration>,
     pub lease: Option<(crate::upstream::Lease<super::body::RequestBody>, Rc<super::body::Progress>)>,
     /// The word for an outcome that overturns or explains: an upstream's failure, a limit passed.
@@ -219,6 +221,7 @@ impl Ledger {
             status: None,
             upstream: None,
             place: None,
+            picked: None,
             registration: None,
             lease: None,
             reason: None,
@@ -273,6 +276,7 @@ impl Ledger {
             lease.give_back();
         }
         self.registration = None;
+        self.picked = None;
         self.place = None;
     }
 }

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     domain::{Denial, ErrorCode, Gate},
-    upstream::{Lease, SendError, Upstream},
+    upstream::{Attempts, InFlight, Lease, Picked, Refused, SendError, Upstream},
 };
 
 pub const CROSS_TENANT: HeaderName = HeaderName::from_static("x-cross-tenant-access");
@@ -33,6 +33,9 @@ pub const CROSS_TENANT: HeaderName = HeaderName::from_static("x-cross-tenant-acc
 const JWKS_PATH: &str = "/.well-known/linkgate/jwks.json";
 /// Where it publishes those of its audit checkpoints. Another set: who takes the one for assertions must not take these.
 const AUDIT_KEYS_PATH: &str = "/.well-known/linkgate/audit-keys.json";
+
+/// Seconds after which a request that found no place or no service may be tried again.
+const RETRY_AFTER: u32 = 1;
 
 /// Path and query as they are forwarded.
 #[derive(Debug)]
@@ -121,7 +124,11 @@ async fn attempt(
     let route = Arc::clone(&routed.route);
     let upstream = route.upstream.as_ref().ok_or_else(|| Failure::new(ErrorCode::InternalError, "no_upstream"))?;
     ledger.upstream = Some(Arc::clone(&upstream.name));
-    ledger.place = Some(upstream.enter().ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "upstream_full"))?);
+    let total = route.settings.total_timeout.map(|total| Instant::from_std(trail.started) + total);
+    ledger.place = Some(match upstream.enter() {
+        Some(place) => place,
+        None => Box::pin(queued(upstream, total)).await?,
+    });
     // Before the head is written, which tells its id.
     let call = trail.span.as_ref().map(|span| Box::new(span.call(&upstream.name, &trail.method)));
     let outgoing = outgoing::build(worker, trail, checked, upstream, exchange)?;
@@ -132,17 +139,21 @@ async fn attempt(
             return Err(cut_short(why));
         }
     }
-    let total = route.settings.total_timeout.map(|total| Instant::from_std(trail.started) + total);
     let patience = route.settings.response_timeout.unwrap_or(upstream.settings.response_timeout);
     let Outgoing { request, client_upgrade, tenant } = outgoing;
-    let waited = wait(worker, upstream, tenant.as_ref(), request, exchange, patience, total).await;
+    let attempts = upstream
+        .attempts(tenant.as_ref())
+        .ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "no_address_for_tenant"))?;
+    drop(tenant);
+    let waited = wait(worker, attempts, request, exchange, patience, total).await;
     if let Some(call) = call {
         match &waited {
-            Ok((response, _)) => call.answered(response.status()),
+            Ok((response, ..)) => call.answered(response.status()),
             Err(failure) => call.failed(if failure.detail.is_empty() { failure.word() } else { failure.detail }),
         }
     }
-    let (response, lease) = waited?;
+    let (response, lease, picked) = waited?;
+    ledger.picked = picked;
     // After an upgrade was asked for, the two sides may disagree on what follows: such a connection serves nobody else.
     if client_upgrade.is_none() {
         ledger.lease = Some((lease, Rc::clone(&exchange.progress)));
@@ -168,40 +179,79 @@ fn watch(trail: &Trail, exchange: &Exchange) -> Option<Rc<Watched>> {
     )))
 }
 
+/// A place of those that come free, or a stated refusal.
+async fn queued(upstream: &Upstream, total: Option<Instant>) -> Result<InFlight, Failure> {
+    upstream.queue(total).await.map_err(|refused| {
+        let word = match refused {
+            Refused::Full => "upstream_full",
+            Refused::QueueFull => "upstream_queue_full",
+            Refused::QueueTimeout => "upstream_queue_timeout",
+        };
+        unavailable(word)
+    })
+}
+
+/// It may be better in a moment.
+fn unavailable(word: &'static str) -> Failure {
+    Failure { retry_after: Some(RETRY_AFTER), ..Failure::new(ErrorCode::UpstreamUnavailable, word) }
+}
+
+/// What came, and where from.
+type Sent = (Response<Incoming>, Lease<RequestBody>, Option<Picked>);
+
 /// Sends and waits for the answer's head: until the stream is cut, the total time is over, or nothing moves for
 /// `patience` (an upload that goes on is not cut short by it).
-async fn wait(
-    worker: &Rc<Worker>,
-    upstream: &Upstream,
-    tenant: Option<&crate::domain::TenantId>,
+#[expect(clippy::manual_async_fn, reason = "the arguments of an `async fn` take their room twice")]
+fn wait<'a>(
+    worker: &'a Rc<Worker>,
+    mut attempts: Attempts<'a>,
     request: Box<Request<RequestBody>>,
-    exchange: &Exchange,
+    exchange: &'a Exchange,
     patience: Duration,
     total: Option<Instant>,
-) -> Result<(Response<Incoming>, Lease<RequestBody>), Failure> {
-    let origin =
-        upstream.origin(tenant).ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "no_address_for_tenant"))?;
-    let retry =
-        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
-    let upgrade = request.headers().contains_key(header::UPGRADE);
-    let sending = worker.pool.send(origin, upstream, request, retry, upgrade);
-    let cut = poll_fn(|cx| exchange.cut.poll_cut(cx));
-    tokio::pin!(sending, cut);
-    let mut moved = exchange.progress.bytes.get();
-    let mut timer = worker.timer(bounded(Instant::now() + patience, total));
-    loop {
-        tokio::select! {
-            biased;
-            answer = &mut sending => return answer.map_err(|error| unsent(&error)),
-            why = &mut cut => return Err(cut_short(why)),
-            () = poll_fn(|cx| timer.poll(cx)) => {
-                let now = Instant::now();
-                let uploading = !exchange.progress.ended.get() && exchange.progress.bytes.get() > moved;
-                if !uploading || total.is_some_and(|total| total <= now) {
-                    return Err(Failure::new(ErrorCode::UpstreamTimeout, "response_timeout"));
+) -> impl Future<Output = Result<Sent, Failure>> {
+    async move {
+        let retry =
+            matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
+        let upgrade = request.headers().contains_key(header::UPGRADE);
+        let answered = {
+            let sending = attempts.send(&worker.pool, request, retry, upgrade);
+            let cut = poll_fn(|cx| exchange.cut.poll_cut(cx));
+            tokio::pin!(sending, cut);
+            let mut moved = exchange.progress.bytes.get();
+            let mut timer = worker.timer(bounded(Instant::now() + patience, total));
+            loop {
+                tokio::select! {
+                    biased;
+                    answer = &mut sending => break Some(answer),
+                    why = &mut cut => return Err(cut_short(why)),
+                    () = poll_fn(|cx| timer.poll(cx)) => {
+                        let now = Instant::now();
+                        let uploading = !exchange.progress.ended.get() && exchange.progress.bytes.get() > moved;
+                        if !uploading || total.is_some_and(|total| total <= now) {
+                            break None;
+                        }
+                        moved = exchange.progress.bytes.get();
+                        timer.reset(bounded(now + patience, total));
+                    }
                 }
-                moved = exchange.progress.bytes.get();
-                timer.reset(bounded(now + patience, total));
+            }
+        };
+        match answered {
+            Some(Ok((response, lease))) => Ok((response, lease, attempts.into_picked())),
+            Some(Err(error)) => {
+                // What a client does to its own request says nothing of the service.
+                if exchange.progress.broken.get().is_none() {
+                    attempts.failed();
+                }
+                Err(unsent(&error))
+            }
+            None => {
+                // The service had the whole request: it is the one that is late.
+                if exchange.progress.ended.get() {
+                    attempts.failed();
+                }
+                Err(Failure::new(ErrorCode::UpstreamTimeout, "response_timeout"))
             }
         }
     }
@@ -215,9 +265,8 @@ fn unsent(error: &SendError) -> Failure {
     let source = std::error::Error::source(error).map(ToString::to_string);
     tracing::warn!(%error, source, "an upstream call failed");
     match error {
-        SendError::Connect { .. } | SendError::ConnectTimeout(_) => {
-            Failure::new(ErrorCode::UpstreamUnavailable, "connect_failed")
-        }
+        SendError::Connect { .. } | SendError::ConnectTimeout(_) => unavailable("connect_failed"),
+        SendError::Unresolved(_) => unavailable("name_unresolved"),
         SendError::Exchange(_) => Failure::new(ErrorCode::UpstreamError, "upstream_broke_off"),
     }
 }

@@ -42,7 +42,7 @@ pub struct Outgoing {
     pub tenant: Option<TenantId>,
 }
 
-/// Builds the request. Consumes the permit that comes with it.
+/// Builds the request. Consumes the permit that comes with it. `Host` is set where the endpoint is chosen.
 pub fn build(
     worker: &Worker,
     trail: &Trail,
@@ -54,12 +54,6 @@ pub fn build(
     let mut authorized = admitted.0;
     let tenant = effective_tenant(&authorized)?;
     let target = Target::of(&trail.uri)?;
-    let origin = upstream
-        .origin(tenant.as_ref())
-        .ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "no_address_for_tenant"))?;
-    let host = HeaderValue::from_str(&origin.authority)
-        .map_err(|_| Failure::new(ErrorCode::InternalError, "upstream_address"))?;
-
     let parts = &mut authorized.placed.identified.routed.parts;
     let websocket = is_websocket(parts);
     if websocket && !authorized.placed.identified.routed.body.is_end_stream() {
@@ -73,7 +67,6 @@ pub fn build(
     }
     dress(worker, trail, &authorized, upstream, &target, &mut headers)?;
     headers.remove(header::CONTENT_LENGTH);
-    headers.insert(header::HOST, host);
     if client_upgrade.is_some() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));

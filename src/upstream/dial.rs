@@ -16,11 +16,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{
-    pool::SendError,
-    settings::{Http2, Origin},
-    table::Upstream,
-};
+use super::{endpoint::Endpoint, pool::SendError, settings::Http2, table::Upstream};
 use crate::tls::H2;
 
 /// A service that answers no ping for this long is gone.
@@ -46,19 +42,17 @@ pub(super) enum Socket {
 }
 
 /// Connects. `only_http1`: for what HTTP/2 cannot carry, such as a WebSocket.
-pub(super) async fn dial(origin: &Origin, upstream: &Upstream, only_http1: bool) -> Result<Dialed, SendError> {
-    tokio::time::timeout(upstream.settings.connect_timeout, connect(origin, upstream, only_http1))
+pub(super) async fn dial(endpoint: &Endpoint, upstream: &Upstream, only_http1: bool) -> Result<Dialed, SendError> {
+    let authority = || endpoint.origin().authority.clone();
+    tokio::time::timeout(upstream.settings.connect_timeout, connect(endpoint, upstream, only_http1))
         .await
-        .map_err(|_| SendError::ConnectTimeout(origin.authority.clone()))?
-        .map_err(|source| SendError::Connect { authority: origin.authority.clone(), source })
+        .map_err(|_| SendError::ConnectTimeout(authority()))?
+        .map_err(|source| SendError::Connect { authority: authority(), source })
 }
 
-async fn connect(origin: &Origin, upstream: &Upstream, only_http1: bool) -> io::Result<Dialed> {
-    let stream = match (&upstream.tls, origin.https) {
-        (_, false) => TcpStream::connect(&origin.authority).await?,
-        // `https://host` leaves the usual port out.
-        (_, true) => TcpStream::connect((origin.host(), origin.port())).await?,
-    };
+async fn connect(endpoint: &Endpoint, upstream: &Upstream, only_http1: bool) -> io::Result<Dialed> {
+    let origin = endpoint.origin();
+    let stream = TcpStream::connect(endpoint.address()).await?;
     stream.set_nodelay(true)?;
     if !origin.https {
         let http2 = !only_http1 && upstream.settings.http2 == Http2::Always;

@@ -1,8 +1,26 @@
-//! Floor 1: the services behind the gateway: addresses, connection pools, bounds.
+//! Floor 1: the services behind the gateway: endpoints, health, bounds, connection pools.
+//!
+//! A request's way: a place among those under way (`bounds`), the cluster of its tenant (`table`, `cluster`), one of its
+//! endpoints (`balance`), a connection to it (`pool`, `channel`, `dial`), and another endpoint where that fails (`attempts`,
+//! `budget`). What is learnt on the way (`outlier`), asked unasked (`health`) and looked up (`resolve`) decides where the
+//! next one goes; `upkeep` runs what runs in the background.
 
 pub mod settings;
 
 pub mod table;
+
+mod bounds;
+
+pub mod cluster;
+pub mod endpoint;
+pub mod resolve;
+
+mod balance;
+mod clock;
+mod outlier;
+
+mod attempts;
+mod budget;
 
 mod channel;
 mod dial;
@@ -11,7 +29,16 @@ pub mod pool;
 
 pub mod shared;
 
+mod health;
+pub mod tally;
+pub mod upkeep;
+
+pub use attempts::Attempts;
+pub use bounds::{InFlight, Refused};
 pub use channel::Repeat;
-pub use pool::{Lease, Pool, SendError};
+pub use endpoint::{Endpoint, Picked};
+pub use pool::{Lease, Pool, SendError, Unsent};
+pub use resolve::{Resolve, SystemResolver};
 pub use shared::{SharedLease, SharedPool, Unanswered};
-pub use table::{InFlight, Upstream};
+pub use table::Upstream;
+pub use upkeep::Upkeep;

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use super::{
     channel::{Repeat, Sender, Shelf, is_unprocessed},
     dial::{dial, http2_builder},
-    settings::Origin,
+    endpoint::Endpoint,
     table::Upstream,
 };
 
@@ -25,12 +25,30 @@ pub enum SendError {
     Connect { authority: String, source: io::Error },
     #[error("connecting to `{0}` took too long")]
     ConnectTimeout(String),
+    #[error("the name `{0}` cannot be looked up")]
+    Unresolved(String),
     #[error("the upstream broke the connection or its answer was malformed")]
     Exchange(#[source] hyper::Error),
 }
 
-/// By channel, then by address: the address is looked up as it stands, without a copy.
-type Shelves<B> = RefCell<HashMap<u64, HashMap<Origin, Shelf<B>, ahash::RandomState>, ahash::RandomState>>;
+impl SendError {
+    /// No connection was had.
+    pub fn is_connect(&self) -> bool {
+        !matches!(self, Self::Exchange(_))
+    }
+}
+
+/// Why no response came, with the request where it did not leave the gateway and may be sent elsewhere.
+#[derive(Debug)]
+pub struct Unsent<B> {
+    pub error: SendError,
+    pub request: Option<Box<Request<B>>>,
+}
+
+/// Where connections wait: those of one channel to one endpoint may serve each other's requests.
+pub(super) type Key = (u64, u64);
+
+type Shelves<B> = RefCell<HashMap<Key, Shelf<B>, ahash::RandomState>>;
 
 /// The pool of one worker. Cloning gives another handle to the same pool.
 pub struct Pool<B>(Rc<Shelves<B>>);
@@ -57,14 +75,13 @@ impl<B> std::fmt::Debug for Pool<B> {
 pub struct Lease<B> {
     sender: Sender<B>,
     pool: Pool<B>,
-    channel: u64,
-    origin: Origin,
+    key: Key,
     keep: usize,
 }
 
 impl<B> std::fmt::Debug for Lease<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lease").field("origin", &self.origin).finish_non_exhaustive()
+        f.debug_struct("Lease").field("key", &self.key).finish_non_exhaustive()
     }
 }
 
@@ -73,12 +90,7 @@ impl<B: 'static> Lease<B> {
     pub fn give_back(self) {
         match self.sender {
             Sender::One(sender) if !sender.is_closed() => {
-                let mut shelves = self.pool.0.borrow_mut();
-                let channel = shelves.entry(self.channel).or_default();
-                match channel.get_mut(&self.origin) {
-                    Some(shelf) => shelf.put(sender, self.keep),
-                    None => channel.entry(self.origin).or_default().put(sender, self.keep),
-                }
+                self.pool.0.borrow_mut().entry(self.key).or_default().put(sender, self.keep);
             }
             // An HTTP/2 connection never left its shelf.
             Sender::One(_) | Sender::Many(_) => {}
@@ -93,61 +105,70 @@ where
 {
     /// Sends one request. `retry`: the request is idempotent, so it may be sent again if it was not sent at all, or if
     /// the service says that it did not look at it. `only_http1`: HTTP/2 cannot carry it.
-    pub async fn send(
-        &self,
-        origin: &Origin,
-        upstream: &Upstream,
+    #[expect(clippy::manual_async_fn, reason = "the arguments of an `async fn` take their room twice")]
+    pub fn send<'a>(
+        &'a self,
+        endpoint: &'a Endpoint,
+        upstream: &'a Upstream,
         mut request: Box<Request<B>>,
         retry: bool,
         only_http1: bool,
-    ) -> Result<(Response<Incoming>, Lease<B>), SendError> {
-        let mut refused_before = false;
-        loop {
-            let channel = upstream.channel(origin);
-            let (mut sender, reused) = match self.take(channel, origin, upstream, only_http1) {
-                Some(mut sender) => {
-                    if !sender.ready().await {
-                        continue;
+    ) -> impl Future<Output = Result<(Response<Incoming>, Lease<B>), Unsent<B>>> + use<'a, B> {
+        async move {
+            let origin = endpoint.origin();
+            let mut refused_before = false;
+            loop {
+                let key = (upstream.channel(origin), endpoint.id());
+                let (mut sender, reused) = match self.take(key, upstream, only_http1) {
+                    Some(mut sender) => {
+                        if !sender.ready().await {
+                            continue;
+                        }
+                        (sender, true)
                     }
-                    (sender, true)
-                }
-                // Boxed: room for it would be moved with every request that needs none.
-                None => (Box::pin(self.connect(channel, origin, upstream, only_http1)).await?, false),
-            };
-            // A refused stream takes the request with it: one that has no body can be made again.
-            let spare = (sender.is_many() && retry && !refused_before).then(|| without_body(&request)).flatten();
-            match sender.try_send(origin, request).await {
-                Ok(response) => {
-                    let keep = upstream.settings.pool_idle;
-                    let lease = Lease { sender, pool: self.clone(), channel, origin: origin.clone(), keep };
-                    return Ok((response, lease));
-                }
-                Err(mut refused) => match (refused.take_message(), spare) {
-                    (Some(unsent), _) if reused && retry => request = Box::new(unsent),
-                    (None, Some(spare)) if is_unprocessed(refused.error()) => {
-                        refused_before = true;
-                        request = spare;
+                    // Boxed: room for it would be moved with every request that needs none.
+                    None => match Box::pin(self.connect(key, endpoint, upstream, only_http1)).await {
+                        Ok(sender) => (sender, false),
+                        Err(error) => return Err(Unsent { error, request: Some(request) }),
+                    },
+                };
+                // A refused stream takes the request with it: one that has no body can be made again.
+                let spare = (sender.is_many() && retry && !refused_before).then(|| without_body(&request)).flatten();
+                match sender.try_send(origin, request).await {
+                    Ok(response) => {
+                        let keep = upstream.settings.pool_idle;
+                        return Ok((response, Lease { sender, pool: self.clone(), key, keep }));
                     }
-                    _ => return Err(SendError::Exchange(refused.into_error())),
-                },
+                    Err(mut refused) => match (refused.take_message(), spare) {
+                        (Some(unsent), _) if reused && retry => request = unsent.into(),
+                        (None, Some(spare)) if is_unprocessed(refused.error()) => {
+                            refused_before = true;
+                            request = spare;
+                        }
+                        (unsent, _) => {
+                            let request = unsent.filter(|_| retry).map(Box::new);
+                            return Err(Unsent { error: SendError::Exchange(refused.into_error()), request });
+                        }
+                    },
+                }
             }
         }
     }
 
-    fn take(&self, channel: u64, origin: &Origin, upstream: &Upstream, only_http1: bool) -> Option<Sender<B>> {
+    fn take(&self, key: Key, upstream: &Upstream, only_http1: bool) -> Option<Sender<B>> {
         let mut shelves = self.0.borrow_mut();
-        let shelf = shelves.get_mut(&channel)?.get_mut(origin)?;
+        let shelf = shelves.get_mut(&key)?;
         shelf.take(upstream.settings.pool_idle_timeout, upstream.settings.http2_streams, only_http1)
     }
 
     async fn connect(
         &self,
-        channel: u64,
-        origin: &Origin,
+        key: Key,
+        endpoint: &Endpoint,
         upstream: &Upstream,
         only_http1: bool,
     ) -> Result<Sender<B>, SendError> {
-        let dialed = dial(origin, upstream, only_http1).await?;
+        let dialed = dial(endpoint, upstream, only_http1).await?;
         let io = TokioIo::new(dialed.io);
         if !dialed.http2 {
             let (sender, connection) = http1::handshake(io).await.map_err(SendError::Exchange)?;
@@ -165,16 +186,13 @@ where
             }
         });
         let mut shelves = self.0.borrow_mut();
-        let shelf = shelves.entry(channel).or_default().entry(origin.clone()).or_default();
+        let shelf = shelves.entry(key).or_default();
         Ok(shelf.share(sender, upstream.settings.pool_idle))
     }
 
     /// Closes connections that idle too long; called now and then by the worker.
     pub fn sweep(&self, idle_timeout: std::time::Duration) {
-        self.0.borrow_mut().retain(|_, channel| {
-            channel.retain(|_, shelf| shelf.sweep(idle_timeout));
-            !channel.is_empty()
-        });
+        self.0.borrow_mut().retain(|_, shelf| shelf.sweep(idle_timeout));
     }
 }
 

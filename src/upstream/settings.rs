@@ -11,18 +11,28 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct UpstreamSettings {
     pub name: String,
-    /// Shared address; `None` where every tenant has its own.
-    pub origin: Option<Origin>,
-    /// Addresses of single tenants; they win over the shared one.
+    /// Shared endpoints; none where every tenant has its own.
+    pub endpoints: Vec<Origin>,
+    /// Endpoints of single tenants; they win over the shared ones and are never mixed with them.
     pub tenants: HashMap<TenantId, Origin>,
+    /// How often host names are resolved anew.
+    pub dns_refresh: Duration,
     pub connect_timeout: Duration,
     /// From request sent to response head.
     pub response_timeout: Duration,
     /// Idle pooled connections kept per worker and address.
     pub pool_idle: usize,
     pub pool_idle_timeout: Duration,
-    /// Requests under way at once, over all workers; above it: 503 `UPSTREAM_UNAVAILABLE`.
+    /// Requests under way at once, over all workers, open streams included; above it: the queue.
     pub max_in_flight: usize,
+    /// Requests that wait for a place; above it: 503 `UPSTREAM_UNAVAILABLE`.
+    pub max_pending: usize,
+    /// Longest wait in that queue; after it: the same 503.
+    pub queue_timeout: Duration,
+    pub outlier: OutlierSettings,
+    pub budget: BudgetSettings,
+    /// `None`: no active checks.
+    pub health_check: Option<HealthCheck>,
     /// For addresses with `https`.
     pub tls: ClientSettings,
     pub http2: Http2,
@@ -33,6 +43,63 @@ pub struct UpstreamSettings {
     pub assertion: AssertionForm,
     /// `aud` of assertions and replacement tokens.
     pub audience: String,
+}
+
+/// Passive health: when an endpoint that fails requests is left alone (outlier detection).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutlierSettings {
+    /// Failures in a row; 0: nothing is ever ejected.
+    pub consecutive_failures: u32,
+    /// Of the first ejection; the n-th in a row lasts n times as long.
+    pub base_ejection_time: Duration,
+    pub max_ejection_time: Duration,
+    /// Share of the endpoints that may be ejected at once, in percent.
+    pub max_ejection_percent: u32,
+    /// Where fewer than this share is healthy, in percent, or none is, all are used as if they were (panic).
+    pub panic_threshold: u32,
+}
+
+impl Default for OutlierSettings {
+    fn default() -> Self {
+        Self {
+            consecutive_failures: 5,
+            base_ejection_time: Duration::from_secs(30),
+            max_ejection_time: Duration::from_secs(300),
+            max_ejection_percent: 50,
+            panic_threshold: 0,
+        }
+    }
+}
+
+/// How many requests may be tried at another endpoint (retry budget, over the last ten seconds).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetSettings {
+    /// Retries for each hundred requests.
+    pub ratio_percent: u32,
+    /// Retries a second that are always granted.
+    pub min_per_second: u32,
+}
+
+impl Default for BudgetSettings {
+    fn default() -> Self {
+        Self { ratio_percent: 20, min_per_second: 10 }
+    }
+}
+
+/// Active checks: a request of the gateway's own to each endpoint, now and then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Path and query.
+    pub path: String,
+    /// From one check's start to the next one's, give or take a tenth.
+    pub interval: Duration,
+    /// For connection, request and answer's head together.
+    pub timeout: Duration,
+    /// Good checks in a row that make an unhealthy endpoint healthy.
+    pub healthy_threshold: u32,
+    /// Bad checks in a row that make a healthy endpoint unhealthy.
+    pub unhealthy_threshold: u32,
+    pub expected_statuses: Vec<u16>,
 }
 
 /// When HTTP/2 is spoken. WebSockets stay on HTTP/1.1 in any case.
@@ -51,6 +118,12 @@ pub struct Origin {
     pub https: bool,
     /// `host:port`, as it stands in `Host`.
     pub authority: String,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}", if self.https { "https" } else { "http" }, self.authority)
+    }
 }
 
 impl Origin {

@@ -18,8 +18,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use super::{
     channel::{Sender, Shelf},
     dial::{dial, http2_builder},
-    pool::SendError,
-    settings::Origin,
+    endpoint::Endpoint,
+    pool::{Key, SendError},
     table::Upstream,
 };
 
@@ -27,8 +27,7 @@ type Message = Request<Full<Bytes>>;
 
 #[derive(Debug, Default)]
 struct Shelves {
-    /// By channel, then by address.
-    channels: HashMap<u64, HashMap<Origin, Shelf<Full<Bytes>>, ahash::RandomState>, ahash::RandomState>,
+    by_key: HashMap<Key, Shelf<Full<Bytes>>, ahash::RandomState>,
     /// Given back since shelves of tenants that nobody asks about any more were last cleared.
     returned: u32,
 }
@@ -45,8 +44,7 @@ pub struct SharedPool(Arc<Mutex<Shelves>>);
 pub struct SharedLease {
     sender: Sender<Full<Bytes>>,
     pool: SharedPool,
-    channel: u64,
-    origin: Origin,
+    key: Key,
     keep: usize,
     idle_timeout: std::time::Duration,
 }
@@ -59,6 +57,14 @@ pub struct Unanswered {
     pub error: SendError,
     /// Some of the request may have been received.
     pub maybe_received: bool,
+    /// The request, where it did not leave the gateway and may be sent elsewhere.
+    pub(super) request: Option<Box<Message>>,
+}
+
+impl Unanswered {
+    pub(super) fn unsent(error: SendError) -> Self {
+        Self { error, maybe_received: false, request: None }
+    }
 }
 
 impl SharedLease {
@@ -68,15 +74,11 @@ impl SharedLease {
         shelves.returned += 1;
         if shelves.returned >= SWEEP_EVERY {
             shelves.returned = 0;
-            shelves.channels.retain(|_, channel| {
-                channel.retain(|_, shelf| shelf.sweep(self.idle_timeout));
-                !channel.is_empty()
-            });
+            shelves.by_key.retain(|_, shelf| shelf.sweep(self.idle_timeout));
         }
         match self.sender {
             Sender::One(sender) if !sender.is_closed() => {
-                let channel = shelves.channels.entry(self.channel).or_default();
-                channel.entry(self.origin).or_default().put(sender, self.keep);
+                shelves.by_key.entry(self.key).or_default().put(sender, self.keep);
             }
             // An HTTP/2 connection never left its shelf.
             Sender::One(_) | Sender::Many(_) => {}
@@ -93,34 +95,37 @@ impl SharedPool {
     /// Sends one request. `again`: it changes nothing, so it may be sent once more if an idle connection broke off.
     pub async fn send(
         &self,
-        origin: &Origin,
+        endpoint: &Endpoint,
         upstream: &Upstream,
         request: Message,
         again: bool,
     ) -> Result<(Response<Incoming>, SharedLease), Unanswered> {
+        let origin = endpoint.origin();
         let mut spare = again.then(|| request.clone());
         let mut request = request;
         loop {
-            let channel = upstream.channel(origin);
-            let (mut sender, reused) = match self.take(channel, origin, upstream) {
+            let key = (upstream.channel(origin), endpoint.id());
+            let (mut sender, reused) = match self.take(key, upstream) {
                 Some(mut sender) => {
                     if !sender.ready().await {
                         continue;
                     }
                     (sender, true)
                 }
-                None => {
-                    let connected = self.connect(channel, origin, upstream).await;
-                    (connected.map_err(|error| Unanswered { error, maybe_received: false })?, false)
-                }
+                None => match self.connect(key, endpoint, upstream).await {
+                    Ok(sender) => (sender, false),
+                    Err(error) => {
+                        let request = Some(Box::new(request));
+                        return Err(Unanswered { error, maybe_received: false, request });
+                    }
+                },
             };
             match sender.try_send(origin, Box::new(request)).await {
                 Ok(response) => {
                     let lease = SharedLease {
                         sender,
                         pool: self.clone(),
-                        channel,
-                        origin: origin.clone(),
+                        key,
                         // One address may serve a thousand tenants that are asked at once: connections closed after each
                         // round would be opened again in one burst by the next, more than a service's queue takes.
                         keep: upstream.settings.max_in_flight,
@@ -131,13 +136,16 @@ impl SharedPool {
                 Err(mut refused) => {
                     let unsent = refused.take_message();
                     let maybe_received = unsent.is_none();
-                    match unsent.or_else(|| spare.take()).filter(|_| reused) {
+                    if !reused {
+                        let error = SendError::Exchange(refused.into_error());
+                        let request = unsent.filter(|_| again).map(Box::new);
+                        return Err(Unanswered { error, maybe_received, request });
+                    }
+                    match unsent.or_else(|| spare.take()) {
                         Some(next) => request = next,
                         None => {
-                            return Err(Unanswered {
-                                error: SendError::Exchange(refused.into_error()),
-                                maybe_received,
-                            });
+                            let error = SendError::Exchange(refused.into_error());
+                            return Err(Unanswered { error, maybe_received, request: None });
                         }
                     }
                 }
@@ -145,19 +153,19 @@ impl SharedPool {
         }
     }
 
-    fn take(&self, channel: u64, origin: &Origin, upstream: &Upstream) -> Option<Sender<Full<Bytes>>> {
+    fn take(&self, key: Key, upstream: &Upstream) -> Option<Sender<Full<Bytes>>> {
         let mut shelves = self.open();
-        let shelf = shelves.channels.get_mut(&channel)?.get_mut(origin)?;
+        let shelf = shelves.by_key.get_mut(&key)?;
         shelf.take(upstream.settings.pool_idle_timeout, upstream.settings.http2_streams, false)
     }
 
     async fn connect(
         &self,
-        channel: u64,
-        origin: &Origin,
+        key: Key,
+        endpoint: &Endpoint,
         upstream: &Upstream,
     ) -> Result<Sender<Full<Bytes>>, SendError> {
-        let dialed = dial(origin, upstream, false).await?;
+        let dialed = dial(endpoint, upstream, false).await?;
         let io = TokioIo::new(dialed.io);
         if !dialed.http2 {
             let (sender, connection) = http1::handshake(io).await.map_err(SendError::Exchange)?;
@@ -176,7 +184,7 @@ impl SharedPool {
             }
         });
         let mut shelves = self.open();
-        let shelf = shelves.channels.entry(channel).or_default().entry(origin.clone()).or_default();
+        let shelf = shelves.by_key.entry(key).or_default();
         Ok(shelf.share(sender, upstream.settings.max_in_flight))
     }
 }

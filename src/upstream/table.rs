@@ -1,17 +1,24 @@
-//! Upstreams by name: addresses, settings and the count of requests under way, shared by all workers.
+//! Upstreams by name: clusters of endpoints, settings and what is under way, shared by all workers.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    attempts::Attempts,
+    bounds::{InFlight, Load, Refused},
+    budget::Budget,
+    cluster::Cluster,
+    resolve::{Resolve, SystemResolver},
+    settings::{Http2, Origin, UpstreamSettings},
+    tally::Tally,
 };
-
-use super::settings::{Http2, Origin, UpstreamSettings};
 use crate::{
     domain::TenantId,
     tls::{self, ClientTls, TlsError},
 };
 
-/// One upstream, immutable but for its counter and its certificates.
+/// One upstream, immutable but for its counts, its certificates and what is known of its endpoints.
 #[derive(Debug)]
 pub struct Upstream {
     pub settings: UpstreamSettings,
@@ -21,20 +28,71 @@ pub struct Upstream {
     pub tls: Option<Arc<ClientTls>>,
     /// By which connections of HTTP/2 in cleartext are told from others to the same address.
     own_channel: u64,
-    in_flight: AtomicUsize,
+    shared: Option<Arc<Cluster>>,
+    /// Tenants with the same address have one cluster.
+    tenants: HashMap<TenantId, Arc<Cluster>>,
+    own: Vec<Arc<Cluster>>,
+    load: Arc<Load>,
+    resolver: Arc<dyn Resolve>,
+    /// Somebody could not connect: its names are looked up before their time.
+    moved: Notify,
 }
 
-/// Connections that may serve any upstream with the same address.
+/// Connections that may serve any request to the same endpoint.
 const COMMON_CHANNEL: u64 = 0;
 
 impl Upstream {
     /// Reads certificate files, if there is TLS.
     pub fn new(settings: UpstreamSettings) -> Result<Arc<Self>, TlsError> {
-        let secure = settings.origin.iter().chain(settings.tenants.values()).any(|origin| origin.https);
+        Self::succeeding(settings, Arc::new(SystemResolver), None)
+    }
+
+    /// The same, with what is known to `before`, the upstream of that name in the configuration of before: health and
+    /// addresses of endpoints that stay, and the requests that are still under way.
+    pub fn succeeding(
+        settings: UpstreamSettings,
+        resolver: Arc<dyn Resolve>,
+        before: Option<&Self>,
+    ) -> Result<Arc<Self>, TlsError> {
+        let secure = settings.endpoints.iter().chain(settings.tenants.values()).any(|origin| origin.https);
         let tls = secure.then(|| ClientTls::load(settings.tls.clone())).transpose()?.map(Arc::new);
         let own_channel = if settings.http2 == Http2::Always { tls::unique() } else { COMMON_CHANNEL };
         let name = settings.name.as_str().into();
-        Ok(Arc::new(Self { name, settings, tls, own_channel, in_flight: AtomicUsize::new(0) }))
+        let shared = (!settings.endpoints.is_empty()).then(|| {
+            let known = before.and_then(|before| before.shared.as_deref());
+            Arc::new(Cluster::new(settings.endpoints.clone(), settings.outlier, known))
+        });
+        let mut own: HashMap<&Origin, Arc<Cluster>> = HashMap::new();
+        let mut tenants = HashMap::with_capacity(settings.tenants.len());
+        for (tenant, origin) in &settings.tenants {
+            let cluster = own.entry(origin).or_insert_with(|| {
+                let mut known = before.into_iter().flat_map(|before| &before.own);
+                let known = known.find(|known| known.origins().first() == Some(origin));
+                Arc::new(Cluster::new(vec![origin.clone()], settings.outlier, known.map(|known| &**known)))
+            });
+            tenants.insert(tenant.clone(), Arc::clone(cluster));
+        }
+        let own: Vec<_> = own.into_values().collect();
+        let load = before.map(|before| Arc::clone(&before.load)).unwrap_or_default();
+        Ok(Arc::new(Self {
+            settings,
+            name,
+            tls,
+            own_channel,
+            shared,
+            tenants,
+            own,
+            load,
+            resolver,
+            moved: Notify::new(),
+        }))
+    }
+
+    /// Its configuration comes into force. Until then what is shared with the one before is left as it is.
+    pub(super) fn take_over(&self) {
+        for (cluster, _) in self.clusters() {
+            cluster.take_over(self.settings.health_check.is_some());
+        }
     }
 
     /// Connections of one channel may serve each other's requests: made with the same certificates and roots.
@@ -45,96 +103,80 @@ impl Upstream {
         }
     }
 
-    /// The tenant's own address, else the shared one; `None` where neither is configured.
-    pub fn origin(&self, tenant: Option<&TenantId>) -> Option<&Origin> {
-        tenant.and_then(|tenant| self.settings.tenants.get(tenant)).or(self.settings.origin.as_ref())
+    /// The tenant's own endpoints, else the shared ones; `None` where neither is configured. Nobody else's, ever.
+    pub fn cluster(&self, tenant: Option<&TenantId>) -> Option<&Cluster> {
+        tenant.and_then(|tenant| self.tenants.get(tenant)).or(self.shared.as_ref()).map(|cluster| &**cluster)
     }
 
-    /// A place among the requests under way; `None` when all are taken. The answer is stated at once, nothing queues.
-    pub fn enter(self: &Arc<Self>) -> Option<InFlight> {
-        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let place = InFlight(Arc::clone(self));
-        (before < self.settings.max_in_flight).then_some(place)
+    /// One request to the tenant's endpoints: the first is chosen here. `None`: it has no address.
+    pub fn attempts(&self, tenant: Option<&TenantId>) -> Option<Attempts<'_>> {
+        self.cluster(tenant).map(|cluster| Attempts::new(self, cluster))
+    }
+
+    /// A place among the requests under way at once; `None` where all are taken or others wait for one.
+    pub fn enter(&self) -> Option<InFlight> {
+        match self.settings.max_pending {
+            0 => self.load.enter(self.settings.max_in_flight),
+            _ => self.load.enter_unless_queued(self.settings.max_in_flight),
+        }
+    }
+
+    /// Waits for a place in the queue, at most until then. To be asked where [`Self::enter`] gave none.
+    pub async fn queue(&self, until: Option<Instant>) -> Result<InFlight, Refused> {
+        let settings = &self.settings;
+        let tally = self.tally();
+        if settings.max_pending == 0 {
+            tally.refused_full.add();
+            return Err(Refused::Full);
+        }
+        let patience = Instant::now() + settings.queue_timeout;
+        let until = until.map_or(patience, |until| until.min(patience));
+        let place = self.load.queue(settings.max_in_flight, settings.max_pending, until).await;
+        match &place {
+            Ok(_) => {}
+            Err(Refused::QueueTimeout) => tally.refused_queue_timeout.add(),
+            Err(Refused::Full | Refused::QueueFull) => tally.refused_queue_full.add(),
+        }
+        place
     }
 
     /// Requests under way now.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.load.in_flight()
     }
-}
 
-/// One request under way; its drop frees the place.
-#[derive(Debug)]
-pub struct InFlight(Arc<Upstream>);
+    /// Requests in the queue now.
+    pub fn pending(&self) -> usize {
+        self.load.pending()
+    }
 
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    pub fn tally(&self) -> &Tally {
+        &self.load.tally
+    }
+
+    pub(super) fn budget(&self) -> &Budget {
+        &self.load.budget
+    }
+
+    pub(super) fn resolver(&self) -> &dyn Resolve {
+        &*self.resolver
+    }
+
+    pub(super) fn look_up_soon(&self) {
+        self.moved.notify_one();
+    }
+
+    /// Until somebody could not connect.
+    pub(super) async fn moved(&self) {
+        self.moved.notified().await;
+    }
+
+    /// The shared cluster, then those of tenants; each with whether it is the shared one.
+    pub(super) fn clusters(&self) -> impl Iterator<Item = (&Arc<Cluster>, bool)> {
+        self.shared.iter().map(|cluster| (cluster, true)).chain(self.own.iter().map(|cluster| (cluster, false)))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{collections::HashMap, time::Duration};
-
-    use super::*;
-    use crate::{
-        tls::settings::ClientSettings,
-        upstream::settings::{AssertionForm, Credential},
-    };
-
-    fn upstream() -> Arc<Upstream> {
-        let own = Origin { https: false, authority: "own:1".into() };
-        Upstream::new(UpstreamSettings {
-            name: "isp".into(),
-            origin: Some(Origin { https: false, authority: "shared:1".into() }),
-            tenants: HashMap::from([(TenantId::new("t1").unwrap(), own)]),
-            connect_timeout: Duration::from_secs(1),
-            response_timeout: Duration::from_secs(1),
-            pool_idle: 1,
-            pool_idle_timeout: Duration::from_secs(1),
-            max_in_flight: 2,
-            tls: ClientSettings::default(),
-            http2: Http2::Auto,
-            http2_streams: 1,
-            credential: Credential::Drop,
-            assertion: AssertionForm::Off,
-            audience: "isp".into(),
-        })
-        .unwrap()
-    }
-
-    #[test]
-    fn a_tenants_own_address_wins_over_the_shared_one() {
-        let upstream = upstream();
-        let t1 = TenantId::new("t1").unwrap();
-        let t2 = TenantId::new("t2").unwrap();
-        assert_eq!(upstream.origin(Some(&t1)).unwrap().authority, "own:1");
-        assert_eq!(upstream.origin(Some(&t2)).unwrap().authority, "shared:1");
-        assert_eq!(upstream.origin(None).unwrap().authority, "shared:1");
-    }
-
-    #[test]
-    fn an_address_has_its_usual_port_where_it_names_none() {
-        for (https, authority, host, port) in [
-            (true, "isp.example", "isp.example", 443),
-            (false, "isp.example", "isp.example", 80),
-            (true, "isp.example:8443", "isp.example", 8443),
-            (true, "[::1]", "::1", 443),
-            (true, "[::1]:8443", "::1", 8443),
-        ] {
-            let origin = Origin { https, authority: authority.into() };
-            assert_eq!((origin.host(), origin.port()), (host, port), "{authority}");
-        }
-    }
-
-    #[test]
-    fn places_are_bounded_and_come_back() {
-        let upstream = upstream();
-        let first = upstream.enter().unwrap();
-        let _second = upstream.enter().unwrap();
-        assert!(upstream.enter().is_none());
-        drop(first);
-        assert!(upstream.enter().is_some());
-    }
-}
+#[path = "table_tests.rs"]
+mod tests;

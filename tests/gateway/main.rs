@@ -17,6 +17,7 @@ mod cli_support;
 mod client;
 #[path = "../support/collector.rs"]
 mod collector;
+mod faulty;
 mod policies;
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;
@@ -30,8 +31,10 @@ mod admin_access;
 mod admin_tls;
 mod body;
 mod cors;
+mod dead_upstreams;
 mod decision;
 mod emergency;
+mod endpoints;
 mod errors;
 mod explain;
 mod flow;

@@ -69,18 +69,18 @@ fn i6_a_changed_file_is_in_force_and_a_bad_one_changes_nothing() {
 }
 
 /// The configuration of a rig, as a person edits it.
-struct Edited<'r> {
+pub struct Edited<'r> {
     rig: &'r Rig,
-    first: String,
+    pub first: String,
 }
 
 impl<'r> Edited<'r> {
-    fn of(rig: &'r Rig) -> Self {
+    pub fn of(rig: &'r Rig) -> Self {
         Self { rig, first: std::fs::read_to_string(rig.dir.path().join("linkgate.toml")).unwrap() }
     }
 
     /// Puts another file in its place, as editors do, and waits until that was taken or refused: whether it was taken.
-    fn put(&self, text: &str) -> bool {
+    pub fn put(&self, text: &str) -> bool {
         let before = self.loads();
         let (file, beside) = (self.rig.dir.path().join("linkgate.toml"), self.rig.dir.path().join("linkgate.toml.new"));
         std::fs::write(&beside, text).unwrap();
@@ -102,7 +102,7 @@ impl<'r> Edited<'r> {
     }
 
     /// As [`Self::put`]; the recorded reason where it was refused.
-    fn save(&self, text: &str) -> Option<String> {
+    pub fn save(&self, text: &str) -> Option<String> {
         let before = loads_of(self.rig, "config.load").len();
         let taken = self.put(text);
         until("the load is recorded", || loads_of(self.rig, "config.load").len() > before);
@@ -113,7 +113,7 @@ impl<'r> Edited<'r> {
         (!taken).then(|| reason.clone())
     }
 
-    fn replaced(&self, from: &str, to: &str) -> String {
+    pub fn replaced(&self, from: &str, to: &str) -> String {
         assert!(self.first.contains(from), "{from}: {}", self.first);
         self.first.replace(from, to)
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use linkgate::{
-    app::{self, ConfigSource},
+    app::{self, ConfigSource, Surroundings},
     config,
     config::settings::DatabaseSettings,
     domain::{LinkId, Millis, RoleTable, link_rules::LinkInput},
@@ -20,6 +20,7 @@ use linkgate::{
         Actor, Admin, Database,
         admin::{PartnerInput, TenantInput, UserInput},
     },
+    upstream::{Resolve, SystemResolver},
 };
 use serde_json::{Map, Value, json};
 
@@ -71,6 +72,8 @@ pub struct Setup {
     pub shadow: Vec<(&'static str, String)>,
     /// Of the section `policy`.
     pub policy: String,
+    /// Looks up the host names of upstreams; the system's, unless a test brings its own.
+    pub resolver: Arc<dyn Resolve>,
 }
 
 /// The variable that names Postgres in the configuration.
@@ -98,6 +101,7 @@ impl Default for Setup {
             postgres: None,
             shadow: Vec::new(),
             policy: String::new(),
+            resolver: Arc::new(SystemResolver),
         }
     }
 }
@@ -220,8 +224,10 @@ impl Rig {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (database, links) = runtime.block_on(seed(&config.database, &roles));
         let (tell, told) = mpsc::channel();
+        let resolver = Arc::clone(&setup.resolver);
         thread::spawn(move || {
-            let ended = app::run(config, source, |listening| tell.send(listening).unwrap());
+            let surroundings = Surroundings { resolver, ..Surroundings::default() };
+            let ended = app::run_on(config, source, surroundings, |listening| tell.send(listening).unwrap());
             if let Err(error) = ended {
                 eprintln!("the gateway ended: {error}");
             }

@@ -29,6 +29,7 @@ use tokio::{
 
 use super::{
     client::{Connection, Request},
+    endpoints::{many, metric, origins_of},
     reload::until,
     rig::{Rig, Setup},
     tls_support::{Authority, Leaf, expired},
@@ -353,4 +354,34 @@ fn a_refused_stream_is_tried_again_only_if_that_is_safe() {
         assert_eq!(rig.ask(post()).error(), "UPSTREAM_ERROR", "goodbye: {goodbye}");
         assert_eq!(*answered.lock().unwrap(), [Method::GET], "a write is never sent twice");
     }
+}
+
+/// Of two endpoints one shows a certificate for another name: requests and checks go to the one that proves its own, by
+/// HTTP/2 too, and not a byte of any to the other.
+#[test]
+fn failover_and_checks_take_no_endpoint_that_cannot_prove_its_name() {
+    let (services, dir) = (Authority::new("services"), tempfile::tempdir().unwrap());
+    let good = Service::start(Some(config(&services.server(&["127.0.0.1"]), None)));
+    let wrong = Service::start(Some(config(&services.server(&["isp.test"]), None)));
+    let check = "health_check = { path = \"/healthz\", interval = \"500ms\", timeout = \"500ms\" }\n\
+                 outlier_detection = { consecutive_failures = 0 }\n";
+    let all = origins_of("https", &[wrong.address, good.address]);
+    let rig = Rig::with(Setup {
+        routes: many(&format!("{all}{check}[upstreams.many.tls]\n{}", ca(&services, dir.path()))),
+        ..Setup::default()
+    });
+    for _ in 0..10 {
+        let answer = rig.ask(Request::new("POST", "/many/a").tenant("t-full").body("hello"));
+        assert_eq!((answer.status, answer.text().as_str()), (200, "answer"));
+    }
+    let state = |service: &Service, state: &str| {
+        let endpoint = format!("endpoint=\"https://{}\"", service.address);
+        metric(&rig, &format!("linkgate_upstream_endpoints{{{endpoint},state=\"{state}\",upstream=\"many\"}}"))
+    };
+    until("it is found unhealthy", || state(&wrong, "unhealthy") == 1.0);
+    assert_eq!((state(&good, "healthy"), wrong.count()), (1.0, 0));
+    let seen = good.seen.lock().unwrap().clone();
+    let checked = seen.iter().find(|seen| seen.uri.ends_with("/healthz")).expect("nobody checked it");
+    assert_eq!(checked.version, Version::HTTP_2);
+    assert_eq!(seen.iter().filter(|seen| &seen.body[..] == b"hello").count(), 10, "each once");
 }

@@ -50,6 +50,8 @@ pub struct Upstream {
     pub connections: Arc<AtomicUsize>,
     /// Exchanges that the gateway broke off.
     pub broken: Arc<AtomicUsize>,
+    /// The status of all answers; 0: as their paths say.
+    status: Arc<AtomicUsize>,
 }
 
 impl Upstream {
@@ -60,6 +62,7 @@ impl Upstream {
             seen: Arc::default(),
             connections: Arc::default(),
             broken: Arc::default(),
+            status: Arc::default(),
         };
         let shared = upstream.clone();
         thread::spawn(move || {
@@ -71,6 +74,11 @@ impl Upstream {
             }
         });
         upstream
+    }
+
+    /// From now on each answer has this status; 0: what its path says.
+    pub fn say(&self, status: usize) {
+        self.status.store(status, Ordering::SeqCst);
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -94,13 +102,18 @@ impl Upstream {
             let path = seen.target().split('?').next().unwrap().to_owned();
             let head_only = seen.line.starts_with("HEAD ");
             self.seen.lock().unwrap().push(seen.clone());
+            let status = self.status.load(Ordering::SeqCst);
             let keep = match path.split('/').skip(1).collect::<Vec<_>>().as_slice() {
+                _ if status != 0 => {
+                    let head = format!("HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\nhi");
+                    self.write(&mut writer, head.as_bytes())
+                }
                 ["t", "slow", ms] => {
                     thread::sleep(Duration::from_millis(ms.parse().unwrap()));
                     self.plain(&mut writer, b"slow")
                 }
                 ["t", "download", bytes] => self.download(&mut writer, bytes.parse().unwrap()),
-                ["t", "sse"] => self.events(&mut writer),
+                [_, "sse"] => self.events(&mut writer),
                 ["t", "trailers"] => self.write(
                     &mut writer,
                     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n",

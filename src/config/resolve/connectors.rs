@@ -11,8 +11,8 @@ use super::{FieldPath, Resolver, secrets::SecretWays};
 use crate::{
     config::{
         errors::nearest,
-        raw::RawUpstream,
         raw_connectors::{RawConnector, RawConnectorCredential, RawCredentialKind, RawKind},
+        raw_upstream::RawUpstream,
     },
     connector::{ConnectorSettings, ResourceKind, settings::Credential},
     domain::TenantId,

@@ -9,6 +9,7 @@ mod alerts;
 mod connectors;
 mod cors;
 mod decision;
+mod endpoints;
 mod exports;
 mod identity;
 mod portal;

@@ -7,7 +7,8 @@ use crate::{
     audit::settings::AuditSettings,
     config::{
         errors::nearest,
-        raw::{RawAccess, RawClass, RawRoute, RawUpstream},
+        raw::{RawAccess, RawClass, RawRoute},
+        raw_upstream::RawUpstream,
         route_table::{RouteConflict, RouteTable},
         settings::{Access, RouteClass, RouteSettings},
     },

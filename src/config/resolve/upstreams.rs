@@ -6,8 +6,9 @@ use super::{DAY, FieldPath, Resolver, millis, secrets::SecretWays};
 use crate::{
     config::{
         errors::nearest,
-        raw::{RawAssertion, RawCredential, RawReplacement, RawUpstream},
+        raw::{RawAssertion, RawCredential},
         raw_tls::RawHttp2,
+        raw_upstream::{RawReplacement, RawUpstream},
         scalar,
     },
     domain::{LinkRole, Permission, PermissionSet, TenantId},
@@ -31,25 +32,25 @@ impl Resolver<'_> {
 
     fn upstream(&mut self, at: &FieldPath, name: &str, raw: &RawUpstream, has_signing: bool) -> UpstreamSettings {
         self.plain_name(at, name);
-        let origin = raw.origin.as_ref().and_then(|text| self.ok(&at.key("origin"), scalar::parse_origin(text)));
-        if raw.origin.is_none() && raw.tenants.is_empty() {
-            self.fail(
-                &at.key("origin"),
-                "is missing: name the service's address, or one for each tenant under `tenants`",
-            );
-        }
+        let endpoints = self.endpoints(at, raw);
         if raw.audience.as_ref().is_some_and(String::is_empty) {
             self.fail(&at.key("audience"), "is empty");
         }
         UpstreamSettings {
             name: name.to_owned(),
-            origin,
+            endpoints,
             tenants: self.tenant_origins(&at.key("tenants"), &raw.tenants),
+            dns_refresh: self.duration(&at.key("dns_refresh"), &raw.dns_refresh, millis(100)..=DAY),
             connect_timeout: self.duration(&at.key("connect_timeout"), &raw.connect_timeout, millis(1)..=DAY),
             response_timeout: self.response_wait(&at.key("response_timeout"), &raw.response_timeout),
             pool_idle: usize::try_from(raw.pool_idle).unwrap_or(usize::MAX),
             pool_idle_timeout: self.duration(&at.key("pool_idle_timeout"), &raw.pool_idle_timeout, millis(1)..=DAY),
             max_in_flight: self.at_least_one(&at.key("max_in_flight"), raw.max_in_flight),
+            max_pending: usize::try_from(raw.max_pending).unwrap_or(usize::MAX),
+            queue_timeout: self.duration(&at.key("queue_timeout"), &raw.queue_timeout, millis(1)..=DAY),
+            outlier: self.outlier(&at.key("outlier_detection"), &raw.outlier_detection),
+            budget: self.budget(&at.key("retry_budget"), &raw.retry_budget),
+            health_check: raw.health_check.as_ref().and_then(|check| self.health_check(&at.key("health_check"), check)),
             tls: self.client_tls(&at.key("tls"), &raw.tls),
             http2: match raw.http2 {
                 RawHttp2::Off => Http2::Off,

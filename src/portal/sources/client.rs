@@ -15,7 +15,7 @@ use crate::{
     identity::Keyring,
     policy::Policies,
     spans::{ClientSpan, Spans},
-    upstream::{SendError, SharedPool, Unanswered, Upstream, settings::Origin},
+    upstream::{Attempts, SendError, SharedPool, Unanswered, Upstream},
 };
 
 #[derive(Debug)]
@@ -78,19 +78,24 @@ impl Client {
             return Err(Unsaid::unsent(SourceError::Timeout));
         }
         let tenant = site.tenant();
-        let origin = upstream.origin(Some(tenant)).ok_or_else(|| {
+        // A place first: an endpoint that is chosen counts as busy.
+        let _place = match upstream.enter() {
+            Some(place) => place,
+            None => upstream.queue(Some(until)).await.map_err(|_| {
+                let words = format!("too many requests to `{}` are under way", upstream.name);
+                Unsaid::unsent(SourceError::Unavailable(words))
+            })?,
+        };
+        let attempts = upstream.attempts(Some(tenant)).ok_or_else(|| {
             Unsaid::unsent(SourceError::Unavailable(format!("upstream `{}` has no address for it", upstream.name)))
-        })?;
-        let _place = upstream.enter().ok_or_else(|| {
-            Unsaid::unsent(SourceError::Unavailable(format!("too many requests to `{}` are under way", upstream.name)))
         })?;
         let span = self.spans.as_ref().and_then(|spans| spans.question(site.trace(), &upstream.name, &outgoing.method));
         // Where none is recorded here, the caller's own; else one that nobody has.
         let above = || site.trace().sampling.parent().unwrap_or_else(SpanId::generate);
         let id = span.as_ref().map_or_else(above, ClientSpan::id);
         let asked = async {
-            let request = self.request(site, route, upstream, &origin.authority, outgoing, id);
-            self.ask(site, route, upstream, origin, request.map_err(Unsaid::unsent)?, until).await
+            let request = self.request(site, route, upstream, outgoing, id);
+            self.ask(site, route, upstream, attempts, request.map_err(Unsaid::unsent)?, until).await
         };
         let answer = asked.await;
         if let Some(span) = span {
@@ -107,16 +112,21 @@ impl Client {
         site: &Site,
         route: &Route,
         upstream: &Arc<Upstream>,
-        origin: &Origin,
+        mut attempts: Attempts<'_>,
         request: Request<Full<Bytes>>,
         until: Instant,
     ) -> Result<Answer, Unsaid> {
         let repeatable = *request.method() == Method::GET;
         let head_by = until.min(Instant::now() + upstream.settings.response_timeout);
-        let sent = self.pool.send(origin, upstream, request, repeatable);
-        let sent = tokio::time::timeout_at(head_by, sent).await;
-        // How far it came is not known when time runs out.
-        let sent = sent.map_err(|_| Unsaid { error: SourceError::Timeout, maybe_received: true })?;
+        let sent = attempts.send_shared(&self.pool, request, repeatable);
+        let Ok(sent) = tokio::time::timeout_at(head_by, sent).await else {
+            // The caller's own deadline says nothing of the service.
+            if head_by < until {
+                attempts.failed();
+            }
+            // How far it came is not known when time runs out.
+            return Err(Unsaid { error: SourceError::Timeout, maybe_received: true });
+        };
         let (response, lease) = sent.map_err(|unanswered| unsent(upstream, &unanswered))?;
         let received = |error| Unsaid { error, maybe_received: true };
         let whole = read(response, route, site);
@@ -131,13 +141,11 @@ impl Client {
         site: &Site,
         route: &Route,
         upstream: &Upstream,
-        authority: &str,
         outgoing: &Outgoing,
         span: SpanId,
     ) -> Result<Request<Full<Bytes>>, SourceError> {
         let unfit = || route.wrong(site.tenant(), "the question cannot be written as a request");
         let mut headers = self.credentials.headers(site, route, upstream, outgoing, span)?;
-        headers.insert(header::HOST, HeaderValue::from_str(authority).map_err(|_| unfit())?);
         if outgoing.body.is_some() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
@@ -152,6 +160,7 @@ fn unsent(upstream: &Upstream, unanswered: &Unanswered) -> Unsaid {
     tracing::debug!(upstream = %upstream.name, error = ?unanswered, "a service did not answer");
     let words = match &unanswered.error {
         SendError::Connect { .. } => format!("`{}` cannot be reached", upstream.name),
+        SendError::Unresolved(_) => format!("the host name of `{}` cannot be looked up", upstream.name),
         SendError::ConnectTimeout(_) => format!("`{}` takes no connection in time", upstream.name),
         SendError::Exchange(_) => format!("`{}` broke the connection off", upstream.name),
     };

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use linkgate::config;
+use linkgate::{config, identity::settings::KeySource};
 
 const GOOD: &str = r#"
 [issuers.main]
@@ -292,6 +292,25 @@ fn each_rule_of_decisions() {
         ]
         .join("\n")
     );
+}
+
+#[test]
+fn a_development_key_alone_is_the_key_set() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("dev.pem"), "x").unwrap();
+    let keys = "jwks_url = \"https://login.example/jwks.json\"";
+    assert!(GOOD.contains(keys), "{GOOD}");
+    let load = |keys_instead: &str| {
+        config::load_text(&GOOD.replace(keys, keys_instead), Some("linkgate.toml"), dir.path(), [])
+    };
+    let config = load("development_key = \"dev.pem\"").unwrap();
+    let KeySource::DevelopmentKey(path) = &config.identity.issuers[0].keys else { panic!("{config:?}") };
+    assert_eq!(path, &dir.path().join("dev.pem"));
+    // Named keys go before.
+    let config = load(&format!("{keys}\ndevelopment_key = \"dev.pem\"")).unwrap();
+    assert!(matches!(config.identity.issuers[0].keys, KeySource::JwksUrl { .. }));
+    let found = load("development_key = \"other.pem\"").unwrap_err().to_string();
+    assert!(found.contains("issuers.main.development_key: ") && found.contains("there is no such file"), "{found}");
 }
 
 #[test]

@@ -84,11 +84,16 @@ impl Resolver<'_> {
         let sources =
             usize::from(raw.jwks_file.is_some()) + usize::from(raw.jwks_url.is_some()) + usize::from(has_secret);
         let cut_out = ["jwks_file", "jwks_url", "hs256_secret", "hs256_secret_file", "hs256_secret_env"];
+        if sources == 0
+            && let Some(text) = &raw.development_key
+        {
+            return KeySource::DevelopmentKey(self.base.join(text));
+        }
         if sources != 1 && !cut_out.iter().any(|key| self.was_reported(&at.key(key))) {
             self.fail(
                 at,
                 format!(
-                    "keys come from exactly one of `jwks_file`, `jwks_url` and an HS256 secret; {sources} are named"
+                    "keys come from exactly one of `jwks_file`, `jwks_url` and an HS256 secret; {sources} are named (to try it on one machine: a `development_key` alone)"
                 ),
             );
         }

@@ -330,6 +330,16 @@ fn a_development_key_needs_a_loopback_listener() {
         let found = load(address).unwrap_err().to_string();
         assert!(found.contains("issuers.main.development_key: with a development key"), "{found}");
     }
+    // The other listener that takes tokens.
+    let text = format!("{text}\n[decision.callers.edge]\nsecret_env = \"EDGE\"\n");
+    let load = |address: &str| {
+        let env = [("LINKGATE__DECISION__ADDRESS", address), ("EDGE", "0123456789abcdef0123456789abcdef")];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        config::load_text(&text, Some("linkgate.toml"), dir.path(), env)
+    };
+    assert!(load("127.0.0.1:8082").is_ok());
+    let found = load("0.0.0.0:8082").unwrap_err().to_string();
+    assert!(found.contains("so `decision.address` must be a loopback address, not `0.0.0.0:8082`"), "{found}");
 }
 
 #[test]

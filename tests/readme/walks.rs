@@ -8,7 +8,7 @@ use std::{
     fs,
     net::TcpListener,
     os::unix::{fs::symlink, process::CommandExt},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -69,9 +69,28 @@ impl Ports {
 struct Shell {
     child: Child,
     group: Pid,
+    output: PathBuf,
 }
 
 impl Shell {
+    fn start(dir: &Path, text: &str, variables: &[(&str, &str)]) -> Self {
+        // Should the test be killed, nobody holds the other end of standard input any more: then all of the group goes.
+        let before =
+            "exec 2>&1 9<&0 </dev/null\n{ read -r _ <&9; kill -- -$$; } >/dev/null 2>&1 &\nwatch=$!\nexec 9<&-\n";
+        fs::write(dir.join("script"), format!("{before}{text}kill $watch; wait $watch\n")).unwrap();
+        let output = dir.join("output");
+        let mut command = Command::new("bash");
+        without_linkgates_variables(&mut command);
+        command.arg("script").current_dir(dir).envs(variables.iter().copied());
+        command.stdin(Stdio::piped()).stdout(fs::File::create(&output).unwrap()).process_group(0);
+        let child = command.spawn().unwrap();
+        Self { group: Pid::from_child(&child), child, output }
+    }
+
+    fn output(&self) -> String {
+        fs::read_to_string(&self.output).unwrap()
+    }
+
     fn is_empty(&self) -> bool {
         test_kill_process_group(self.group).is_err()
     }
@@ -109,22 +128,7 @@ fn walk(name: &str, variables: &[(&str, &str)]) {
     assert!(setup.len() >= 4 && !own.is_empty(), "no walk {name}");
     let scripts: Vec<(String, &Block)> =
         setup.iter().chain(&own).map(|block| (ports.put_in(&block.text), block)).collect();
-    // Should this test be killed, nobody holds the other end of standard input any more: then all of the group goes.
-    let mut text = String::from(
-        "exec 2>&1 9<&0 </dev/null\n{ read -r _ <&9; kill -- -$$; } >/dev/null 2>&1 &\nwatch=$!\nexec 9<&-\n",
-    );
-    text += &super::script(&scripts);
-    text += "kill $watch; wait $watch\n";
-    fs::write(dir.path().join("script"), text).unwrap();
-
-    let output = dir.path().join("output");
-    let mut command = Command::new("bash");
-    without_linkgates_variables(&mut command);
-    command.arg("script").current_dir(dir.path()).envs(variables.iter().copied());
-    command.stdin(Stdio::piped()).stdout(fs::File::create(&output).unwrap()).process_group(0);
-    let child = command.spawn().unwrap();
-    let group = Pid::from_child(&child);
-    let mut shell = Shell { child, group };
+    let mut shell = Shell::start(dir.path(), &super::script(&scripts), variables);
     let since = Instant::now();
     let ended = loop {
         match shell.child.try_wait().unwrap() {
@@ -133,16 +137,12 @@ fn walk(name: &str, variables: &[(&str, &str)]) {
             None => thread::sleep(Duration::from_millis(20)),
         }
     };
-    let text = fs::read_to_string(&output).unwrap();
+    let text = shell.output();
     assert!(ended.is_some(), "the walk {name} does not end; so far:\n{text}\n{}", logs(dir.path()));
     let wrong = compare(outputs(&text, &scripts), &scripts);
     assert!(wrong.is_empty(), "{}\n\n{}", wrong.join("\n\n"), logs(dir.path()));
 
-    let since = Instant::now();
-    while !shell.is_empty() {
-        assert!(since.elapsed() < Duration::from_secs(20), "the walk {name} leaves a process behind");
-        thread::sleep(Duration::from_millis(20));
-    }
+    until(&format!("the walk {name} has ended all that it started"), || shell.is_empty());
 }
 
 /// The last lines of each program's log.
@@ -188,4 +188,34 @@ fn behind_nginx() {
 fn three_replicas() {
     let database = PostgresDatabase::make(&postgres_support::server());
     walk("replicas", &[("DATABASE_URL", &database.url)]);
+}
+
+/// Waits for it, for the time that a walk has.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < PATIENCE, "it never comes: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn what_a_broken_walk_has_started_is_ended() {
+    for killed in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut shell = Shell::start(dir.path(), "sleep 1000 & echo started\nwait\n", &[]);
+        until("it runs", || shell.output() == "started\n");
+        let group = shell.group;
+        assert!(test_kill_process_group(group).is_ok());
+        if killed {
+            // As where the test dies: it holds no pipe any more, and does nothing else.
+            drop(shell.child.stdin.take());
+            until("it ends by itself", || {
+                let _ = shell.child.try_wait();
+                shell.is_empty()
+            });
+        }
+        drop(shell);
+        assert!(test_kill_process_group(group).is_err());
+    }
 }

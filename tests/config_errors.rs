@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use linkgate::config;
+use linkgate::{config, identity::settings::KeySource};
 
 const GOOD: &str = r#"
 [issuers.main]
@@ -362,6 +362,25 @@ fn each_rule_of_traces() {
 }
 
 #[test]
+fn a_development_key_alone_is_the_key_set() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("dev.pem"), "x").unwrap();
+    let keys = "jwks_url = \"https://login.example/jwks.json\"";
+    assert!(GOOD.contains(keys), "{GOOD}");
+    let load = |keys_instead: &str| {
+        config::load_text(&GOOD.replace(keys, keys_instead), Some("linkgate.toml"), dir.path(), [])
+    };
+    let config = load("development_key = \"dev.pem\"").unwrap();
+    let KeySource::DevelopmentKey(path) = &config.identity.issuers[0].keys else { panic!("{config:?}") };
+    assert_eq!(path, &dir.path().join("dev.pem"));
+    // Named keys go before.
+    let config = load(&format!("{keys}\ndevelopment_key = \"dev.pem\"")).unwrap();
+    assert!(matches!(config.identity.issuers[0].keys, KeySource::JwksUrl { .. }));
+    let found = load("development_key = \"other.pem\"").unwrap_err().to_string();
+    assert!(found.contains("issuers.main.development_key: ") && found.contains("there is no such file"), "{found}");
+}
+
+#[test]
 fn a_development_key_needs_a_loopback_listener() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("dev.pem"), "x").unwrap();
@@ -378,6 +397,16 @@ fn a_development_key_needs_a_loopback_listener() {
         let found = load(address).unwrap_err().to_string();
         assert!(found.contains("issuers.main.development_key: with a development key"), "{found}");
     }
+    // The other listener that takes tokens.
+    let text = format!("{text}\n[decision.callers.edge]\nsecret_env = \"EDGE\"\n");
+    let load = |address: &str| {
+        let env = [("LINKGATE__DECISION__ADDRESS", address), ("EDGE", "0123456789abcdef0123456789abcdef")];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        config::load_text(&text, Some("linkgate.toml"), dir.path(), env)
+    };
+    assert!(load("127.0.0.1:8082").is_ok());
+    let found = load("0.0.0.0:8082").unwrap_err().to_string();
+    assert!(found.contains("so `decision.address` must be a loopback address, not `0.0.0.0:8082`"), "{found}");
 }
 
 #[test]

@@ -189,3 +189,14 @@ fn secrets_are_never_printed() {
     let shown = format!("{config:?}");
     assert!(shown.contains("Secret(") && !shown.contains("hunter2"), "{shown}");
 }
+
+#[test]
+fn links_are_looked_at_in_the_background_only_where_a_connector_can_be_asked() {
+    let looks = |env: &[(&str, &str)]| load_with_secret(env).unwrap().portal.unwrap().alerts.background;
+    let connector = ("LINKGATE__CONNECTORS__ISP__PRESET", "gen1");
+    let upstream = ("LINKGATE__CONNECTORS__ISP__UPSTREAM", "isp");
+    let credential = ("LINKGATE__CONNECTORS__ISP__CREDENTIAL__KIND", "none");
+    assert!(!looks(&[]));
+    assert!(looks(&[connector, upstream, credential]));
+    assert!(!looks(&[connector, upstream, credential, ("LINKGATE__ALERTS__BACKGROUND", "false")]));
+}

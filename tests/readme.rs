@@ -8,6 +8,7 @@
 //!   gateway example.
 //! - `sh run-admin` blocks run in their order in one shell in that folder, beside a gateway that listens as `sh
 //!   run-admin-setup` wrote it.
+//! - `sh walk-setup` blocks run before the `sh walk-NAME` blocks of each walk through a deployment (`readme/walks.rs`).
 //! - `sh run-elsewhere` is not run here: CI runs `tests/run` itself, `cli_demo` runs `demo`, and a release build takes
 //!   longer than a test may. Here they are only held against a list.
 //! - `toml NAME` is a whole configuration that `linkgate check` accepts without a warning.
@@ -20,8 +21,11 @@
 mod cli_support;
 #[path = "readme/page.rs"]
 mod page;
+mod postgres_support;
 #[path = "readme/reference.rs"]
 mod reference;
+#[path = "readme/walks.rs"]
+mod walks;
 
 use std::{
     fs,
@@ -65,22 +69,13 @@ fn folder() -> tempfile::TempDir {
     dir
 }
 
-/// Runs the blocks in one shell; the output and exit code of each.
-fn shell(dir: &Path, blocks: &[(String, &Block)]) -> Vec<(String, i32)> {
-    let mut script = String::from("exec 2>&1\n");
-    for (text, _) in blocks {
-        script += &format!("{text}\nprintf '\\036%s\\n' \"$?\"\n");
-    }
-    fs::write(dir.join("script"), script).unwrap();
-    let path = format!("{}:{}", dir.join("target/debug").display(), std::env::var("PATH").unwrap());
-    let mut command = Command::new("bash");
-    command.arg("script").current_dir(dir).env("PATH", path).stdin(Stdio::null());
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LINKGATE")) {
-        command.env_remove(name);
-    }
-    // Where the tests run there may be no stable storage; the demo sees to that itself.
-    command.env("LINKGATE__AUDIT__WRITES", "os");
-    let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+/// One script of all blocks; behind the output of each its exit code.
+fn script(blocks: &[(String, &Block)]) -> String {
+    blocks.iter().map(|(text, _)| format!("{text}\nprintf '\\036%s\\n' \"$?\"\n")).collect()
+}
+
+/// The output and exit code of each block.
+fn outputs(text: &str, blocks: &[(String, &Block)]) -> Vec<(String, i32)> {
     let mut parts = text.split(MARK);
     let mut output = parts.next().unwrap().to_owned();
     let mut done = Vec::new();
@@ -92,9 +87,28 @@ fn shell(dir: &Path, blocks: &[(String, &Block)]) -> Vec<(String, i32)> {
     done
 }
 
-fn run_and_compare(dir: &Path, scripts: &[(String, &Block)]) {
-    let wrong: Vec<String> = shell(dir, scripts)
-        .into_iter()
+/// As a reader's shell: none of linkgate's variables is set.
+fn without_linkgates_variables(command: &mut Command) {
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LINKGATE")) {
+        command.env_remove(name);
+    }
+    // Where the tests run there may be no stable storage; the demo sees to that itself.
+    command.env("LINKGATE__AUDIT__WRITES", "os");
+}
+
+/// Runs the blocks in one shell; the output and exit code of each.
+fn shell(dir: &Path, blocks: &[(String, &Block)]) -> Vec<(String, i32)> {
+    fs::write(dir.join("script"), format!("exec 2>&1\n{}", script(blocks))).unwrap();
+    let path = format!("{}:{}", dir.join("target/debug").display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("bash");
+    without_linkgates_variables(&mut command);
+    command.arg("script").current_dir(dir).env("PATH", path).stdin(Stdio::null());
+    outputs(&String::from_utf8(command.output().unwrap().stdout).unwrap(), blocks)
+}
+
+/// What differs from the page, block by block.
+fn compare(done: Vec<(String, i32)>, scripts: &[(String, &Block)]) -> Vec<String> {
+    done.into_iter()
         .zip(scripts)
         .filter_map(|((output, code), (_, block))| {
             let difference = match differs(block.output.as_deref().unwrap_or(""), &output) {
@@ -107,7 +121,11 @@ fn run_and_compare(dir: &Path, scripts: &[(String, &Block)]) {
                 block.line, block.text
             ))
         })
-        .collect();
+        .collect()
+}
+
+fn run_and_compare(dir: &Path, scripts: &[(String, &Block)]) {
+    let wrong = compare(shell(dir, scripts), scripts);
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
@@ -231,8 +249,22 @@ fn the_admin_api_answers_as_it_is_written() {
 
 #[test]
 fn every_block_is_of_a_known_kind() {
-    let known =
-        ["tour-demo", "tour", "run", "run-openssl", "run-setup", "run-admin-setup", "run-admin", "run-elsewhere"];
+    let known = [
+        "tour-demo",
+        "tour",
+        "run",
+        "run-openssl",
+        "run-setup",
+        "run-admin-setup",
+        "run-admin",
+        "run-elsewhere",
+        "walk-setup",
+        "walk-gateway",
+        "walk-sidecar",
+        "walk-envoy",
+        "walk-nginx",
+        "walk-replicas",
+    ];
     for block in page::all() {
         let (kind, rest) = block.info.split_once(' ').unwrap_or((&block.info, ""));
         let is_known = match kind {

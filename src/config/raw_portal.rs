@@ -51,7 +51,7 @@ raw! {
 
     /// Alerts: when a link's sources are looked at.
     struct RawAlerts {
-        /// Off: links are looked at only when somebody asks.
+        /// Off, or without a connector: links are looked at only when somebody asks.
         background: bool = true,
         /// How often each link is looked at in the background.
         interval: DurationText = DurationText::of("5m"),

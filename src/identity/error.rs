@@ -4,6 +4,8 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use super::mint::MintError;
+
 /// Why a token was refused. Outside, each of these is `UNAUTHORIZED`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
@@ -71,6 +73,12 @@ pub enum IdentityError {
         path: PathBuf,
         #[source]
         source: std::io::Error,
+    },
+    #[error("issuer `{issuer}`: the development key is no use")]
+    DevelopmentKey {
+        issuer: Arc<str>,
+        #[source]
+        source: MintError,
     },
     #[error("issuer `{issuer}`: the key set is no use: {problem}")]
     Jwks { issuer: Arc<str>, problem: JwksProblem },

@@ -6,7 +6,7 @@ use super::{
     error::IdentityError,
     key::{Alg, KeySet, VerifyingKey},
     settings::{IssuerSettings, KeySource},
-    source::{FileKeys, RemoteKeys},
+    source::{FileKeys, KeyFile, RemoteKeys},
 };
 
 /// RFC 7518, section 3.2: a key of at least the hash's size.
@@ -67,7 +67,12 @@ impl Issuer {
             _ if algorithms.contains(&Alg::Hs256) => {
                 return Err(wrong("HS256 goes with a secret, never with a key set"));
             }
-            KeySource::JwksFile(path) => Keys::File(FileKeys::load(name.clone(), path.clone(), algorithms.clone())?),
+            KeySource::JwksFile(path) => {
+                Keys::File(FileKeys::load(name.clone(), KeyFile::Set(path.clone()), algorithms.clone())?)
+            }
+            KeySource::DevelopmentKey(path) => {
+                Keys::File(FileKeys::load(name.clone(), KeyFile::Development(path.clone()), algorithms.clone())?)
+            }
             KeySource::JwksUrl { refresh, max_age, .. } if max_age < refresh => {
                 return Err(wrong(
                     "`max_age` is shorter than `refresh`: its keys would be too old before each refresh",

@@ -1,7 +1,8 @@
 //! Development tokens and their keys: for `linkgate token`, the demo and tests.
 //!
 //! A key pair that an issuer's configuration names as `development_key` can sign tokens of that issuer. `serve`
-//! refuses such an issuer on a listener that is not loopback; nothing on the request's way uses this file.
+//! refuses such an issuer on a listener that is not loopback. Nothing on the request's way signs by this file; where such an
+//! issuer names no other keys, its key set is the public part of that pair.
 
 use std::{
     io::Write,

@@ -54,6 +54,8 @@ pub enum KeySource {
         max_age: Duration,
     },
     Hs256(Secret),
+    /// The public part of the development key in this PEM file: the key set of an issuer that is nobody but `linkgate token`.
+    DevelopmentKey(PathBuf),
 }
 
 /// Claims that this issuer is believed for.

@@ -22,6 +22,7 @@ use super::{
     fetch::{FETCH_TIMEOUT, Fetcher},
     jwks,
     key::{Alg, KeySet},
+    mint::DevKey,
     verifier::Generation,
 };
 
@@ -32,18 +33,42 @@ const MAX_RETRY_PAUSE: Duration = Duration::from_secs(60);
 /// A shorter `refresh` would only hammer.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 
-/// Keys of a JWKS file.
+/// A file that keys come from.
+pub(super) enum KeyFile {
+    /// A JWKS document.
+    Set(PathBuf),
+    /// The private key of `linkgate token`: its public part is the set.
+    Development(PathBuf),
+}
+
+impl KeyFile {
+    fn document(&self, issuer: &Arc<str>) -> Result<Vec<u8>, IdentityError> {
+        match self {
+            Self::Set(path) => std::fs::read(path).map_err(|source| IdentityError::ReadJwks {
+                issuer: issuer.clone(),
+                path: path.clone(),
+                source,
+            }),
+            Self::Development(path) => match DevKey::read(path) {
+                Ok(key) => Ok(key.jwks().into_bytes()),
+                Err(source) => Err(IdentityError::DevelopmentKey { issuer: issuer.clone(), source }),
+            },
+        }
+    }
+}
+
+/// Keys of a file.
 pub(super) struct FileKeys {
     issuer: Arc<str>,
-    path: PathBuf,
+    file: KeyFile,
     algorithms: Vec<Alg>,
     set: ArcSwap<KeySet>,
 }
 
 impl FileKeys {
-    pub(super) fn load(issuer: Arc<str>, path: PathBuf, algorithms: Vec<Alg>) -> Result<Self, IdentityError> {
+    pub(super) fn load(issuer: Arc<str>, file: KeyFile, algorithms: Vec<Alg>) -> Result<Self, IdentityError> {
         let set = ArcSwap::from_pointee(KeySet::default());
-        let keys = Self { issuer, path, algorithms, set };
+        let keys = Self { issuer, file, algorithms, set };
         keys.reload()?;
         Ok(keys)
     }
@@ -54,11 +79,7 @@ impl FileKeys {
 
     /// Whether the keys changed. On an error the keys in force stay.
     pub(super) fn reload(&self) -> Result<bool, IdentityError> {
-        let document = std::fs::read(&self.path).map_err(|source| IdentityError::ReadJwks {
-            issuer: self.issuer.clone(),
-            path: self.path.clone(),
-            source,
-        })?;
+        let document = self.file.document(&self.issuer)?;
         let set = jwks::parse(&document, &self.algorithms)
             .map_err(|problem| IdentityError::Jwks { issuer: self.issuer.clone(), problem })?;
         if set.same_as(&self.set.load()) {

@@ -3,8 +3,9 @@
 use linkgate::{
     cli::token::{TokenArgs, make},
     identity::{
+        Verifier,
         mint::{DevAlgorithm, DevKey, jwks_of},
-        settings::{IdentitySettings, IssuerSettings},
+        settings::{IdentitySettings, IssuerSettings, KeySource},
     },
 };
 use serde_json::json;
@@ -76,6 +77,24 @@ fn a_minted_token_says_what_was_asked_and_verifies() {
         assert_eq!(caller.expires_at.0, NOW.0 + 60_000);
         assert_eq!(made.issuer, "main");
         assert_eq!(made.claims["iss"], ISS);
+    }
+}
+
+#[test]
+fn an_issuer_with_a_development_key_alone_takes_what_it_mints() {
+    for algorithm in [DevAlgorithm::Es256, DevAlgorithm::EdDsa] {
+        let folder = Folder::new();
+        let mut one = marked(&folder, algorithm);
+        one.keys = KeySource::DevelopmentKey(folder.path("dev.pem"));
+        let alone = settings(vec![one.clone()]);
+        let made = make(&args(&["--sub", "user-1", "--tenant", "home-1"]), &alone, NOW).unwrap();
+        assert_eq!(&*verify(&verifier(alone.issuers.clone()), &made.token).unwrap().sub, "user-1");
+        // Another key's token is a stranger's.
+        DevKey::generate(algorithm).unwrap().write_pem(&folder.path("dev.pem")).unwrap();
+        assert!(verify(&verifier(alone.issuers), &made.token).is_err());
+        std::fs::write(folder.path("dev.pem"), "no key").unwrap();
+        let error = Verifier::new(&settings(vec![one]), None).unwrap_err();
+        assert!(error.to_string().contains("issuer `main`: the development key is no use"), "{error}");
     }
 }
 

@@ -17,10 +17,11 @@ const LEAST_KEPT: u64 = 31 * 86_400;
 const SECRET_KEY_MIN_BYTES: usize = 32;
 
 impl Resolver<'_> {
-    pub(super) fn alerts(&mut self, raw: &RawAlerts) -> AlertSettings {
+    pub(super) fn alerts(&mut self, raw: &RawAlerts, connected: bool) -> AlertSettings {
         let at = FieldPath::default().key("alerts");
         AlertSettings {
-            background: raw.background,
+            // Without a connector there is nobody to ask, and a warning each time would only hide others.
+            background: raw.background && connected,
             interval: self.duration(&at.key("interval"), &raw.interval, seconds(1)..=DAY),
             concurrency: self.concurrency(&at.key("concurrency"), raw.concurrency),
             timeout: self.duration(&at.key("timeout"), &raw.timeout, millis(100)..=seconds(300)),

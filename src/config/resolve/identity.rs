@@ -1,6 +1,6 @@
 //! Issuers and signing keys: who is believed, for what, and by which keys.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::{DAY, FieldPath, Resolver, millis, seconds, secrets::SecretWays};
 use crate::{
@@ -29,8 +29,16 @@ impl Resolver<'_> {
             self.cookie_name(&root.key("identity").key("cookie"), name);
         }
         let section = root.key("issuers");
-        let issuers: Vec<_> =
-            raw.issuers.iter().map(|(name, issuer)| self.issuer(&section.key(name), name, issuer, listen)).collect();
+        // Where tokens are taken. What is no address is told where it stands.
+        let decision = raw.decision.address.as_ref().and_then(|text| text.parse().ok());
+        let listeners: Vec<(&str, SocketAddr)> = std::iter::once(("listen.address", listen.address))
+            .chain(decision.map(|address| ("decision.address", address)))
+            .collect();
+        let issuers: Vec<_> = raw
+            .issuers
+            .iter()
+            .map(|(name, issuer)| self.issuer(&section.key(name), name, issuer, &listeners))
+            .collect();
         self.one_legacy(&section, &raw.issuers);
         self.distinct_issuers(&section, &issuers, signing);
         IdentitySettings {
@@ -40,7 +48,13 @@ impl Resolver<'_> {
         }
     }
 
-    fn issuer(&mut self, at: &FieldPath, name: &str, raw: &RawIssuer, listen: &ListenSettings) -> IssuerSettings {
+    fn issuer(
+        &mut self,
+        at: &FieldPath,
+        name: &str,
+        raw: &RawIssuer,
+        listeners: &[(&str, SocketAddr)],
+    ) -> IssuerSettings {
         self.plain_name(at, name);
         match (&raw.issuer, raw.legacy) {
             (Some(_), true) => {
@@ -74,7 +88,7 @@ impl Resolver<'_> {
             leeway: self.duration(&at.key("leeway"), &raw.leeway, seconds(0)..=seconds(60)),
             mfa_acr: raw.mfa_acr.clone(),
             claims: self.claims(&at.key("claims"), &raw.claims),
-            development_key: self.development_key(at, raw, listen),
+            development_key: self.development_key(at, raw, listeners),
         }
     }
 
@@ -84,13 +98,15 @@ impl Resolver<'_> {
         let sources =
             usize::from(raw.jwks_file.is_some()) + usize::from(raw.jwks_url.is_some()) + usize::from(has_secret);
         let cut_out = ["jwks_file", "jwks_url", "hs256_secret", "hs256_secret_file", "hs256_secret_env"];
+        if sources == 0
+            && let Some(text) = &raw.development_key
+        {
+            return KeySource::DevelopmentKey(self.base.join(text));
+        }
         if sources != 1 && !cut_out.iter().any(|key| self.was_reported(&at.key(key))) {
-            self.fail(
-                at,
-                format!(
-                    "keys come from exactly one of `jwks_file`, `jwks_url` and an HS256 secret; {sources} are named"
-                ),
-            );
+            let hint = if sources == 0 { " (to try it on one machine: a `development_key` alone)" } else { "" };
+            let message = "keys come from exactly one of `jwks_file`, `jwks_url` and an HS256 secret";
+            self.fail(at, format!("{message}; {sources} are named{hint}"));
         }
         if has_secret {
             let secret = self.secret(&ways, HS256_MIN_BYTES);
@@ -191,14 +207,13 @@ impl Resolver<'_> {
         &mut self,
         at: &FieldPath,
         raw: &RawIssuer,
-        listen: &ListenSettings,
+        listeners: &[(&str, SocketAddr)],
     ) -> Option<std::path::PathBuf> {
         let field = at.key("development_key");
         let text = raw.development_key.as_ref()?;
-        if !listen.address.ip().to_canonical().is_loopback() {
+        for (name, address) in listeners.iter().filter(|(_, address)| !address.ip().to_canonical().is_loopback()) {
             let message = format!(
-                "with a development key anyone on this machine may mint tokens, so `listen.address` must be a loopback address, not `{}`",
-                listen.address
+                "with a development key anyone on this machine may mint tokens, so `{name}` must be a loopback address, not `{address}`"
             );
             self.fail(&field, message);
         }

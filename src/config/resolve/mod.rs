@@ -96,7 +96,7 @@ impl Resolver<'_> {
             headers: self.headers(&raw.headers),
             cors: self.cors(&raw.cors),
             upstreams,
-            portal: self.portal(&raw.portal, &raw.alerts, &routes),
+            portal: self.portal(&raw.portal, &raw.alerts, &routes, !raw.connectors.is_empty()),
             webhooks: self.webhooks(&raw.webhooks),
             connectors: self.connectors(&raw.connectors, &raw.upstreams),
             routes,

@@ -15,8 +15,9 @@ impl Resolver<'_> {
         raw: &RawPortal,
         alerts: &RawAlerts,
         routes: &[RouteSettings],
+        connected: bool,
     ) -> Option<PortalSettings> {
-        let alerts = self.alerts(alerts);
+        let alerts = self.alerts(alerts, connected);
         if !raw.enabled {
             return None;
         }

@@ -51,7 +51,10 @@ impl Watcher {
         loop {
             match self.round().await {
                 Ok(0) => {}
-                Ok(failed) => tracing::warn!(failed, "links could not be looked at for alerts; see alert_evaluations"),
+                Ok(failed) => tracing::warn!(
+                    failed,
+                    "links could not be read in full for alerts; why stands in the table alert_evaluations (last_error)"
+                ),
                 Err(error) => tracing::warn!(%error, "links that are due for alerts cannot be read or written"),
             }
             tokio::time::sleep(jittered(poll, random())).await;

@@ -17,6 +17,7 @@ use crate::{
         indexer::{IndexProgress, Indexer},
         outbox::OutboxRelay,
         reader::chain_file,
+        ship::{ShipProgress, Shipper},
     },
     portal::{Counting, Watcher, exports::Shift, webhooks::Deliverer},
     proxy::worker::{Gateway, Live},
@@ -29,6 +30,9 @@ const OUTBOX_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a stop waits for the index to see the last records; the next start goes on where it ended.
 const LAST_INDEXING: Duration = Duration::from_secs(3);
+
+/// How long a stop waits for targets to take the last lines; the next start ships the rest.
+const LAST_SHIPPING: Duration = Duration::from_secs(3);
 
 /// How long a stop waits for exports under way to be given back.
 const LAST_EXPORTS: Duration = Duration::from_secs(2);
@@ -49,6 +53,11 @@ pub struct Background {
     /// The key of checkpoints, and how far they are; `None`: no key is configured.
     checkpoints: Option<(Arc<Signer>, Duration)>,
     pub signed: Option<Arc<CheckpointProgress>>,
+    /// Shippers of the journal, and what stops them.
+    shippers: Vec<JoinHandle<()>>,
+    stop_shipping: watch::Sender<bool>,
+    /// How far each target is.
+    pub shipped: Vec<Arc<ShipProgress>>,
 }
 
 /// What the consolidated API does unasked, under one configuration.
@@ -125,8 +134,26 @@ pub fn start(live: &Arc<Live>, database: &Database) -> Result<Background, KeyErr
     if gateway.settings.health.is_some() {
         tasks.spawn(Counting::new(database, &gateway.portal_metrics).run());
     }
+    let ship = &gateway.settings.ship;
+    let made: Vec<_> =
+        ship.targets().into_iter().map(|target| Shipper::new(journal.clone(), target, ship.form)).collect();
+    let shipped = made.iter().map(Shipper::progress).collect();
+    let (stop_shipping, stop) = watch::channel(false);
+    let shippers = made.into_iter().map(|shipper| tokio::spawn(shipper.run(stop.clone()))).collect();
     let portal = PortalWork::start(&gateway);
-    Ok(Background { tasks, indexed, journal, store, portal, leaving: Vec::new(), checkpoints, signed })
+    Ok(Background {
+        tasks,
+        indexed,
+        journal,
+        store,
+        portal,
+        leaving: Vec::new(),
+        checkpoints,
+        signed,
+        shippers,
+        stop_shipping,
+        shipped,
+    })
 }
 
 impl Background {
@@ -150,6 +177,11 @@ impl Background {
             tracing::warn!("exports under way did not stop in time; they are begun anew after their leases");
         }
         self.tasks.shutdown().await;
+        self.stop_shipping.send_replace(true);
+        if tokio::time::timeout(LAST_SHIPPING, join_all(self.shippers.iter_mut())).await.is_err() {
+            self.shippers.iter().for_each(JoinHandle::abort);
+            tracing::warn!("the last records are not shipped; the next start ships them");
+        }
         if let Some((signer, interval)) = self.checkpoints {
             let mut last = Checkpointer::new(self.journal.clone(), Arc::clone(&self.store), signer, interval);
             match tokio::time::timeout(LAST_INDEXING, last.finish()).await {

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use prometheus::{IntCounter, IntGauge, Registry};
+use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -26,6 +26,7 @@ use crate::{
         JournalError,
         evidence::{KeyError, signer::CheckpointProgress},
         indexer::IndexProgress,
+        ship::ShipProgress,
     },
     config::settings::{Config, DatabaseSettings},
     identity::{IdentityError, SigningError},
@@ -137,7 +138,7 @@ async fn serve(
     let live = Arc::new(Live::new(lasting.compose(config)?));
     let workers = Arc::new(workers::start(&live).map_err(AppError::Runtime)?);
     let background = background::start(&live, &database)?;
-    let observed = (Arc::clone(&background.indexed), background.signed.clone());
+    let observed = (Arc::clone(&background.indexed), background.signed.clone(), background.shipped.clone());
     let reloader = Reloader::new(&lasting, &live, source, background, &registry)?;
     // Here, where there is a journal: a shadow set that is refused is told and recorded, and stops nothing.
     reloader.reload_shadow("start").await;
@@ -257,7 +258,7 @@ fn registry() -> Result<Registry, AppError> {
 fn observe(
     live: &Arc<Live>,
     workers: &Arc<Workers>,
-    (indexed, signed): (Arc<IndexProgress>, Option<Arc<CheckpointProgress>>),
+    (indexed, signed, shipped): (Arc<IndexProgress>, Option<Arc<CheckpointProgress>>, Vec<Arc<ShipProgress>>),
     shared_quotas: Option<Arc<SharedQuotas>>,
     registry: Registry,
 ) -> Result<Health, AppError> {
@@ -273,6 +274,10 @@ fn observe(
     let unindexed = gauge("linkgate_audit_unindexed_lines", "Lines of the audit chain that the index has not seen")?;
     let open = gauge("linkgate_audit_open_records", "Audit records opened and not completed")?;
     let unsigned = gauge("linkgate_audit_unsigned_lines", "Lines of the audit chain that no checkpoint covers yet")?;
+    let unshipped =
+        Opts::new("linkgate_audit_ship_lag_lines", "Lines of the audit chain that a target does not have yet");
+    let unshipped = IntGaugeVec::new(unshipped, &["target"])?;
+    registry.register(Box::new(unshipped.clone()))?;
     let checkpoints = signed.clone();
     let gateway = live.current();
     let shared = "1 while rate limits are counted as configured: 0 while replicas cannot count together and should";
@@ -296,6 +301,10 @@ fn observe(
         open.set(i64::try_from(journal.open_records).unwrap_or(i64::MAX));
         let covered = signed.as_ref().map_or(0, |signed| signed.signed_seq());
         unsigned.set(i64::try_from(journal.last_seq.saturating_sub(covered)).unwrap_or(i64::MAX));
+        for target in &shipped {
+            let lag = i64::try_from(target.lag(&seen.journal)).unwrap_or(i64::MAX);
+            unshipped.with_label_values(&[target.target()]).set(lag);
+        }
         if let Some(quotas) = &shared_quotas {
             shared.set(i64::from(quotas.is_shared()));
             failures.inc_by(quotas.failures().saturating_sub(failures.get()));

@@ -3,7 +3,8 @@
 //! Reading order: `record` (what is said), `asked` (what was asked of the policies), `chain` (what binds it), `encode`,
 //! `line` and `entry` (how it is written and read), `journal` (when and how durably), `check` and `verify` (what is found
 //! when someone touched it), `scan`, `sweep`, `batch`, `indexer`, `outbox` and `outlived` (what stands around it),
-//! `glance`, `words` and `run` (how records are found), `evidence` (what someone outside can check). The database is
+//! `glance`, `words` and `run` (how records are found), `evidence` (what someone outside can check), `ship` (what goes to
+//! other systems). The database is
 //! behind `traits`.
 
 pub mod settings;
@@ -29,6 +30,7 @@ pub mod record;
 pub mod redact;
 pub mod run;
 pub mod scan;
+pub mod ship;
 pub mod sweep;
 pub mod traits;
 pub mod usage;

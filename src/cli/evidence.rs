@@ -71,6 +71,9 @@ pub struct PruneArgs {
     /// Say what would go, and change nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Remove them even if a target of [audit.ship] does not have them yet: it never gets them then.
+    #[arg(long)]
+    unshipped: bool,
     #[command(flatten)]
     actor: ActorArgs,
 }
@@ -258,7 +261,9 @@ pub(super) async fn prune(
         .ok_or_else(|| Failure::new(Exit::NotFound, format_args!("there is no audit journal in `{}`", dir.display())))?
         .chain_id;
     let indexed = index.indexed_segment(chain_id).await.map_err(|error| Failure::new(Exit::Database, chain(&error)))?;
-    let plan = pruning::plan(dir, chain_id, args.before, indexed, &keys).map_err(|error| {
+    let plan = pruning::plan(dir, chain_id, args.before, indexed, &keys)
+        .and_then(|plan| plan.held_for(dir, &config.ship, args.unshipped));
+    let plan = plan.map_err(|error| {
         let exit = match &error {
             pruning::PruneError::Unsound(_) => Exit::Verification,
             pruning::PruneError::Nothing(_) => Exit::NotFound,
@@ -267,7 +272,7 @@ pub(super) async fn prune(
         };
         Failure::new(exit, chain(&error))
     })?;
-    let what = format!(
+    let mut what = format!(
         "records {} to {} go for good: segments {} to {} in `{}`, {} bytes, closed until {}",
         plan.records.0,
         plan.records.1,
@@ -277,6 +282,9 @@ pub(super) async fn prune(
         plan.bytes,
         plan.closed
     );
+    for behind in &plan.unshipped {
+        what.push_str(&format!("; the target `{}` has them up to {} only", behind.target, behind.taken));
+    }
     if args.dry_run {
         return console.show(&Pruned { plan, removed: false }, format!("{what} (nothing was changed)"));
     }

@@ -265,6 +265,20 @@ raw! {
         checkpoint_further_keys: Vec<String> = Vec::new(),
         /// Pause between two checkpoints while something is written.
         checkpoint_interval: DurationText = DurationText::of("60s"),
+        /// Where the lines of the journal are shipped to.
+        ship: RawShip = RawShip::default(),
+    }
+
+    /// Where the lines of the journal are shipped to. Nowhere, unless a target is set.
+    struct RawShip {
+        /// What of a line is shipped.
+        lines: RawShipForm = RawShipForm::Public,
+        /// To standard output.
+        stdout: bool = false,
+        /// To this file.
+        file: Option<String> = None,
+        /// Size at which the file is renamed to `FILE.SEQ`, by the number of its first line, and another one is begun.
+        file_size: SizeText = SizeText::of("64MiB"),
     }
 
     /// Rate limits, such as `100/min`; 0 turns a limit off.
@@ -439,6 +453,14 @@ words! {
         Os = "os",
         /// On stable storage.
         Disk = "disk",
+    }
+
+    /// What of a line of the journal is shipped.
+    enum RawShipForm {
+        /// What a tenant may see, and salted digests of the rest.
+        Public = "public",
+        /// The whole line, as it is in the journal.
+        Full = "full",
     }
 
     /// What becomes of the client's credential.

@@ -8,6 +8,7 @@ use crate::{
     audit::{
         evidence::CheckpointSettings,
         settings::{AuditSettings, Durability},
+        ship::settings::ShipSettings,
     },
     connector::ConnectorSettings,
     domain::{ApprovalRules, Permission},
@@ -35,6 +36,8 @@ pub struct Config {
     pub audit: AuditSettings,
     /// Signed checkpoints of the audit chain.
     pub checkpoints: CheckpointSettings,
+    /// Where the journal's lines go.
+    pub ship: ShipSettings,
     pub limits: LimitSettings,
     pub headers: HeaderSettings,
     pub upstreams: Vec<UpstreamSettings>,

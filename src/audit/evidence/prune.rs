@@ -21,6 +21,7 @@ use crate::{
         line::Line,
         reader::{Lines, Step, segment_path, segments},
         record::{ChangeRecord, Kind},
+        ship::{ShipSettings, Unshipped, unshipped},
         verify::{VerifyOptions, verify_against},
     },
     domain::{DecisionId, Millis},
@@ -37,7 +38,14 @@ pub struct Plan {
     pub bytes: u64,
     /// When the last of them was closed.
     pub closed: Millis,
+    /// Targets that do not have all of them, and never get them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unshipped: Vec<Unshipped>,
 }
+
+/// What to do about a target that is behind.
+const NEVER_SHIPPED: &str =
+    "let the server ship them first, take the target out of the configuration, or give them up with `--unshipped`";
 
 /// Why nothing may go.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +63,10 @@ pub enum PruneError {
     NotIndexed { seen: u64, wanted: u64 },
     #[error("record {0} was opened in a segment that would go, and is still open: wait until it is completed")]
     StillOpen(DecisionId),
+    #[error(
+        "the target `{target}` of [audit.ship] has records up to {taken} only, and {wanted} would go: {NEVER_SHIPPED}"
+    )]
+    NotShipped { target: &'static str, taken: u64, wanted: u64 },
     #[error("the journal is not as it was written, and what was touched is evidence: `linkgate audit verify` ({0})")]
     Unsound(String),
 }
@@ -126,6 +138,7 @@ pub fn plan(
         records: (begin, following.seq.saturating_sub(1)),
         bytes,
         closed: following.header.time,
+        unshipped: Vec::new(),
     })
 }
 
@@ -151,6 +164,21 @@ fn still_open(
 }
 
 impl Plan {
+    /// Refused while a configured target does not have all that would go. `force`: it is noted in the record instead.
+    pub fn held_for(mut self, dir: &Path, ship: &ShipSettings, force: bool) -> Result<Self, PruneError> {
+        let wanted = self.records.1;
+        let behind = unshipped(dir, self.chain_id, ship, wanted).map_err(io_error("read the positions in", dir))?;
+        match behind.first() {
+            Some(Unshipped { target, taken }) if !force => {
+                Err(PruneError::NotShipped { target, taken: *taken, wanted })
+            }
+            _ => {
+                self.unshipped = behind;
+                Ok(self)
+            }
+        }
+    }
+
     /// The record of it; who does it is for the caller to say.
     pub fn record(&self) -> ChangeRecord {
         ChangeRecord {

@@ -83,6 +83,7 @@ impl Resolver<'_> {
             links: self.links(&raw.links),
             identity: self.identity(raw, &listen, signing.as_ref()),
             checkpoints: self.checkpoints(&raw.audit, signing.as_ref()),
+            ship: self.ship(&raw.audit.ship, &audit),
             signing,
             policy: self.policy(&raw.policy),
             audit,

@@ -9,11 +9,12 @@ use crate::{
     audit::{
         evidence::CheckpointSettings,
         settings::{AuditSettings, Durability},
+        ship::settings::{FileSettings, Form, ShipSettings},
     },
     config::{
         raw::{
             RawAudit, RawDatabase, RawDurability, RawHeaders, RawHealth, RawLimits, RawLinks, RawListen, RawLog,
-            RawLogFormat, RawPolicy, word,
+            RawLogFormat, RawPolicy, RawShip, RawShipForm, word,
         },
         scalar::QuotaText,
         settings::{DatabaseSettings, HeaderSettings, LinkSettings, ListenSettings, LogSettings},
@@ -189,6 +190,23 @@ impl Resolver<'_> {
                 .collect(),
             interval: self.duration(&at.key("checkpoint_interval"), interval, seconds(1)..=seconds(86_400)),
         }
+    }
+
+    pub(super) fn ship(&mut self, raw: &RawShip, audit: &AuditSettings) -> ShipSettings {
+        let at = section("audit").key("ship");
+        let size = self.size(&at.key("file_size"), &raw.file_size, 1 << 16..=1 << 40);
+        let file = raw.file.as_ref().map(|text| {
+            let path = self.path(&at.key("file"), text);
+            if path.parent() == Some(&audit.dir) {
+                self.fail(&at.key("file"), "lies in `audit.dir`, which is the journal's own: name another folder");
+            }
+            FileSettings { path, size }
+        });
+        let form = match raw.lines {
+            RawShipForm::Public => Form::Public,
+            RawShipForm::Full => Form::Full,
+        };
+        ShipSettings { form, stdout: raw.stdout, file }
     }
 
     pub(super) fn limits(&mut self, raw: &RawLimits) -> LimitSettings {

@@ -1,0 +1,73 @@
+//! Where lines go to. What is given is with the target when it returns.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::AsFd,
+    time::Duration,
+};
+
+use super::{file::Rotated, settings::TargetSettings};
+
+/// Pause before a pipe that is full and does not block is tried again.
+const FULL: Duration = Duration::from_millis(20);
+
+/// One target, open or to be opened.
+pub(super) enum Output {
+    Stdout(Stdout),
+    File(Rotated),
+}
+
+impl Output {
+    pub(super) fn new(settings: &TargetSettings) -> Self {
+        match settings {
+            TargetSettings::Stdout => Self::Stdout(Stdout::default()),
+            TargetSettings::File(settings) => Self::File(Rotated::new(settings.clone())),
+        }
+    }
+
+    /// Takes whole lines, all or, after an error, nobody knows how many.
+    pub(super) fn take(&mut self, lines: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stdout(stdout) => stdout.take(lines),
+            Self::File(file) => file.take(lines),
+        }
+    }
+}
+
+/// Standard output. What a pipe took is taken: who reads it has to keep it.
+#[derive(Default)]
+pub(super) struct Stdout {
+    /// The last write ended within a line.
+    torn: bool,
+}
+
+impl Stdout {
+    fn take(&mut self, lines: &[u8]) -> io::Result<()> {
+        // Not through the buffer of the standard library: what an error left there would be written later.
+        let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        if self.torn {
+            write(&out, b"\n").map_err(|(_, error)| error)?;
+            self.torn = false;
+        }
+        write(&out, lines).map_err(|(written, error)| {
+            self.torn = written.checked_sub(1).and_then(|at| lines.get(at)).is_some_and(|last| *last != b'\n');
+            error
+        })
+    }
+}
+
+/// Writes everything; an error tells how much was written.
+fn write(mut out: &File, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match out.write(rest) {
+            Ok(0) => return Err((written, io::ErrorKind::WriteZero.into())),
+            Ok(more) => written += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(FULL),
+            Err(error) => return Err((written, error)),
+        }
+    }
+    Ok(())
+}

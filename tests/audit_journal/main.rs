@@ -13,5 +13,6 @@ mod index;
 mod levels;
 mod outbox;
 mod recovery;
+mod ship;
 mod support;
 mod tamper;

@@ -64,6 +64,8 @@ pub struct Setup {
     /// Further sections.
     pub more: String,
     pub environment: Vec<(&'static str, OsString)>,
+    /// What standard output is appended to; nowhere if not set.
+    pub stdout: Option<PathBuf>,
 }
 
 impl Default for Setup {
@@ -75,6 +77,7 @@ impl Default for Setup {
             log: "format = \"json\"\nrequests = false\nfilter = \"info\"\n",
             more: String::new(),
             environment: Vec::new(),
+            stdout: None,
         }
     }
 }
@@ -216,12 +219,15 @@ impl House {
         let path = self.dir.path().join("linkgate.toml");
         std::fs::write(&path, self.configuration(setup)).unwrap();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
+        let stdout = setup.stdout.as_ref().map_or_else(Stdio::null, |path| {
+            std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap().into()
+        });
         let mut command = Command::new(env!("CARGO_BIN_EXE_linkgate"));
         command
             .args(["serve".as_ref(), "--config".as_ref(), path.as_os_str()])
             .envs(self.environment.iter().chain(&setup.environment).cloned())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(log);
         command
     }

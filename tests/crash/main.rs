@@ -42,4 +42,5 @@ mod drain;
 mod exports;
 mod kill;
 mod secrets;
+mod ship;
 mod tickets;

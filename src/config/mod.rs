@@ -19,6 +19,7 @@ mod raw;
 mod raw_connectors;
 mod raw_decision;
 mod raw_portal;
+mod raw_ship;
 mod resolve;
 pub mod route_table;
 mod scalar;

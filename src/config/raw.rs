@@ -13,6 +13,7 @@ use super::{
     raw_connectors::RawConnector,
     raw_decision::RawDecision,
     raw_portal::{RawAlerts, RawExports, RawPortal, RawWebhooks},
+    raw_ship::RawShip,
     scalar::{DurationText, QuotaText, SizeText},
 };
 
@@ -267,18 +268,6 @@ raw! {
         checkpoint_interval: DurationText = DurationText::of("60s"),
         /// Where the lines of the journal are shipped to.
         ship: RawShip = RawShip::default(),
-    }
-
-    /// Where the lines of the journal are shipped to. Nowhere, unless a target is set.
-    struct RawShip {
-        /// What of a line is shipped.
-        lines: RawShipForm = RawShipForm::Public,
-        /// To standard output.
-        stdout: bool = false,
-        /// To this file.
-        file: Option<String> = None,
-        /// Size at which the file is renamed to `FILE.SEQ`, by the number of its first line, and another one is begun.
-        file_size: SizeText = SizeText::of("64MiB"),
     }
 
     /// Rate limits, such as `100/min`; 0 turns a limit off.

@@ -145,7 +145,8 @@ async fn a_public_line_has_nothing_private_and_its_hash_can_be_worked_out() {
         let hash = |name: &str| said[name].as_str().unwrap().parse::<Hash>().unwrap();
         assert_eq!(hash("priv_digest"), private_digest(line.private.as_bytes()));
         let (kind, seq) = (said["type"].as_str().unwrap(), said["seq"].as_u64().unwrap());
-        let visible = &shipped[shipped.find("\"pub\":").unwrap() + 6..shipped.rfind(",\"priv_digest\"").unwrap()];
+        let (_, rest) = shipped.split_once("\"pub\":").unwrap();
+        let (visible, _) = rest.rsplit_once(",\"priv_digest\"").unwrap();
         let whole = Unplaced::new(kind, visible.as_bytes(), hash("priv_digest"), &[]);
         assert_eq!(whole.place(seq, hash("prev")), hash("hash"));
     }

@@ -14,8 +14,9 @@ use crate::{
     config::{
         raw::{
             RawAudit, RawDatabase, RawDurability, RawHeaders, RawHealth, RawLimits, RawLinks, RawListen, RawLog,
-            RawLogFormat, RawPolicy, RawShip, RawShipForm, word,
+            RawLogFormat, RawPolicy, RawShipForm, word,
         },
+        raw_ship::RawShip,
         scalar::QuotaText,
         settings::{DatabaseSettings, HeaderSettings, LinkSettings, ListenSettings, LogSettings},
     },

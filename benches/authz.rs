@@ -220,7 +220,8 @@ fn gateway(dir: &std::path::Path) -> (SocketAddr, String) {
         database.close().await;
     });
     let (tell, told) = mpsc::channel();
-    std::thread::spawn(move || app::run(config, |listening| tell.send(listening).unwrap()).unwrap());
+    let source = app::ConfigSource::unchanging(&config);
+    std::thread::spawn(move || app::run(config, source, |listening| tell.send(listening).unwrap()).unwrap());
     let listening = told.recv_timeout(Duration::from_secs(30)).expect("the gateway did not start");
     let now = Millis::now().0 / 1000;
     let claims = json!({

@@ -4,7 +4,8 @@
 //! # Life of a request
 //!
 //! ```text
-//! accept -> exact framing, limits, request id        server::{workers, connection, guard}, proxy::intake
+//! accept -> PROXY header, TLS                        server::{workers, proxy_protocol, handshake}
+//!        -> exact framing, limits, request id        server::{connection, guard}, proxy::intake
 //!        -> route (method + path -> permission)      proxy::route          no rule: refused
 //!        -> identify (token -> user, partner)        proxy::identify, proxy::session
 //!        -> tenant (which one is meant)              proxy::tenant
@@ -36,12 +37,12 @@
 //!
 //! | floor | rooms |
 //! | --- | --- |
-//! | 0 | [`domain`]: ids, permissions, roles, links, gates, errors: no runtime, socket or engine |
+//! | 0 | [`domain`]: ids, permissions, roles, links, gates, errors: no runtime, socket or engine · [`tls`]: certificates and trust from files |
 //! | 1 | [`identity`] token to caller, signing · [`policy`] Cedar, and proofs over it · [`audit`] journal and chain · [`upstream`] pools · [`limit`] quotas · [`connector`] what services say, as typed rows |
 //! | 2 | [`store`] SQLite and Postgres, change feed, audit index · [`config`] file to valid configuration, route table |
 //! | 3 | [`portal`]: the consolidated API: fan-out, merge, writes, exports, alerts, webhooks |
 //! | 4 | [`proxy`]: the stages |
-//! | 5 | [`server`]: listeners, workers, health, decision endpoints |
+//! | 5 | [`server`]: listeners, workers, health, decision endpoints, the admin API |
 //! | 6 | [`app`]: composition root, reload, shutdown |
 //! | 7 | [`cli`]: one file a command |
 //!
@@ -69,14 +70,15 @@
 //! | --- | --- | --- | --- |
 //! | I1 | no request reaches a tenant without a live link of the caller's own partner | `policy::decide`, `proxy::outgoing` | `policy_prove`, `policy_property`, `gateway::flow` |
 //! | I2 | no client value of a protected header reaches an upstream | `proxy::headers`, `proxy::outgoing`, `proxy::body` | `gateway::spoofing`, `gateway::decision` |
-//! | I3 | every answer has exactly one record, and no act precedes its record | `proxy::account`, `audit::journal` | `crash` |
-//! | I4 | after a revocation nothing is allowed beyond the bound | `store::feed`, `proxy::worker`, `proxy::watch` | `gateway::links`, `gateway::streams`, `gateway::emergency` |
+//! | I3 | every answer has exactly one record, and no act precedes its record | `proxy::account`, `server::admin`, `audit::journal` | `crash`, `gateway::admin_access` |
+//! | I4 | after a revocation nothing is allowed beyond the bound | `store::feed`, `proxy::worker`, `proxy::watch` | `gateway::links`, `gateway::streams`, `gateway::emergency`, `gateway::admin` |
 //! | I5 | a decision equals Cedar's for the same facts | `policy::memo` | `policy_property` |
 //! | I6 | a bad set or configuration never replaces a good one | `policy::handle`, `app::configuration`, `app::reload` | `policy_bundle`, `gateway::reload` |
 //! | I7 | no slice is fetched without its own permit, nor shown under another partner, link version or policy set | `portal::call`, `portal::fanout` | `portal::access` |
 //! | I8 | memory is bounded by configuration | caches, `server::guard`, `upstream::table`, `portal::{merge, fanout}` | `gateway::body`, `policy_decide` |
 
 pub mod domain;
+pub mod tls;
 
 pub mod audit;
 pub mod connector;

@@ -153,14 +153,16 @@ fn a_command_that_needs_a_configuration_says_how_to_get_one() {
 }
 
 #[test]
-fn check_warns_of_an_upstream_that_it_cannot_reach() {
+fn check_tells_of_an_upstream_whose_certificates_are_no_use() {
     let dir = tempfile::tempdir().unwrap();
     let text = run(&mut linkgate(&["config", "print-default"])).out;
-    std::fs::write(dir.path().join("linkgate.toml"), text.replace("http://127.0.0.1:8000", "https://isp.internal"))
-        .unwrap();
+    let secure = text.replace("http://127.0.0.1:8000", "https://isp.internal").replace("#ca = []", "ca = [\"ca.pem\"]");
+    std::fs::write(dir.path().join("linkgate.toml"), secure).unwrap();
+    std::fs::write(dir.path().join("ca.pem"), "no certificate").unwrap();
     let checked = run(linkgate(&["check"]).current_dir(dir.path()).env("LINKGATE__AUDIT__WRITES", "os"));
-    assert_eq!(checked.code, 0, "{}{}", checked.out, checked.err);
-    assert!(checked.out.contains("warning: the upstream `isp` has an https address"), "{}", checked.out);
+    assert_ne!(checked.code, 0, "{}{}", checked.out, checked.err);
+    let said = format!("{}{}", checked.out, checked.err);
+    assert!(said.contains("the upstream `isp`") && said.contains("ca.pem` holds no certificate"), "{said}");
 }
 
 #[test]

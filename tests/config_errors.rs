@@ -334,3 +334,83 @@ keys = [{{ kid = \"1\", file = \"k.pem\" }}]
     let found = config::load_text(&text, Some("linkgate.toml"), dir.path(), env).unwrap_err().to_string();
     insta::assert_snapshot!(found);
 }
+
+#[test]
+fn each_rule_of_tls() {
+    let listen = |lines: &str| errors(&format!("[listen.tls]\n{lines}\n{GOOD}"));
+    let client = |rule: &str| {
+        listen(&format!(
+            "certificates = [{{ cert = \"a\", key_file = \"b\" }}]\nclient_auth = \"optional\"\nclient_ca = [\"c\"]\nclients = [{rule}]"
+        ))
+    };
+    for (said, expected) in [
+        (listen(""), "listen.tls.certificates: at least one pair is needed"),
+        (listen("min_version = \"1.1\""), "unknown word `1.1`"),
+        (listen("certificates = [{ cert = \"a\" }]"), "listen.tls.certificates[0].cert: `/nowhere/a` cannot be read"),
+        (listen("client_auth = \"required\""), "listen.tls.client_ca: is missing"),
+        (listen("client_ca = [\"c\"]"), "listen.tls.client_auth: is `none`"),
+        (listen("clients = [{ dns = \"a\", trusted_proxy = true }]"), "listen.tls.clients: have no use while"),
+        (client("{ trusted_proxy = true }"), "listen.tls.clients[0]: name the certificate in one way"),
+        (client("{ dns = \"a\", spiffe = \"spiffe://a/b\", trusted_proxy = true }"), "name the certificate in one way"),
+        (client("{ spiffe = \"https://a/b\", trusted_proxy = true }"), "`https://a/b` is no SPIFFE id"),
+        (client("{ dns = \"\", trusted_proxy = true }"), "the certificate's name is empty"),
+        (client("{ dns = \"a\" }"), "say either `trusted_proxy = true`, or `issuer` and `sub`"),
+        (client("{ dns = \"a\", trusted_proxy = true, sub = \"u\", issuer = \"main\" }"), "say either"),
+        (client("{ dns = \"a\", issuer = \"other\", sub = \"u\" }"), "there is no issuer `other`"),
+        (
+            client("{ dns = \"a\", issuer = \"main\", sub = \"u\", roles = [\"x\"] }"),
+            "count only with `sufficient = true`",
+        ),
+        (client("{ dns = \"a\", issuer = \"main\", sub = \"u\", sufficient = true }"), "tenant_id: is missing"),
+        (
+            client("{ dns = \"a\", trusted_proxy = true }, { dns = \"A\", trusted_proxy = true }"),
+            "listen.tls.clients[1]: names the same certificate as an earlier rule",
+        ),
+        (
+            changed("assertion = \"off\"\n", "assertion = \"off\"\ntls = { server_name = \"a b\" }\n"),
+            "upstreams.isp.tls.server_name: `a b` is neither a host name nor an address",
+        ),
+        (changed("assertion = \"off\"\n", "assertion = \"off\"\nhttp2 = \"yes\"\n"), "unknown word `yes`"),
+        (errors(&format!("[listen]\nproxy_protocol_from = [\"lb\"]\n{GOOD}")), "`lb` is no network"),
+    ] {
+        assert!(said.contains(expected), "{expected}\n{said}");
+    }
+}
+
+#[test]
+fn each_rule_of_the_admin_api() {
+    let weak = "0123456789abcdef0123456789abcdef";
+    let strong = "5e1b7c0d9a8f4e2b6c3d1a0f9e8d7c6b5a4f3e2d1c0b9a8f7e6d5c4b3a2f1e01";
+    let environment = [("STRONG", strong), ("WEAK", weak), ("FLAT", &"ab".repeat(40))];
+    let told = |section: &str| {
+        let text = errors_with(&format!("{GOOD}\n[admin]\n{section}"), &environment);
+        // Neither a token nor a digest is ever shown.
+        assert!(!text.contains(strong) && !text.contains(weak) && !text.contains("abab"), "{text}");
+        format!("## {section}\n{text}")
+    };
+    let at = "address = \"127.0.0.1:8082\"\n";
+    let one = |token: &str| told(&format!("{at}tokens = [{{ {token} }}]"));
+    let good = "name = \"ann\", role = \"viewer\", secret_env = \"STRONG\"";
+    insta::assert_snapshot!(
+        [
+            one(good),
+            told(at),
+            told(&format!("tokens = [{{ {good} }}]")),
+            told("address = \"127.0.0.1:8080\""),
+            told("address = \"127.0.0.1:8081\""),
+            one("name = \"ann\", role = \"viewer\""),
+            one("name = \"Ann!\", role = \"king\", secret_env = \"STRONG\""),
+            one("secret_env = \"STRONG\""),
+            one("name = \"ann\", role = \"viewer\", secret_env = \"WEAK\""),
+            one("name = \"ann\", role = \"viewer\", secret_env = \"FLAT\""),
+            one("name = \"ann\", role = \"viewer\", secret_env = \"NONE\""),
+            one("name = \"ann\", role = \"viewer\", sha256 = \"zz\""),
+            one(&format!("{good}, sha256 = \"{}\"", "0".repeat(64))),
+            told(&format!("{at}tokens = [{{ {good} }}, {{ {good} }}]")),
+            told(&format!(
+                "{at}tokens = [{{ {good} }}, {{ name = \"bob\", role = \"operator\", secret_env = \"STRONG\" }}]"
+            )),
+        ]
+        .join("\n")
+    );
+}

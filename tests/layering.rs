@@ -11,6 +11,7 @@ use std::{
 /// Room, floor. A file imports only from lower floors, or from its own room.
 const FLOORS: &[(&str, u8)] = &[
     ("domain", 0),
+    ("tls", 0),
     ("identity", 1),
     ("policy", 1),
     ("audit", 1),

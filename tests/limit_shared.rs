@@ -10,69 +10,18 @@
 )]
 
 use std::{
-    net::TcpListener,
-    process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use linkgate::{
-    domain::{PartnerId, Secret, TenantId},
-    limit::{
-        BucketKey, Moment, QuotaStore, RedisBuckets, SharedBuckets, SharedQuotas, Untold,
-        settings::{Quota, SharedSettings},
-    },
+    domain::{PartnerId, TenantId},
+    limit::{BucketKey, Moment, QuotaStore, SharedBuckets, SharedQuotas, Untold, settings::Quota},
 };
+use redis_support::Redis;
 use uuid::Uuid;
 
-/// A Redis of its own for one test, without a file.
-struct Redis {
-    port: u16,
-    child: Option<Child>,
-}
-
-impl Redis {
-    fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut redis = Self { port, child: None };
-        redis.up();
-        redis
-    }
-
-    fn up(&mut self) {
-        let port = self.port.to_string();
-        let arguments = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
-        let child = Command::new("redis-server").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        self.child = Some(child.expect("redis-server: `tests/run` installs it"));
-        let since = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(since.elapsed() < Duration::from_secs(20), "redis-server does not start");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn down(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-
-    fn buckets(&self, prefix: &str) -> RedisBuckets {
-        let settings = SharedSettings {
-            url: Secret::new(format!("redis://127.0.0.1:{}/0", self.port).into_bytes()),
-            prefix: prefix.to_owned(),
-            interval: Duration::from_millis(10),
-        };
-        RedisBuckets::new(&settings).unwrap()
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.down();
-    }
-}
+mod redis_support;
 
 fn key(number: u128) -> BucketKey {
     BucketKey::Tenant(PartnerId(Uuid::from_u128(number)), TenantId::new("t").unwrap())
@@ -196,6 +145,8 @@ async fn without_redis_each_counts_for_itself_and_tells_afterwards() {
     assert_eq!((allowed(&one, &key, HOURLY, 130), allowed(&two, &key, HOURLY, 30)), (100, 30), "the limit holds here");
     redis.up();
     until("it is shared again", &|| one.is_shared() && two.is_shared()).await;
+    // Whoever tells is told: with one request more (refused where they are known already) the other's hundred are known.
+    allowed(&two, &key, HOURLY, 1);
     until("the other's requests are known", &|| two.peek(&key, HOURLY, Moment::now()).remaining == 0).await;
     let failures = one.failures();
     redis.down();

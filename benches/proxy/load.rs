@@ -4,14 +4,17 @@ use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use rustls::ClientConfig;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     task::LocalSet,
 };
+use tokio_rustls::TlsConnector;
 
 /// How much, and by whom.
 #[derive(Clone, Copy)]
@@ -75,6 +78,17 @@ pub(crate) fn heads(tokens: &[String], tenants: &[String], paths: usize) -> Vec<
 
 /// Connections in turn over all heads. Any answer but 200 stops the bench.
 pub(crate) fn drive(address: SocketAddr, heads: &[Vec<u8>], load: Load) -> Driven {
+    drive_over(None, address, heads, load)
+}
+
+/// As `drive`, over TLS where it is given.
+pub(crate) fn drive_over(
+    tls: Option<&Arc<ClientConfig>>,
+    address: SocketAddr,
+    heads: &[Vec<u8>],
+    load: Load,
+) -> Driven {
+    let tls = tls.map(|config| TlsConnector::from(Arc::clone(config)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let next = Rc::new(Cell::new(0usize));
     let latencies = Rc::new(RefCell::new(Vec::new()));
@@ -86,11 +100,12 @@ pub(crate) fn drive(address: SocketAddr, heads: &[Vec<u8>], load: Load) -> Drive
         let mut silent = Vec::new();
         for at in 0..load.connections {
             // In order, so that which connection is busy is known.
-            let stream = connect(address).await;
+            let stream = connect(tls.as_ref(), address).await;
             if at % load.busy_one_in != 0 {
                 silent.push(stream);
                 continue;
             }
+            let tls = tls.clone();
             let (next, heads, latencies) = (Rc::clone(&next), Rc::clone(&heads), Rc::clone(&latencies));
             tasks.push(tokio::task::spawn_local(async move {
                 let mut stream = stream;
@@ -103,9 +118,10 @@ pub(crate) fn drive(address: SocketAddr, heads: &[Vec<u8>], load: Load) -> Drive
                     }
                     next.set(at + 1);
                     if load.reconnect {
-                        stream = connect(address).await;
+                        stream = connect(tls.as_ref(), address).await;
                     }
                     stream.write_all(&heads[at % heads.len()]).await.unwrap();
+                    stream.flush().await.unwrap();
                     answer(&mut stream, &mut space).await;
                     let ended = Instant::now();
                     latencies.borrow_mut().push(ended - begun);
@@ -123,13 +139,19 @@ pub(crate) fn drive(address: SocketAddr, heads: &[Vec<u8>], load: Load) -> Drive
     Driven { requests: next.get(), elapsed, latencies }
 }
 
-async fn connect(address: SocketAddr) -> TcpStream {
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
+async fn connect(tls: Option<&TlsConnector>, address: SocketAddr) -> Box<dyn Stream> {
     let stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
-    stream
+    match tls {
+        None => Box::new(stream),
+        Some(tls) => Box::new(tls.connect("gateway".try_into().unwrap(), stream).await.unwrap()),
+    }
 }
 
-async fn answer(stream: &mut TcpStream, space: &mut [u8]) {
+async fn answer(stream: &mut Box<dyn Stream>, space: &mut [u8]) {
     let mut filled = 0;
     loop {
         let count = stream.read(&mut space[filled..]).await.unwrap();

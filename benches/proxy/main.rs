@@ -9,7 +9,7 @@
 //! at `os`, request log lines off and on.
 //!
 //! `-- --count` counts system calls (needs strace) and instructions in user space (needs valgrind) of one request
-//! instead; `-- --workers` sets ways to feed the workers beside each other, even and uneven connections.
+//! instead; `-- --tls` sets the gateway behind TLS beside the gateway in cleartext; `-- --workers` sets ways to feed the workers beside each other, even and uneven connections.
 
 #![expect(
     clippy::unwrap_used,
@@ -22,6 +22,7 @@
 mod load;
 mod process;
 mod roles;
+mod secure;
 mod workers;
 
 use std::{io::Write, path::Path, time::Duration};
@@ -86,6 +87,9 @@ fn conduct() {
     };
     if given("--count") {
         return world.count();
+    }
+    if given("--tls") {
+        return secure::compare(&world);
     }
     if given("--workers") {
         return workers::compare(&world);

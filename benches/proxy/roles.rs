@@ -23,9 +23,10 @@ use linkgate::{
     app::{self, ConfigSource},
     config,
     config::settings::Config,
+    tls::settings::ClientSettings,
     upstream::{
-        Pool,
-        settings::{AssertionForm, Credential, Origin, UpstreamSettings},
+        Pool, Upstream,
+        settings::{AssertionForm, Credential, Http2, Origin, UpstreamSettings},
     },
 };
 use tokio::{
@@ -121,6 +122,9 @@ fn upstream_settings(authority: &str) -> UpstreamSettings {
         pool_idle: 512,
         pool_idle_timeout: Duration::from_secs(30),
         max_in_flight: 10_000,
+        tls: ClientSettings::default(),
+        http2: Http2::Off,
+        http2_streams: 1,
         credential: Credential::Drop,
         assertion: AssertionForm::Off,
         audience: authority.into(),
@@ -141,7 +145,7 @@ async fn passthrough(listener: TcpListener) {
 struct Bare {
     pool: Pool<Incoming>,
     origin: Rc<Origin>,
-    settings: Rc<UpstreamSettings>,
+    upstream: Arc<Upstream>,
     host: HeaderValue,
 }
 
@@ -150,7 +154,7 @@ impl Bare {
         let authority = std::env::var(ARG).unwrap();
         Self {
             pool: Pool::default(),
-            settings: Rc::new(upstream_settings(&authority)),
+            upstream: Upstream::new(upstream_settings(&authority)).unwrap(),
             host: HeaderValue::from_str(&authority).unwrap(),
             origin: Rc::new(Origin { https: false, authority }),
         }
@@ -163,7 +167,7 @@ impl Bare {
             request.headers_mut().remove(header::CONNECTION);
             request.headers_mut().insert(header::HOST, this.host.clone());
             let (mut response, lease) =
-                this.pool.send(&this.origin, &this.settings, Box::new(request), true).await.unwrap();
+                this.pool.send(&this.origin, &this.upstream, Box::new(request), true, false).await.unwrap();
             response.headers_mut().remove(header::CONNECTION);
             Ok::<_, Infallible>(response.map(|inner| Leased { inner, lease: Some(lease) }))
         });

@@ -27,11 +27,15 @@ use crate::{
         worker::{Gateway, Upkeep},
     },
     store::{Database, Directory},
+    tls::{H2, HTTP_1_1, ServerTls},
     upstream::Upstream,
 };
 
 /// How long the start waits for the change feed; after it the gateway serves what needs no links, and is not ready.
 const FIRST_READING: Duration = Duration::from_secs(5);
+
+/// What ALPN offers on the public listener.
+const PUBLIC_PROTOCOLS: &[&[u8]] = &[H2, HTTP_1_1];
 
 /// What no reload makes anew.
 pub struct Lasting {
@@ -41,6 +45,8 @@ pub struct Lasting {
     /// Asked beside them, never enforced.
     pub shadow: Option<Arc<ShadowSet>>,
     directory: Arc<Directory>,
+    /// Of the public listener; its files are read again, what it is made of is not.
+    tls: Option<Arc<ServerTls>>,
     quotas: Arc<dyn QuotaStore>,
     /// Where replicas count together.
     pub shared_quotas: Option<Arc<SharedQuotas>>,
@@ -60,6 +66,8 @@ impl Lasting {
                 "policy.enforce is false: guardrails and role rules are NOT ENFORCED, what they refuse is let through and noted"
             );
         }
+        let tls = config.listen.tls.clone().map(|settings| ServerTls::load(settings, PUBLIC_PROTOCOLS));
+        let tls = tls.transpose().map_err(AppError::Tls)?.map(Arc::new);
         let (quotas, shared_quotas) = quotas(&config.limits)?;
         let metrics = Metrics::register(registry)?;
         let portal_metrics = Arc::new(PortalMetrics::register(registry)?);
@@ -75,6 +83,7 @@ impl Lasting {
             policies: Arc::new(policies),
             shadow: config.policy.shadow.clone().map(|dir| Arc::new(ShadowSet::new(dir))),
             directory,
+            tls,
             quotas,
             shared_quotas,
             metrics,
@@ -88,7 +97,11 @@ impl Lasting {
         let keyring = config.signing.as_ref().map(Keyring::load).transpose()?.map(Arc::new);
         let audit_keys = config.checkpoints.keys()?;
         let verifier = Arc::new(Verifier::new(&config.identity, keyring.as_deref().map(Keyring::issuer))?);
-        let upstreams: Vec<Arc<Upstream>> = config.upstreams.iter().cloned().map(Upstream::new).collect();
+        let upstreams = config.upstreams.iter().cloned().map(|settings| {
+            let name = settings.name.clone();
+            Upstream::new(settings).map_err(|source| AppError::UpstreamTls { name, source: Box::new(source) })
+        });
+        let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
         let routes = Routes::compile(&config.routes, &upstreams)?;
         let foundations = Foundations {
             database: &self.database,
@@ -110,6 +123,7 @@ impl Lasting {
             upstreams,
             policies: Arc::clone(&self.policies),
             shadow: self.shadow.clone(),
+            tls: self.tls.clone(),
             portal,
             upkeep: Upkeep::of(tokio::spawn(Arc::clone(&verifier).maintain())),
             verifier,
@@ -128,8 +142,11 @@ impl Lasting {
     }
 }
 
+/// What counts, and the same where it counts with others.
+type Quotas = (Arc<dyn QuotaStore>, Option<Arc<SharedQuotas>>);
+
 /// Counted with other replicas where Redis is named, else by this process alone. Runs until the runtime ends.
-fn quotas(settings: &LimitSettings) -> Result<(Arc<dyn QuotaStore>, Option<Arc<SharedQuotas>>), SharedError> {
+fn quotas(settings: &LimitSettings) -> Result<Quotas, SharedError> {
     let Some(shared) = &settings.shared else { return Ok((Arc::new(LocalQuotas::new(settings.max_keys)), None)) };
     let quotas = SharedQuotas::new(settings.max_keys);
     tokio::spawn(Arc::clone(&quotas).keep_in_step(RedisBuckets::new(shared)?, shared.interval));

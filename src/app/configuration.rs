@@ -104,13 +104,20 @@ fn whole(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Its tokens come into force with a reload; its socket is opened at the start.
+fn admin_address(config: &Config) -> Option<std::net::SocketAddr> {
+    config.admin.as_ref().map(|admin| admin.address)
+}
+
 /// The settings that differ and that were read at the start for good.
 fn fixed(one: &Config, other: &Config) -> Vec<&'static str> {
     let differs = [
         ("listen.address", one.listen.address != other.listen.address),
         ("listen.workers", one.listen.workers != other.listen.workers),
+        ("[listen.tls]", (&one.listen.tls, &one.listen.clients) != (&other.listen.tls, &other.listen.clients)),
         ("decision.address", decision(one) != decision(other)),
         ("[health]", (one.health, one.api_docs) != (other.health, other.api_docs)),
+        ("admin.address", admin_address(one) != admin_address(other)),
         ("[database]", one.database != other.database),
         ("[links]", one.links != other.links),
         ("[policy]", one.policy != other.policy),

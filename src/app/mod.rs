@@ -8,6 +8,7 @@ pub mod housekeeping;
 pub mod manager;
 pub mod reload;
 pub mod telemetry;
+pub mod tls;
 
 use std::{
     net::SocketAddr,
@@ -38,6 +39,7 @@ use crate::{
         worker::{Gateway, Live},
     },
     server::{
+        admin::{AdminApi, Listener as AdminListener},
         decision::Door,
         docs::Docs,
         health::{self, Check, Health},
@@ -45,6 +47,7 @@ use crate::{
         workers::{self, Workers},
     },
     store::{Database, StoreError},
+    tls::TlsError,
 };
 
 pub use configuration::ConfigSource;
@@ -86,7 +89,11 @@ pub enum AppError {
     HeadTimeout,
     #[error("metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
-    #[error("the policy folder cannot be watched")]
+    #[error("the files of `listen.tls` cannot be used")]
+    Tls(#[source] TlsError),
+    #[error("the certificates of the upstream `{name}` cannot be used")]
+    UpstreamTls { name: String, source: Box<TlsError> },
+    #[error("the folder of policies or certificates cannot be watched")]
     Watch(#[from] notify::Error),
 }
 
@@ -96,6 +103,7 @@ pub struct Listening {
     pub public: SocketAddr,
     pub health: Option<SocketAddr>,
     pub decision: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
 }
 
 /// Runs until SIGTERM or SIGINT, then drains. `source` is where the configuration came from and is read again; `started`
@@ -131,7 +139,8 @@ async fn serve(
     started: impl FnOnce(Listening),
 ) -> Result<(), AppError> {
     let signals = Signals::new().map_err(AppError::Runtime)?;
-    let Listeners { public, health: health_listener, decision } = listen(&config, sockets).await?;
+    let Listeners { public, health: health_listener, decision, admin: admin_listener } =
+        listen(&config, sockets).await?;
     let registry = registry()?;
     let database = open_database(&config.database).await?;
     let lasting = Arc::new(Lasting::open(&config, &database, &registry).await?);
@@ -145,10 +154,25 @@ async fn serve(
     let gateway = live.current();
     let policy = &gateway.settings.policy;
     let watchers = reload::watch_all(policy.dir.iter().chain(&policy.shadow), &reloader)?;
+    reloader.watch_certificates()?;
     let listening = Listening {
         public: public.local_addr().map_err(AppError::Runtime)?,
         health: health_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
         decision: decision.as_ref().and_then(|listener| listener.local_addr().ok()),
+        admin: admin_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
+    };
+    // Its counters are there where it is off too, so that an alarm on them means something.
+    let admin_api = AdminApi::new(&live, &database, &registry)?;
+    let admin = match admin_listener {
+        Some(listener) => {
+            if listening.admin.is_some_and(|address| !address.ip().is_loopback()) {
+                tracing::warn!(
+                    "the admin API is reached from other machines, and its tokens travel as they are: put TLS before it"
+                );
+            }
+            Some(AdminListener::start(admin_api, listener))
+        }
+        None => None,
     };
     if let Some(listener) = health_listener {
         let health = observe(&live, &workers, observed, lasting.shared_quotas.clone(), registry)?;
@@ -162,7 +186,7 @@ async fn serve(
         .into_iter()
         .chain(decision.map(|listener| accept(listener, Door::Decisions)))
         .collect();
-    tracing::info!(public = %listening.public, health = ?listening.health, decision = ?listening.decision, policies = gateway.policies.current().version(), "linkgate serves");
+    tracing::info!(public = %listening.public, health = ?listening.health, decision = ?listening.decision, admin = ?listening.admin, policies = gateway.policies.current().version(), "linkgate serves");
     drop(gateway);
     started(listening);
     manager::ready();
@@ -174,10 +198,16 @@ async fn serve(
     let background = reloader.end().await;
     let gateway = live.current();
     let drain_timeout = gateway.settings.listen.drain_timeout;
+    let admin_ended = admin.map(|admin| tokio::spawn(admin.stop(drain_timeout)));
     tracing::info!(timeout = ?drain_timeout, "stopping: no new connections, open requests may finish");
     let left = workers.drain(drain_timeout).await;
     if left > 0 {
         tracing::warn!(connections = left, "the drain deadline passed; what is still open is closed");
+    }
+    if let Some(ended) = admin_ended
+        && let Err(error) = ended.await
+    {
+        tracing::error!(%error, "the admin listener ended by a panic");
     }
     for accepting in accepting {
         if let Err(error) = accepting.await {
@@ -214,6 +244,7 @@ struct Listeners {
     public: TcpListener,
     health: Option<TcpListener>,
     decision: Option<TcpListener>,
+    admin: Option<TcpListener>,
 }
 
 async fn listen(config: &Config, mut sockets: Inherited) -> Result<Listeners, AppError> {
@@ -235,15 +266,22 @@ async fn listen(config: &Config, mut sockets: Inherited) -> Result<Listeners, Ap
         Some(settings) => Some(open(None, settings.address).await?),
         None => None,
     };
-    Ok(Listeners { public, health, decision })
+    let admin = match &config.admin {
+        Some(settings) => Some(open(None, settings.address).await?),
+        None => None,
+    };
+    Ok(Listeners { public, health, decision, admin })
 }
 
 /// SQLite is brought up to date by the server itself; a shared Postgres only by `linkgate migrate`.
 async fn open_database(settings: &DatabaseSettings) -> Result<Database, AppError> {
     let database = Database::open(settings).await?;
-    match settings {
-        DatabaseSettings::Sqlite { .. } => database.migrate().await?,
-        DatabaseSettings::Postgres { .. } => database.check_migrated().await?,
+    if matches!(settings, DatabaseSettings::Sqlite { .. }) {
+        database.migrate().await?;
+    }
+    let newer = database.check_migrated().await?;
+    if !newer.is_empty() {
+        tracing::warn!(?newer, "the database has migrations of a newer linkgate, which only add: finish the upgrade");
     }
     Ok(database)
 }
@@ -286,6 +324,7 @@ fn observe(
     let failures = "linkgate_limits_exchange_failures_total";
     let failures = IntCounter::new(failures, "Exchanges with the shared counters that failed")?;
     registry.register(Box::new(failures.clone()))?;
+    let ends = tls::Ends::register(&registry)?;
     let enforced = gauge("linkgate_policy_enforced", "0 while guardrails and role rules are only noted")?;
     enforced.set(i64::from(gateway.settings.policy.enforce));
     let shadowed = gauge("linkgate_shadow_loaded", "1 while a shadow policy set is asked")?;
@@ -310,6 +349,7 @@ fn observe(
             failures.inc_by(quotas.failures().saturating_sub(failures.get()));
         }
         shadowed.set(i64::from(seen.shadow.as_ref().is_some_and(|shadow| shadow.current().is_some())));
+        ends.refresh(&tls::Certificates::of(&seen));
         seen.portal_metrics.refresh();
         if let Some(portal) = &seen.portal {
             portal.refresh_metrics();

@@ -1,4 +1,4 @@
-//! Policies, key files and the configuration are read anew on SIGHUP and when a file changes. A bad one changes nothing,
+//! Policies, key files, certificates (`tls`) and the configuration are read anew on SIGHUP and when a file changes. A bad one changes nothing,
 //! says why and is audited (I6).
 
 use std::{
@@ -15,6 +15,7 @@ use super::{
     background::Background,
     compose::Lasting,
     configuration::{self, ConfigSource},
+    tls::{self, Certificates},
 };
 use crate::{
     audit::{ChangeRecord, Decision, Kind},
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// Editors write a file in several steps; the set is read once they are quiet for this long.
-const DEBOUNCE: Duration = Duration::from_millis(200);
+pub(super) const DEBOUNCE: Duration = Duration::from_millis(200);
 /// In a folder that is never quiet, such as one with the database in it, nobody waits longer.
 const LONGEST_DEBOUNCE: Duration = Duration::from_secs(1);
 
@@ -45,6 +46,8 @@ struct Shared {
     background: Mutex<Option<Background>>,
     /// The text of the configuration file that was taken or refused last.
     seen: std::sync::Mutex<Option<Vec<u8>>>,
+    /// Of the certificates of the configuration in force.
+    certificates: std::sync::Mutex<Option<notify::RecommendedWatcher>>,
     loads: IntCounterVec,
     taken_at: IntGauge,
 }
@@ -70,7 +73,16 @@ impl Reloader {
         let seen = std::sync::Mutex::new(source.file().and_then(|file| std::fs::read(file).ok()));
         let (lasting, live) = (Arc::clone(lasting), Arc::clone(live));
         let background = Mutex::new(Some(background));
-        Ok(Self(Arc::new(Shared { lasting, live, source, background, seen, loads, taken_at })))
+        Ok(Self(Arc::new(Shared {
+            lasting,
+            live,
+            source,
+            background,
+            seen,
+            certificates: std::sync::Mutex::default(),
+            loads,
+            taken_at,
+        })))
     }
 
     /// No reload comes after this; what runs in the background is the caller's to stop.
@@ -87,6 +99,18 @@ impl Reloader {
                 tracing::error!(cause, %error, "keys refused; the old ones stay in force");
             }
         }
+        self.reload_certificates(cause).await;
+    }
+
+    pub(super) fn certificates(&self) -> Certificates {
+        Certificates::of(&self.0.live.current())
+    }
+
+    /// From now on the files that the configuration in force names.
+    pub fn watch_certificates(&self) -> Result<(), notify::Error> {
+        let watcher = tls::watch(self)?;
+        *self.0.certificates.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = watcher;
+        Ok(())
     }
 
     /// Reads the configuration, whether its file changed or not: it names files that may have.
@@ -100,6 +124,9 @@ impl Reloader {
             Ok(gateway) => {
                 background.change_over(&gateway);
                 shared.live.change_over(gateway);
+                if let Err(error) = self.watch_certificates() {
+                    tracing::error!(%error, "changes of certificates will not be noticed: tell of them by SIGHUP");
+                }
                 shared.loads.with_label_values(&["taken"]).inc();
                 shared.taken_at.set(Millis::now().0 / 1_000);
                 tracing::info!(cause, "the configuration that was read is in force");
@@ -187,7 +214,7 @@ impl Reloader {
         .await;
     }
 
-    async fn put_down(&self, change: ChangeRecord) {
+    pub(super) async fn put_down(&self, change: ChangeRecord) {
         if let Err(error) = self.0.lasting.journal.append_change(&change).await {
             tracing::error!(%error, "the reload could not be recorded");
         }

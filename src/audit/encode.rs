@@ -126,6 +126,10 @@ pub(super) fn opening(out: &mut Vec<u8>, from: &Opening<'_>) -> Unplaced {
 fn opening_visible(object: &mut Object<'_>, from: &Opening<'_>) {
     object.uuid(key!("id"), from.id.0);
     object.time(key!("time"), from.time);
+    // What is not said is `access`.
+    if !from.kind.is_access() {
+        object.word(key!("kind"), from.kind.as_str());
+    }
     if let Some(partner) = from.partner_id {
         object.uuid(key!("partner_id"), partner.0);
     }

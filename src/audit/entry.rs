@@ -28,6 +28,9 @@ pub enum Entry {
 struct OpenVisible {
     id: DecisionId,
     time: Millis,
+    /// What is not said is `access`.
+    #[serde(default)]
+    kind: Kind,
     user_id: Option<String>,
     username: Option<String>,
     partner_id: Option<PartnerId>,
@@ -100,7 +103,7 @@ impl Line<'_> {
         Ok(Record {
             id: visible.id,
             time: visible.time,
-            kind: Kind::Access,
+            kind: visible.kind,
             user_id: visible.user_id,
             username: visible.username,
             partner_id: visible.partner_id,

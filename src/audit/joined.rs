@@ -14,7 +14,7 @@ use super::{
 use crate::domain::{DecisionId, LinkId, LinkVersion, Millis, PartnerId};
 
 /// One audit record, with every field of the contract's section 10. A field that is not known is `null`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Record {
     pub id: DecisionId,
     pub time: Millis,
@@ -33,6 +33,7 @@ pub struct Record {
     pub resource_id: Option<String>,
     pub managed_tenant_id: Option<String>,
     pub link_id: Option<LinkId>,
+    #[schemars(with = "Option<i64>")]
     pub link_version: Option<LinkVersion>,
     pub decision: Decision,
     pub reason: Option<String>,
@@ -51,23 +52,30 @@ pub struct Record {
     pub user_agent: Option<String>,
     pub mfa: Option<bool>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<serde_json::Value>")]
     pub slices: Vec<Slice>,
     /// What the policies were asked with: what a replay needs beside the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub asked: Option<Question>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub shadow: Option<Shadow>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<serde_json::Value>")]
     pub waived: Vec<Other>,
     /// Changes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<serde_json::Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<serde_json::Value>,
+    #[schemars(with = "String")]
     pub chain_id: ChainId,
     /// Where the opening (or the change) stands in the chain.
+    #[schemars(with = "serde_json::Value")]
     pub opening: Stamp,
     /// `None` while the request is open, and for changes.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub completion: Option<Stamp>,
 }
 
@@ -82,7 +90,8 @@ pub struct Completed {
 impl Record {
     /// Whether nothing more will come: completed, or a change.
     pub fn is_whole(&self) -> bool {
-        self.completion.is_some() || self.kind != Kind::Access
+        // Openings have a method; changes are one line.
+        self.completion.is_some() || self.method.is_none()
     }
 
     /// Joins a completion. The caller has matched the ids.

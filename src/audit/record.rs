@@ -16,7 +16,7 @@ use super::asked::{Asked, Other, RecordedLink, Shadow, if_known};
 use crate::domain::{DecisionId, LinkId, LinkVersion, Millis, PartnerId};
 
 /// What a record is about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A request.
@@ -33,6 +33,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub fn is_access(&self) -> bool {
+        *self == Self::Access
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Access => "access",
@@ -75,12 +79,15 @@ pub mod reason {
 /// Longest `user_agent` kept, in bytes.
 pub const USER_AGENT_MAX_BYTES: usize = 256;
 
-/// A request's record as it is known before the act. `kind` is always `access`.
+/// A request's record as it is known before the act.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Opening<'a> {
     /// What `X-Decision-Id` carries.
     pub id: DecisionId,
     pub time: Millis,
+    /// `access`, or `admin` for a call of the admin API.
+    #[serde(skip_serializing_if = "Kind::is_access")]
+    pub kind: Kind,
     /// The token's `sub`.
     pub user_id: Option<&'a str>,
     pub username: Option<&'a str>,
@@ -132,6 +139,7 @@ impl<'a> Opening<'a> {
         Self {
             id,
             time,
+            kind: Kind::Access,
             user_id: None,
             username: None,
             partner_id: None,

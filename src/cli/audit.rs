@@ -240,9 +240,9 @@ fn row(record: &Record) -> Vec<String> {
         (Some(status), Some(true)) => format!("{status} (aborted)"),
         (Some(status), _) => status.to_string(),
         (None, Some(true)) => "aborted".to_owned(),
+        (None, None) if !record.is_whole() => "open".to_owned(),
         // Another proxy carried it out: what it answered, linkgate did not see.
         (None, Some(false)) if record.kind == Kind::Access => "-".to_owned(),
-        (None, None) if record.kind == Kind::Access => "open".to_owned(),
         (None, _) => String::new(),
     };
     let tenant = match (&record.managed_tenant_id, record.slices.len()) {

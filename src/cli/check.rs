@@ -16,6 +16,8 @@ use crate::{
     config::{self, Config, ConfigError},
     identity::{Keyring, Verifier},
     policy::Bundle,
+    tls::ServerTls,
+    upstream::Upstream,
 };
 
 /// Check configuration and policies, telling every error at once
@@ -95,6 +97,9 @@ impl Report {
         if let Err(error) = &keyring {
             self.errors.push(Finding::plain(chain(error)));
         }
+        if let Some(Err(error)) = config.listen.tls.clone().map(|settings| ServerTls::load(settings, &[])) {
+            self.errors.push(Finding::plain(format!("the files of `listen.tls` cannot be used: {}", chain(&error))));
+        }
         if let Err(error) = config.checkpoints.keys() {
             self.errors.push(Finding::plain(chain(&error)));
         }
@@ -124,11 +129,10 @@ impl Report {
             }
         }
         for upstream in &config.upstreams {
-            if upstream.origin.iter().chain(upstream.tenants.values()).any(|origin| origin.https) {
-                self.warnings.push(Finding::plain(format!(
-                    "the upstream `{}` has an https address: this version speaks no TLS to upstreams and answers 503",
-                    upstream.name
-                )));
+            if let Err(error) = Upstream::new(upstream.clone()) {
+                let message =
+                    format!("the certificates of the upstream `{}` cannot be used: {}", upstream.name, chain(&error));
+                self.errors.push(Finding::plain(message));
             }
         }
         if !config.policy.enforce {

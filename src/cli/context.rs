@@ -34,7 +34,7 @@ impl Context {
     /// Where a running gateway reads its configuration again: the same file, the environment of its start.
     pub fn config_source(&self) -> ConfigSource {
         let path = self.config_path();
-        let variables: Vec<_> = environment().into_iter().collect();
+        let variables: Vec<_> = environment().collect();
         ConfigSource::new(path.clone().as_deref(), move || config::load(path.as_deref(), variables.iter().cloned()))
     }
 

@@ -10,7 +10,7 @@ use crate::{config::settings::DatabaseSettings, store::Database};
 
 /// Create or update the tables of the configured database.
 ///
-/// Migrations only ever add; running it again does nothing. Several servers on one database may run it at once.
+/// Running it again does nothing. Servers may use the database meanwhile, and several may migrate it at once.
 #[derive(Debug, Args)]
 pub struct MigrateArgs {
     /// Change nothing; fail (exit code 7) unless the database is up to date

@@ -39,8 +39,11 @@ pub(super) struct Recorded<'a> {
 }
 
 impl<'a> Recorded<'a> {
-    /// `None` for a change, which decides nothing.
+    /// `None` for a change, and for a call of the admin API: no policy decides them.
     pub(super) fn of_record(record: &'a Record) -> Option<Self> {
+        if !record.kind.is_access() {
+            return None;
+        }
         Some(Self {
             time: record.time,
             user_id: record.user_id.as_deref().unwrap_or_default(),

@@ -33,6 +33,8 @@ pub fn app_failure(error: &AppError) -> Failure {
         | AppError::Inherit(_)
         | AppError::Identity(_)
         | AppError::Signing(_)
+        | AppError::Tls(_)
+        | AppError::UpstreamTls { .. }
         | AppError::Routes(_) => Exit::Invalid,
         _ => Exit::Failed,
     };

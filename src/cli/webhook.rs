@@ -233,7 +233,7 @@ pub fn run(args: WebhookArgs, settings: &WebhookSettings, context: &StoreContext
                 "removes webhook {id} to {} with all its deliveries, those that wait included",
                 found.url
             ))?;
-            let gone = context.with(|admin| async move { Ok(admin.delete_subscription(&actor, id).await?) })?;
+            let gone = context.with(|admin| async move { Ok(admin.delete_subscription(&actor, id, None).await?) })?;
             context.show(&gone.value)
         }
         WebhookCommand::Test { id } => test(id, settings, context),

@@ -10,10 +10,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    raw_admin::RawAdmin,
     raw_connectors::RawConnector,
+    raw_cors::RawCors,
     raw_decision::RawDecision,
     raw_portal::{RawAlerts, RawExports, RawPortal, RawWebhooks},
     raw_ship::RawShip,
+    raw_tls::{RawHttp2, RawTls, RawUpstreamTls},
     scalar::{DurationText, QuotaText, SizeText},
 };
 
@@ -43,6 +46,8 @@ raw! {
         health: RawHealth = RawHealth::default(),
         /// The listener at which other proxies ask for decisions.
         decision: RawDecision = RawDecision::default(),
+        /// The admin API: a listener of its own, for the tools of operators.
+        admin: RawAdmin = RawAdmin::default(),
         /// Where partners, tenants, users and links are kept.
         database: RawDatabase = RawDatabase::default(),
         /// Freshness and caching of links.
@@ -61,6 +66,8 @@ raw! {
         limits: RawLimits = RawLimits::default(),
         /// Headers beyond the built-in list.
         headers: RawHeaders = RawHeaders::default(),
+        /// Pages of other origins (CORS).
+        cors: RawCors = RawCors::default(),
         /// The services behind the gateway, by name.
         upstreams: BTreeMap<String, RawUpstream> = BTreeMap::new(),
         /// Which request goes where and needs what. What is not named is refused.
@@ -106,6 +113,10 @@ raw! {
         /// Scheme that clients use, where no trusted proxy says otherwise: told upstream, and what the origin of a page must
         /// have whose browser sends a cookie.
         public_scheme: RawScheme = RawScheme::Http,
+        /// Networks of load balancers whose connections begin with a PROXY header (version 2). With any, connections from elsewhere are closed.
+        proxy_protocol_from: Vec<String> = Vec::new(),
+        /// TLS on this listener, HTTP/2 by ALPN. Not set: cleartext. With it `public_scheme` is always `https`.
+        tls: Option<RawTls> = None,
     }
 
     /// The listener for health, readiness and metrics.
@@ -333,6 +344,12 @@ raw! {
         pool_idle_timeout: DurationText = DurationText::of("30s"),
         /// Requests under way at once; above it 503.
         max_in_flight: u32 = 10_000,
+        /// TLS to addresses with `https`.
+        tls: RawUpstreamTls = RawUpstreamTls::default(),
+        /// When HTTP/2 is spoken.
+        http2: RawHttp2 = RawHttp2::Auto,
+        /// HTTP/2 streams open at once on one connection; above it another is opened. At most what the service allows.
+        http2_streams: u32 = 100,
         /// What becomes of the client's credential in cross-tenant requests.
         credential: RawCredential = RawCredential::Replace,
         /// The upstream takes the tenant from X-Tenant-ID; needed for `credential = "pass"`.
@@ -418,6 +435,8 @@ macro_rules! words {
         pub(super) enum $name { $($(#[$word_doc])* #[serde(rename = $text)] $word,)+ }
     )+};
 }
+
+pub(super) use words;
 
 words! {
     /// Scheme of the public address.

@@ -12,9 +12,13 @@ use crate::{
     },
     connector::ConnectorSettings,
     domain::{ApprovalRules, Permission},
-    identity::settings::{IdentitySettings, SigningSettings},
-    limit::settings::LimitSettings,
+    identity::{
+        CertificateUser,
+        settings::{IdentitySettings, SigningSettings},
+    },
+    limit::settings::{LimitSettings, Quota},
     policy::settings::PolicySettings,
+    tls::settings::ServerSettings,
     upstream::settings::UpstreamSettings,
 };
 
@@ -28,6 +32,8 @@ pub struct Config {
     pub api_docs: bool,
     /// Where other proxies ask; `None`: nowhere.
     pub decision: Option<DecisionSettings>,
+    /// `None`: switched off.
+    pub admin: Option<AdminSettings>,
     pub database: DatabaseSettings,
     pub links: LinkSettings,
     pub identity: IdentitySettings,
@@ -40,6 +46,7 @@ pub struct Config {
     pub ship: ShipSettings,
     pub limits: LimitSettings,
     pub headers: HeaderSettings,
+    pub cors: CorsSettings,
     pub upstreams: Vec<UpstreamSettings>,
     pub routes: Vec<RouteSettings>,
     /// `None`: switched off.
@@ -49,6 +56,57 @@ pub struct Config {
     /// How services are asked about tenants.
     pub connectors: Vec<ConnectorSettings>,
     pub log: LogSettings,
+}
+
+/// The admin API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminSettings {
+    pub address: SocketAddr,
+    /// At least one.
+    pub tokens: Vec<AdminToken>,
+    /// Requests of one address without a valid token; `requests` of 0: no limit.
+    pub unauthenticated: Quota,
+}
+
+/// Who may call the admin API. The token itself is not kept.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AdminToken {
+    pub name: String,
+    pub role: AdminRole,
+    /// SHA-256 of the token.
+    pub digest: [u8; 32],
+    /// By which four eyes know its holder too, such as `cli:ann`.
+    pub account: Option<String>,
+}
+
+impl std::fmt::Debug for AdminToken {
+    /// Never the digest.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminToken").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+/// What a token of the admin API may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AdminRole {
+    /// Reads.
+    Viewer,
+    /// Reads and changes.
+    Operator,
+    /// Reads, suspends, restores and revokes.
+    Security,
+}
+
+impl AdminRole {
+    pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Security];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Security => "security",
+        }
+    }
 }
 
 /// The public listener and its limits.
@@ -73,6 +131,36 @@ pub struct ListenSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// Scheme told upstream in `X-Forwarded-Proto` where no trusted proxy says otherwise.
     pub public_scheme: String,
+    /// `None`: cleartext.
+    pub tls: Option<ServerSettings>,
+    /// Whom client certificates stand for; the first that fits counts.
+    pub clients: Vec<ClientRule>,
+    /// Connections begin with a PROXY header, and come from these only. Empty: no PROXY protocol.
+    pub proxy_protocol_from: Vec<IpNet>,
+}
+
+/// Whom one client certificate stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientRule {
+    pub name: CertificateName,
+    pub grant: CertificateGrant,
+}
+
+/// A name that a certificate must have, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateName {
+    Spiffe(String),
+    /// Lower case.
+    Dns(String),
+    CommonName(String),
+    Subject(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateGrant {
+    /// As if its address were in `trusted_proxies`.
+    TrustedProxy,
+    User(CertificateUser),
 }
 
 /// The listener for decisions. There is at least one caller.
@@ -207,6 +295,26 @@ pub struct LinkSettings {
     pub approvals: ApprovalRules,
 }
 
+/// Pages of other origins.
+#[derive(Clone, Debug)]
+pub struct CorsSettings {
+    /// `*`; then there are no `origins` and no `credentials`.
+    pub any_origin: bool,
+    /// Byte for byte as browsers send them.
+    pub origins: Vec<String>,
+    pub credentials: bool,
+    /// Request headers that pages may set, as the answer has them.
+    pub headers: http::HeaderValue,
+    pub max_age: Duration,
+}
+
+impl CorsSettings {
+    /// Whether any origin is named: only then the gateway speaks of it at all.
+    pub fn is_on(&self) -> bool {
+        self.any_origin || !self.origins.is_empty()
+    }
+}
+
 /// Headers beyond the contract's own list.
 #[derive(Clone, Debug)]
 pub struct HeaderSettings {
@@ -280,4 +388,20 @@ pub struct LogSettings {
     pub filter: String,
     /// One line a request at level info.
     pub requests: bool,
+}
+
+/// Shortest token: 32 bytes in base64 without padding.
+const ADMIN_TOKEN_MIN_CHARS: usize = 43;
+/// The same in hex.
+const ADMIN_TOKEN_MIN_HEX: usize = 64;
+/// Fewer different characters in so long a random text would be no chance.
+const ADMIN_TOKEN_MIN_VARIETY: usize = 10;
+
+/// Whether a token of the admin API can hold 32 random bytes. Asked of what is configured and of what is shown, so that
+/// the digest of a short password opens nothing either.
+pub fn is_strong_admin_token(token: &[u8]) -> bool {
+    let plain = token.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'+' | b'/' | b'='));
+    let least = if token.iter().all(u8::is_ascii_hexdigit) { ADMIN_TOKEN_MIN_HEX } else { ADMIN_TOKEN_MIN_CHARS };
+    let variety = token.iter().collect::<std::collections::HashSet<_>>().len();
+    plain && (least..=1024).contains(&token.len()) && variety >= ADMIN_TOKEN_MIN_VARIETY
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::link::UnknownWord;
 
 /// One kind of event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum EventType {
     #[serde(rename = "partner.tenant.sla_breach")]
     SlaBreach,

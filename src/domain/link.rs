@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{LinkId, LinkRole, LinkVersion, Millis, PartnerId, PermissionSet, TenantId};
 
 /// Only `approved` counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Approval {
     Pending,
@@ -29,7 +29,7 @@ impl Approval {
 }
 
 /// The business relationship behind a link; informative, it grants nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RelationshipType {
     MspManaged,

@@ -17,7 +17,7 @@ use super::{
 
 /// What an operator writes, unchecked. A field left out keeps its value (or takes its default in a new link);
 /// `null` clears a field that may be empty.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LinkInput {
     pub partner_id: Option<String>,

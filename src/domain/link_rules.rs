@@ -71,7 +71,7 @@ impl fmt::Display for Refusal {
 }
 
 /// Everything that can be chosen about a link, parsed; not yet judged against its surroundings.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct LinkTerms {
     pub access_role: LinkRole,
     pub custom_permissions: BTreeMap<String, bool>,
@@ -82,12 +82,15 @@ pub struct LinkTerms {
     pub is_active: bool,
     pub notify_on_sla_breach: bool,
     pub notify_on_billing_threshold: bool,
+    #[schemars(with = "Option<String>")]
     pub billing_alert_threshold: Option<Decimal>,
     pub sla_response_hours: Option<i64>,
+    #[schemars(with = "Option<String>")]
     pub sla_uptime_target: Option<Decimal>,
     pub notes: Option<String>,
     pub metadata: Map<String, Value>,
     pub approval: Approval,
+    #[schemars(with = "Vec<String>")]
     pub allowed_cidrs: Vec<IpNet>,
     pub require_mfa: bool,
     pub parent_link_id: Option<LinkId>,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::permission::PermissionSet;
 
 /// What a link lets the partner be in the managed tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkRole {
     MspFull,

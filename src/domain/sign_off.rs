@@ -30,7 +30,7 @@ impl From<bool> for ApprovalRules {
 }
 
 /// Who let a link's present terms in, and who asked for them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct SignOff {
     /// Of the terms that are in force; `None` while they wait, or for rows older than this field.
     pub approved_by: Option<String>,

@@ -13,6 +13,8 @@ use http::{
 pub enum Source {
     Header,
     Cookie,
+    /// No token: the certificate of the connection.
+    Certificate,
 }
 
 /// The answer of `bearer`.

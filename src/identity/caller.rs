@@ -1,6 +1,7 @@
 //! Who a verified token says is calling.
 //!
-//! Made by the verifier, or for a user whom a trusted service vouches for (`Attested`). What the issuer is not trusted for is already left out here, so that nothing above can
+//! Made by the verifier, from a verified certificate (`certificate`), or for a user whom a trusted service vouches for
+//! (`Attested`). What the issuer is not trusted for is already left out here, so that nothing above can
 //! read it by accident. It says nothing on partners' links: those are looked up at the moment of the request.
 
 use std::{sync::Arc, time::Duration};

@@ -163,7 +163,7 @@ fn mfa(issuer: &Issuer, claims: &Object<'_>) -> Result<bool, AuthError> {
     Ok(by_method || by_class)
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     to_array(&digest::digest(&digest::SHA256, bytes))
 }
 

@@ -65,6 +65,11 @@ impl Fields {
         }
     }
 
+    /// All of them, unread: for a reader of its own.
+    pub fn whole(self) -> Map<String, Value> {
+        self.fields
+    }
+
     pub fn fail(&mut self, field: &str, message: impl Into<String>) {
         self.errors.push(FieldError { field: format!("{}{field}", self.prefix), message: message.into() });
     }

@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::headers::{StripList, clean_trailers};
 pub use super::owned_body::OwnedBody;
+use crate::upstream::Repeat;
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -144,6 +145,12 @@ impl ClientStream {
                 if timer.as_mut().poll(cx).is_ready() { self.fail(Broken::Idle) } else { Poll::Pending }
             }
         }
+    }
+}
+
+impl Repeat for RequestBody {
+    fn repeat(&self) -> Option<Self> {
+        matches!(self, Self::Empty).then_some(Self::Empty)
     }
 }
 

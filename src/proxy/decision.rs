@@ -121,7 +121,7 @@ async fn judged(
     request: Request<Inbound>,
     means: Means,
 ) -> Result<Box<Allowed>, Failure> {
-    intake::check(worker, &request)?;
+    intake::check(worker, trail, &request)?;
     if intake::header_bytes(request.headers()) > worker.gateway.settings.listen.max_header_bytes {
         return Err(Failure::new(ErrorCode::BadRequest, "header_bytes").saying("header section too large"));
     }

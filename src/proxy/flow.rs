@@ -11,7 +11,8 @@ use hyper::body::Incoming;
 use super::{
     account, authorize,
     body::ResponseBody,
-    consolidated, fields, forward, identify,
+    certificate::ClientCertificate,
+    consolidated, cors, fields, forward, identify,
     inbound::Inbound,
     intake,
     metrics::Measured,
@@ -37,6 +38,8 @@ pub struct Peer {
     /// The address as `X-Forwarded-For` has it.
     pub forwarded_for: HeaderValue,
     pub switch: Rc<ConnectionSwitch>,
+    /// What the client showed, where TLS ends here.
+    pub certificate: Option<Rc<ClientCertificate>>,
 }
 
 /// What is known of a request so far, for its audit record, its log line and its answer's headers. It grants nothing:
@@ -77,6 +80,9 @@ pub struct Trail {
     pub said: Said,
     pub decision_id: Option<DecisionId>,
     pub bucket: Option<crate::limit::Taken>,
+    /// Whose page may read the answer (CORS).
+    pub page: Option<Box<HeaderValue>>,
+    pub preflight: bool,
 }
 
 impl Trail {
@@ -105,6 +111,8 @@ pub async fn handle(worker: Rc<Worker>, peer: Peer, request: Request<Incoming>) 
         Err(failure) => Box::pin(refuse(&worker, &mut trail, &failure)).await.0,
     };
     finish_head(&trail, &mut response);
+    let settings = &worker.gateway.settings.cors;
+    cors::say(settings, trail.page.as_deref(), trail.preflight, response.headers_mut());
     measured.head(&worker, &trail, response.status());
     response
 }
@@ -114,7 +122,11 @@ async fn serve(
     trail: &mut Trail,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Failure> {
-    intake::check(worker, &request)?;
+    intake::check(worker, trail, &request)?;
+    if let Some(answer) = cors::preflight(&worker.gateway.settings.cors, &request) {
+        trail.preflight = true;
+        return Ok(answer);
+    }
     if let Some(own) = forward::own_document(worker, &request) {
         return Ok(own);
     }

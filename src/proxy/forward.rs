@@ -174,7 +174,8 @@ async fn wait(
         upstream.origin(tenant).ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "no_address_for_tenant"))?;
     let retry =
         matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
-    let sending = worker.pool.send(origin, &upstream.settings, request, retry);
+    let upgrade = request.headers().contains_key(header::UPGRADE);
+    let sending = worker.pool.send(origin, upstream, request, retry, upgrade);
     let cut = poll_fn(|cx| exchange.cut.poll_cut(cx));
     tokio::pin!(sending, cut);
     let mut moved = exchange.progress.bytes.get();

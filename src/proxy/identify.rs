@@ -5,7 +5,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use http::HeaderMap;
+use http::{HeaderMap, header};
 
 use super::{
     flow::Trail,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::settings::Access,
-    domain::{ErrorCode, Millis},
+    domain::{Denial, ErrorCode, Millis, Reason},
     identity::{self, Caller, Presented, Source},
 };
 
@@ -49,22 +49,67 @@ pub async fn bearer(
 ) -> Result<(Rc<Session>, Source, Named), Failure> {
     let settings = &worker.gateway.settings;
     let (token, source) = match identity::bearer(&parts.headers, settings.identity.cookie.as_deref()) {
-        Presented::Token(token, source) => (token, source),
+        Presented::Token(token, source) => (Some(token), source),
+        Presented::None if trail.peer.certificate.is_some() => (None, Source::Certificate),
         Presented::None => return Err(Failure::new(ErrorCode::Unauthorized, "no_credential")),
         Presented::Bad => return Err(Failure::new(ErrorCode::Unauthorized, "bad_credential")),
     };
-    // A browser sends a cookie by itself, whoever's page asks; for a WebSocket even with GET.
-    let unsafe_act = !parts.method.is_safe() || trail.upgrade_asked;
-    let authority = parts.uri.authority().map(http::uri::Authority::as_str);
-    let scheme = || intake::client_scheme(worker, trail.peer.ip, &parts.headers);
-    if source == Source::Cookie && unsafe_act && !identity::same_origin(&parts.headers, authority, scheme()) {
-        return Err(Failure::new(ErrorCode::Unauthorized, "cross_origin_cookie")
-            .saying("a cookie is not accepted from another origin"));
-    }
-    let session = known(worker, trail, &parts.headers, token).await?;
+    check_origin(worker, trail, parts, source)?;
+    let session = match token {
+        Some(token) => known(worker, trail, &parts.headers, token).await?,
+        // Boxed: the rare way, see `flow::handle`.
+        None => Box::pin(by_certificate(worker, trail, &parts.headers)).await?,
+    };
     // Told before anything about the account is, but recorded as the account's.
     let named = tenant::named(&parts.headers)?;
+    let certified = trail.peer.certificate.as_ref().and_then(|certificate| certificate.user());
+    if certified.is_some_and(|user| !user.is(&session.caller)) {
+        return Err(Failure::from(Denial::new(ErrorCode::Forbidden, Reason::IdentityConflict)));
+    }
     Ok((session, source, named))
+}
+
+/// A browser sends a cookie by itself, and shows a certificate, whoever's page asks; for a WebSocket even with GET. Who
+/// shows a certificate is mostly no browser, and says nothing of any page.
+fn check_origin(worker: &Worker, trail: &Trail, parts: &http::request::Parts, source: Source) -> Result<(), Failure> {
+    let unsafe_act = !parts.method.is_safe() || trail.upgrade_asked;
+    let from_a_page = || parts.headers.contains_key(header::ORIGIN) || parts.headers.contains_key("sec-fetch-site");
+    let asked = match source {
+        Source::Header => false,
+        Source::Cookie => unsafe_act,
+        Source::Certificate => unsafe_act && from_a_page(),
+    };
+    let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+    let scheme = || intake::client_scheme(worker, &trail.peer, &parts.headers);
+    if !asked || identity::same_origin(&parts.headers, authority, scheme()) {
+        return Ok(());
+    }
+    Err(match source {
+        Source::Certificate => Failure::new(ErrorCode::Unauthorized, "cross_origin_certificate")
+            .saying("a certificate alone is not accepted from another origin"),
+        Source::Header | Source::Cookie => Failure::new(ErrorCode::Unauthorized, "cross_origin_cookie")
+            .saying("a cookie is not accepted from another origin"),
+    })
+}
+
+/// The user of the connection's certificate, where the configuration says that it is enough.
+async fn by_certificate(worker: &Worker, trail: &mut Trail, headers: &HeaderMap) -> Result<Rc<Session>, Failure> {
+    let missing = || Failure::new(ErrorCode::Unauthorized, "no_credential");
+    let certificate = trail.peer.certificate.clone().ok_or_else(missing)?;
+    let session = match certificate.known_session(worker) {
+        Some(session) => session,
+        None => {
+            let caller = certificate.caller().ok_or_else(missing)?;
+            let keys = worker.gateway.verifier.generation();
+            let (session, fresh) = resolved(worker, trail, headers, caller, keys).await?;
+            if fresh {
+                certificate.keep_session(&session);
+            }
+            session
+        }
+    };
+    trail.session = Some(Rc::clone(&session));
+    Ok(session)
 }
 
 /// The bearer of a good token, from memory or looked up. Left on the trail, so that whatever is refused from here on is
@@ -93,11 +138,25 @@ async fn looked_up(
         Some(caller) => caller,
         None => verify(worker, token, now).await?,
     };
+    let (session, fresh) = resolved(worker, trail, headers, caller, keys).await?;
+    if fresh {
+        worker.keep_session(token, &session);
+    }
+    Ok(session)
+}
+
+/// The account behind a credential that is good, and whether it may be kept: it was looked up in fresh data.
+async fn resolved(
+    worker: &Worker,
+    trail: &mut Trail,
+    headers: &HeaderMap,
+    caller: Arc<Caller>,
+    keys: u64,
+) -> Result<(Rc<Session>, bool), Failure> {
     let named = tenant::named(headers);
     let home = named.as_ref().is_ok_and(|named| stays_home(&caller, named));
     if let Ok(session) = session::resolve(worker, Arc::clone(&caller), keys).await {
-        worker.keep_session(token, &session);
-        return Ok(session);
+        return Ok((session, true));
     }
     let named = named?;
     let known_last = if home {
@@ -105,7 +164,7 @@ async fn looked_up(
     } else {
         Err(session::Unresolved)
     };
-    known_last.map_err(|session::Unresolved| {
+    known_last.map(|session| (session, false)).map_err(|session::Unresolved| {
         // Who asked for which tenant is known all the same, and recorded.
         trail.stranger = Some(caller);
         trail.cross = !home;

@@ -5,6 +5,7 @@ use std::{net::IpAddr, rc::Rc, time::Instant};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
 
 use super::{
+    cors,
     flow::{Peer, Trail},
     headers::{Single, lookalike, single},
     path,
@@ -38,7 +39,7 @@ pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>) -> Trail 
         request_id,
         request_id_value,
         trace_id: TraceId::generate(),
-        client_ip: client_address(worker, peer.ip, headers),
+        client_ip: client_address(worker, &peer, headers),
         peer,
         method: request.method().clone(),
         uri: request.uri().clone(),
@@ -59,11 +60,14 @@ pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>) -> Trail 
         said: Said::default(),
         decision_id: None,
         bucket: None,
+        page: cors::allowed(&worker.gateway.settings.cors, headers).map(Box::new),
+        preflight: false,
     }
 }
 
 /// Refuses what is not exact. What hyper's parsers guarantee is not tested again.
-pub fn check<B>(worker: &Worker, request: &Request<B>) -> Result<(), Failure> {
+pub fn check<B>(worker: &Worker, trail: &Trail, request: &Request<B>) -> Result<(), Failure> {
+    check_certificate(worker, trail)?;
     let limits = &worker.gateway.settings.listen;
     let headers = request.headers();
     let uri = request.uri();
@@ -88,6 +92,16 @@ pub fn check<B>(worker: &Worker, request: &Request<B>) -> Result<(), Failure> {
         return bad("lookalike_header", "a header field is spelled so that it could be taken for another one");
     }
     check_host(uri, headers, request.version())
+}
+
+/// A connection may outlive the certificate that it was opened with.
+fn check_certificate(worker: &Worker, trail: &Trail) -> Result<(), Failure> {
+    match (&trail.peer.certificate, &worker.gateway.tls) {
+        (None, _) => Ok(()),
+        (Some(certificate), Some(tls)) if certificate.is_good(tls, trail.now) => Ok(()),
+        (Some(_), _) => Err(Failure::new(ErrorCode::Unauthorized, "client_certificate")
+            .saying("the client's certificate is past its time, revoked or not trusted any more: connect anew")),
+    }
 }
 
 /// One host, and the same one wherever it is named.
@@ -115,16 +129,16 @@ pub fn header_bytes(headers: &HeaderMap) -> usize {
 }
 
 /// The peer's address or, behind trusted proxies, the rightmost untrusted entry of `X-Forwarded-For`.
-fn client_address(worker: &Worker, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-    let peer = peer.to_canonical();
+fn client_address(worker: &Worker, peer: &Peer, headers: &HeaderMap) -> IpAddr {
+    let address = peer.ip.to_canonical();
     let trusted = |ip: &IpAddr| worker.gateway.settings.listen.trusted_proxies.iter().any(|net| net.contains(ip));
-    if worker.gateway.settings.listen.trusted_proxies.is_empty() || !trusted(&peer) {
-        return peer;
+    if !trusts(worker, peer) {
+        return address;
     }
-    let mut last = peer;
+    let mut last = address;
     for value in headers.get_all("x-forwarded-for").iter().rev() {
         for entry in value.as_bytes().rsplit(|byte| *byte == b',') {
-            let parsed = std::str::from_utf8(entry).ok().and_then(|text| address(text.trim()));
+            let parsed = std::str::from_utf8(entry).ok().and_then(|text| address_in(text.trim()));
             // An entry that is no address cannot be walked past: whoever wrote it is the one we know last.
             let Some(ip) = parsed else { return last };
             last = ip;
@@ -137,7 +151,7 @@ fn client_address(worker: &Worker, peer: IpAddr, headers: &HeaderMap) -> IpAddr 
 }
 
 /// `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]`, `[::1]:5`.
-pub fn address(text: &str) -> Option<IpAddr> {
+pub fn address_in(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>()
         .or_else(|_| text.parse::<std::net::SocketAddr>().map(|address| address.ip()))
         .ok()
@@ -146,14 +160,15 @@ pub fn address(text: &str) -> Option<IpAddr> {
 }
 
 /// Whether this peer's `X-Forwarded-*` are believed.
-pub fn trusts(worker: &Worker, peer: IpAddr) -> bool {
-    let peer = peer.to_canonical();
-    worker.gateway.settings.listen.trusted_proxies.iter().any(|net| net.contains(&peer))
+pub fn trusts(worker: &Worker, peer: &Peer) -> bool {
+    let address = peer.ip.to_canonical();
+    let by_address = || worker.gateway.settings.listen.trusted_proxies.iter().any(|net| net.contains(&address));
+    peer.certificate.as_ref().is_some_and(|certificate| certificate.is_trusted_proxy()) || by_address()
 }
 
 /// The scheme that clients use: as a trusted proxy says, else as configured. `None` where a trusted proxy says it twice or
 /// in no form that is known: then nothing may rest on it.
-pub fn client_scheme<'h>(worker: &'h Worker, peer: IpAddr, headers: &'h HeaderMap) -> Option<&'h str> {
+pub fn client_scheme<'h>(worker: &'h Worker, peer: &Peer, headers: &'h HeaderMap) -> Option<&'h str> {
     let configured = Some(worker.gateway.settings.listen.public_scheme.as_str());
     if !trusts(worker, peer) {
         return configured;
@@ -180,9 +195,9 @@ mod tests {
             ("[2001:db8::1]:80", "2001:db8::1"),
             ("[2001:db8::1]", "2001:db8::1"),
         ] {
-            assert_eq!(address(text), Some(expected.parse().unwrap()), "{text}");
+            assert_eq!(address_in(text), Some(expected.parse().unwrap()), "{text}");
         }
-        assert_eq!(address("unknown"), None);
+        assert_eq!(address_in("unknown"), None);
     }
 
     #[test]

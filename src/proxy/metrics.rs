@@ -35,6 +35,8 @@ pub struct Metrics {
     pub policy_errors: IntCounter,
     pub audit_refused: IntCounter,
     pub bytes_sent: IntCounter,
+    /// By result: the words of `server::handshake`.
+    pub handshakes: IntCounterVec,
     pub shadow: Arc<ShadowMetrics>,
     pub caches: Arc<CacheMetrics>,
     pub decisions: Arc<DecisionMetrics>,
@@ -75,6 +77,11 @@ impl Metrics {
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
         registry.register(Box::new(refusals.clone()))?;
+        let handshakes = IntCounterVec::new(
+            Opts::new("linkgate_tls_handshakes_total", "TLS handshakes of clients, by result"),
+            &["result"],
+        )?;
+        registry.register(Box::new(handshakes.clone()))?;
         let links_ending = gauge("linkgate_links_ending_soon", "Links that end within 7 days")?;
         for gauge in [&in_flight, &connections, &links_ending] {
             registry.register(Box::new(gauge.clone()))?;
@@ -105,6 +112,7 @@ impl Metrics {
             policy_errors,
             audit_refused,
             bytes_sent,
+            handshakes,
             shadow: Arc::new(ShadowMetrics::register(registry)?),
             caches: Arc::new(CacheMetrics::register(registry)?),
             decisions: Arc::new(DecisionMetrics::register(registry)?),

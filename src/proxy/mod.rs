@@ -3,6 +3,8 @@
 
 pub mod flow;
 
+pub mod certificate;
+pub mod cors;
 pub mod inbound;
 pub mod intake;
 pub mod path;

@@ -217,7 +217,7 @@ struct Forwarded {
 impl Forwarded {
     fn read(worker: &Worker, trail: &Trail, headers: &HeaderMap) -> Self {
         let peer = &trail.peer.forwarded_for;
-        let trusted = intake::trusts(worker, trail.peer.ip);
+        let trusted = intake::trusts(worker, &trail.peer);
         let believed = |name: &HeaderName| if trusted { headers.get(name).cloned() } else { None };
         let before: Vec<u8> = if trusted {
             headers.get_all(&FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b", "[..])

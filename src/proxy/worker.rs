@@ -35,6 +35,7 @@ use crate::{
     policy::{Memo, Policies, ShadowSet},
     portal::{Portal, metrics::Metrics as PortalMetrics},
     store::Directory,
+    tls::ServerTls,
     upstream::{Pool, Upstream},
 };
 
@@ -54,6 +55,8 @@ pub struct Gateway {
     pub directory: Arc<Directory>,
     pub journal: Arc<Journal>,
     pub limits: Limits,
+    /// Of the public listener; `None`: cleartext.
+    pub tls: Option<Arc<ServerTls>>,
     /// `None`: switched off.
     pub portal: Option<Arc<Portal>>,
     pub metrics: Metrics,

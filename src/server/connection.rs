@@ -23,20 +23,26 @@ use hyper::{
     service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    net::TcpStream,
+};
 
 use super::{
     decision::{self, Door},
     guard::{Guarded, HeadLimits},
+    handshake::Gate,
     prefixed::Prefixed,
+    proxy_protocol,
     timer::ReusedTimer,
 };
 use crate::{
     config::settings::ListenSettings,
     proxy::{
+        certificate::ClientCertificate,
         flow::{self, Peer},
         watch::{Asked, ConnectionSwitch},
-        worker::Duty,
+        worker::{Duty, Worker},
     },
 };
 
@@ -55,28 +61,105 @@ const MAX_PENDING_RESETS: usize = 32;
 /// Streams that we had to reset for the client's errors, before the connection ends (CVE-2025-8671).
 const MAX_ERROR_RESETS: usize = 128;
 
+/// A connection as it comes to be served.
+#[derive(Debug)]
+pub struct Arrived {
+    pub address: SocketAddr,
+    /// Whether ALPN chose HTTP/2; `None`: cleartext, where the client's first bytes tell.
+    pub http2: Option<bool>,
+    pub certificate: Option<Rc<ClientCertificate>>,
+}
+
+/// Whose connection it is: the peer's, or whose a load balancer says that it is. `None`: it must not go on.
+pub async fn introduced(
+    worker: &Worker,
+    mut io: TcpStream,
+    peer: SocketAddr,
+    switch: &ConnectionSwitch,
+) -> Option<(TcpStream, SocketAddr)> {
+    let settings = &worker.gateway.settings.listen;
+    if settings.proxy_protocol_from.is_empty() {
+        return Some((io, peer));
+    }
+    let ip = peer.ip().to_canonical();
+    if !settings.proxy_protocol_from.iter().any(|net| net.contains(&ip)) {
+        tracing::debug!(%peer, "a connection that is from no load balancer is closed");
+        return None;
+    }
+    let read = tokio::select! {
+        biased;
+        read = tokio::time::timeout(settings.header_timeout, proxy_protocol::read(&mut io, peer)) => read,
+        () = left_alone(switch) => return None,
+    };
+    match read {
+        Ok(Ok(address)) => Some((io, address)),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, %peer, "a connection without a good PROXY header is closed");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// As [`serve`], behind a handshake.
+pub async fn serve_tls(duty: Rc<Duty>, io: TcpStream, gate: &Gate, address: SocketAddr, switch: Rc<ConnectionSwitch>) {
+    let secured = tokio::select! {
+        biased;
+        secured = gate.pass(io) => secured,
+        // Nothing was asked on it yet.
+        () = left_alone(&switch) => return,
+    };
+    let worker = duty.worker();
+    let handshakes = &worker.gateway.metrics.handshakes;
+    let secured = match secured {
+        Ok(secured) => secured,
+        Err(refused) => {
+            handshakes.with_label_values(&[refused.label()]).inc();
+            let source = std::error::Error::source(&refused).map(ToString::to_string);
+            tracing::debug!(%refused, source, peer = %address, "no TLS connection");
+            return;
+        }
+    };
+    let certificate = if secured.chain.is_empty() {
+        None
+    } else if let Some(read) =
+        ClientCertificate::new(secured.chain, secured.generation, &worker.gateway.settings.listen.clients)
+    {
+        Some(Rc::new(read))
+    } else {
+        handshakes.with_label_values(&["client_certificate"]).inc();
+        return;
+    };
+    handshakes.with_label_values(&["ok"]).inc();
+    let arrived = Arrived { address, http2: Some(secured.http2), certificate };
+    // A reload must not be held up by a connection that lasts.
+    drop(worker);
+    serve(duty, secured.stream, arrived, switch, Door::Public).await;
+}
+
 /// Serves one connection to its end, or to what its switch asks for.
-pub async fn serve<T>(duty: Rc<Duty>, io: T, address: SocketAddr, switch: Rc<ConnectionSwitch>, door: Door)
+pub async fn serve<T>(duty: Rc<Duty>, io: T, arrived: Arrived, switch: Rc<ConnectionSwitch>, door: Door)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let Arrived { address, http2, certificate } = arrived;
     let settings = duty.worker().gateway.settings.listen.clone();
     let Ok(forwarded_for) = HeaderValue::try_from(address.ip().to_canonical().to_string()) else { return };
-    let peer = Peer { ip: address.ip(), forwarded_for, switch: Rc::clone(&switch) };
+    let peer = Peer { ip: address.ip(), forwarded_for, switch: Rc::clone(&switch), certificate };
     let ended = match door {
         Door::Public => {
             let service = service_fn(move |request: Request<Incoming>| {
                 let answer = flow::handle(duty.worker(), peer.clone(), request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            speak(io, &settings, &switch, service).await
+            speak(io, http2, &settings, &switch, service).await
         }
         Door::Decisions => {
             let service = service_fn(move |request: Request<Incoming>| {
                 let answer = decision::handle(duty.worker(), peer.clone(), request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            speak(io, &decision::limits(&settings), &switch, service).await
+            speak(io, http2, &decision::limits(&settings), &switch, service).await
         }
     };
     if let Err(error) = ended {
@@ -87,6 +170,7 @@ where
 /// Finds out which protocol is spoken, and speaks it with this service.
 async fn speak<T, S, B>(
     mut io: T,
+    http2: Option<bool>,
     settings: &ListenSettings,
     switch: &Rc<ConnectionSwitch>,
     service: S,
@@ -104,6 +188,10 @@ where
         () = left_alone(switch) => return Ok(()),
     };
     let Ok(Ok(first)) = first else { return Ok(()) };
+    // What was agreed upon is what is spoken.
+    if http2.is_some_and(|agreed| agreed != (first == PREFACE)) {
+        return Ok(());
+    }
     if first == PREFACE {
         let connection = http2_builder(settings).serve_connection(TokioIo::new(Prefixed::new(first, io)), service);
         let mut connection = pin!(connection);

@@ -26,7 +26,12 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::{connection, decision::Door, guard};
+use super::{
+    connection::{self, Arrived},
+    decision::Door,
+    guard,
+    handshake::{self, Gate},
+};
 use crate::proxy::{
     watch::{self as streams, ConnectionSwitch},
     worker::{Duty, Gateway, Live, Worker},
@@ -73,12 +78,21 @@ pub fn start(live: &Live) -> io::Result<Workers> {
         threads: Vec::new(),
         draining,
     };
+    let handshakes = Arc::new(AtomicUsize::new(0));
+    let gateway = live.current();
+    if gateway.tls.is_some() {
+        for result in handshake::RESULTS {
+            // From zero on, so that the first one is seen as growth.
+            gateway.metrics.handshakes.with_label_values(&[result]);
+        }
+    }
     for index in 0..count {
         let (queue, intake) = mpsc::channel(HANDOVER_QUEUE);
         let open = Arc::new(AtomicUsize::new(0));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (gateways, drain) = (live.follow(), workers.draining.subscribe());
-        let body = move || LocalSet::new().block_on(&runtime, run(gateways, intake, drain));
+        let gate = live.current().tls.clone().map(|tls| Gate::new(tls, Arc::clone(&handshakes)));
+        let body = move || LocalSet::new().block_on(&runtime, run(gateways, intake, drain, gate));
         workers.threads.push(thread::Builder::new().name(format!("worker-{index}")).spawn(body)?);
         workers.seats.push(Seat { queue, open });
     }
@@ -200,7 +214,9 @@ async fn run(
     mut gateways: watch::Receiver<Arc<Gateway>>,
     mut intake: mpsc::Receiver<Handed>,
     draining: watch::Receiver<bool>,
+    gate: Option<Gate>,
 ) {
+    let gate = gate.map(Rc::new);
     let duty = Duty::of(begin(Arc::clone(&gateways.borrow_and_update())));
     let connections = Rc::new(Connections::default());
     tokio::task::spawn_local(follow(gateways, Rc::clone(&duty)));
@@ -218,11 +234,32 @@ async fn run(
         };
         let switch = Rc::new(ConnectionSwitch::new(counted));
         let listed = connections.list(&switch);
-        let duty = Rc::clone(&duty);
-        tokio::task::spawn_local(async move {
-            connection::serve(duty, stream, address, switch, door).await;
-            drop(listed);
-        });
+        let (duty, gate) = (Rc::clone(&duty), gate.clone().filter(|_| door == Door::Public));
+        // What hangs on a handshake or on a load balancer's word is boxed apart: the way of a plain request is short.
+        match (door, gate) {
+            (Door::Public, Some(gate)) => tokio::task::spawn_local(async move {
+                let worker = duty.worker();
+                if let Some((stream, address)) = connection::introduced(&worker, stream, address, &switch).await {
+                    drop(worker);
+                    connection::serve_tls(duty, stream, &gate, address, switch).await;
+                }
+                drop(listed);
+            }),
+            (Door::Public, None) => tokio::task::spawn_local(async move {
+                let worker = duty.worker();
+                if let Some((stream, address)) = connection::introduced(&worker, stream, address, &switch).await {
+                    drop(worker);
+                    let arrived = Arrived { address, http2: None, certificate: None };
+                    connection::serve(duty, stream, arrived, switch, door).await;
+                }
+                drop(listed);
+            }),
+            (Door::Decisions, _) => tokio::task::spawn_local(async move {
+                let arrived = Arrived { address, http2: None, certificate: None };
+                connection::serve(duty, stream, arrived, switch, door).await;
+                drop(listed);
+            }),
+        };
     }
 }
 

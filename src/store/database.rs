@@ -18,7 +18,10 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{StoreError, migrations, sql::Tx};
+use super::{
+    StoreError, migrations,
+    sql::{Conn, Tx},
+};
 use crate::config::settings::DatabaseSettings;
 
 /// Longest wait for a free connection, and for making one.
@@ -99,38 +102,42 @@ impl Database {
                     [(&files.options, migrations::sqlite()), (&files.audit_options, migrations::sqlite_audit())]
                 {
                     // Under the write lock as a whole: SQLite has no lock for migrators, and two may start at once.
-                    let mut conn = options.clone().create_if_missing(true).connect().await?;
+                    let mut conn = connect_to_migrate(options.clone().create_if_missing(true)).await?;
                     let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
-                    migrations::apply(&migrator, &mut *tx).await?;
+                    migrations::apply(migrator, Conn::Sqlite(&mut tx)).await?;
                     tx.commit().await?;
                     conn.close().await?;
                 }
                 Ok(())
             }
             Backend::Postgres { options, .. } => {
-                // Building an index over a big table may take longer than any request may.
+                // Building an index over a big table may take longer than any request may, also where another does it.
                 let options =
-                    PgConnectOptions::clone(options).options([("statement_timeout", "0"), ("lock_timeout", "60000")]);
+                    PgConnectOptions::clone(options).options([("statement_timeout", "0"), ("lock_timeout", "600000")]);
                 let mut conn = options.connect().await?;
-                let applied = migrations::apply(&migrations::postgres(), &mut conn).await;
+                let applied = migrations::apply_beside_servers(&mut conn).await;
                 conn.close().await?;
                 applied
             }
         }
     }
 
-    /// Fails unless exactly this binary's migrations are applied. Changes nothing.
-    pub async fn check_migrated(&self) -> Result<(), StoreError> {
+    /// Fails unless this binary's migrations are applied, and beyond them only such as add; gives the numbers of these.
+    /// Changes nothing.
+    pub async fn check_migrated(&self) -> Result<Vec<i64>, StoreError> {
         match &*self.backend {
             Backend::Sqlite(files) => {
                 if !files.path.exists() {
                     return Err(StoreError::NotMigrated(format!("there is no file {}", files.path.display())));
                 }
-                migrations::check(&migrations::sqlite(), &mut *files.readers.acquire().await?).await?;
-                migrations::check(&migrations::sqlite_audit(), &mut *files.audit.acquire().await?).await
+                let mut conn = files.readers.acquire().await?;
+                let mut newer = migrations::check(&migrations::sqlite(), Conn::Sqlite(&mut conn)).await?;
+                let mut conn = files.audit.acquire().await?;
+                newer.extend(migrations::check(&migrations::sqlite_audit(), Conn::Sqlite(&mut conn)).await?);
+                Ok(newer)
             }
             Backend::Postgres { pool, .. } => {
-                migrations::check(&migrations::postgres(), &mut *pool.acquire().await?).await
+                migrations::check(&migrations::postgres(), Conn::Postgres(&mut *pool.acquire().await?)).await
             }
         }
     }
@@ -187,6 +194,25 @@ impl Database {
             Backend::Postgres { .. } => self.begin_write().await,
         }
     }
+}
+
+/// The first connection turns a new file to write-ahead logging, under a lock that SQLite lets nobody wait for.
+async fn connect_to_migrate(options: SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
+    let since = Instant::now();
+    loop {
+        match options.connect().await {
+            Err(error) if is_busy(&error) && since.elapsed() < BUSY_TIMEOUT => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            connected => return connected,
+        }
+    }
+}
+
+/// `SQLITE_BUSY`, the low byte of all its kinds.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xff == 5)
 }
 
 impl SqliteFiles {

@@ -17,7 +17,7 @@ use crate::domain::{About, EventType, LinkId, Millis, PartnerId, TenantId};
 const REDELIVERY_MS: i64 = 3 * 86_400_000;
 
 /// Where a delivery is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryStatus {
     Pending,
@@ -46,7 +46,7 @@ impl DeliveryStatus {
 }
 
 /// A delivery as operators see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct DeliveryRecord {
     pub id: Uuid,
     /// What the receiver gets as `webhook-id`.

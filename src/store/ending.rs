@@ -19,7 +19,7 @@ use crate::domain::{About, EventType, LinkId, Millis, PartnerId, TenantId};
 const DAY: i64 = 86_400_000;
 
 /// A link that ends soon.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Ending {
     pub link_id: LinkId,
     pub partner_id: PartnerId,

@@ -30,7 +30,10 @@ pub enum StoreError {
     Address(String),
     #[error("the database is not migrated ({0}): run `linkgate migrate`")]
     NotMigrated(String),
-    #[error("the database was migrated by a newer linkgate (version {0} is unknown here): update this binary")]
+    #[error(
+        "the database was migrated by a newer linkgate (version {0} is unknown here, and does more than add): \
+         update this binary"
+    )]
     Newer(i64),
     #[error("a migration failed: the database is as it was before it")]
     Migration(#[source] sqlx::migrate::MigrateError),

@@ -4,6 +4,7 @@
 //! in `link_history` and put into audit records, so a field is named once.
 
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use uuid::Uuid;
@@ -15,7 +16,7 @@ use super::{
 use crate::domain::{LinkId, LinkVersion, Millis, PartnerId, SignOff, TenantId, link_rules::LinkTerms};
 
 /// Who wrote a row, and when; the version grows by one with each change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Stamps {
     pub version: i64,
     pub created_at: Millis,
@@ -58,7 +59,7 @@ impl Stamps {
 }
 
 /// A managed or home tenant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TenantRecord {
     pub tenant_id: TenantId,
     pub name: String,
@@ -71,7 +72,7 @@ pub struct TenantRecord {
 }
 
 /// A partner organisation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PartnerRecord {
     pub partner_id: PartnerId,
     pub name: String,
@@ -82,7 +83,7 @@ pub struct PartnerRecord {
 }
 
 /// A person of a partner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct UserRecord {
     /// Of the row; tokens name (issuer, sub).
     pub id: Uuid,
@@ -97,7 +98,7 @@ pub struct UserRecord {
 }
 
 /// A link, whole.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct LinkRecord {
     pub id: LinkId,
     pub partner_id: PartnerId,
@@ -118,7 +119,7 @@ impl LinkRecord {
 }
 
 /// One change of a link.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct HistoryRecord {
     pub link_id: LinkId,
     pub version: i64,
@@ -131,7 +132,7 @@ pub struct HistoryRecord {
 }
 
 /// What an emergency suspension covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SuspensionScope {
     User,
@@ -166,7 +167,7 @@ impl SuspensionScope {
 }
 
 /// One emergency suspension, lifted or not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SuspensionRecord {
     pub id: Uuid,
     pub scope: SuspensionScope,

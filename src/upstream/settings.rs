@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::domain::{Secret, TenantId};
+use crate::{
+    domain::{Secret, TenantId},
+    tls::settings::ClientSettings,
+};
 
 /// One upstream service.
 #[derive(Clone, Debug)]
@@ -20,11 +23,26 @@ pub struct UpstreamSettings {
     pub pool_idle_timeout: Duration,
     /// Requests under way at once, over all workers; above it: 503 `UPSTREAM_UNAVAILABLE`.
     pub max_in_flight: usize,
+    /// For addresses with `https`.
+    pub tls: ClientSettings,
+    pub http2: Http2,
+    /// Streams open at once on one HTTP/2 connection; above it another is opened.
+    pub http2_streams: usize,
     /// What becomes of the client's `Authorization` in cross-tenant requests.
     pub credential: Credential,
     pub assertion: AssertionForm,
     /// `aud` of assertions and replacement tokens.
     pub audience: String,
+}
+
+/// When HTTP/2 is spoken. WebSockets stay on HTTP/1.1 in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2 {
+    Off,
+    /// Over TLS, where the service chooses it (ALPN).
+    Auto,
+    /// In cleartext too, by prior knowledge; over TLS nothing else is taken.
+    Always,
 }
 
 /// Scheme, host and port; no path, so that the decided path is forwarded byte for byte.
@@ -33,6 +51,28 @@ pub struct Origin {
     pub https: bool,
     /// `host:port`, as it stands in `Host`.
     pub authority: String,
+}
+
+impl Origin {
+    /// Without port, and without the brackets of an IPv6 address.
+    pub fn host(&self) -> &str {
+        let host = self.split().0;
+        host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
+    }
+
+    /// The usual one where none is named.
+    pub fn port(&self) -> u16 {
+        let usual = if self.https { 443 } else { 80 };
+        self.split().1.and_then(|port| port.parse().ok()).unwrap_or(usual)
+    }
+
+    fn split(&self) -> (&str, Option<&str>) {
+        match self.authority.rsplit_once(':') {
+            // A colon inside brackets is the address's own.
+            Some((host, port)) if !port.contains(']') => (host, Some(port)),
+            _ => (&self.authority, None),
+        }
+    }
 }
 
 /// The credential that a cross-tenant request carries upstream.

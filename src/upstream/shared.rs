@@ -7,35 +7,28 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
 };
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{self, SendRequest},
-};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::{
+    channel::{Sender, Shelf},
+    dial::{dial, http2_builder},
     pool::SendError,
-    settings::{Origin, UpstreamSettings},
+    settings::Origin,
+    table::Upstream,
 };
 
 type Message = Request<Full<Bytes>>;
 
-#[derive(Debug)]
-struct Idle {
-    sender: SendRequest<Full<Bytes>>,
-    since: Instant,
-}
-
 #[derive(Debug, Default)]
 struct Shelves {
-    idle: HashMap<Origin, Vec<Idle>, ahash::RandomState>,
+    /// By channel, then by address.
+    channels: HashMap<u64, HashMap<Origin, Shelf<Full<Bytes>>, ahash::RandomState>, ahash::RandomState>,
     /// Given back since shelves of tenants that nobody asks about any more were last cleared.
     returned: u32,
 }
@@ -50,8 +43,9 @@ pub struct SharedPool(Arc<Mutex<Shelves>>);
 /// A connection in use; `give_back` returns it, a drop closes it.
 #[derive(Debug)]
 pub struct SharedLease {
-    sender: SendRequest<Full<Bytes>>,
+    sender: Sender<Full<Bytes>>,
     pool: SharedPool,
+    channel: u64,
     origin: Origin,
     keep: usize,
     idle_timeout: std::time::Duration,
@@ -70,21 +64,22 @@ pub struct Unanswered {
 impl SharedLease {
     /// To be called only when the response is complete.
     pub fn give_back(self) {
-        if self.sender.is_closed() {
-            return;
-        }
         let mut shelves = self.pool.open();
         shelves.returned += 1;
         if shelves.returned >= SWEEP_EVERY {
             shelves.returned = 0;
-            shelves.idle.retain(|_, shelf| {
-                shelf.retain(|idle| idle.since.elapsed() < self.idle_timeout && !idle.sender.is_closed());
-                !shelf.is_empty()
+            shelves.channels.retain(|_, channel| {
+                channel.retain(|_, shelf| shelf.sweep(self.idle_timeout));
+                !channel.is_empty()
             });
         }
-        let shelf = shelves.idle.entry(self.origin).or_default();
-        if shelf.len() < self.keep {
-            shelf.push(Idle { sender: self.sender, since: Instant::now() });
+        match self.sender {
+            Sender::One(sender) if !sender.is_closed() => {
+                let channel = shelves.channels.entry(self.channel).or_default();
+                channel.entry(self.origin).or_default().put(sender, self.keep);
+            }
+            // An HTTP/2 connection never left its shelf.
+            Sender::One(_) | Sender::Many(_) => {}
         }
     }
 }
@@ -99,36 +94,37 @@ impl SharedPool {
     pub async fn send(
         &self,
         origin: &Origin,
-        settings: &UpstreamSettings,
+        upstream: &Upstream,
         request: Message,
         again: bool,
     ) -> Result<(Response<Incoming>, SharedLease), Unanswered> {
         let mut spare = again.then(|| request.clone());
         let mut request = request;
         loop {
-            let (mut sender, reused) = match self.take(origin, settings) {
+            let channel = upstream.channel(origin);
+            let (mut sender, reused) = match self.take(channel, origin, upstream) {
                 Some(mut sender) => {
-                    // Right after the previous response's end the connection may need one more turn to be ready.
-                    if !sender.is_ready() && sender.ready().await.is_err() {
+                    if !sender.ready().await {
                         continue;
                     }
                     (sender, true)
                 }
                 None => {
-                    let connected = connect(origin, settings).await;
+                    let connected = self.connect(channel, origin, upstream).await;
                     (connected.map_err(|error| Unanswered { error, maybe_received: false })?, false)
                 }
             };
-            match sender.try_send_request(request).await {
+            match sender.try_send(origin, Box::new(request)).await {
                 Ok(response) => {
                     let lease = SharedLease {
                         sender,
                         pool: self.clone(),
+                        channel,
                         origin: origin.clone(),
                         // One address may serve a thousand tenants that are asked at once: connections closed after each
                         // round would be opened again in one burst by the next, more than a service's queue takes.
-                        keep: settings.max_in_flight,
-                        idle_timeout: settings.pool_idle_timeout,
+                        keep: upstream.settings.max_in_flight,
+                        idle_timeout: upstream.settings.pool_idle_timeout,
                     };
                     return Ok((response, lease));
                 }
@@ -149,39 +145,38 @@ impl SharedPool {
         }
     }
 
-    /// The connection used last, so that the rest can grow old and go.
-    fn take(&self, origin: &Origin, settings: &UpstreamSettings) -> Option<SendRequest<Full<Bytes>>> {
+    fn take(&self, channel: u64, origin: &Origin, upstream: &Upstream) -> Option<Sender<Full<Bytes>>> {
         let mut shelves = self.open();
-        let shelf = shelves.idle.get_mut(origin)?;
-        while let Some(idle) = shelf.pop() {
-            if idle.since.elapsed() >= settings.pool_idle_timeout {
-                // All others are older still.
-                shelf.clear();
-                return None;
-            }
-            if !idle.sender.is_closed() {
-                return Some(idle.sender);
-            }
-        }
-        None
+        let shelf = shelves.channels.get_mut(&channel)?.get_mut(origin)?;
+        shelf.take(upstream.settings.pool_idle_timeout, upstream.settings.http2_streams, false)
     }
-}
 
-async fn connect(origin: &Origin, settings: &UpstreamSettings) -> Result<SendRequest<Full<Bytes>>, SendError> {
-    let failed = |source| SendError::Connect { authority: origin.authority.clone(), source };
-    if origin.https {
-        return Err(failed(std::io::Error::other("TLS to upstreams is not supported by this version")));
-    }
-    let stream = tokio::time::timeout(settings.connect_timeout, TcpStream::connect(&origin.authority))
-        .await
-        .map_err(|_| SendError::ConnectTimeout(origin.authority.clone()))?
-        .map_err(failed)?;
-    stream.set_nodelay(true).map_err(failed)?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(SendError::Exchange)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "upstream connection ended");
+    async fn connect(
+        &self,
+        channel: u64,
+        origin: &Origin,
+        upstream: &Upstream,
+    ) -> Result<Sender<Full<Bytes>>, SendError> {
+        let dialed = dial(origin, upstream, false).await?;
+        let io = TokioIo::new(dialed.io);
+        if !dialed.http2 {
+            let (sender, connection) = http1::handshake(io).await.map_err(SendError::Exchange)?;
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "upstream connection ended");
+                }
+            });
+            return Ok(Sender::One(sender));
         }
-    });
-    Ok(sender)
+        let builder = http2_builder(TokioExecutor::new());
+        let (sender, connection) = builder.handshake(io).await.map_err(SendError::Exchange)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+        });
+        let mut shelves = self.open();
+        let shelf = shelves.channels.entry(channel).or_default().entry(origin.clone()).or_default();
+        Ok(shelf.share(sender, upstream.settings.max_in_flight))
+    }
 }

@@ -5,21 +5,44 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use super::settings::{Origin, UpstreamSettings};
-use crate::domain::TenantId;
+use super::settings::{Http2, Origin, UpstreamSettings};
+use crate::{
+    domain::TenantId,
+    tls::{self, ClientTls, TlsError},
+};
 
-/// One upstream, immutable but for its counter.
+/// One upstream, immutable but for its counter and its certificates.
 #[derive(Debug)]
 pub struct Upstream {
     pub settings: UpstreamSettings,
     /// The settings' name, ready for records.
     pub name: Arc<str>,
+    /// Where any address has `https`.
+    pub tls: Option<Arc<ClientTls>>,
+    /// By which connections of HTTP/2 in cleartext are told from others to the same address.
+    own_channel: u64,
     in_flight: AtomicUsize,
 }
 
+/// Connections that may serve any upstream with the same address.
+const COMMON_CHANNEL: u64 = 0;
+
 impl Upstream {
-    pub fn new(settings: UpstreamSettings) -> Arc<Self> {
-        Arc::new(Self { name: settings.name.as_str().into(), settings, in_flight: AtomicUsize::new(0) })
+    /// Reads certificate files, if there is TLS.
+    pub fn new(settings: UpstreamSettings) -> Result<Arc<Self>, TlsError> {
+        let secure = settings.origin.iter().chain(settings.tenants.values()).any(|origin| origin.https);
+        let tls = secure.then(|| ClientTls::load(settings.tls.clone())).transpose()?.map(Arc::new);
+        let own_channel = if settings.http2 == Http2::Always { tls::unique() } else { COMMON_CHANNEL };
+        let name = settings.name.as_str().into();
+        Ok(Arc::new(Self { name, settings, tls, own_channel, in_flight: AtomicUsize::new(0) }))
+    }
+
+    /// Connections of one channel may serve each other's requests: made with the same certificates and roots.
+    pub(super) fn channel(&self, origin: &Origin) -> u64 {
+        match &self.tls {
+            Some(tls) if origin.https => tls.generation(),
+            _ => self.own_channel,
+        }
     }
 
     /// The tenant's own address, else the shared one; `None` where neither is configured.
@@ -55,7 +78,10 @@ mod tests {
     use std::{collections::HashMap, time::Duration};
 
     use super::*;
-    use crate::upstream::settings::{AssertionForm, Credential};
+    use crate::{
+        tls::settings::ClientSettings,
+        upstream::settings::{AssertionForm, Credential},
+    };
 
     fn upstream() -> Arc<Upstream> {
         let own = Origin { https: false, authority: "own:1".into() };
@@ -68,10 +94,14 @@ mod tests {
             pool_idle: 1,
             pool_idle_timeout: Duration::from_secs(1),
             max_in_flight: 2,
+            tls: ClientSettings::default(),
+            http2: Http2::Auto,
+            http2_streams: 1,
             credential: Credential::Drop,
             assertion: AssertionForm::Off,
             audience: "isp".into(),
         })
+        .unwrap()
     }
 
     #[test]
@@ -82,6 +112,20 @@ mod tests {
         assert_eq!(upstream.origin(Some(&t1)).unwrap().authority, "own:1");
         assert_eq!(upstream.origin(Some(&t2)).unwrap().authority, "shared:1");
         assert_eq!(upstream.origin(None).unwrap().authority, "shared:1");
+    }
+
+    #[test]
+    fn an_address_has_its_usual_port_where_it_names_none() {
+        for (https, authority, host, port) in [
+            (true, "isp.example", "isp.example", 443),
+            (false, "isp.example", "isp.example", 80),
+            (true, "isp.example:8443", "isp.example", 8443),
+            (true, "[::1]", "::1", 443),
+            (true, "[::1]:8443", "::1", 8443),
+        ] {
+            let origin = Origin { https, authority: authority.into() };
+            assert_eq!((origin.host(), origin.port()), (host, port), "{authority}");
+        }
     }
 
     #[test]

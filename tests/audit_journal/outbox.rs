@@ -13,7 +13,7 @@ use linkgate::audit::{
     ChainId, ChangeRecord, IndexUnavailable, Journal, JournalError, Kind, OutboxRow, OutboxSource,
     outbox::{CLAIM_MAX, OutboxRelay},
     outlived::Outlived,
-    reader::segments,
+    reader::{segment_path, segments},
 };
 
 use crate::support::*;
@@ -145,7 +145,11 @@ async fn a_journal_that_outlived_its_server_tells_what_it_had_chained() {
     assert!(matches!(Journal::open(settings(dir.path())), Err(JournalError::Locked(_))), "nobody begins meanwhile");
     drop(outlived);
 
-    let altered = String::from_utf8(bytes).unwrap().replacen("row.300", "row.999", 1);
+    // Where the last batch filled a segment, the one after it holds nothing yet.
+    let all = segments(dir.path()).unwrap().into_iter().map(|first| segment_path(dir.path(), first));
+    let mut holding = all.filter(|path| std::fs::read_to_string(path).unwrap().contains("row.300"));
+    let path = holding.next().expect("the row is in the journal");
+    let altered = std::fs::read_to_string(&path).unwrap().replacen("row.300", "row.999", 1);
     std::fs::write(&path, altered).unwrap();
     assert!(matches!(Outlived::open(dir.path()), Err(JournalError::Broken { .. })));
     assert!(matches!(Outlived::open(&dir.path().join("none")), Err(JournalError::Io { .. })));

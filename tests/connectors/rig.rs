@@ -102,7 +102,8 @@ pub fn load(text: &str, dir: &Path) -> Config {
 }
 
 pub fn sources(config: &Config) -> Sources {
-    let upstreams: Vec<Arc<Upstream>> = config.upstreams.iter().cloned().map(Upstream::new).collect();
+    let upstreams: Vec<Arc<Upstream>> =
+        config.upstreams.iter().cloned().map(|settings| Upstream::new(settings).unwrap()).collect();
     let keyring = config.signing.as_ref().map(|settings| Arc::new(Keyring::load(settings).unwrap()));
     let policies = Arc::new(Policies::new(config.policy.clone()).unwrap());
     let portal = config.portal.as_ref().unwrap();

@@ -52,8 +52,8 @@ fn changes_reach_the_chain_exactly_once_across_kill_9() {
     let mut ledger = Ledger::new(house.journal());
     let setup = Setup { audit: "writes = \"os\"\nsegment_size = \"64KiB\"\n".into(), ..Setup::default() };
     for round in 0..12 {
-        // While it is down; once more than are claimed at a time.
-        for count in 0..if round == 3 { 150 } else { 2 } {
+        // While it is down; at last more than are claimed at a time, when rows can be marked again to the end.
+        for count in 0..if round == 11 { 150 } else { 2 } {
             change(&house, &format!("down {round}.{count}"));
         }
         let marks = round % 2 != 0;

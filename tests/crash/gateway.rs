@@ -61,6 +61,8 @@ pub struct Setup {
     pub journal: &'static str,
     /// The `[log]` section.
     pub log: &'static str,
+    /// Within the `[limits]` section; nothing is limited but what stands here.
+    pub limits: String,
     /// Further sections.
     pub more: String,
     pub environment: Vec<(&'static str, OsString)>,
@@ -75,6 +77,7 @@ impl Default for Setup {
             audit: "writes = \"os\"\nreads = \"os\"\n".into(),
             journal: "audit",
             log: "format = \"json\"\nrequests = false\nfilter = \"info\"\n",
+            limits: String::new(),
             more: String::new(),
             environment: Vec::new(),
             stdout: None,
@@ -165,9 +168,17 @@ impl House {
     /// A further tenant, linked to partner 1 with everything.
     pub fn add_tenant(&self, tenant: &str) -> LinkId {
         let input = TenantInput { tenant_id: Some(tenant.into()), name: Some(tenant.into()), ..TenantInput::default() };
-        let admin = self.admin();
-        self.block_on(admin.create_tenant(&actor(), &input)).unwrap();
-        self.block_on(admin.create_link(&actor(), &link_input(P1, tenant, "msp_full"))).unwrap().value.id
+        self.block_on(self.admin().create_tenant(&actor(), &input)).unwrap();
+        self.grant(tenant)
+    }
+
+    /// Links partner 1 to the tenant with everything; a link that was revoked is in force again.
+    pub fn grant(&self, tenant: &str) -> LinkId {
+        self.block_on(self.admin().create_link(&actor(), &link_input(P1, tenant, "msp_full"))).unwrap().value.id
+    }
+
+    pub fn revoke(&self, link: LinkId) {
+        self.block_on(self.admin().revoke_link(&actor(), link, None)).unwrap();
     }
 
     pub fn start(&self, setup: &Setup) -> Gateway {
@@ -216,7 +227,9 @@ impl House {
     }
 
     fn command(&self, setup: &Setup) -> Command {
-        let path = self.dir.path().join("linkgate.toml");
+        // Each of several gateways watches a file of its own.
+        let name = if setup.journal == "audit" { "linkgate" } else { setup.journal };
+        let path = self.dir.path().join(format!("{name}.toml"));
         std::fs::write(&path, self.configuration(setup)).unwrap();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let stdout = setup.stdout.as_ref().map_or_else(Stdio::null, |path| {
@@ -233,7 +246,7 @@ impl House {
     }
 
     fn configuration(&self, setup: &Setup) -> String {
-        let (Setup { listen, audit, journal, log, more, .. }, database) = (setup, &self.section);
+        let (Setup { listen, audit, journal, log, limits, more, .. }, database) = (setup, &self.section);
         let up = self.upstream.address;
         format!(
             r#"
@@ -265,6 +278,7 @@ export = 0
 tenant = 0
 refusal = 0
 unauthenticated = 0
+{limits}
 [log]
 {log}
 [upstreams.up]
@@ -344,6 +358,12 @@ impl Gateway {
         let status = within(&mut self.child.borrow_mut(), patience);
         assert!(status.is_some(), "the gateway still runs after {patience:?}");
         status.and_then(|status| status.code())
+    }
+
+    /// The value of a metric, by its whole name with its labels; `None` where it is not shown.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let text = Request::get("/metrics").send(self.health).text();
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
     /// Status and checks that are not well.

@@ -52,6 +52,21 @@ impl Ledger {
         Self { dir, read: BTreeMap::new(), last_seq: 0, records: HashMap::new(), changes: Vec::new(), recoveries: 0 }
     }
 
+    /// Several, as one: no record and no change may stand in two.
+    pub fn union<'l>(ledgers: impl IntoIterator<Item = &'l Self>) -> Self {
+        let mut union = Self::new(PathBuf::new());
+        for ledger in ledgers {
+            for (id, entry) in &ledger.records {
+                assert!(union.records.insert(id.clone(), entry.clone()).is_none(), "in two journals: {id}");
+            }
+            union.changes.extend(ledger.changes.iter().cloned());
+            union.recoveries += ledger.recoveries;
+        }
+        let once: HashSet<_> = union.changes.iter().collect();
+        assert_eq!(once.len(), union.changes.len(), "a change stands twice");
+        union
+    }
+
     /// All that stands there now.
     pub fn fresh(dir: PathBuf) -> Self {
         let mut ledger = Self::new(dir);
@@ -128,14 +143,14 @@ impl Ledger {
         found
     }
 
-    /// Waits until the index has seen all that was read here, and holds it against the index: the same records, with
-    /// the same outcome, each once.
+    /// Waits until the index has seen all that was read here, and holds it against what the index has of this chain: the
+    /// same records, with the same outcome, each once.
     pub fn agrees_with_index(&self, house: &House, since: Millis, after_seq: u64) {
         let chain = self.chain();
         eventually("the index catches up", || house.indexed(chain).is_some_and(|head| head.seq >= self.last_seq));
         let found = house.indexed_since(since);
         let mut seen = HashSet::new();
-        for record in found.iter().filter(|record| record.opening.seq <= self.last_seq) {
+        for record in found.iter().filter(|record| record.chain_id == chain && record.opening.seq <= self.last_seq) {
             let id = record.id.to_string();
             assert!(seen.insert(id.clone()), "indexed twice: {id}");
             match self.records.get(&id) {

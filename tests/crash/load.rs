@@ -3,11 +3,11 @@
 use std::{
     net::{SocketAddr, TcpStream},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -35,18 +35,32 @@ pub struct Told {
     /// `X-Decision-Id`.
     pub decision_id: String,
     pub code: String,
+    /// Which request of the mix it was.
+    pub shape: usize,
+    /// Before its first byte was written.
+    pub sent: Instant,
+    /// Once its answer, or the end of the connection, was read.
+    pub answered: Instant,
 }
 
 /// The mix: each shape of request with what is due to it.
 #[derive(Clone)]
-pub struct Mix(Vec<(Request, Due)>);
+pub struct Mix {
+    shapes: Vec<(Request, Due)>,
+    /// Of each client, before a request.
+    pause: Duration,
+}
 
 impl Mix {
+    pub fn new(shapes: Vec<(Request, Due)>, pause: Duration) -> Self {
+        Self { shapes, pause }
+    }
+
     pub fn of(house: &House) -> Self {
         let (one, two) = (house.token1(), house.token2());
         let post = |tenant: &str| Request::new("POST", "/api/invoices").tenant(tenant).bearer(&one).json("{}");
         let get = |path: &str, tenant: &str| Request::get(path).tenant(tenant).bearer(&one);
-        Self(vec![
+        let shapes = vec![
             (get("/api/invoices", "t-full"), Due::Allowed),
             (post("t-full"), Due::Allowed),
             (get("/api/invoices", "t-unlinked"), Due::Refused),
@@ -58,7 +72,8 @@ impl Mix {
             (Request::get("/api/invoices").tenant("t-full").bearer("forged"), Due::Unrecorded),
             (get("/dead", "t-auditor"), Due::Allowed),
             (get("/t/download/20000", "t-full"), Due::Allowed),
-        ])
+        ];
+        Self::new(shapes, Duration::ZERO)
     }
 }
 
@@ -74,12 +89,18 @@ static LOADS: AtomicUsize = AtomicUsize::new(0);
 
 impl Load {
     pub fn start(mix: &Mix, to: SocketAddr, clients: usize) -> Self {
+        Self::follow(mix, &Arc::new(Mutex::new(to)), clients)
+    }
+
+    /// The address is looked up for each new connection: a gateway that was started again has another.
+    pub fn follow(mix: &Mix, to: &Arc<Mutex<SocketAddr>>, clients: usize) -> Self {
         let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let name = LOADS.fetch_add(1, Ordering::SeqCst);
         let clients = (0..clients)
             .map(|client| {
                 let (mix, stop, answers) = (mix.clone(), Arc::clone(&stop), Arc::clone(&answers));
-                thread::spawn(move || work(&mix, to, &format!("l{name}-c{client}"), &stop, &answers))
+                let to = Arc::clone(to);
+                thread::spawn(move || work(&mix, &to, &format!("l{name}-c{client}"), &stop, &answers))
             })
             .collect();
         Self { stop, answers, clients }
@@ -96,7 +117,7 @@ impl Load {
     }
 }
 
-fn work(mix: &Mix, to: SocketAddr, name: &str, stop: &AtomicBool, answers: &AtomicUsize) -> Vec<Told> {
+fn work(mix: &Mix, to: &Mutex<SocketAddr>, name: &str, stop: &AtomicBool, answers: &AtomicUsize) -> Vec<Told> {
     let mut all = Vec::new();
     let mut connection: Option<Connection> = None;
     for count in 0.. {
@@ -104,7 +125,8 @@ fn work(mix: &Mix, to: SocketAddr, name: &str, stop: &AtomicBool, answers: &Atom
             break;
         }
         let Some(open) = connection.as_mut() else {
-            match TcpStream::connect(to) {
+            let address = *to.lock().unwrap();
+            match TcpStream::connect(address) {
                 Ok(stream) => connection = Some(Connection::over(stream)),
                 // Killed: the next gateway has another port.
                 Err(_) => thread::sleep(Duration::from_millis(2)),
@@ -112,9 +134,10 @@ fn work(mix: &Mix, to: SocketAddr, name: &str, stop: &AtomicBool, answers: &Atom
             continue;
         };
         // Each client begins elsewhere in the mix, so that all shapes are under way at any moment.
-        let shape = (count + name.len() * 7 + all.len()) % mix.0.len();
-        let (request, due) = &mix.0[shape];
-        let told = send(open, request, *due, format!("{name}-{count}"));
+        let shape = (count + name.len() * 7 + all.len()) % mix.shapes.len();
+        let (request, due) = &mix.shapes[shape];
+        thread::sleep(mix.pause);
+        let told = Told { shape, ..send(open, request, *due, format!("{name}-{count}")) };
         if told.status == 0 {
             connection = None;
         } else {
@@ -127,6 +150,7 @@ fn work(mix: &Mix, to: SocketAddr, name: &str, stop: &AtomicBool, answers: &Atom
 
 fn send(connection: &mut Connection, request: &Request, due: Due, request_id: String) -> Told {
     let request = request.clone().header("X-Request-ID", &request_id);
+    let sent = Instant::now();
     let answer = match connection.try_write(&request.bytes()) {
         Ok(()) => connection.answer(),
         Err(_) => crate::client::Answer::default(),
@@ -139,7 +163,8 @@ fn send(connection: &mut Connection, request: &Request, due: Due, request_id: St
         String::new()
     };
     let decision_id = answer.header("x-decision-id").to_owned();
-    Told { request_id, due, status: answer.status, decision_id, code }
+    let answered = Instant::now();
+    Told { request_id, due, status: answer.status, decision_id, code, shape: 0, sent, answered }
 }
 
 /// Holds what clients were told, and what the upstream saw from number `seen` on, against the chain.

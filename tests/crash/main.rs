@@ -16,6 +16,8 @@
 #[path = "../gateway/client.rs"]
 #[allow(dead_code, reason = "shared with the gateway's tests, which use more of it")]
 mod client;
+#[path = "../gateway/policies.rs"]
+mod policies;
 #[path = "../portal/service.rs"]
 #[allow(dead_code, reason = "shared with the tests of the consolidated API, which use more of it")]
 mod service;
@@ -28,12 +30,16 @@ mod world;
 
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;
+#[path = "../redis_support/mod.rs"]
+mod redis_support;
 
 mod gateway;
 mod ledger;
 mod load;
 mod relay;
+mod three;
 
+mod alerts;
 mod changes;
 mod consolidated;
 mod database;
@@ -41,6 +47,9 @@ mod disk;
 mod drain;
 mod exports;
 mod kill;
+mod latency;
+mod replicas;
 mod secrets;
 mod ship;
 mod tickets;
+mod upgrade;

@@ -108,8 +108,8 @@ impl Request {
 }
 
 /// One connection; answers are read in order.
-pub struct Connection {
-    pub stream: TcpStream,
+pub struct Connection<S = TcpStream> {
+    pub stream: S,
     buffer: Vec<u8>,
 }
 
@@ -123,6 +123,13 @@ impl Connection {
     pub fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::on(stream)
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
+    /// Over anything; it has its own patience.
+    pub fn on(stream: S) -> Self {
         Self { stream, buffer: Vec::new() }
     }
 

@@ -13,20 +13,26 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::rig::{Rig, Setup};
 
-type Body = http_body_util::combinators::BoxBody<bytes::Bytes, std::convert::Infallible>;
+pub type Body = http_body_util::combinators::BoxBody<bytes::Bytes, std::convert::Infallible>;
 
 async fn connect(rig: &Rig) -> http2::SendRequest<Body> {
-    let stream = tokio::net::TcpStream::connect(rig.public).await.unwrap();
+    handshake(tokio::net::TcpStream::connect(rig.public).await.unwrap()).await
+}
+
+pub async fn handshake<S>(stream: S) -> http2::SendRequest<Body>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     sender
 }
 
-fn empty() -> Body {
+pub fn empty() -> Body {
     Empty::new().boxed()
 }
 
-fn request(rig: &Rig, path: &str) -> http::request::Builder {
+pub fn request(rig: &Rig, path: &str) -> http::request::Builder {
     Request::builder()
         .uri(format!("http://gateway.test{path}"))
         .header("authorization", format!("Bearer {}", rig.token()))
@@ -101,11 +107,21 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
+/// What a client says first.
+pub fn opening() -> Vec<u8> {
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(SETTINGS, 0, 0, &[])].concat()
+}
+
+/// A stream that is opened and reset at once.
+pub fn rapid_reset(at: usize) -> Vec<u8> {
+    let id = u32::try_from(at * 2 + 1).unwrap();
+    [frame(HEADERS, END_STREAM | END_HEADERS, id, &block(PLAIN)), frame(RST_STREAM, 0, id, &[0, 0, 0, 8])].concat()
+}
+
 fn raw(rig: &Rig) -> TcpStream {
     let mut stream = TcpStream::connect(rig.public).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-    stream.write_all(&frame(SETTINGS, 0, 0, &[])).unwrap();
+    stream.write_all(&opening()).unwrap();
     stream
 }
 
@@ -207,10 +223,7 @@ fn floods(rig: &Rig, what: &str, most: usize, mut round: impl FnMut(usize) -> Ve
 #[test]
 fn rapid_reset_and_continuation_floods_end_the_connection() {
     let rig = Rig::with(Setup { listen: "max_header_size = \"16KiB\"\n".into(), ..Setup::default() });
-    floods(&rig, "rapid reset", 200_000, |at| {
-        let id = u32::try_from(at * 2 + 1).unwrap();
-        [frame(HEADERS, END_STREAM | END_HEADERS, id, &block(PLAIN)), frame(RST_STREAM, 0, id, &[0, 0, 0, 8])].concat()
-    });
+    floods(&rig, "rapid reset", 200_000, rapid_reset);
     floods(&rig, "continuation", 100_000, |at| {
         if at == 0 {
             frame(HEADERS, END_STREAM, 1, &block(PLAIN))

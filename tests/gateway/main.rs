@@ -15,12 +15,18 @@
 #[path = "../cli_support/mod.rs"]
 mod cli_support;
 mod client;
+mod policies;
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;
 mod rig;
+#[path = "../tls_support/mod.rs"]
+mod tls_support;
 mod upstream;
 
+mod admin;
+mod admin_access;
 mod body;
+mod cors;
 mod decision;
 mod emergency;
 mod errors;
@@ -30,9 +36,13 @@ mod framing;
 mod governance;
 mod http2;
 mod links;
+mod proxy_protocol;
 mod reload;
 mod shadow;
 mod spoofing;
 mod streams;
 mod sub_partners;
+mod tls;
+mod tls_clients;
+mod tls_upstream;
 mod why;

@@ -15,7 +15,7 @@ use super::{
 
 const CLOSED: &str = "@id(\"test.closed\")\nforbid (principal, action, resource) when { context.method == \"GET\" };\n";
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let since = Instant::now();
     while !holds() {
         assert!(since.elapsed() < Duration::from_secs(10), "{what}");

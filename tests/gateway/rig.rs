@@ -25,6 +25,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     client::{Answer, Request},
+    policies::policies,
     upstream::Upstream,
 };
 
@@ -41,6 +42,7 @@ pub struct Rig {
     pub health: SocketAddr,
     /// Where others ask for decisions, where the setup has a section for it.
     pub decision: Option<SocketAddr>,
+    pub admin_api: Option<SocketAddr>,
     pub upstream: Upstream,
     pub dir: tempfile::TempDir,
     pub key: DevKey,
@@ -226,8 +228,8 @@ impl Rig {
         });
         let listening = told.recv_timeout(Duration::from_secs(20)).expect("the gateway did not start");
         let health = listening.health.unwrap();
-        let (public, decision) = (listening.public, listening.decision);
-        Self { public, health, decision, upstream, dir, key, links, runtime, database, roles }
+        let (public, decision, admin_api) = (listening.public, listening.decision, listening.admin);
+        Self { public, health, decision, admin_api, upstream, dir, key, links, runtime, database, roles }
     }
 
     pub fn journal_dir(&self) -> PathBuf {
@@ -386,18 +388,6 @@ max_in_flight = 1
 {routes}
 "#
     )
-}
-
-/// The built-in set with guardrails added.
-pub fn policies(dir: &std::path::Path, guardrails: &[(&str, String)]) {
-    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("policies");
-    std::fs::create_dir_all(dir.join("guardrails")).unwrap();
-    for name in ["schema.cedarschema", "roles.toml"] {
-        std::fs::copy(own.join(name), dir.join(name)).unwrap();
-    }
-    for (name, text) in guardrails {
-        std::fs::write(dir.join("guardrails").join(name), text).unwrap();
-    }
 }
 
 /// Two partners, their homes and users, and one link of partner 1 for each state.

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use super::{
     client::Request,
-    rig::{HOME1, P1, Rig, policies},
+    policies::policies,
+    rig::{HOME1, P1, Rig},
 };
 
 pub(super) const MFA: &str = "@id(\"export-needs-mfa\")\nforbid (principal, action in [Action::\"billing.read\"], resource) unless { context.mfa };\n";

@@ -18,6 +18,8 @@ mod decided;
 mod flow;
 #[path = "../gateway/rig.rs"]
 mod gateway_rig;
+#[path = "../gateway/policies.rs"]
+mod policies;
 mod rig;
 mod service;
 #[path = "../gateway/upstream.rs"]

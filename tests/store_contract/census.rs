@@ -57,7 +57,7 @@ pub(crate) async fn what_waits_is_counted_and_what_is_done_is_not(fixture: Arc<F
     store.apply(vec![reading(&of, 20, vec![finding("b", Severity::Critical)])]).await.unwrap();
     assert!(jobs.fail(lease, "no", Millis(150)).await.unwrap());
     for one in told.iter().map(|delivery| delivery.subscription_id).collect::<std::collections::BTreeSet<_>>() {
-        fixture.admin.delete_subscription(&fixture.actor, one).await.unwrap();
+        fixture.admin.delete_subscription(&fixture.actor, one, None).await.unwrap();
     }
     fixture.admin.restore(&fixture.actor, everything).await.unwrap();
     let expected = Census {

@@ -46,7 +46,10 @@ macro_rules! on_both {
 on_both! {
     schema::an_unmigrated_database_is_told_and_migrating_twice_is_harmless,
     schema::many_may_migrate_at_once,
+    schema::a_database_that_a_newer_binary_expanded_is_good,
     schema::a_newer_database_is_told,
+    schema::a_migration_that_fails_leaves_nothing_half_done,
+    schema::a_migration_that_waits_for_a_table_holds_up_nobody,
     schema::rows_of_links_and_history_are_never_deleted,
     schema::the_database_upholds_the_rules_itself,
     links::a_link_keeps_every_field,

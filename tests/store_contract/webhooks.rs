@@ -63,7 +63,7 @@ pub(crate) async fn subscriptions_keep_their_fields_and_never_show_a_secret(fixt
     let records = fixture.count(&format!("SELECT count(*) FROM audit_outbox WHERE {column} LIKE '%webhook.%'")).await;
     assert_eq!(records, 2);
 
-    admin.delete_subscription(actor, made.id).await.unwrap();
+    admin.delete_subscription(actor, made.id, None).await.unwrap();
     assert!(matches!(admin.subscription(made.id).await, Err(StoreError::NotFound { .. })));
     for _ in 0..20 {
         subscribe(&fixture, partner).await;

@@ -4,8 +4,10 @@
 //! (a harmless one where it was wrong), so that one run tells every error. The caller throws the result away if there
 //! was any error, so a made-up value never configures anything.
 
+mod admin;
 mod alerts;
 mod connectors;
+mod cors;
 mod decision;
 mod exports;
 mod identity;
@@ -14,6 +16,7 @@ mod resources;
 mod routes;
 mod secrets;
 mod sections;
+mod tls;
 mod upstreams;
 
 pub(super) use connectors::kind as resource_kind;
@@ -68,7 +71,7 @@ pub(super) fn resolve(
 impl Resolver<'_> {
     fn config(&mut self, raw: &RawConfig) -> Config {
         let root = FieldPath::default();
-        let listen = self.listen(&raw.listen);
+        let listen = self.listen(&raw.listen, &raw.issuers);
         let signing = self.signing(raw.signing.as_ref());
         let audit = self.audit(&raw.audit);
         let upstreams = self.upstreams(&raw.upstreams, signing.is_some());
@@ -76,6 +79,7 @@ impl Resolver<'_> {
         let database = self.database(&raw.database);
         let config = Config {
             api_docs: raw.health.api_docs,
+            admin: self.admin(&raw.admin, raw.health.enabled.then_some(raw.health.address.as_str()), &listen),
             health: self.health(&raw.health, &listen),
             exports: self.exports(&raw.exports, &database),
             database,
@@ -89,6 +93,7 @@ impl Resolver<'_> {
             audit,
             limits: self.limits(&raw.limits),
             headers: self.headers(&raw.headers),
+            cors: self.cors(&raw.cors),
             upstreams,
             portal: self.portal(&raw.portal, &raw.alerts, &routes),
             webhooks: self.webhooks(&raw.webhooks),

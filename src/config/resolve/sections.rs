@@ -13,8 +13,8 @@ use crate::{
     },
     config::{
         raw::{
-            RawAudit, RawDatabase, RawDurability, RawHeaders, RawHealth, RawLimits, RawLinks, RawListen, RawLog,
-            RawLogFormat, RawPolicy, RawShipForm, word,
+            RawAudit, RawDatabase, RawDurability, RawHeaders, RawHealth, RawIssuer, RawLimits, RawLinks, RawListen,
+            RawLog, RawLogFormat, RawPolicy, RawShipForm, word,
         },
         raw_ship::RawShip,
         scalar::QuotaText,
@@ -34,7 +34,7 @@ fn section(name: &str) -> FieldPath {
 }
 
 impl Resolver<'_> {
-    pub(super) fn listen(&mut self, raw: &RawListen) -> ListenSettings {
+    pub(super) fn listen(&mut self, raw: &RawListen, issuers: &BTreeMap<String, RawIssuer>) -> ListenSettings {
         let at = section("listen");
         let head = self.size(&at.key("max_header_size"), &raw.max_header_size, 1 << 10..=1 << 20);
         let uri = self.size(&at.key("max_uri_size"), &raw.max_uri_size, 256..=1 << 16);
@@ -57,7 +57,14 @@ impl Resolver<'_> {
             max_concurrent_streams: u32::try_from(streams).unwrap_or(u32::MAX),
             drain_timeout: self.duration(&at.key("drain_timeout"), &raw.drain_timeout, seconds(0)..=DAY),
             trusted_proxies: self.networks(&at.key("trusted_proxies"), &raw.trusted_proxies),
-            public_scheme: word(&raw.public_scheme),
+            // A TLS listener serves nothing else.
+            public_scheme: raw.tls.as_ref().map_or_else(|| word(&raw.public_scheme), |_| "https".to_owned()),
+            tls: raw.tls.as_ref().map(|tls| self.server_tls(&at.key("tls"), tls)),
+            clients: raw
+                .tls
+                .as_ref()
+                .map_or_else(Vec::new, |tls| self.client_rules(&at.key("tls").key("clients"), tls, issuers)),
+            proxy_protocol_from: self.networks(&at.key("proxy_protocol_from"), &raw.proxy_protocol_from),
         }
     }
 

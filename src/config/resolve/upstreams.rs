@@ -7,10 +7,11 @@ use crate::{
     config::{
         errors::nearest,
         raw::{RawAssertion, RawCredential, RawReplacement, RawUpstream},
+        raw_tls::RawHttp2,
         scalar,
     },
     domain::{LinkRole, Permission, PermissionSet, TenantId},
-    upstream::settings::{AssertionForm, Credential, Origin, Replacement, UpstreamSettings},
+    upstream::settings::{AssertionForm, Credential, Http2, Origin, Replacement, UpstreamSettings},
 };
 
 /// Shortest HMAC key for assertions and replacement tokens, in bytes.
@@ -49,6 +50,13 @@ impl Resolver<'_> {
             pool_idle: usize::try_from(raw.pool_idle).unwrap_or(usize::MAX),
             pool_idle_timeout: self.duration(&at.key("pool_idle_timeout"), &raw.pool_idle_timeout, millis(1)..=DAY),
             max_in_flight: self.at_least_one(&at.key("max_in_flight"), raw.max_in_flight),
+            tls: self.client_tls(&at.key("tls"), &raw.tls),
+            http2: match raw.http2 {
+                RawHttp2::Off => Http2::Off,
+                RawHttp2::Auto => Http2::Auto,
+                RawHttp2::Always => Http2::Always,
+            },
+            http2_streams: self.at_least_one(&at.key("http2_streams"), raw.http2_streams),
             credential: self.credential(at, raw, has_signing),
             assertion: self.assertion(at, raw, has_signing),
             audience: raw.audience.clone().unwrap_or_else(|| name.to_owned()),

@@ -200,7 +200,8 @@ fn refusals(spec: &Spec) -> Vec<(u16, Vec<ErrorCode>)> {
     by_status
 }
 
-fn error_schema() -> Value {
+/// The envelope of section 7.
+pub fn error_schema() -> Value {
     let codes: Vec<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
     json!({
         "type": "object", "required": ["error"],

@@ -83,7 +83,7 @@ impl Client {
         let request = self.request(site, route, upstream, &origin.authority, outgoing).map_err(Unsaid::unsent)?;
         let repeatable = outgoing.method == Method::GET;
         let head_by = until.min(Instant::now() + upstream.settings.response_timeout);
-        let sent = self.pool.send(origin, &upstream.settings, request, repeatable);
+        let sent = self.pool.send(origin, upstream, request, repeatable);
         let sent = tokio::time::timeout_at(head_by, sent).await;
         // How far it came is not known when time runs out.
         let sent = sent.map_err(|_| Unsaid { error: SourceError::Timeout, maybe_received: true })?;

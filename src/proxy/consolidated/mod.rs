@@ -253,7 +253,8 @@ fn recorded(slice: &Slice, asked: bool) -> crate::audit::Slice {
     }
 }
 
-fn failure(problem: &Problem) -> Failure {
+/// A problem of an endpoint as the answer that it becomes.
+pub fn failure(problem: &Problem) -> Failure {
     let mut failure = problem.denial.map_or_else(|| Failure::new(problem.code, ""), Failure::from);
     if !problem.message.is_empty() {
         failure.message = Some(problem.message.clone().into_owned());

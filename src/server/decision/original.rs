@@ -77,7 +77,7 @@ fn before(client: IpAddr, headers: &mut HeaderMap) {
 
 /// An address as proxies write it.
 pub(super) fn ip(text: &[u8]) -> Option<IpAddr> {
-    intake::address(std::str::from_utf8(text).ok()?.trim())
+    intake::address_in(std::str::from_utf8(text).ok()?.trim())
 }
 
 /// The client in the place of the connection's own peer.
@@ -85,7 +85,7 @@ pub(super) fn client(connection: &Peer, ip: IpAddr) -> Result<Peer, Failure> {
     let ip = ip.to_canonical();
     let value = HeaderValue::try_from(ip.to_string());
     let forwarded_for = value.map_err(|_| Failure::new(ErrorCode::InternalError, "client_address"))?;
-    Ok(Peer { ip, forwarded_for, switch: connection.switch.clone() })
+    Ok(Peer { ip, forwarded_for, switch: connection.switch.clone(), certificate: None })
 }
 
 #[cfg(test)]

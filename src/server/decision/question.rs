@@ -95,7 +95,8 @@ impl<'a> Question<'a> {
             request.headers_mut().insert(HeaderName::from_static("user-agent"), agent);
         }
         let forwarded_for = connection.forwarded_for.clone();
-        let peer = Peer { ip: self.ip.to_canonical(), forwarded_for, switch: connection.switch.clone() };
+        let peer =
+            Peer { ip: self.ip.to_canonical(), forwarded_for, switch: connection.switch.clone(), certificate: None };
         Asked {
             request,
             peer,

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// What an operator writes about a tenant. A field left out keeps its value; an empty `slug` or `domain` clears it.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TenantInput {
     pub tenant_id: Option<String>,
@@ -34,7 +34,7 @@ pub struct TenantInput {
 }
 
 /// What an operator writes about a partner.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PartnerInput {
     /// Made where it is left out.

@@ -32,7 +32,7 @@ pub struct SuspensionInput {
 }
 
 /// What a suspension covers at this moment: for the question before it, and for who reads of it later.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Reach {
     /// Links that are approved, active and within their window, those delegated onward included.
     pub live_links: i64,

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What an operator writes about a partner user.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UserInput {
     /// Empty or left out: the legacy issuer without `iss`.

@@ -23,7 +23,7 @@ use crate::{
 const MOST_SUBSCRIPTIONS: i64 = 20;
 
 /// One subscription; without its secrets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct SubscriptionRecord {
     pub id: Uuid,
     pub partner_id: PartnerId,
@@ -168,9 +168,11 @@ impl Admin {
         &self,
         actor: &Actor,
         id: Uuid,
+        expected: Option<i64>,
     ) -> Result<Written<SubscriptionRecord>, StoreError> {
         let mut session = self.session(actor).await?;
         let before = session.subscription(id).await?;
+        expect_version(expected, before.stamps.version)?;
         session.tx.execute("DELETE FROM webhook_subscriptions WHERE id = $1", &[id.into()]).await?;
         session.record_webhook("webhook.delete", Some(&before), None).await?;
         session.commit(before).await

@@ -1,0 +1,20 @@
+//! The raw mirror of the section `cors`; see `raw`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{raw::raw, scalar::DurationText};
+
+raw! {
+    /// Pages of other origins (CORS). With any origin named, the gateway answers preflights itself and speaks for all upstreams.
+    struct RawCors {
+        /// Exact origins whose pages may read answers, such as `https://portal.example`; or `*` alone. None: no page of another origin.
+        allowed_origins: Vec<String> = Vec::new(),
+        /// Pages may send cookies and certificates along; never with `*`. Unsafe requests by cookie stay bound to the gateway's own origin.
+        allow_credentials: bool = false,
+        /// Request headers that pages may set, beside those that the gateway knows.
+        allowed_headers: Vec<String> = Vec::new(),
+        /// How long a browser may keep the answer to a preflight.
+        max_age: DurationText = DurationText::of("10m"),
+    }
+}

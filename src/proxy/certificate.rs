@@ -1,0 +1,102 @@
+//! The certificate that a client showed when its connection began, where TLS ends here, and whom it stands for.
+//!
+//! Verified then, and judged again for as long as the connection lives: it ends with its own time, and when the files of
+//! roots and revocation lists change, it must be good by the new ones too. Which user or proxy it stands for is told by the
+//! first rule of the configuration that names it; without one it gives no identity.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
+
+use rustls::pki_types::CertificateDer;
+
+use super::{session::Session, worker::Worker};
+use crate::{
+    config::settings::{CertificateGrant, CertificateName, ClientRule},
+    domain::Millis,
+    identity::{Caller, CertificateUser},
+    tls::{CertificateNames, ServerTls},
+};
+
+/// A verified certificate with the chain that led to a root.
+#[derive(Debug)]
+pub struct ClientCertificate {
+    pub names: CertificateNames,
+    grant: Option<CertificateGrant>,
+    chain: Vec<CertificateDer<'static>>,
+    /// The load of files by which it was found good last.
+    good_by: Cell<u64>,
+    /// Of the connection, where the certificate is enough.
+    session: RefCell<Option<Rc<Session>>>,
+}
+
+impl ClientCertificate {
+    /// `None`: the names cannot be read without doubt, so nothing may rest on them.
+    pub fn new(chain: Vec<CertificateDer<'static>>, generation: u64, rules: &[ClientRule]) -> Option<Self> {
+        let names = CertificateNames::read(chain.first()?)?;
+        let grant = rules.iter().find(|rule| fits(&names, &rule.name)).map(|rule| rule.grant.clone());
+        Some(Self { names, grant, chain, good_by: Cell::new(generation), session: RefCell::default() })
+    }
+
+    /// Whether it counts at this moment.
+    pub fn is_good(&self, tls: &ServerTls, now: Millis) -> bool {
+        if now >= self.ends() {
+            return false;
+        }
+        if self.good_by.get() == tls.generation() {
+            return true;
+        }
+        let loaded = tls.current();
+        let good = loaded.still_trusts(&self.chain).is_ok();
+        if good {
+            self.good_by.set(loaded.generation);
+        }
+        good
+    }
+
+    /// The first instant at which it is past its time.
+    fn ends(&self) -> Millis {
+        Millis(self.names.not_after.saturating_add(1).saturating_mul(1000))
+    }
+
+    /// Whether its `X-Forwarded-*` are believed.
+    pub fn is_trusted_proxy(&self) -> bool {
+        matches!(self.grant, Some(CertificateGrant::TrustedProxy))
+    }
+
+    /// The user that it stands for.
+    pub fn user(&self) -> Option<&CertificateUser> {
+        match &self.grant {
+            Some(CertificateGrant::User(user)) => Some(user),
+            Some(CertificateGrant::TrustedProxy) | None => None,
+        }
+    }
+
+    /// The caller, where no token is needed.
+    pub fn caller(&self) -> Option<Arc<Caller>> {
+        self.user()?.caller(self.chain.first()?, self.ends())
+    }
+
+    /// The session of before, if nothing has changed since.
+    pub fn known_session(&self, worker: &Worker) -> Option<Rc<Session>> {
+        let known = self.session.borrow();
+        let session = known.as_ref()?;
+        let current = session.keys == worker.gateway.verifier.generation() && worker.is_current(session);
+        current.then(|| Rc::clone(session))
+    }
+
+    pub fn keep_session(&self, session: &Rc<Session>) {
+        self.session.replace(Some(Rc::clone(session)));
+    }
+}
+
+fn fits(names: &CertificateNames, rule: &CertificateName) -> bool {
+    match rule {
+        CertificateName::Spiffe(id) => names.spiffe.as_ref() == Some(id),
+        CertificateName::Dns(name) => names.dns.contains(name),
+        CertificateName::CommonName(name) => names.common_name.as_ref() == Some(name),
+        CertificateName::Subject(subject) => names.subject == *subject,
+    }
+}

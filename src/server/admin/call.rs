@@ -1,0 +1,351 @@
+//! Life of a call: exact framing, who calls, which operation, may they, the body, the record, the act, the answer.
+//!
+//! The act runs in a task of its own with its record: a client that leaves half-way leaves no change unnoticed and no
+//! record open.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+
+use super::{
+    AdminApi,
+    access::{Holder, authenticate},
+    answer::{Answer, envelope},
+    ask::Ask,
+    emergency, insight, links, openapi, parties,
+    table::{Found, Operation, Spec, find},
+    webhooks,
+};
+use crate::{
+    audit::{Completion, Decision, Durability, Kind, OpenRecord, Opening},
+    config::settings::RouteClass,
+    domain::{DecisionId, ErrorCode, Millis, RequestId},
+    identity::Vault,
+    portal::Problem,
+    proxy::{
+        account::{DECISION_ID, REQUEST_ID, id_header},
+        consolidated,
+        headers::{Single, lookalike, single},
+        path,
+        respond::Failure,
+        worker::Gateway,
+    },
+    server::guard,
+    store::{Actor, Admin, AuditStore, StoreError, admin::Written},
+};
+
+/// Largest body. A link's metadata may have 64 KiB.
+const MAX_BODY_BYTES: usize = 256 * 1024;
+/// Longest path and query.
+const MAX_TARGET_BYTES: usize = 8 * 1024;
+/// Longest wait for a whole body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What an operation works with.
+pub(super) struct Desk {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) admin: Admin,
+    pub(super) records: AuditStore,
+    pub(super) actor: Actor,
+}
+
+impl Desk {
+    /// What was written, in force in this process.
+    pub(super) async fn noticed<T>(&self, written: Written<T>) -> T {
+        self.gateway.directory.notice(&written.change).await;
+        written.value
+    }
+
+    /// The same, for an operation of the store as it ended.
+    pub(super) async fn done<T>(&self, ask: &Ask, written: Result<Written<T>, StoreError>) -> Result<T, Problem> {
+        Ok(self.noticed(written.map_err(|error| super::answer::store_problem(ask, error))?).await)
+    }
+}
+
+/// What is known of a call so far: for its record, its answer and the counters.
+struct Trail {
+    request_id: RequestId,
+    ip: IpAddr,
+    method: Method,
+    user_agent: Option<HeaderValue>,
+    began: std::time::Instant,
+    holder: Option<Holder>,
+    spec: Option<&'static Spec>,
+    param: Option<String>,
+    decision_id: Option<DecisionId>,
+}
+
+/// Answers one call. Never fails: whatever goes wrong becomes a response here.
+pub(super) async fn handle(api: Arc<AdminApi>, ip: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let given = match single(request.headers(), REQUEST_ID) {
+        Single::One(value) => value.to_str().ok().and_then(RequestId::from_client),
+        Single::Absent | Single::Repeated => None,
+    };
+    let mut trail = Trail {
+        request_id: given.unwrap_or_else(RequestId::generate),
+        ip: ip.to_canonical(),
+        method: request.method().clone(),
+        user_agent: request.headers().get(header::USER_AGENT).cloned(),
+        began: std::time::Instant::now(),
+        holder: None,
+        spec: None,
+        param: None,
+        decision_id: None,
+    };
+    // Behind an upgrade the guard lets everything pass: nothing more may be read of such a connection.
+    let ends = request.headers().contains_key(header::UPGRADE) || trail.method == Method::CONNECT;
+    let mut response = match serve(&api, &mut trail, request).await {
+        Ok(answer) => answer.into_response(),
+        Err(failure) => envelope(&failure, &trail.request_id),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if ends {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Ok(value) = HeaderValue::from_str(trail.request_id.as_str()) {
+        headers.insert(REQUEST_ID, value);
+    }
+    if let Some(id) = trail.decision_id {
+        headers.insert(DECISION_ID, id_header(id.0));
+    }
+    let role = trail.holder.as_ref().map(|holder| holder.role);
+    api.metrics.count(trail.spec, response.status().as_u16(), role);
+    response
+}
+
+async fn serve(api: &Arc<AdminApi>, trail: &mut Trail, request: Request<Incoming>) -> Result<Answer, Failure> {
+    check(&request)?;
+    let gateway = api.live.current();
+    let Some(settings) = &gateway.settings.admin else {
+        return Err(Failure::new(ErrorCode::RouteNotFound, "admin_off"));
+    };
+    let holder = authenticate(api, settings, trail.ip, request.headers())?;
+    trail.holder = Some(holder.clone());
+    match decided(trail, &holder, request).await {
+        Ok(ask) => act(api, &gateway, trail, holder, ask).await,
+        Err(failure) => {
+            // A caller that is known, and a call that is not acted upon: both lines at once.
+            let completion = Completion {
+                status: Some(failure.code.status()),
+                duration_us: elapsed_us(trail),
+                ..Completion::default()
+            };
+            let id = DecisionId::generate();
+            let recorded = {
+                let (pattern, policies) = recorded_as(trail, &holder);
+                let opening = opening(trail, &holder, id, Err(failure.word()), &pattern, &policies);
+                gateway.journal.record(&opening, &completion, durability(&gateway, trail.spec)).await
+            };
+            recorded.map_err(|error| unrecorded(&gateway, trail, &error))?;
+            trail.decision_id = Some(id);
+            Err(failure)
+        }
+    }
+}
+
+/// Refuses what is not exact, and what a browser sends for a page.
+fn check(request: &Request<Incoming>) -> Result<(), Failure> {
+    let (uri, headers) = (request.uri(), request.headers());
+    let bad = |detail, message: &str| Err(Failure::new(ErrorCode::BadRequest, detail).saying(message));
+    if let Some(why) = guard::refusal_of(uri.path(), uri.query()) {
+        let code = if why.starts_with("ambiguous") { ErrorCode::AmbiguousPath } else { ErrorCode::BadRequest };
+        return Err(Failure::new(code, "inexact_request").saying(format!("the request is not exact HTTP: {why}")));
+    }
+    if uri.path_and_query().is_none_or(|target| target.as_str().len() > MAX_TARGET_BYTES) {
+        return bad("uri_bytes", "the request target is missing or too long");
+    }
+    if let Err(ambiguous) = path::check(uri.path()) {
+        return Err(Failure::new(ErrorCode::AmbiguousPath, "path").saying(ambiguous.to_string()));
+    }
+    if lookalike(headers).is_some() {
+        return bad("lookalike_header", "a header field is spelled so that it could be taken for another one");
+    }
+    if !matches!(single(headers, header::HOST), Single::One(_)) {
+        return bad("host", "the request names no host, or more than one");
+    }
+    if headers.contains_key(header::UPGRADE) || request.method() == Method::CONNECT {
+        return bad("upgrade", "the admin API speaks HTTP/1.1 and nothing else");
+    }
+    if headers.contains_key(header::ORIGIN) {
+        return Err(Failure::new(ErrorCode::Forbidden, "origin").saying("the admin API is not for pages in a browser"));
+    }
+    Ok(())
+}
+
+/// Which operation, whether the role may, and the body. Nothing is read of a body before the role is known.
+async fn decided(trail: &mut Trail, holder: &Holder, request: Request<Incoming>) -> Result<Ask, Failure> {
+    let (parts, body) = request.into_parts();
+    let (spec, param) = match find(parts.method.as_str(), parts.uri.path()) {
+        Found::Operation(spec, param) => (spec, param.map(std::borrow::Cow::into_owned)),
+        Found::OtherMethods(allow) => {
+            let mut failure = Failure::new(ErrorCode::MethodNotAllowed, "method");
+            failure.allow = Some(allow);
+            return Err(failure);
+        }
+        Found::Nothing => return Err(Failure::new(ErrorCode::RouteNotFound, "route")),
+    };
+    trail.spec = Some(spec);
+    trail.param.clone_from(&param);
+    if !spec.allows(holder.role) {
+        let needed: Vec<_> = spec.roles.iter().map(|role| role.as_str()).collect();
+        let message = format!("your token is of role {}; this needs {}", holder.role.as_str(), needed.join(" or "));
+        return Err(Failure::new(ErrorCode::Forbidden, "role").saying(message));
+    }
+    let body = match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            return Err(Failure::new(ErrorCode::PayloadTooLarge, "body"));
+        }
+        Ok(Err(_)) => return Err(Failure::new(ErrorCode::BadRequest, "body").saying("the body broke off")),
+        Err(_) => return Err(Failure::new(ErrorCode::BadRequest, "body").saying("the body did not come in time")),
+    };
+    if !body.is_empty() && !spec.has_body() {
+        return Err(Failure::new(ErrorCode::BadRequest, "body").saying("this takes no body"));
+    }
+    let query = parts.uri.query().unwrap_or_default().to_owned();
+    Ok(Ask { spec, param: param.unwrap_or_default(), query, headers: parts.headers, body })
+}
+
+/// The record, then the act, then the record's end.
+async fn act(
+    api: &Arc<AdminApi>,
+    gateway: &Arc<Gateway>,
+    trail: &mut Trail,
+    holder: Holder,
+    ask: Ask,
+) -> Result<Answer, Failure> {
+    let id = DecisionId::generate();
+    let opened = {
+        let (pattern, policies) = recorded_as(trail, &holder);
+        let opening = opening(trail, &holder, id, Ok(()), &pattern, &policies);
+        gateway.journal.admit(&opening, durability(gateway, trail.spec)).await
+    };
+    let record = opened.map_err(|error| unrecorded(gateway, trail, &error))?;
+    trail.decision_id = Some(id);
+    let actor = Actor {
+        name: holder.name,
+        username: None,
+        account: holder.account,
+        request_id: Some(trail.request_id.as_str().to_owned()),
+        client_ip: Some(trail.ip),
+    };
+    let roles = Arc::new(gateway.policies.current().roles().clone());
+    let settings = &gateway.settings;
+    let desk = Desk {
+        admin: Admin::new(&api.database, roles, settings.links.approvals)
+            .with_vault(Vault::new(&settings.webhooks.secret_keys)),
+        gateway: Arc::clone(gateway),
+        records: api.records.clone(),
+        actor,
+    };
+    let (began, task) = (trail.began, async move { operate(&desk, &ask).await });
+    let ended = tokio::spawn(async move { settle(record, began, task.await) }).await;
+    ended.unwrap_or_else(|error| {
+        tracing::error!(%error, "an operation of the admin API ended by a panic");
+        Err(Failure::new(ErrorCode::InternalError, "panic"))
+    })
+}
+
+/// Completes the record with what became of the act.
+fn settle(record: OpenRecord, began: std::time::Instant, done: Result<Answer, Problem>) -> Result<Answer, Failure> {
+    let done = done.map_err(|problem| consolidated::failure(&problem));
+    let (status, bytes, reason) = match &done {
+        Ok(answer) => (answer.status.as_u16(), answer.bytes(), None),
+        Err(failure) => (failure.code.status(), 0, Some(failure.word())),
+    };
+    record.complete(Completion {
+        status: Some(status),
+        bytes,
+        duration_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+        // What the rules refuse was not done.
+        decision: done.is_err().then_some(Decision::Deny),
+        reason: reason.map(Into::into),
+        ..Completion::default()
+    });
+    done
+}
+
+async fn operate(desk: &Desk, ask: &Ask) -> Result<Answer, Problem> {
+    use Operation as Op;
+    match ask.spec.operation {
+        Op::OpenApi => {
+            ask.no_query()?;
+            Answer::ok(&openapi::document())
+        }
+        Op::ListTenants | Op::CreateTenant | Op::ShowTenant | Op::UpdateTenant => parties::tenants(desk, ask).await,
+        Op::ListPartners | Op::CreatePartner | Op::ShowPartner | Op::UpdatePartner => {
+            parties::partners(desk, ask).await
+        }
+        Op::ListUsers | Op::CreateUser | Op::ShowUser | Op::UpdateUser => parties::users(desk, ask).await,
+        Op::ListLinks | Op::ListEnding | Op::ListApprovals => links::lists(desk, ask).await,
+        Op::ShowLink | Op::LinkHistory | Op::LinkAccess => links::one(desk, ask).await,
+        Op::CreateLink | Op::UpdateLink | Op::ApproveLink | Op::RejectLink | Op::RevokeLink => {
+            links::change(desk, ask).await
+        }
+        Op::ListWebhooks | Op::ShowWebhook | Op::ListDeliveries => webhooks::reads(desk, ask).await,
+        Op::CreateWebhook
+        | Op::UpdateWebhook
+        | Op::DeleteWebhook
+        | Op::RotateWebhook
+        | Op::RedeliverDead
+        | Op::Redeliver => webhooks::change(desk, ask).await,
+        Op::ShowPolicies => insight::policies(desk, ask),
+        Op::ListRecords | Op::ShowRecord => insight::records(desk, ask).await,
+        Op::RevokeAll | Op::ListSuspensions | Op::ShowSuspension | Op::Suspend | Op::Restore => {
+            emergency::run(desk, ask).await
+        }
+    }
+}
+
+/// Path and determining rule, as the record has them.
+fn recorded_as(trail: &Trail, holder: &Holder) -> (String, [Arc<str>; 1]) {
+    let pattern = trail.spec.map_or_else(|| format!("{}/…", super::table::BASE), Spec::pattern);
+    (pattern, [Arc::from(format!("admin.role.{}", holder.role.as_str()))])
+}
+
+fn opening<'t>(
+    trail: &'t Trail,
+    holder: &'t Holder,
+    id: DecisionId,
+    decided: Result<(), &'t str>,
+    pattern: &'t str,
+    policies: &'t [Arc<str>],
+) -> Opening<'t> {
+    Opening {
+        kind: Kind::Admin,
+        user_id: Some(&holder.name),
+        action: Some(trail.spec.map_or("admin.unknown", |spec| spec.action)),
+        resource_type: trail.spec.map(|spec| spec.resource),
+        resource_id: trail.param.as_deref(),
+        decision: if decided.is_ok() { Decision::Allow } else { Decision::Deny },
+        reason: decided.err(),
+        policies,
+        client_ip: Some(trail.ip),
+        user_agent: trail.user_agent.as_ref().and_then(|value| value.to_str().ok()),
+        ..Opening::new(id, Millis::now(), trail.method.as_str(), pattern, trail.request_id.as_str())
+    }
+}
+
+/// What names no operation is kept like a write.
+fn durability(gateway: &Gateway, spec: Option<&'static Spec>) -> Durability {
+    let audit = &gateway.settings.audit;
+    match spec.map(|spec| spec.class) {
+        Some(RouteClass::Read) => audit.reads,
+        _ => audit.writes,
+    }
+}
+
+fn unrecorded(gateway: &Gateway, trail: &Trail, error: &crate::audit::AuditUnavailable) -> Failure {
+    gateway.metrics.audit_refused.inc();
+    tracing::error!(request_id = %trail.request_id, %error, "a call of the admin API is refused because it cannot be recorded");
+    Failure::new(ErrorCode::AuditUnavailable, "audit_unavailable")
+}
+
+fn elapsed_us(trail: &Trail) -> u64 {
+    u64::try_from(trail.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

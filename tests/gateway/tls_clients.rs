@@ -1,0 +1,220 @@
+//! Client certificates: who is let in, whom they stand for, and what ends them.
+
+use std::time::{Duration, SystemTime};
+
+use rcgen::{SanType, SerialNumber};
+
+use super::{
+    client::{Answer, Connection, Request},
+    reload::until,
+    rig::{HOME1, Rig, Setup},
+    tls::metric,
+    tls_support::{Authority, Client, Leaf, expired, named, put},
+};
+
+const ROBOT: &str = "spiffe://partner.test/robot";
+
+/// A gateway that asks for certificates of `partners`.
+struct Door {
+    rig: Rig,
+    servers: Authority,
+    partners: Authority,
+    files: tempfile::TempDir,
+}
+
+impl Door {
+    fn start(auth: &str, clients: &str, revocation: bool) -> Self {
+        let (servers, partners, files) =
+            (Authority::new("servers"), Authority::new("partners"), tempfile::tempdir().unwrap());
+        let pair = servers.server(&["gateway.test"]).put(files.path(), "tls");
+        let ca = partners.put(files.path(), "partners.pem");
+        let list = files.path().join("partners.crl");
+        put(&list, &partners.revocations(&[]));
+        let crl = if revocation { format!("client_crl = [\"{}\"]\n", list.display()) } else { String::new() };
+        let listen = format!(
+            "[listen.tls]\ncertificates = [{pair}]\nclient_auth = \"{auth}\"\nclient_ca = [\"{}\"]\n{crl}clients = [{clients}]\n",
+            ca.display()
+        );
+        Self { rig: Rig::with(Setup { listen, ..Setup::default() }), servers, partners, files }
+    }
+
+    /// What is answered; status 0 where the connection does not come to be.
+    fn ask(&self, shows: Option<&Leaf>, request: &Request) -> Answer {
+        match (Client { shows, ..Client::trusting(&self.servers) }).connect(self.rig.public, "gateway.test") {
+            Err(_) => Answer::default(),
+            Ok(stream) => {
+                let mut connection = Connection::on(stream);
+                if connection.try_write(&request.bytes()).is_err() {
+                    return Answer::default();
+                }
+                connection.answer()
+            }
+        }
+    }
+
+    fn refused(&self) -> f64 {
+        metric(&self.rig, "linkgate_tls_handshakes_total{result=\"client_certificate\"}")
+    }
+}
+
+fn invoices() -> Request {
+    Request::get("/api/invoices").tenant("t-full")
+}
+
+#[test]
+fn a_certificate_that_is_needed_must_come_from_the_right_authority_and_count_now() {
+    let door = Door::start("required", "", false);
+    let request = invoices().bearer(&door.rig.token());
+    let good = door.partners.spiffe(ROBOT);
+    assert_eq!(door.ask(Some(&good), &request).status, 200);
+    let foreign = Authority::new("partners").spiffe(ROBOT);
+    let ended = door.partners.leaf(&[], |params| {
+        params.subject_alt_names.push(SanType::URI(ROBOT.try_into().unwrap()));
+        expired(params);
+    });
+    for (at, (shows, what)) in
+        [(None, "none"), (Some(&foreign), "of another authority with the right name"), (Some(&ended), "past its time")]
+            .into_iter()
+            .enumerate()
+    {
+        assert_eq!(door.ask(shows, &request).status, 0, "{what}");
+        until(what, || door.refused() == (at + 1) as f64);
+    }
+    assert_eq!(door.rig.upstream.count(), 1);
+}
+
+#[test]
+fn a_certificate_that_is_not_needed_must_be_good_all_the_same() {
+    let door = Door::start("optional", "", false);
+    let request = invoices().bearer(&door.rig.token());
+    assert_eq!(door.ask(None, &request).status, 200);
+    assert_eq!(door.ask(Some(&Authority::new("partners").spiffe(ROBOT)), &request).status, 0);
+    // Good, but nobody's: it neither helps nor harms.
+    let unmapped = door.partners.spiffe(ROBOT);
+    assert_eq!(door.ask(Some(&unmapped), &request).status, 200);
+    assert_eq!(door.ask(Some(&unmapped), &invoices()).error(), "UNAUTHORIZED");
+}
+
+#[test]
+fn a_token_beside_a_certificate_must_be_the_same_users() {
+    let door =
+        Door::start("optional", &format!("{{ spiffe = \"{ROBOT}\", issuer = \"main\", sub = \"user-1\" }}"), false);
+    let robot = door.partners.spiffe(ROBOT);
+    assert_eq!(door.ask(Some(&robot), &invoices().bearer(&door.rig.token())).status, 200);
+    let other = door.rig.token_with("user-1-b", HOME1, serde_json::json!({"roles": ["partner_msp_full"]}));
+    assert_eq!(door.ask(Some(&robot), &invoices().bearer(&other)).error(), "FORBIDDEN/identity_conflict");
+    assert_eq!(door.ask(None, &invoices().bearer(&other)).status, 200, "alone it is a good token");
+    // It is not said that the certificate is enough.
+    assert_eq!(door.ask(Some(&robot), &invoices()).error(), "UNAUTHORIZED");
+    assert_eq!(door.rig.upstream.count(), 2);
+}
+
+#[test]
+fn a_certificate_that_is_enough_is_judged_like_a_token() {
+    let rule = |name: &str, roles: &str| {
+        format!(
+            "{{ {name}, issuer = \"main\", sub = \"user-1\", sufficient = true, tenant_id = \"{HOME1}\", roles = [{roles}] }}"
+        )
+    };
+    let rules = [
+        rule(&format!("spiffe = \"{ROBOT}\""), "\"partner_msp_full\""),
+        rule("common_name = \"clerk\"", ""),
+        rule("subject = \"O=Example, CN=auditor\"", "\"partner_auditor\""),
+        rule("dns = \"Host.partner.test\"", "\"partner_auditor\""),
+    ];
+    let door = Door::start("optional", &rules.join(", "), false);
+    let robot = door.partners.spiffe(ROBOT);
+    for _ in 0..2 {
+        assert_eq!(door.ask(Some(&robot), &invoices()).status, 200);
+    }
+    let seen = door.rig.upstream.last();
+    assert_eq!((seen.one("x-user-id"), seen.one("x-tenant-id")), ("user-1", "t-full"));
+    assert_eq!(door.rig.records().last().unwrap()["user_id"], "user-1");
+    assert_eq!(door.ask(Some(&robot), &Request::get("/own")).status, 200);
+    assert!(door.rig.upstream.last().all("authorization").is_empty());
+    let unlinked = Request::get("/api/invoices").tenant("t-other");
+    assert_eq!(door.ask(Some(&robot), &unlinked).error(), "TENANT_ACCESS_DENIED/no_link");
+    assert_eq!(door.ask(Some(&robot), &invoices().header("Authorization", "Bearer bad")).error(), "UNAUTHORIZED");
+    let mfa = Request::get("/api/invoices").tenant("t-mfa");
+    assert_eq!(door.ask(Some(&robot), &mfa).error(), "FORBIDDEN/mfa_required");
+
+    let clerk = door.partners.leaf(&[], |params| params.distinguished_name = named("clerk"));
+    assert_eq!(door.ask(Some(&clerk), &invoices()).error(), "FORBIDDEN/permission");
+    let auditor = door.partners.leaf(&[], |params| params.distinguished_name = named("auditor"));
+    let host = door.partners.server(&["host.partner.test"]);
+    let write = || Request::new("POST", "/api/invoices").tenant("t-full").json("{}");
+    for reader in [&auditor, &host] {
+        assert_eq!(door.ask(Some(reader), &invoices()).status, 200);
+        assert_eq!(door.ask(Some(reader), &write()).error(), "FORBIDDEN/permission");
+    }
+    // Two URIs: which of them is meant?
+    let two = door.partners.leaf(&[], |params| {
+        for id in [ROBOT, "spiffe://partner.test/other"] {
+            params.subject_alt_names.push(SanType::URI(id.try_into().unwrap()));
+        }
+    });
+    assert_eq!(door.ask(Some(&two), &invoices()).error(), "UNAUTHORIZED");
+
+    // A browser shows its certificate to whatever page asks.
+    assert_eq!(door.ask(Some(&robot), &write()).status, 200);
+    let from_elsewhere = write().header("Origin", "https://evil.test");
+    assert_eq!(door.ask(Some(&robot), &from_elsewhere).error(), "UNAUTHORIZED");
+    let from_here = write().header("Origin", "https://gateway.test");
+    assert_eq!(door.ask(Some(&robot), &from_here).status, 200);
+}
+
+#[test]
+fn only_a_proxy_with_its_certificate_is_believed_about_clients() {
+    let door = Door::start("optional", "{ dns = \"edge.partner.test\", trusted_proxy = true }", false);
+    let edge = door.partners.server(&["edge.partner.test"]);
+    let request =
+        Request::get("/public/a").header("X-Forwarded-For", "203.0.113.7").header("X-Forwarded-Host", "shop.test");
+    for (shows, chain, host) in [
+        (Some(&edge), "203.0.113.7, 127.0.0.1", "shop.test"),
+        (None, "127.0.0.1", "gateway.test"),
+        (Some(&door.partners.server(&["other.partner.test"])), "127.0.0.1", "gateway.test"),
+    ] {
+        assert_eq!(door.ask(shows, &request).status, 200);
+        let seen = door.rig.upstream.last();
+        assert_eq!((seen.one("x-forwarded-for"), seen.one("x-forwarded-host")), (chain, host));
+    }
+    // What it may say is where a request comes from, not who it is.
+    assert_eq!(door.ask(Some(&edge), &invoices()).error(), "UNAUTHORIZED");
+}
+
+#[test]
+fn a_revoked_certificate_opens_nothing_and_ends_what_is_open() {
+    let door = Door::start("required", "", true);
+    let serial =
+        |number: u64| door.partners.leaf(&[], |params| params.serial_number = Some(SerialNumber::from(number)));
+    let (first, second) = (serial(7), serial(8));
+    let request = invoices().bearer(&door.rig.token());
+    let client = Client { shows: Some(&first), ..Client::trusting(&door.servers) };
+    let mut open = Connection::on(client.connect(door.rig.public, "gateway.test").unwrap());
+    open.write(&request.bytes());
+    assert_eq!(open.answer().status, 200);
+    put(&door.files.path().join("partners.crl"), &door.partners.revocations(&[7]));
+    until("the open connection is not believed any more", || {
+        open.write(&request.bytes());
+        open.answer().status == 401
+    });
+    assert_eq!(door.ask(Some(&first), &request).status, 0);
+    assert_eq!(door.ask(Some(&second), &request).status, 200);
+}
+
+#[test]
+fn a_certificate_that_ends_takes_its_connection_with_it() {
+    let door = Door::start("required", "", false);
+    let short =
+        door.partners.leaf(&[], |params| params.not_after = (SystemTime::now() + Duration::from_secs(4)).into());
+    let request = invoices().bearer(&door.rig.token());
+    let client = Client { shows: Some(&short), ..Client::trusting(&door.servers) };
+    let mut open = Connection::on(client.connect(door.rig.public, "gateway.test").unwrap());
+    open.write(&request.bytes());
+    assert_eq!(open.answer().status, 200);
+    until("it has ended", || {
+        open.write(&request.bytes());
+        open.answer().status == 401
+    });
+    assert_eq!(door.ask(Some(&short), &request).status, 0);
+}

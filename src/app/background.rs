@@ -9,15 +9,15 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::{AppError, expiry, housekeeping};
+use super::{AppError, expiry, gauges::Progress, housekeeping};
 use crate::{
     audit::{
         AuditSettings, ChainHeads, Journal, JournalError, Recovery,
-        evidence::{Checkpointer, KeyError, Signer, signer::CheckpointProgress},
-        indexer::{IndexProgress, Indexer},
+        evidence::{Checkpointer, KeyError, Signer},
+        indexer::Indexer,
         outbox::OutboxRelay,
         reader::chain_file,
-        ship::{ShipProgress, Shipper},
+        ship::Shipper,
     },
     portal::{Counting, Watcher, exports::Shift, webhooks::Deliverer},
     proxy::worker::{Gateway, Live},
@@ -43,8 +43,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Running tasks; all end when stopped.
 pub struct Background {
     tasks: JoinSet<()>,
-    /// How far the audit index is.
-    pub indexed: Arc<IndexProgress>,
+    /// How far those are that read the journal.
+    pub(super) progress: Progress,
     journal: Journal,
     store: Arc<AuditStore>,
     portal: Option<PortalWork>,
@@ -52,12 +52,9 @@ pub struct Background {
     leaving: Vec<(watch::Sender<Shift>, JoinHandle<()>)>,
     /// The key of checkpoints, and how far they are; `None`: no key is configured.
     checkpoints: Option<(Arc<Signer>, Duration)>,
-    pub signed: Option<Arc<CheckpointProgress>>,
     /// Shippers of the journal, and what stops them.
     shippers: Vec<JoinHandle<()>>,
     stop_shipping: watch::Sender<bool>,
-    /// How far each target is.
-    pub shipped: Vec<Arc<ShipProgress>>,
 }
 
 /// What the consolidated API does unasked, under one configuration.
@@ -143,16 +140,14 @@ pub fn start(live: &Arc<Live>, database: &Database) -> Result<Background, KeyErr
     let portal = PortalWork::start(&gateway);
     Ok(Background {
         tasks,
-        indexed,
+        progress: Progress { indexed, signed, shipped },
         journal,
         store,
         portal,
         leaving: Vec::new(),
         checkpoints,
-        signed,
         shippers,
         stop_shipping,
-        shipped,
     })
 }
 

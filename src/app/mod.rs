@@ -4,6 +4,7 @@ pub mod background;
 mod compose;
 pub mod configuration;
 pub mod expiry;
+mod gauges;
 pub mod housekeeping;
 pub mod manager;
 pub mod reload;
@@ -16,19 +17,14 @@ use std::{
     time::Duration,
 };
 
-use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
 };
 
 use crate::{
-    audit::{
-        JournalError,
-        evidence::{KeyError, signer::CheckpointProgress},
-        indexer::IndexProgress,
-        ship::ShipProgress,
-    },
+    audit::{JournalError, evidence::KeyError},
     config::settings::{Config, DatabaseSettings},
     identity::{IdentityError, SigningError},
     limit::{SharedError, SharedQuotas},
@@ -51,7 +47,11 @@ use crate::{
 };
 
 pub use configuration::ConfigSource;
-use {compose::Lasting, reload::Reloader};
+use {
+    compose::Lasting,
+    gauges::{AuditGauges, Progress},
+    reload::Reloader,
+};
 
 /// Threads of the service runtime: database, key fetching, journal helpers, watchers.
 const SERVICE_THREADS: usize = 2;
@@ -147,7 +147,7 @@ async fn serve(
     let live = Arc::new(Live::new(lasting.compose(config)?));
     let workers = Arc::new(workers::start(&live).map_err(AppError::Runtime)?);
     let background = background::start(&live, &database)?;
-    let observed = (Arc::clone(&background.indexed), background.signed.clone(), background.shipped.clone());
+    let observed = background.progress.clone();
     let reloader = Reloader::new(&lasting, &live, source, background, &registry)?;
     // Here, where there is a journal: a shadow set that is refused is told and recorded, and stops nothing.
     reloader.reload_shadow("start").await;
@@ -296,7 +296,7 @@ fn registry() -> Result<Registry, AppError> {
 fn observe(
     live: &Arc<Live>,
     workers: &Arc<Workers>,
-    (indexed, signed, shipped): (Arc<IndexProgress>, Option<Arc<CheckpointProgress>>, Vec<Arc<ShipProgress>>),
+    audit: Progress,
     shared_quotas: Option<Arc<SharedQuotas>>,
     registry: Registry,
 ) -> Result<Health, AppError> {
@@ -306,17 +306,8 @@ fn observe(
         Ok(gauge)
     };
     let fresh = gauge("linkgate_links_fresh", "1 while link data is within max_staleness")?;
-    let healthy = gauge("linkgate_audit_healthy", "1 while the audit journal takes records")?;
-    let last_seq = gauge("linkgate_audit_last_seq", "Last sequence number of the audit chain")?;
-    let owed = gauge("linkgate_audit_owed_bytes", "Bytes of audit records not yet written")?;
-    let unindexed = gauge("linkgate_audit_unindexed_lines", "Lines of the audit chain that the index has not seen")?;
-    let open = gauge("linkgate_audit_open_records", "Audit records opened and not completed")?;
-    let unsigned = gauge("linkgate_audit_unsigned_lines", "Lines of the audit chain that no checkpoint covers yet")?;
-    let unshipped =
-        Opts::new("linkgate_audit_ship_lag_lines", "Lines of the audit chain that a target does not have yet");
-    let unshipped = IntGaugeVec::new(unshipped, &["target"])?;
-    registry.register(Box::new(unshipped.clone()))?;
-    let checkpoints = signed.clone();
+    let checkpoints = audit.signed.clone();
+    let audit = AuditGauges::register(audit, &registry)?;
     let gateway = live.current();
     let shared = "1 while rate limits are counted as configured: 0 while replicas cannot count together and should";
     let shared = gauge("linkgate_limits_shared", shared)?;
@@ -331,19 +322,8 @@ fn observe(
     let (seen, ready) = (Arc::clone(live), Arc::clone(live));
     let refresh = move || {
         let seen = seen.current();
-        let journal = seen.journal.status();
         fresh.set(i64::from(seen.directory.is_fresh()));
-        healthy.set(i64::from(journal.trouble.is_none()));
-        last_seq.set(i64::try_from(journal.last_seq).unwrap_or(i64::MAX));
-        owed.set(i64::try_from(journal.owed_bytes).unwrap_or(i64::MAX));
-        unindexed.set(i64::try_from(indexed.lag(&seen.journal)).unwrap_or(i64::MAX));
-        open.set(i64::try_from(journal.open_records).unwrap_or(i64::MAX));
-        let covered = signed.as_ref().map_or(0, |signed| signed.signed_seq());
-        unsigned.set(i64::try_from(journal.last_seq.saturating_sub(covered)).unwrap_or(i64::MAX));
-        for target in &shipped {
-            let lag = i64::try_from(target.lag(&seen.journal)).unwrap_or(i64::MAX);
-            unshipped.with_label_values(&[target.target()]).set(lag);
-        }
+        audit.refresh(&seen.journal);
         if let Some(quotas) = &shared_quotas {
             shared.set(i64::from(quotas.is_shared()));
             failures.inc_by(quotas.failures().saturating_sub(failures.get()));

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{self, Write},
     os::fd::AsFd,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -19,9 +20,10 @@ pub(super) enum Output {
 }
 
 impl Output {
-    pub(super) fn new(settings: &TargetSettings) -> Self {
+    /// `dir` is the journal's folder.
+    pub(super) fn new(settings: &TargetSettings, dir: &Path) -> Self {
         match settings {
-            TargetSettings::Stdout => Self::Stdout(Stdout::default()),
+            TargetSettings::Stdout => Self::Stdout(Stdout::after(dir.join(WRITING))),
             TargetSettings::File(settings) => Self::File(Rotated::new(settings.clone())),
         }
     }
@@ -35,15 +37,28 @@ impl Output {
     }
 }
 
+/// There while lines are on their way to standard output. Found at a start, it says that the last process was cut off
+/// meanwhile, perhaps within a line.
+const WRITING: &str = "ship-stdout.writing";
+
 /// Standard output. What a pipe took is taken: who reads it has to keep it.
-#[derive(Default)]
 pub(super) struct Stdout {
-    /// The last write ended within a line.
+    writing: PathBuf,
+    /// The last write may have ended within a line: the next one must not be glued to it.
     torn: bool,
 }
 
 impl Stdout {
+    fn after(writing: PathBuf) -> Self {
+        // Where nobody can say, an empty line does less harm than two that are glued together.
+        let torn = writing.try_exists().unwrap_or(true);
+        Self { writing, torn }
+    }
+
     fn take(&mut self, lines: &[u8]) -> io::Result<()> {
+        let marked = |error: io::Error| io::Error::new(error.kind(), format!("`{}`: {error}", self.writing.display()));
+        // Not synced: a power failure ends the reader as well.
+        File::create(&self.writing).map_err(marked)?;
         // Not through the buffer of the standard library: what an error left there would be written later.
         let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         if self.torn {
@@ -53,7 +68,8 @@ impl Stdout {
         write(&out, lines).map_err(|(written, error)| {
             self.torn = written.checked_sub(1).and_then(|at| lines.get(at)).is_some_and(|last| *last != b'\n');
             error
-        })
+        })?;
+        std::fs::remove_file(&self.writing)
     }
 }
 

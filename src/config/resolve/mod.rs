@@ -6,6 +6,7 @@
 
 mod admin;
 mod alerts;
+mod audit;
 mod connectors;
 mod cors;
 mod decision;

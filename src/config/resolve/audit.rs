@@ -1,0 +1,71 @@
+//! The section `audit`: the journal, its checkpoints, and where its lines are shipped to.
+
+use super::{Resolver, millis, seconds, sections::section};
+use crate::{
+    audit::{
+        AuditSettings, Durability,
+        evidence::CheckpointSettings,
+        ship::settings::{FileSettings, Form, ShipSettings},
+    },
+    config::raw_audit::{RawAudit, RawDurability, RawShip, RawShipForm},
+    identity::settings::SigningSettings,
+};
+
+impl Resolver<'_> {
+    pub(super) fn audit(&mut self, raw: &RawAudit) -> AuditSettings {
+        let at = section("audit");
+        AuditSettings {
+            dir: self.path(&at.key("dir"), &raw.dir),
+            segment_bytes: self.size(&at.key("segment_size"), &raw.segment_size, 1 << 16..=1 << 34),
+            writes: durability(raw.writes),
+            reads: durability(raw.reads),
+            commit_timeout: self.duration(&at.key("commit_timeout"), &raw.commit_timeout, millis(10)..=seconds(60)),
+            flush_interval: self.duration(&at.key("flush_interval"), &raw.flush_interval, millis(1)..=seconds(10)),
+        }
+    }
+
+    pub(super) fn checkpoints(&mut self, raw: &RawAudit, signing: Option<&SigningSettings>) -> CheckpointSettings {
+        let at = section("audit");
+        let further = at.key("checkpoint_further_keys");
+        let key_file = raw.checkpoint_key_file.as_ref();
+        let interval = &raw.checkpoint_interval;
+        CheckpointSettings {
+            key_file: key_file.map(|text| self.readable(&at.key("checkpoint_key_file"), text)),
+            signing: signing
+                .map(|signing| signing.keys.iter().map(|key| key.path.clone()).collect())
+                .unwrap_or_default(),
+            further_keys: raw
+                .checkpoint_further_keys
+                .iter()
+                .enumerate()
+                .map(|(place, text)| self.readable(&further.index(place), text))
+                .collect(),
+            interval: self.duration(&at.key("checkpoint_interval"), interval, seconds(1)..=seconds(86_400)),
+        }
+    }
+
+    pub(super) fn ship(&mut self, raw: &RawShip, audit: &AuditSettings) -> ShipSettings {
+        let at = section("audit").key("ship");
+        let size = self.size(&at.key("file_size"), &raw.file_size, 1 << 16..=1 << 40);
+        let file = raw.file.as_ref().map(|text| {
+            let path = self.path(&at.key("file"), text);
+            if path.parent() == Some(&audit.dir) {
+                self.fail(&at.key("file"), "lies in `audit.dir`, which is the journal's own: name another folder");
+            }
+            FileSettings { path, size }
+        });
+        let form = match raw.lines {
+            RawShipForm::Public => Form::Public,
+            RawShipForm::Full => Form::Full,
+        };
+        ShipSettings { form, stdout: raw.stdout, file }
+    }
+}
+
+pub(super) fn durability(raw: RawDurability) -> Durability {
+    match raw {
+        RawDurability::Memory => Durability::Memory,
+        RawDurability::Os => Durability::Os,
+        RawDurability::Disk => Durability::Disk,
+    }
+}

@@ -17,6 +17,7 @@ use crate::{
         indexer::Indexer,
         outbox::OutboxRelay,
         reader::chain_file,
+        retention::{Retention, RetentionSettings},
         ship::Shipper,
     },
     portal::{Counting, Watcher, exports::Shift, webhooks::Deliverer},
@@ -112,6 +113,12 @@ pub fn start(live: &Arc<Live>, database: &Database) -> Result<Background, KeyErr
     if signed.is_none() {
         tracing::info!("no key signs checkpoints of the audit chain: set `audit.checkpoint_key_file`");
     }
+    let retention = settings_of_retention(&gateway)?.map(|settings| {
+        let made = Retention::new(journal.clone(), Arc::clone(&store), settings);
+        let progress = made.progress();
+        tasks.spawn(made.run());
+        progress
+    });
     tasks.spawn(OutboxRelay::new(journal.clone(), Arc::clone(&store), OUTBOX_INTERVAL).run());
     let kept = housekeeping::run(Arc::clone(live), database.clone(), Arc::clone(&store));
     tasks.spawn(kept);
@@ -140,7 +147,7 @@ pub fn start(live: &Arc<Live>, database: &Database) -> Result<Background, KeyErr
     let portal = PortalWork::start(&gateway);
     Ok(Background {
         tasks,
-        progress: Progress { indexed, signed, shipped },
+        progress: Progress { indexed, signed, shipped, retention },
         journal,
         store,
         portal,
@@ -149,6 +156,13 @@ pub fn start(live: &Arc<Live>, database: &Database) -> Result<Background, KeyErr
         shippers,
         stop_shipping,
     })
+}
+
+/// `None`: nothing goes by itself.
+fn settings_of_retention(gateway: &Gateway) -> Result<Option<RetentionSettings>, KeyError> {
+    let settings = &gateway.settings;
+    let Some(age) = settings.retention else { return Ok(None) };
+    Ok(Some(RetentionSettings { age, keys: settings.checkpoints.keys()?, ship: settings.ship.clone() }))
 }
 
 impl Background {

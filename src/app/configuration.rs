@@ -121,7 +121,11 @@ fn fixed(one: &Config, other: &Config) -> Vec<&'static str> {
         ("[database]", one.database != other.database),
         ("[links]", one.links != other.links),
         ("[policy]", one.policy != other.policy),
-        ("[audit]", (&one.audit, &one.checkpoints, &one.ship) != (&other.audit, &other.checkpoints, &other.ship)),
+        (
+            "[audit]",
+            (&one.audit, &one.checkpoints, &one.ship, one.retention)
+                != (&other.audit, &other.checkpoints, &other.ship, other.retention),
+        ),
         ("limits.redis_url and what goes with it", one.limits.shared != other.limits.shared),
         ("limits.max_keys", one.limits.max_keys != other.limits.max_keys),
         ("[exports]", one.exports != other.exports),

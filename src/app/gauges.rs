@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 
-use crate::audit::{Journal, evidence::signer::CheckpointProgress, indexer::IndexProgress, ship::ShipProgress};
+use crate::audit::{
+    Journal, evidence::signer::CheckpointProgress, indexer::IndexProgress, retention::RetentionProgress,
+    ship::ShipProgress,
+};
 
 /// How far the readers of the journal are.
 #[derive(Clone)]
@@ -14,6 +17,8 @@ pub(super) struct Progress {
     pub(super) signed: Option<Arc<CheckpointProgress>>,
     /// Each target of `[audit.ship]`.
     pub(super) shipped: Vec<Arc<ShipProgress>>,
+    /// `None`: nothing goes by itself.
+    pub(super) retention: Option<Arc<RetentionProgress>>,
 }
 
 /// Gauges that are set when somebody looks.
@@ -27,6 +32,7 @@ pub(super) struct AuditGauges {
     unsigned: IntGauge,
     unshipped: IntGaugeVec,
     stuck: IntGaugeVec,
+    overdue: IntGauge,
 }
 
 impl AuditGauges {
@@ -54,12 +60,16 @@ impl AuditGauges {
                 "Lines of the audit chain that a target does not have yet",
             )?,
             stuck: by_target("linkgate_audit_ship_stuck", "1 while a target of the audit journal takes nothing")?,
+            overdue: gauge(
+                "linkgate_audit_retention_overdue_seconds",
+                "For how long the oldest audit records should have been gone",
+            )?,
         })
     }
 
     pub(super) fn refresh(&self, journal: &Journal) {
         let status = journal.status();
-        let Progress { indexed, signed, shipped } = &self.progress;
+        let Progress { indexed, signed, shipped, retention } = &self.progress;
         self.healthy.set(i64::from(status.trouble.is_none()));
         self.last_seq.set(number(status.last_seq));
         self.owed.set(i64::try_from(status.owed_bytes).unwrap_or(i64::MAX));
@@ -67,6 +77,7 @@ impl AuditGauges {
         self.open.set(i64::try_from(status.open_records).unwrap_or(i64::MAX));
         let covered = signed.as_ref().map_or(0, |signed| signed.signed_seq());
         self.unsigned.set(number(status.last_seq.saturating_sub(covered)));
+        self.overdue.set(number(retention.as_ref().map_or(0, |retention| retention.overdue_seconds())));
         for target in shipped {
             self.unshipped.with_label_values(&[target.target()]).set(number(target.lag(journal)));
             self.stuck.with_label_values(&[target.target()]).set(i64::from(target.is_stuck()));

@@ -4,8 +4,7 @@
 //! `line` and `entry` (how it is written and read), `journal` (when and how durably), `check` and `verify` (what is found
 //! when someone touched it), `scan`, `sweep`, `batch`, `indexer`, `outbox` and `outlived` (what stands around it),
 //! `glance`, `words` and `run` (how records are found), `evidence` (what someone outside can check), `ship` (what goes to
-//! other systems). The database is
-//! behind `traits`.
+//! other systems), `retention` (what goes for good). The database is behind `traits`.
 
 pub mod settings;
 
@@ -28,6 +27,7 @@ pub mod outlived;
 pub mod reader;
 pub mod record;
 pub mod redact;
+pub mod retention;
 pub mod run;
 pub mod scan;
 pub mod ship;
@@ -45,5 +45,5 @@ pub use record::{ChangeRecord, Completion, Decision, Kind, Opening, Slice, Slice
 pub use settings::{AuditSettings, Durability};
 pub use traits::{
     ChainHeads, Chunk, EvidenceStore, IndexBatch, IndexPosition, IndexSink, IndexUnavailable, Late, OutboxRow,
-    OutboxSource, RecordSource,
+    OutboxSource, RecordSource, RetainedIndex,
 };

@@ -310,9 +310,17 @@ async fn verify_journal<S: ChainHeads>(
     }
     if let Some(from) = &result.from_checkpoint {
         text.push_str(&format!(
-            "\nverified from the checkpoint at record {} on, signed {} by key {}: what lies before was pruned or moved away",
+            "\nverified from the checkpoint at record {} on, signed {} by key {}",
             from.seq, from.time, from.kid
         ));
+        match &result.pruned {
+            Some(told) => {
+                let by = told.by.as_deref().map(plain).unwrap_or_default();
+                let why = told.reason.as_deref().map(|why| format!(" ({})", plain(why))).unwrap_or_default();
+                text.push_str(&format!(": what lies before was pruned {} by {by}{why}", told.time));
+            }
+            None => text.push_str(": what lies before was pruned or moved away"),
+        }
     }
     match result.checkpoints {
         0 => text.push_str("\nno signed checkpoint was compared: a chain rewritten as a whole would not be found"),

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     audit::{
-        AuditSettings, ChainHeads, ChainId, ChangeRecord, EvidenceStore, Journal, JournalError,
+        AuditSettings, ChainHeads, ChainId, ChangeRecord, EvidenceStore, Journal, JournalError, RetainedIndex,
         evidence::{
             Cause, Checkpoint, Kept, Keys, prune as pruning, shelf,
             verdict::{self, Verdict},

@@ -15,6 +15,8 @@ raw! {
         dir: String = "audit".to_owned(),
         /// Size at which a segment is closed.
         segment_size: SizeText = SizeText::of("64MiB"),
+        /// How old records get: what is older goes by itself, once it is signed, indexed and shipped. Not set: nothing goes.
+        retention: Option<DurationText> = None,
         /// Durability of routes of class write and export, before the upstream is called.
         writes: RawDurability = RawDurability::Disk,
         /// Durability of routes of class read.

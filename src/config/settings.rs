@@ -44,6 +44,8 @@ pub struct Config {
     pub checkpoints: CheckpointSettings,
     /// Where the journal's lines go.
     pub ship: ShipSettings,
+    /// How old audit records get; `None`: nothing goes by itself.
+    pub retention: Option<Duration>,
     pub limits: LimitSettings,
     pub headers: HeaderSettings,
     pub cors: CorsSettings,

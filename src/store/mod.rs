@@ -31,6 +31,7 @@ mod audit_index;
 mod audit_lines;
 mod audit_openings;
 mod audit_query;
+mod audit_retention;
 mod audit_terms;
 mod outbox;
 

@@ -198,11 +198,11 @@ fn answer(waiters: Vec<Waiter>, result: &Result<Written, AuditUnavailable>) {
 /// Pause after a failed attempt to begin a new segment.
 const ROTATION_RETRY: Duration = Duration::from_secs(5);
 
-/// Begins a new segment once the present one is large enough. `false`: it failed, and the present one stays in use.
+/// Begins a new segment once the present one is large or old enough. `false`: it failed, and the present one stays in use.
 fn rotate_if_full(shared: &Shared) -> bool {
     let (old, number) = {
         let writer = shared.lock();
-        let full = writer.offset >= shared.settings.segment_bytes;
+        let full = writer.offset >= shared.settings.segment_bytes || is_old(&writer, shared.settings.segment_age);
         if !full || writer.trouble.is_some() || !matches!(writer.state, State::Good) {
             return true;
         }
@@ -232,6 +232,13 @@ fn rotate_if_full(shared: &Shared) -> bool {
         withdraw(shared, number);
     }
     begun
+}
+
+/// One that holds nothing but its header does not get old.
+fn is_old(writer: &Writer, age: Option<Duration>) -> bool {
+    let (header, begun) = writer.begun;
+    let since = u64::try_from(Millis::now().0.saturating_sub(begun.0)).unwrap_or_default();
+    age.is_some_and(|age| writer.written.seq > header && Duration::from_millis(since) >= age)
 }
 
 /// A segment without a header is nothing; readers and recovery treat it so, should it stay.
@@ -267,8 +274,10 @@ fn switch(shared: &Shared, number: u64, file: Arc<dyn SegmentFile>, old: &Arc<dy
     let Ok(unplaced) = encode::plain(&mut text, LineType::Segment, &header) else { return false };
     let old_end = writer.offset;
     let before = (writer.next_seq, writer.head, writer.head_hex, writer.reserved, writer.written);
+    let begun_before = writer.begun;
     writer.file = file;
     (writer.segment, writer.offset) = (number, 0);
+    writer.begun = (writer.next_seq, header.time);
     writer.reserved = before.3.map(|_| 0);
     writer.push(Body { line_type: LineType::Segment, text: &text, unplaced });
     let begun = writer.set_aside(0).and_then(|()| writer.write_owed());
@@ -279,6 +288,7 @@ fn switch(shared: &Shared, number: u64, file: Arc<dyn SegmentFile>, old: &Arc<dy
         writer.file = Arc::clone(old);
         (writer.segment, writer.offset) = (number - 1, old_end);
         (writer.next_seq, writer.head, writer.head_hex, writer.reserved, writer.written) = before;
+        writer.begun = begun_before;
         return false;
     }
     drop(writer);

@@ -266,6 +266,7 @@ fn resume(dir: &Path, chain_id: ChainId, medium: &dyn Medium, end: End) -> Resul
     let head = end.checker.head();
     let mut writer = Writer::new(file, end.segment, end.offset, head);
     writer.outbox = end.checker.outbox.clone();
+    writer.begun = end.checker.begun.unwrap_or(writer.begun);
     // UUIDv7 order is the order of opening.
     let mut aborted: Vec<DecisionId> = end.checker.open.iter().copied().collect();
     aborted.sort_unstable();

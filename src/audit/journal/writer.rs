@@ -25,7 +25,7 @@ use crate::{
         medium::SegmentFile,
         record::Completion,
     },
-    domain::DecisionId,
+    domain::{DecisionId, Millis},
 };
 
 /// Most records open at once: each holds its id here and room on the disk.
@@ -111,6 +111,8 @@ struct Mark {
 pub(in crate::audit) struct Writer {
     pub(super) file: Arc<dyn SegmentFile>,
     pub(super) segment: u64,
+    /// Place and time of its header.
+    pub(super) begun: (u64, Millis),
     /// Where the last whole write ended.
     pub(super) offset: u64,
     /// End of the room set aside; `None` where the file system cannot.
@@ -151,6 +153,7 @@ impl Writer {
         Self {
             file,
             segment,
+            begun: (head.seq.saturating_add(1), Millis::now()),
             offset,
             reserved: Some(offset),
             dirty: false,

@@ -1,6 +1,8 @@
 //! The section `audit`: the journal, its checkpoints, and where its lines are shipped to.
 
-use super::{Resolver, millis, seconds, sections::section};
+use std::time::Duration;
+
+use super::{DAY, Resolver, millis, seconds, sections::section};
 use crate::{
     audit::{
         AuditSettings, Durability,
@@ -11,17 +13,29 @@ use crate::{
     identity::settings::SigningSettings,
 };
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 impl Resolver<'_> {
-    pub(super) fn audit(&mut self, raw: &RawAudit) -> AuditSettings {
+    pub(super) fn audit(&mut self, raw: &RawAudit, retention: Option<Duration>) -> AuditSettings {
         let at = section("audit");
         AuditSettings {
             dir: self.path(&at.key("dir"), &raw.dir),
             segment_bytes: self.size(&at.key("segment_size"), &raw.segment_size, 1 << 16..=1 << 34),
+            segment_age: retention.map(|age| (age / 8).clamp(MINUTE, DAY)),
             writes: durability(raw.writes),
             reads: durability(raw.reads),
             commit_timeout: self.duration(&at.key("commit_timeout"), &raw.commit_timeout, millis(10)..=seconds(60)),
             flush_interval: self.duration(&at.key("flush_interval"), &raw.flush_interval, millis(1)..=seconds(10)),
         }
+    }
+
+    pub(super) fn retention(&mut self, raw: &RawAudit, signing: Option<&SigningSettings>) -> Option<Duration> {
+        let field = section("audit").key("retention");
+        // Only from a signed checkpoint on can a journal without its beginning be verified.
+        if raw.retention.is_some() && raw.checkpoint_key_file.is_none() && signing.is_none() {
+            self.fail(&field, "needs a key that signs checkpoints: set `audit.checkpoint_key_file`");
+        }
+        self.optional_duration(&field, raw.retention.as_ref(), seconds(3600)..=DAY * 36_500)
     }
 
     pub(super) fn checkpoints(&mut self, raw: &RawAudit, signing: Option<&SigningSettings>) -> CheckpointSettings {

@@ -74,7 +74,8 @@ impl Resolver<'_> {
         let root = FieldPath::default();
         let listen = self.listen(&raw.listen, &raw.issuers);
         let signing = self.signing(raw.signing.as_ref());
-        let audit = self.audit(&raw.audit);
+        let retention = self.retention(&raw.audit, signing.as_ref());
+        let audit = self.audit(&raw.audit, retention);
         let upstreams = self.upstreams(&raw.upstreams, signing.is_some());
         let routes = self.routes(&raw.routes, &raw.upstreams, &audit);
         let database = self.database(&raw.database);
@@ -89,6 +90,7 @@ impl Resolver<'_> {
             identity: self.identity(raw, &listen, signing.as_ref()),
             checkpoints: self.checkpoints(&raw.audit, signing.as_ref()),
             ship: self.ship(&raw.audit.ship, &audit),
+            retention,
             signing,
             policy: self.policy(&raw.policy),
             audit,

@@ -1,5 +1,7 @@
 //! The raw mirror of the section `audit`.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -41,10 +43,34 @@ raw! {
         lines: RawShipForm = RawShipForm::Public,
         /// To standard output.
         stdout: bool = false,
+        /// To a collector that speaks OpenTelemetry's OTLP over HTTP.
+        otlp: RawShipOtlp = RawShipOtlp::default(),
         /// To this file.
         file: Option<String> = None,
         /// Size at which the file is renamed to `FILE.SEQ`, by the number of its first line, and another one is begun.
         file_size: SizeText = SizeText::of("64MiB"),
+    }
+}
+
+raw! {
+    /// A collector that gets the lines of the journal as log records.
+    struct RawShipOtlp {
+        /// Where they are posted, with the path, such as `https://collector:4318/v1/logs`. Not set: to none.
+        endpoint: Option<String> = None,
+        /// Headers of each export, by name: what the collector asks for.
+        headers: BTreeMap<String, RawCollectorHeader> = BTreeMap::new(),
+        /// Longest wait for the collector's answer.
+        timeout: DurationText = DurationText::of("10s"),
+    }
+
+    /// One header of each export.
+    struct RawCollectorHeader {
+        /// File with its value.
+        value_file: Option<String> = None,
+        /// Environment variable with it.
+        value_env: Option<String> = None,
+        /// The value itself: only as an environment override, never in the file.
+        value: Option<String> = None,
     }
 }
 

@@ -441,7 +441,7 @@ async fn what_a_target_does_not_have_yet_stays_unless_it_is_given_up() {
     let soon = Millis(Millis::now().0 + 60_000);
     let path = out.path().join("audit.jsonl");
     let file = FileSettings { path: path.clone(), size: 1 << 30 };
-    let ship = ShipSettings { form: Form::Full, stdout: false, file: Some(file) };
+    let ship = ShipSettings { form: Form::Full, stdout: false, file: Some(file), otlp: None };
     let held = |force| plan(&house, soon, Some(3), &own).unwrap().held_for(house.path(), &ship, force);
     let last = plan(&house, soon, Some(3), &own).unwrap().records.1;
     let refused = held(false);

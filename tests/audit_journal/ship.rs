@@ -194,7 +194,7 @@ async fn an_altered_line_and_a_position_of_another_journal_are_not_shipped() {
     let journal = open(dir.path());
     fs::write(dir.path().join("ship-file.json"), position).unwrap();
     assert!(matches!(shipper(&journal, &path).catch_up().await, Err(ShipError::Position { .. })));
-    let ship = ShipSettings { form: Form::Full, stdout: false, file: None };
+    let ship = ShipSettings { form: Form::Full, stdout: false, file: None, otlp: None };
     let stdout = ShipSettings { stdout: true, ..ship.clone() };
     let chain = journal.chain_id();
     assert!(unshipped(dir.path(), chain, &ship, 1).unwrap().is_empty(), "nothing is configured");

@@ -14,6 +14,7 @@ use crate::{
     gateway::{House, PATIENCE, Setup, eventually},
     ledger::Ledger,
     load::{Load, Mix},
+    log_collector::Collector,
 };
 
 /// The lines of these files by number. Every one is a line of the journal: a repeat is the same again. What a kill tore
@@ -50,10 +51,13 @@ fn every_line_is_with_every_target_after_kill_9_under_load() {
     let house = House::new();
     let out = house.dir.path().join("shipped");
     fs::create_dir(&out).unwrap();
+    let collector = Collector::start();
     let setup = Setup {
-        audit: "writes = \"os\"\nreads = \"os\"\nsegment_size = \"128KiB\"\n[audit.ship]\nlines = \"full\"\n\
-                stdout = true\nfile = \"shipped/audit.jsonl\"\nfile_size = \"64KiB\"\n"
-            .into(),
+        audit: format!(
+            "writes = \"os\"\nreads = \"os\"\nsegment_size = \"128KiB\"\n[audit.ship]\nlines = \"full\"\n\
+             stdout = true\nfile = \"shipped/audit.jsonl\"\nfile_size = \"64KiB\"\notlp = {{ endpoint = \"{}\" }}\n",
+            collector.url()
+        ),
         stdout: Some(out.join("stdout")),
         ..Setup::default()
     };
@@ -72,7 +76,7 @@ fn every_line_is_with_every_target_after_kill_9_under_load() {
     eventually("all is shipped", || {
         let metrics = crate::client::Request::get("/metrics").send(gateway.health).text();
         let lag = |target: &str| metrics.contains(&format!("linkgate_audit_ship_lag_lines{{target=\"{target}\"}} 0\n"));
-        lag("file") && lag("stdout")
+        lag("file") && lag("stdout") && lag("otlp")
     });
     gateway.terminate();
     assert_eq!(gateway.ended(PATIENCE), Some(0), "{}", house.log_text());
@@ -85,6 +89,9 @@ fn every_line_is_with_every_target_after_kill_9_under_load() {
     assert!(files.len() > 1, "{files:?}");
     assert_eq!(by_seq(&files), written);
     assert_eq!(by_seq(&[out.join("stdout")]), written);
+    let told = house.dir.path().join("told");
+    fs::write(&told, collector.lines().join("\n")).unwrap();
+    assert_eq!(by_seq(&[told]), written);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::{
 };
 
 const DAY: i64 = 86_400_000;
-const NOWHERE: ShipSettings = ShipSettings { form: Form::Full, stdout: false, file: None };
+const NOWHERE: ShipSettings = ShipSettings { form: Form::Full, stdout: false, file: None, otlp: None };
 
 /// A journal of this many segments at least, all indexed and signed.
 async fn journal_of(f: &Fixture, wanted: u64) -> House {

@@ -4,10 +4,12 @@
 //! of its own beside the journal, which moves once the target has the lines. So a line may come twice after a crash, and
 //! none is left out; a receiver tells repeats by `seq` and `hash`. Only what is on stable storage is shipped.
 //!
-//! Reading order: `settings`, `form` (what of a line is shipped), `position`, `target` and `file` (where to), `shipper`.
+//! Reading order: `settings`, `form` (what of a line is shipped), `position`, `target`, `file` and `otlp` (where to),
+//! `shipper`.
 
 mod file;
 mod form;
+mod otlp;
 mod position;
 pub mod settings;
 mod shipper;
@@ -15,5 +17,5 @@ mod target;
 
 pub use form::Form;
 pub use position::{Unshipped, unshipped};
-pub use settings::{FileSettings, ShipSettings, TargetSettings};
+pub use settings::{FileSettings, OtlpSettings, ShipSettings, TargetSettings};
 pub use shipper::{ShipError, ShipProgress, Shipper};

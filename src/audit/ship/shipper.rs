@@ -218,7 +218,7 @@ impl Shipper {
             Ok::<_, ShipError>(found)
         };
         let position = tokio::task::spawn_blocking(work).await.map_err(|_| ShipError::Cancelled)??;
-        let output = Output::new(&self.settings, self.journal.dir());
+        let output = Output::new(&self.settings, self.journal.dir(), self.journal.chain_id());
         let hand = Hand { journal: self.journal.clone(), target, form: self.form, position, output };
         self.progress.taken_seq.store(hand.taken(), Ordering::Relaxed);
         Ok(Box::new(hand))

@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use super::{file::Rotated, settings::TargetSettings};
+use super::{file::Rotated, otlp::Otlp, settings::TargetSettings};
+use crate::audit::chain::ChainId;
 
 /// Pause before a pipe that is full and does not block is tried again.
 const FULL: Duration = Duration::from_millis(20);
@@ -17,14 +18,16 @@ const FULL: Duration = Duration::from_millis(20);
 pub(super) enum Output {
     Stdout(Stdout),
     File(Rotated),
+    Otlp(Box<Otlp>),
 }
 
 impl Output {
-    /// `dir` is the journal's folder.
-    pub(super) fn new(settings: &TargetSettings, dir: &Path) -> Self {
+    /// `dir` is the folder of the journal, which holds `chain`.
+    pub(super) fn new(settings: &TargetSettings, dir: &Path, chain: ChainId) -> Self {
         match settings {
             TargetSettings::Stdout => Self::Stdout(Stdout::after(dir.join(WRITING))),
             TargetSettings::File(settings) => Self::File(Rotated::new(settings.clone())),
+            TargetSettings::Otlp(settings) => Self::Otlp(Box::new(Otlp::new(settings.clone(), chain))),
         }
     }
 
@@ -33,6 +36,7 @@ impl Output {
         match self {
             Self::Stdout(stdout) => stdout.take(lines),
             Self::File(file) => file.take(lines),
+            Self::Otlp(otlp) => otlp.take(lines),
         }
     }
 }

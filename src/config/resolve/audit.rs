@@ -7,9 +7,9 @@ use crate::{
     audit::{
         AuditSettings, Durability,
         evidence::CheckpointSettings,
-        ship::settings::{FileSettings, Form, ShipSettings},
+        ship::settings::{FileSettings, Form, OtlpSettings, ShipSettings},
     },
-    config::raw_audit::{RawAudit, RawDurability, RawShip, RawShipForm},
+    config::raw_audit::{RawAudit, RawDurability, RawShip, RawShipForm, RawShipOtlp},
     identity::settings::SigningSettings,
 };
 
@@ -72,7 +72,18 @@ impl Resolver<'_> {
             RawShipForm::Public => Form::Public,
             RawShipForm::Full => Form::Full,
         };
-        ShipSettings { form, stdout: raw.stdout, file }
+        ShipSettings { form, stdout: raw.stdout, file, otlp: self.otlp(&raw.otlp) }
+    }
+}
+
+impl Resolver<'_> {
+    fn otlp(&mut self, raw: &RawShipOtlp) -> Option<OtlpSettings> {
+        let at = section("audit").key("ship").key("otlp");
+        let headers = self.collector_headers(&at.key("headers"), &raw.headers);
+        let timeout = self.duration(&at.key("timeout"), &raw.timeout, millis(100)..=seconds(60));
+        let text = raw.endpoint.as_ref()?;
+        let endpoint = self.collector(&at.key("endpoint"), text, "https://collector:4318/v1/logs")?;
+        Some(OtlpSettings { endpoint, headers, timeout })
     }
 }
 

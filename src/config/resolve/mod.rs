@@ -7,6 +7,7 @@
 mod admin;
 mod alerts;
 mod audit;
+mod collector;
 mod connectors;
 mod cors;
 mod decision;

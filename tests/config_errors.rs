@@ -318,6 +318,7 @@ fn each_rule_of_shipping_and_retention() {
             said("[audit]\nretention = \"400d\""),
             said("[audit]\nretention = \"59m\"\ncheckpoint_key_file = \"key.pem\""),
             said("[audit.ship]\nfile = \"audit/shipped.jsonl\""),
+            said("[audit]\nstore = \"postgres\"\nretention = \"400d\""),
         ]
         .join("\n")
     );

@@ -9,10 +9,10 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::{AppError, expiry, gauges::Progress, housekeeping};
+use super::{AppError, expiry, gauges::Progress, housekeeping, kept};
 use crate::{
     audit::{
-        AuditSettings, ChainHeads, Journal, JournalError, Recovery,
+        ChainHeads, Journal, JournalError, Recovery,
         evidence::{Checkpointer, KeyError, Signer},
         indexer::Indexer,
         outbox::OutboxRelay,
@@ -20,6 +20,7 @@ use crate::{
         retention::{Retention, RetentionSettings},
         ship::Shipper,
     },
+    config::settings::Config,
     portal::{Counting, Watcher, exports::Shift, webhooks::Deliverer},
     proxy::worker::{Gateway, Live},
     store::{AuditStore, Database},
@@ -119,6 +120,9 @@ pub fn start(live: &Arc<Live>, database: &Database) -> Result<Background, KeyErr
         tasks.spawn(made.run());
         progress
     });
+    if gateway.settings.kept_in_database {
+        tasks.spawn(kept::tidy(journal.clone(), Arc::clone(&store), gateway.settings.ship.clone()));
+    }
     tasks.spawn(OutboxRelay::new(journal.clone(), Arc::clone(&store), OUTBOX_INTERVAL).run());
     let kept = housekeeping::run(Arc::clone(live), database.clone(), Arc::clone(&store));
     tasks.spawn(kept);
@@ -209,7 +213,11 @@ impl Background {
 }
 
 /// Opens the journal. It must not end before what the database has seen of it: then its tail was cut off.
-pub async fn open_journal(settings: &AuditSettings, database: &Database) -> Result<(Journal, Recovery), AppError> {
+pub async fn open_journal(config: &Config, database: &Database) -> Result<(Journal, Recovery), AppError> {
+    if config.kept_in_database {
+        return kept::open(config, database).await;
+    }
+    let settings = &config.audit;
     let store = AuditStore::new(database, &settings.dir);
     let known = chain_file(&settings.dir).map_err(|source| JournalError::Io {
         act: "read the audit journal in",

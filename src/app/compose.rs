@@ -71,7 +71,7 @@ impl Lasting {
         let (quotas, shared_quotas) = quotas(&config.limits)?;
         let metrics = Metrics::register(registry)?;
         let portal_metrics = Arc::new(PortalMetrics::register(registry)?);
-        let (journal, _) = background::open_journal(&config.audit, database).await?;
+        let (journal, _) = background::open_journal(config, database).await?;
         let directory = Directory::start(database, &config.links);
         let patience = Instant::now() + FIRST_READING;
         while !directory.is_fresh() && Instant::now() < patience {

@@ -123,8 +123,8 @@ fn fixed(one: &Config, other: &Config) -> Vec<&'static str> {
         ("[policy]", one.policy != other.policy),
         (
             "[audit]",
-            (&one.audit, &one.checkpoints, &one.ship, one.retention)
-                != (&other.audit, &other.checkpoints, &other.ship, other.retention),
+            (&one.audit, &one.checkpoints, &one.ship, one.retention, one.kept_in_database)
+                != (&other.audit, &other.checkpoints, &other.ship, other.retention, other.kept_in_database),
         ),
         ("limits.redis_url and what goes with it", one.limits.shared != other.limits.shared),
         ("limits.max_keys", one.limits.max_keys != other.limits.max_keys),

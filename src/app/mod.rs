@@ -6,6 +6,7 @@ pub mod configuration;
 pub mod expiry;
 mod gauges;
 pub mod housekeeping;
+mod kept;
 pub mod manager;
 pub mod reload;
 pub mod telemetry;
@@ -87,6 +88,12 @@ pub enum AppError {
     Head(#[source] crate::audit::IndexUnavailable),
     #[error("the database did not say in time how far it has seen the audit journal")]
     HeadTimeout,
+    #[error("the audit journal in the database cannot be taken: {0}")]
+    Kept(#[source] crate::store::DepotError),
+    #[error("`{0}` holds a journal of its own, and `audit.store` is `postgres`: name another `audit.dir`")]
+    OwnJournal(std::path::PathBuf),
+    #[error("a thread that opens the audit journal ended by a panic")]
+    Cancelled,
     #[error("metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
     #[error("the files of `listen.tls` cannot be used")]

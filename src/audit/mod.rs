@@ -3,6 +3,7 @@
 //! Reading order: `record` (what is said), `asked` (what was asked of the policies), `chain` (what binds it), `encode`,
 //! `line` and `entry` (how it is written and read), `journal` (when and how durably), `check` and `verify` (what is found
 //! when someone touched it), `scan`, `sweep`, `batch`, `indexer`, `outbox` and `outlived` (what stands around it),
+//! `mirror` (a journal that is kept in a database),
 //! `glance`, `words` and `run` (how records are found), `evidence` (what someone outside can check), `ship` (what goes to
 //! other systems), `retention` (what goes for good). The database is behind `traits`.
 
@@ -22,6 +23,7 @@ pub mod journal;
 mod json;
 pub mod line;
 pub mod medium;
+pub mod mirror;
 pub mod outbox;
 pub mod outlived;
 pub mod reader;

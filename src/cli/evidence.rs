@@ -33,7 +33,7 @@ use crate::{
 const CHAINED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Print signed checkpoints of the chain.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct CheckpointArgs {
     /// The newest one (the default).
     #[arg(long, conflicts_with_all = ["at", "list"])]
@@ -252,6 +252,9 @@ pub(super) async fn prune(
     index: Option<&AuditStore>,
     console: &Console,
 ) -> Result<(), Failure> {
+    if config.kept_in_database {
+        return Err(Failure::new(Exit::Conflict, "journals that are kept in the database are not pruned"));
+    }
     let dir = &config.audit.dir;
     let index = index.ok_or_else(|| Failure::new(Exit::Database, "pruning needs the database of the server"))?;
     let keys = config.checkpoints.keys().map_err(invalid)?;

@@ -15,6 +15,8 @@ raw! {
     struct RawAudit {
         /// Folder of the journal; one server at a time.
         dir: String = "audit".to_owned(),
+        /// Where the journal is kept.
+        store: RawAuditStore = RawAuditStore::Disk,
         /// Size at which a segment is closed.
         segment_size: SizeText = SizeText::of("64MiB"),
         /// How old records get: what is older goes by itself, once it is signed, indexed and shipped. Not set: nothing goes.
@@ -83,6 +85,14 @@ words! {
         Os = "os",
         /// On stable storage.
         Disk = "disk",
+    }
+
+    /// Where the journal is kept.
+    enum RawAuditStore {
+        /// In the folder, which lies on a volume.
+        Disk = "disk",
+        /// In the Postgres database; the folder is a working copy that may be lost with the replica.
+        Postgres = "postgres",
     }
 
     /// What of a line of the journal is shipped.

@@ -46,6 +46,8 @@ pub struct Config {
     pub ship: ShipSettings,
     /// How old audit records get; `None`: nothing goes by itself.
     pub retention: Option<Duration>,
+    /// The journal is kept in the database (`audit.store = "postgres"`); its folder may be lost.
+    pub kept_in_database: bool,
     pub limits: LimitSettings,
     pub headers: HeaderSettings,
     pub cors: CorsSettings,

@@ -64,9 +64,9 @@ pub struct Proofs {
     pub checkpoints: Vec<ShownCheckpoint>,
 }
 
-const COLUMNS: &str = "note, cause, segment, segment_offset, peaks";
+pub(super) const COLUMNS: &str = "note, cause, segment, segment_offset, peaks";
 
-fn kept(row: &Row) -> Result<Kept, StoreError> {
+pub(super) fn kept(row: &Row) -> Result<Kept, StoreError> {
     let cause = row.str(1)?;
     let cause = Cause::ALL.into_iter().find(|known| known.as_str() == cause);
     let peaks = row.bytes(4)?;

@@ -14,6 +14,7 @@ mod crash;
 mod evidence;
 mod faults;
 mod index;
+mod kept;
 mod levels;
 mod otlp;
 mod outbox;

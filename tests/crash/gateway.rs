@@ -202,6 +202,19 @@ impl House {
         }
     }
 
+    /// A command of the same binary, with the same configuration.
+    pub fn linkgate(&self, setup: &Setup, arguments: &[&str]) -> std::process::Output {
+        // Writes the configuration.
+        drop(self.command(setup));
+        let path = self.dir.path().join("linkgate.toml");
+        Command::new(env!("CARGO_BIN_EXE_linkgate"))
+            .args(arguments)
+            .args(["--config".as_ref(), path.as_os_str()])
+            .envs(self.environment.iter().cloned())
+            .output()
+            .unwrap()
+    }
+
     /// Starts one and kills it in the middle of starting.
     pub fn start_and_kill(&self, setup: &Setup, after: Duration) {
         let mut child = self.command(setup).spawn().unwrap();

@@ -49,6 +49,7 @@ mod database;
 mod disk;
 mod drain;
 mod exports;
+mod kept;
 mod kill;
 mod latency;
 mod replicas;

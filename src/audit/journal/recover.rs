@@ -65,6 +65,8 @@ pub(super) fn open(
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io_error("create", dir))?;
     let lock = take_lock(dir)?;
     let volatile = volatile_file_system(dir).map_err(io_error("look at the file system of", dir))?;
+    // Where it is kept elsewhere, the folder may be what it likes.
+    let volatile = volatile.filter(|_| !medium.elsewhere());
     if let Some(kind) = volatile
         && (settings.reads == Durability::Disk || settings.writes == Durability::Disk)
     {

@@ -16,6 +16,6 @@ mod shipper;
 mod target;
 
 pub use form::Form;
-pub use position::{Unshipped, unshipped};
+pub use position::{Unshipped, needed, unshipped};
 pub use settings::{FileSettings, OtlpSettings, ShipSettings, TargetSettings};
 pub use shipper::{ShipError, ShipProgress, Shipper};

@@ -54,6 +54,15 @@ pub(super) fn save(dir: &Path, target: &str, chain_id: ChainId, position: IndexP
     File::open(dir)?.sync_all()
 }
 
+/// The segments that targets read on in.
+pub fn needed(dir: &Path, chain_id: ChainId, ship: &ShipSettings) -> io::Result<Vec<u64>> {
+    let mut needed = Vec::new();
+    for target in ship.targets() {
+        needed.extend(load(dir, target.name(), chain_id)?.map(|position| position.segment));
+    }
+    Ok(needed)
+}
+
 /// A target that would never get lines which are to go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unshipped {

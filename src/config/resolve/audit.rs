@@ -9,7 +9,8 @@ use crate::{
         evidence::CheckpointSettings,
         ship::settings::{FileSettings, Form, OtlpSettings, ShipSettings},
     },
-    config::raw_audit::{RawAudit, RawDurability, RawShip, RawShipForm, RawShipOtlp},
+    config::raw_audit::{RawAudit, RawAuditStore, RawDurability, RawShip, RawShipForm, RawShipOtlp},
+    config::settings::DatabaseSettings,
     identity::settings::SigningSettings,
 };
 
@@ -36,6 +37,20 @@ impl Resolver<'_> {
             self.fail(&field, "needs a key that signs checkpoints: set `audit.checkpoint_key_file`");
         }
         self.optional_duration(&field, raw.retention.as_ref(), seconds(3600)..=DAY * 36_500)
+    }
+
+    /// Whether `audit.store` is the database.
+    pub(super) fn kept_in_database(&mut self, raw: &RawAudit, database: &DatabaseSettings) -> bool {
+        let at = section("audit");
+        let kept = raw.store == RawAuditStore::Postgres;
+        if kept && !matches!(database, DatabaseSettings::Postgres { .. }) {
+            self.fail(&at.key("store"), "needs a Postgres database: name its URL in [database]");
+        }
+        if kept && raw.retention.is_some() {
+            let what = "works on journals on disk only: take it out, or `audit.store`";
+            self.fail(&at.key("retention"), what);
+        }
+        kept
     }
 
     pub(super) fn checkpoints(&mut self, raw: &RawAudit, signing: Option<&SigningSettings>) -> CheckpointSettings {

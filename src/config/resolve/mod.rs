@@ -80,6 +80,7 @@ impl Resolver<'_> {
         let upstreams = self.upstreams(&raw.upstreams, signing.is_some());
         let routes = self.routes(&raw.routes, &raw.upstreams, &audit);
         let database = self.database(&raw.database);
+        let kept_in_database = self.kept_in_database(&raw.audit, &database);
         let config = Config {
             api_docs: raw.health.api_docs,
             admin: self.admin(&raw.admin, raw.health.enabled.then_some(raw.health.address.as_str()), &listen),
@@ -92,6 +93,7 @@ impl Resolver<'_> {
             checkpoints: self.checkpoints(&raw.audit, signing.as_ref()),
             ship: self.ship(&raw.audit.ship, &audit),
             retention,
+            kept_in_database,
             signing,
             policy: self.policy(&raw.policy),
             audit,

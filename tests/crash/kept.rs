@@ -1,7 +1,7 @@
 //! The journal kept in Postgres, for replicas without a volume: `kill -9` under load, and the folder lost each time; the
 //! database away; a chain that another server has taken.
 
-use std::{fs, time::Duration};
+use std::{collections::HashSet, fs, time::Duration};
 
 use linkgate::store::PostgresDepot;
 use sqlx::{Connection, Executor, PgConnection};
@@ -12,6 +12,7 @@ use crate::{
     gateway::{House, PATIENCE, Setup, eventually, folder},
     ledger::Ledger,
     load::{Load, Mix, reconcile},
+    log_collector::Collector,
 };
 
 fn setup() -> Setup {
@@ -48,7 +49,9 @@ fn lose_the_folder(house: &House) {
 #[test]
 fn every_answer_has_exactly_one_record_though_the_folder_is_lost_each_time() {
     let (house, _relay, _made) = on_postgres();
-    let (mix, setup) = (Mix::of(&house), setup());
+    let (mix, mut setup, collector) = (Mix::of(&house), setup(), Collector::start());
+    let endpoint = collector.url();
+    setup.audit.push_str(&format!("[audit.ship]\nlines = \"full\"\notlp = {{ endpoint = \"{endpoint}\" }}\n"));
     let mut gateway = house.start(&setup);
     let rounds = 5;
     let (mut answered, mut aborted) = (0, 0);
@@ -73,13 +76,26 @@ fn every_answer_has_exactly_one_record_though_the_folder_is_lost_each_time() {
         aborted = all.records.values().filter(|entry| entry.completion.as_ref().unwrap().aborted).count();
     }
     assert!(answered >= 50 * rounds && aborted > 0, "{answered} {aborted}");
+    let own = Ledger::new(house.journal()).chain();
+    eventually("all is shipped", || gateway.metric("linkgate_audit_ship_lag_lines{target=\"otlp\"}") == Some(0.0));
+    let first = house.journal().join("segment-0000000001.jsonl");
+    eventually("the working copy is kept small", || !first.exists());
     gateway.terminate();
     assert_eq!(gateway.ended(PATIENCE), Some(0), "{}", house.log_text());
-    let (_out, ledgers) = ledgers(&house);
+    let (out, ledgers) = ledgers(&house);
     assert!(ledgers.len() <= 2, "a chain is gone on with: {}", ledgers.len());
     for ledger in &ledgers {
         ledger.agrees_with_index(&house, linkgate::domain::Millis(0), 0);
     }
+    // How far a target is outlives the folder too: no line is left out, whatever was lost.
+    let told: HashSet<String> = collector.lines().into_iter().collect();
+    let segments = fs::read_dir(out.path().join(own.to_string())).unwrap().map(|entry| entry.unwrap().path());
+    let segments = segments.filter(|path| path.extension().is_some_and(|ending| ending == "jsonl"));
+    let lines: Vec<String> = segments
+        .flat_map(|path| fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let missing: Vec<_> = lines.iter().filter(|line| !told.contains(*line)).collect();
+    assert!(lines.len() > 100 && missing.is_empty(), "{} of {}: {:?}", missing.len(), lines.len(), missing.first());
     let verified = house.linkgate(&setup, &["audit", "verify"]);
     assert!(verified.status.success(), "{verified:?}");
     assert!(String::from_utf8_lossy(&verified.stdout).contains("lines in"), "{verified:?}");

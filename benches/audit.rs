@@ -66,6 +66,7 @@ fn settings(dir: &Path) -> Result<AuditSettings, Failed> {
     Ok(AuditSettings {
         dir: dir.to_owned(),
         segment_bytes: 64 << 20,
+        segment_age: None,
         writes: Durability::Disk,
         reads: Durability::Os,
         commit_timeout: Duration::from_secs(10),

@@ -101,6 +101,7 @@ async fn measure(dir: &Path, records: u64) -> Result<(), Failed> {
     let settings = AuditSettings {
         dir: dir.to_owned(),
         segment_bytes: 64 << 20,
+        segment_age: None,
         writes: Durability::Disk,
         reads: Durability::Os,
         commit_timeout: Duration::from_secs(60),

@@ -100,6 +100,7 @@ fn write(dir: &Path, records: u64) -> Result<(), Failed> {
     let settings = AuditSettings {
         dir: dir.to_owned(),
         segment_bytes: 64 << 20,
+        segment_age: None,
         writes: Durability::Memory,
         reads: Durability::Memory,
         commit_timeout: Duration::from_secs(10),

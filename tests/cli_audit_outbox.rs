@@ -77,6 +77,7 @@ fn settings(dir: PathBuf) -> AuditSettings {
         reads: Durability::Os,
         writes: Durability::Os,
         segment_bytes: 1 << 20,
+        segment_age: None,
         flush_interval: Duration::from_millis(1),
         commit_timeout: Duration::from_secs(20),
     }

@@ -381,6 +381,36 @@ fn a_development_key_alone_is_the_key_set() {
 }
 
 #[test]
+fn each_rule_of_shipping_and_retention() {
+    let env = [("KEY", "Bearer 0123456789abcdef"), ("BROKEN", "a\nb")];
+    let said = |text: &str| errors_with(&format!("{GOOD}\n{text}"), &env);
+    let otlp = |text: &str| said(&format!("[audit.ship.otlp]\n{text}"));
+    let endpoint = "endpoint = \"https://collector:4318/v1/logs\"";
+    assert_eq!(otlp(&format!("{endpoint}\nheaders = {{ authorization = {{ value_env = \"KEY\" }} }}")), "valid");
+    insta::assert_snapshot!(
+        [
+            otlp("endpoint = \"collector:4318\""),
+            otlp("endpoint = \"https://collector:4318\""),
+            otlp("endpoint = \"https://me:secret@collector:4318/v1/logs\""),
+            otlp("timeout = \"50ms\""),
+            otlp(&format!("{endpoint}\nheaders = {{ \"x key\" = {{ value_env = \"KEY\" }} }}")),
+            otlp(&format!("{endpoint}\nheaders = {{ Content-Type = {{ value_env = \"KEY\" }} }}")),
+            otlp(&format!(
+                "{endpoint}\nheaders = {{ X-Key = {{ value_env = \"KEY\" }}, x-key = {{ value_env = \"KEY\" }} }}"
+            )),
+            otlp(&format!("{endpoint}\nheaders = {{ x-key = {{}} }}")),
+            otlp(&format!("{endpoint}\nheaders = {{ x-key = {{ value = \"secret\" }} }}")),
+            otlp(&format!("{endpoint}\nheaders = {{ x-key = {{ value_env = \"BROKEN\" }} }}")),
+            said("[audit]\nretention = \"400d\""),
+            said("[audit]\nretention = \"59m\"\ncheckpoint_key_file = \"key.pem\""),
+            said("[audit.ship]\nfile = \"audit/shipped.jsonl\""),
+            said("[audit]\nstore = \"postgres\"\nretention = \"400d\""),
+        ]
+        .join("\n")
+    );
+}
+
+#[test]
 fn a_development_key_needs_a_loopback_listener() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("dev.pem"), "x").unwrap();

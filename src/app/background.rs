@@ -9,15 +9,18 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::{AppError, expiry, housekeeping};
+use super::{AppError, expiry, gauges::Progress, housekeeping, kept};
 use crate::{
     audit::{
-        AuditSettings, ChainHeads, Journal, JournalError, Recovery,
-        evidence::{Checkpointer, KeyError, Signer, signer::CheckpointProgress},
-        indexer::{IndexProgress, Indexer},
+        ChainHeads, Journal, JournalError, Recovery,
+        evidence::{Checkpointer, KeyError, Signer},
+        indexer::Indexer,
         outbox::OutboxRelay,
         reader::chain_file,
+        retention::{Retention, RetentionSettings},
+        ship::Shipper,
     },
+    config::settings::Config,
     portal::{Counting, Watcher, exports::Shift, webhooks::Deliverer},
     proxy::worker::{Gateway, Live},
     store::{AuditStore, Database},
@@ -31,6 +34,9 @@ const OUTBOX_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a stop waits for the index to see the last records; the next start goes on where it ended.
 const LAST_INDEXING: Duration = Duration::from_secs(3);
 
+/// How long a stop waits for targets to take the last lines; the next start ships the rest.
+const LAST_SHIPPING: Duration = Duration::from_secs(3);
+
 /// How long a stop waits for exports under way to be given back.
 const LAST_EXPORTS: Duration = Duration::from_secs(2);
 
@@ -40,8 +46,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Running tasks; all end when stopped.
 pub struct Background {
     tasks: JoinSet<()>,
-    /// How far the audit index is.
-    pub indexed: Arc<IndexProgress>,
+    /// How far those are that read the journal.
+    pub(super) progress: Progress,
     journal: Journal,
     store: Arc<AuditStore>,
     portal: Option<PortalWork>,
@@ -51,7 +57,9 @@ pub struct Background {
     leaving: Vec<(watch::Sender<Shift>, JoinHandle<()>)>,
     /// The key of checkpoints, and how far they are; `None`: no key is configured.
     checkpoints: Option<(Arc<Signer>, Duration)>,
-    pub signed: Option<Arc<CheckpointProgress>>,
+    /// Shippers of the journal, and what stops them.
+    shippers: Vec<JoinHandle<()>>,
+    stop_shipping: watch::Sender<bool>,
 }
 
 /// What the consolidated API does unasked, under one configuration.
@@ -109,6 +117,15 @@ pub fn start(live: &Arc<Live>, database: &Database) -> Result<Background, KeyErr
     if signed.is_none() {
         tracing::info!("no key signs checkpoints of the audit chain: set `audit.checkpoint_key_file`");
     }
+    let retention = settings_of_retention(&gateway)?.map(|settings| {
+        let made = Retention::new(journal.clone(), Arc::clone(&store), settings);
+        let progress = made.progress();
+        tasks.spawn(made.run());
+        progress
+    });
+    if gateway.settings.kept_in_database {
+        tasks.spawn(kept::tidy(journal.clone(), Arc::clone(&store), gateway.settings.ship.clone()));
+    }
     tasks.spawn(OutboxRelay::new(journal.clone(), Arc::clone(&store), OUTBOX_INTERVAL).run());
     let kept = housekeeping::run(Arc::clone(live), database.clone(), Arc::clone(&store));
     tasks.spawn(kept);
@@ -128,18 +145,32 @@ pub fn start(live: &Arc<Live>, database: &Database) -> Result<Background, KeyErr
     if gateway.settings.health.is_some() {
         tasks.spawn(Counting::new(database, &gateway.portal_metrics).run());
     }
+    let ship = &gateway.settings.ship;
+    let made: Vec<_> =
+        ship.targets().into_iter().map(|target| Shipper::new(journal.clone(), target, ship.form)).collect();
+    let shipped = made.iter().map(Shipper::progress).collect();
+    let (stop_shipping, stop) = watch::channel(false);
+    let shippers = made.into_iter().map(|shipper| tokio::spawn(shipper.run(stop.clone()))).collect();
     let portal = PortalWork::start(&gateway);
     Ok(Background {
         tasks,
-        indexed,
+        progress: Progress { indexed, signed, shipped, retention },
         journal,
         store,
         portal,
         upstreams: Upkeep::start(&gateway.upstreams),
         leaving: Vec::new(),
         checkpoints,
-        signed,
+        shippers,
+        stop_shipping,
     })
+}
+
+/// `None`: nothing goes by itself.
+fn settings_of_retention(gateway: &Gateway) -> Result<Option<RetentionSettings>, KeyError> {
+    let settings = &gateway.settings;
+    let Some(age) = settings.retention else { return Ok(None) };
+    Ok(Some(RetentionSettings { age, keys: settings.checkpoints.keys()?, ship: settings.ship.clone() }))
 }
 
 impl Background {
@@ -165,6 +196,11 @@ impl Background {
         }
         drop(self.upstreams);
         self.tasks.shutdown().await;
+        self.stop_shipping.send_replace(true);
+        if tokio::time::timeout(LAST_SHIPPING, join_all(self.shippers.iter_mut())).await.is_err() {
+            self.shippers.iter().for_each(JoinHandle::abort);
+            tracing::warn!("the last records are not shipped; the next start ships them");
+        }
         if let Some((signer, interval)) = self.checkpoints {
             let mut last = Checkpointer::new(self.journal.clone(), Arc::clone(&self.store), signer, interval);
             match tokio::time::timeout(LAST_INDEXING, last.finish()).await {
@@ -183,7 +219,11 @@ impl Background {
 }
 
 /// Opens the journal. It must not end before what the database has seen of it: then its tail was cut off.
-pub async fn open_journal(settings: &AuditSettings, database: &Database) -> Result<(Journal, Recovery), AppError> {
+pub async fn open_journal(config: &Config, database: &Database) -> Result<(Journal, Recovery), AppError> {
+    if config.kept_in_database {
+        return kept::open(config, database).await;
+    }
+    let settings = &config.audit;
     let store = AuditStore::new(database, &settings.dir);
     let known = chain_file(&settings.dir).map_err(|source| JournalError::Io {
         act: "read the audit journal in",

@@ -86,7 +86,7 @@ impl Lasting {
         let (quotas, shared_quotas) = quotas(&config.limits)?;
         let metrics = Metrics::register(registry)?;
         let portal_metrics = Arc::new(PortalMetrics::register(registry)?);
-        let (journal, _) = background::open_journal(&config.audit, database).await?;
+        let (journal, _) = background::open_journal(config, database).await?;
         let directory = Directory::start(database, &config.links);
         directory.observe_latency(saturation::change_latency(registry)?);
         let patience = Instant::now() + FIRST_READING;

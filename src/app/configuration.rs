@@ -127,7 +127,11 @@ fn fixed(one: &Config, other: &Config) -> Vec<&'static str> {
         ("[database]", one.database != other.database),
         ("[links]", one.links != other.links),
         ("[policy]", one.policy != other.policy),
-        ("[audit]", (&one.audit, &one.checkpoints) != (&other.audit, &other.checkpoints)),
+        (
+            "[audit]",
+            (&one.audit, &one.checkpoints, &one.ship, one.retention, one.kept_in_database)
+                != (&other.audit, &other.checkpoints, &other.ship, other.retention, other.kept_in_database),
+        ),
         ("limits.redis_url and what goes with it", one.limits.shared != other.limits.shared),
         ("limits.max_keys", one.limits.max_keys != other.limits.max_keys),
         ("[exports]", one.exports != other.exports),

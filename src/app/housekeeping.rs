@@ -1,4 +1,5 @@
-//! What a running server forgets, whatever is switched on: rows that nobody asks for again, each at its own age.
+//! What a running server forgets, whatever is switched on: rows that nobody asks for again, each at its own age. And what it
+//! makes ahead of its time: partitions of the audit index.
 //!
 //! Idempotency keys and exports are forgotten by the export worker, which has their files; links and their history are
 //! never deleted. Every replica does this, and does it again where it failed.
@@ -25,6 +26,11 @@ pub async fn run(live: Arc<Live>, database: Database, audit: Arc<AuditStore>) {
         let settings = &gateway.settings;
         let now = Millis::now();
         let before = |age: Duration| Millis(now.0.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
+        match audit.make_months().await {
+            Ok(0) => {}
+            Ok(made) => tracing::info!(made, "partitions of the audit index for the months to come"),
+            Err(error) => tracing::warn!(%error, "the audit index lacks partitions for the months to come"),
+        }
         told("changes that were chained", audit.prune_outbox(before(CHAINED_KEPT)).await);
         told("announced ends of links", ending::forget_notices(&database, before(NOTICES_KEPT)).await);
         let webhooks = &settings.webhooks;

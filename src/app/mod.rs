@@ -4,7 +4,9 @@ pub mod background;
 mod compose;
 pub mod configuration;
 pub mod expiry;
+mod gauges;
 pub mod housekeeping;
+mod kept;
 pub mod manager;
 pub mod reload;
 pub mod saturation;
@@ -25,11 +27,7 @@ use tokio::{
 };
 
 use crate::{
-    audit::{
-        JournalError,
-        evidence::{KeyError, signer::CheckpointProgress},
-        indexer::IndexProgress,
-    },
+    audit::{JournalError, evidence::KeyError},
     config::settings::{Config, DatabaseSettings},
     identity::{IdentityError, SigningError},
     limit::{SharedError, SharedQuotas},
@@ -54,7 +52,12 @@ use crate::{
 };
 
 pub use configuration::ConfigSource;
-use {compose::Lasting, reload::Reloader, saturation::Saturation};
+use {
+    compose::Lasting,
+    gauges::{AuditGauges, Progress},
+    reload::Reloader,
+    saturation::Saturation,
+};
 
 /// Threads of the service runtime: database, key fetching, journal helpers, watchers.
 const SERVICE_THREADS: usize = 2;
@@ -95,6 +98,12 @@ pub enum AppError {
     Head(#[source] crate::audit::IndexUnavailable),
     #[error("the database did not say in time how far it has seen the audit journal")]
     HeadTimeout,
+    #[error("the audit journal in the database cannot be taken: {0}")]
+    Kept(#[source] crate::store::DepotError),
+    #[error("`{0}` holds a journal of its own, and `audit.store` is `postgres`: name another `audit.dir`")]
+    OwnJournal(std::path::PathBuf),
+    #[error("a thread that opens the audit journal ended by a panic")]
+    Cancelled,
     #[error("metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
     #[error("the files of `{section}` cannot be used")]
@@ -170,7 +179,7 @@ async fn serve(
     let live = Arc::new(Live::new(lasting.compose(config, &[])?));
     let workers = Arc::new(workers::start(&live).map_err(AppError::Runtime)?);
     let background = background::start(&live, &database)?;
-    let observed = (Arc::clone(&background.indexed), background.signed.clone());
+    let observed = background.progress.clone();
     let reloader = Reloader::new(&lasting, &live, source, background, &registry)?;
     // Here, where there is a journal: a shadow set that is refused is told and recorded, and stops nothing.
     reloader.reload_shadow("start").await;
@@ -324,7 +333,7 @@ fn registry() -> Result<Registry, AppError> {
 fn observe(
     live: &Arc<Live>,
     workers: &Arc<Workers>,
-    (indexed, signed): (Arc<IndexProgress>, Option<Arc<CheckpointProgress>>),
+    audit: Progress,
     shared_quotas: Option<Arc<SharedQuotas>>,
     registry: Registry,
 ) -> Result<Health, AppError> {
@@ -334,13 +343,8 @@ fn observe(
         Ok(gauge)
     };
     let fresh = gauge("linkgate_links_fresh", "1 while link data is within max_staleness")?;
-    let healthy = gauge("linkgate_audit_healthy", "1 while the audit journal takes records")?;
-    let last_seq = gauge("linkgate_audit_last_seq", "Last sequence number of the audit chain")?;
-    let owed = gauge("linkgate_audit_owed_bytes", "Bytes of audit records not yet written")?;
-    let unindexed = gauge("linkgate_audit_unindexed_lines", "Lines of the audit chain that the index has not seen")?;
-    let open = gauge("linkgate_audit_open_records", "Audit records opened and not completed")?;
-    let unsigned = gauge("linkgate_audit_unsigned_lines", "Lines of the audit chain that no checkpoint covers yet")?;
-    let checkpoints = signed.clone();
+    let checkpoints = audit.signed.clone();
+    let audit = AuditGauges::register(audit, &registry)?;
     let gateway = live.current();
     let shared = "1 while rate limits are counted as configured: 0 while replicas cannot count together and should";
     let shared = gauge("linkgate_limits_shared", shared)?;
@@ -357,21 +361,14 @@ fn observe(
     let (saturation, busy) = (Saturation::register(&registry)?, Arc::downgrade(workers));
     let refresh = move || {
         let seen = seen.current();
-        let journal = seen.journal.status();
         fresh.set(i64::from(seen.directory.is_fresh()));
-        healthy.set(i64::from(journal.trouble.is_none()));
-        last_seq.set(i64::try_from(journal.last_seq).unwrap_or(i64::MAX));
-        owed.set(i64::try_from(journal.owed_bytes).unwrap_or(i64::MAX));
-        unindexed.set(i64::try_from(indexed.lag(&seen.journal)).unwrap_or(i64::MAX));
-        open.set(i64::try_from(journal.open_records).unwrap_or(i64::MAX));
-        let covered = signed.as_ref().map_or(0, |signed| signed.signed_seq());
-        unsigned.set(i64::try_from(journal.last_seq.saturating_sub(covered)).unwrap_or(i64::MAX));
+        audit.refresh(&seen.journal);
         if let Some(quotas) = &shared_quotas {
             shared.set(i64::from(quotas.is_shared()));
             failures.inc_by(quotas.failures().saturating_sub(failures.get()));
         }
         shadowed.set(i64::from(seen.shadow.as_ref().is_some_and(|shadow| shadow.current().is_some())));
-        saturation.refresh(&seen, &journal, busy.upgrade().as_deref());
+        saturation.refresh(&seen, &seen.journal.status(), busy.upgrade().as_deref());
         ends.refresh(&tls::Certificates::of(&seen));
         upstreams.refresh(&seen.upstreams);
         seen.portal_metrics.refresh();

@@ -11,7 +11,7 @@ use super::{
     encode::{FORMAT, LineType, RecoveryNote, SegmentHeader},
     line::{Line, NotALine},
 };
-use crate::domain::DecisionId;
+use crate::domain::{DecisionId, Millis};
 
 /// How many outbox rows the journal remembers: at least as many as may be claimed and not marked at once.
 pub(super) const OUTBOX_REMEMBERED: usize = 256;
@@ -49,6 +49,8 @@ pub struct Checker {
     expected: Option<(u64, Hash)>,
     pub(super) open: HashSet<DecisionId, ahash::RandomState>,
     pub(super) outbox: VecDeque<i64>,
+    /// Place and time of the last header.
+    pub(super) begun: Option<(u64, Millis)>,
     /// A fault was found: what follows from it is not told again.
     broken: bool,
 }
@@ -61,7 +63,7 @@ impl Checker {
 
     /// A walk from the first line of some segment, whose place is believed.
     pub fn from_any(chain_id: ChainId) -> Self {
-        Self { chain_id, expected: None, open: HashSet::default(), outbox: VecDeque::new(), broken: false }
+        Self { chain_id, expected: None, open: HashSet::default(), outbox: VecDeque::new(), begun: None, broken: false }
     }
 
     /// The last line seen.
@@ -126,7 +128,11 @@ impl Checker {
                     remember(&mut self.outbox, seq);
                 }
             }
-            (LineType::Segment, _) => self.header(&line.visible_as()?, segment, faults),
+            (LineType::Segment, _) => {
+                let header: SegmentHeader = line.visible_as()?;
+                self.begun = Some((line.seq, header.time));
+                self.header(&header, segment, faults);
+            }
             (LineType::Recovery, _) => {
                 line.visible_as::<RecoveryNote>()?;
             }

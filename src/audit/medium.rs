@@ -35,6 +35,11 @@ pub trait Medium: Send + Sync {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn SegmentFile>>;
     /// Names in the folder to stable storage.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// What is synced is kept elsewhere, and the folder may be lost (see `mirror`): a sync that failed has lost nothing and
+    /// is done again, and only what is synced outlives the process.
+    fn elsewhere(&self) -> bool {
+        false
+    }
 }
 
 /// The file system itself.

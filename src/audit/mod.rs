@@ -3,8 +3,9 @@
 //! Reading order: `record` (what is said), `asked` (what was asked of the policies), `chain` (what binds it), `encode`,
 //! `line` and `entry` (how it is written and read), `journal` (when and how durably), `check` and `verify` (what is found
 //! when someone touched it), `scan`, `sweep`, `batch`, `indexer`, `outbox` and `outlived` (what stands around it),
-//! `glance`, `words` and `run` (how records are found), `evidence` (what someone outside can check). The database is
-//! behind `traits`.
+//! `mirror` (a journal that is kept in a database),
+//! `glance`, `words` and `run` (how records are found), `evidence` (what someone outside can check), `ship` (what goes to
+//! other systems), `retention` (what goes for good). The database is behind `traits`.
 
 pub mod settings;
 
@@ -22,13 +23,16 @@ pub mod journal;
 mod json;
 pub mod line;
 pub mod medium;
+pub mod mirror;
 pub mod outbox;
 pub mod outlived;
 pub mod reader;
 pub mod record;
 pub mod redact;
+pub mod retention;
 pub mod run;
 pub mod scan;
+pub mod ship;
 pub mod sweep;
 pub mod traits;
 pub mod usage;
@@ -43,5 +47,5 @@ pub use record::{ChangeRecord, Completion, Decision, Kind, Opening, Slice, Slice
 pub use settings::{AuditSettings, Durability};
 pub use traits::{
     ChainHeads, Chunk, EvidenceStore, IndexBatch, IndexPosition, IndexSink, IndexUnavailable, Late, OutboxRow,
-    OutboxSource, RecordSource,
+    OutboxSource, RecordSource, RetainedIndex,
 };

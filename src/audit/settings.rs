@@ -9,6 +9,8 @@ pub struct AuditSettings {
     pub dir: PathBuf,
     /// A segment is closed and a new one begun at this size, in bytes.
     pub segment_bytes: u64,
+    /// And at this age, if it holds anything: what is never closed never gets old enough to go. `None`: at its size only.
+    pub segment_age: Option<Duration>,
     /// Durability of routes whose class writes.
     pub writes: Durability,
     /// Durability of routes whose class reads.

@@ -152,3 +152,25 @@ pub trait EvidenceStore: Send + Sync {
         tiles: &[Tile],
     ) -> impl Future<Output = Result<(), IndexUnavailable>> + Send;
 }
+
+/// The index as retention sees it.
+pub trait RetainedIndex: Send + Sync {
+    /// The segment up to which the index of this chain came.
+    fn indexed_segment(&self, chain: ChainId) -> impl Future<Output = Result<Option<u64>, IndexUnavailable>> + Send;
+
+    /// This chain gives up its lines up to `last`, which ended with `segment`. Where the index is not kept by months they go
+    /// at once, else with their month.
+    fn give_up(
+        &self,
+        chain: ChainId,
+        segment: u64,
+        last: u64,
+        now: Millis,
+    ) -> impl Future<Output = Result<(), IndexUnavailable>> + Send;
+
+    /// Months that were over at this time, and of which nothing must stay; oldest first.
+    fn months_over(&self, cutoff: Millis) -> impl Future<Output = Result<Vec<String>, IndexUnavailable>> + Send;
+
+    /// Drops one as a whole, if nothing of it must stay; `false`: something must, or somebody else has dropped it.
+    fn drop_month(&self, month: &str, cutoff: Millis) -> impl Future<Output = Result<bool, IndexUnavailable>> + Send;
+}

@@ -19,7 +19,7 @@ use super::{
     check::{Checker, Fault},
     evidence::{
         checkpoint::CheckpointError,
-        witness::{Mismatch, VerifiedFrom, Witness},
+        witness::{Mismatch, ToldPruning, VerifiedFrom, Witness},
     },
     journal::{JournalError, Writers, io_error, writers},
     line::Line,
@@ -140,6 +140,8 @@ pub struct Verification {
     pub unknown_checkpoints: usize,
     /// The signed checkpoint from which on a journal without its beginning was verified.
     pub from_checkpoint: Option<VerifiedFrom>,
+    /// Why it begins there, as the chain says itself.
+    pub pruned: Option<ToldPruning>,
     pub findings: Vec<Finding>,
     /// Findings beyond those listed.
     pub more_findings: u64,
@@ -191,6 +193,7 @@ pub fn verify_against(
         checkpoints: 0,
         unknown_checkpoints: 0,
         from_checkpoint: None,
+        pruned: None,
         findings: Vec::new(),
         more_findings: 0,
     };
@@ -312,7 +315,9 @@ impl Walk<'_> {
             self.finding(last_segment.max(1), 0, None, Problem::CutOff { stored: stored.seq, found });
         }
         let Some(witness) = self.witness.take() else { return };
-        let unrecorded = self.pruned.filter(|pruned| !witness.tells_of_pruning(*pruned));
+        let told = self.pruned.and_then(|pruned| witness.tells_of_pruning(pruned)).cloned();
+        let unrecorded = self.pruned.filter(|_| told.is_none());
+        self.result.pruned = told;
         let shorter = witness.finish();
         self.result.checkpoints = witness.held;
         self.result.unknown_checkpoints = witness.unknown;

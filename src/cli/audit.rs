@@ -12,6 +12,7 @@ use std::{
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
+    audit_kept,
     audit_outbox::{self, OutboxArgs},
     context::{Context, chain},
     evidence::{self, CheckpointArgs, Known, ProveCheckArgs, PruneArgs},
@@ -46,7 +47,7 @@ enum AuditCommand {
 }
 
 /// The commands over the journal and its index.
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum JournalCommand {
     /// Show records, newest first.
     Query(QueryArgs),
@@ -58,7 +59,7 @@ pub enum JournalCommand {
     Export(ExportArgs),
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct QueryArgs {
     #[command(flatten)]
     filter: FilterArgs,
@@ -73,7 +74,7 @@ pub struct QueryArgs {
     journal: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct VerifyArgs {
     /// Begin at this segment and believe its header (earlier ones were archived).
     #[arg(long, value_name = "NUMBER")]
@@ -89,7 +90,7 @@ pub struct VerifyArgs {
     key: Vec<PathBuf>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ExportArgs {
     #[command(flatten)]
     filter: FilterArgs,
@@ -104,7 +105,7 @@ pub struct ExportArgs {
     output: Option<PathBuf>,
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 struct FilterArgs {
     /// Partner id.
     #[arg(long, value_name = "UUID")]
@@ -184,6 +185,10 @@ pub(super) fn dispatch(args: AuditArgs, context: &Context) -> Result<(), Failure
         }
         AuditCommand::Outbox(args) => audit_outbox::run(args, context),
         AuditCommand::Journal(command) => context.evidence(async |config, index| {
+            let in_index = matches!(&command, JournalCommand::Query(args) if !args.journal);
+            if config.kept_in_database && !in_index {
+                return audit_kept::run_on_each(&command, config, index, &context.console).await;
+            }
             let known = Known::of(config, index).await?;
             run(command, &config.audit, &known, index, &context.console).await
         }),
@@ -310,9 +315,17 @@ async fn verify_journal<S: ChainHeads>(
     }
     if let Some(from) = &result.from_checkpoint {
         text.push_str(&format!(
-            "\nverified from the checkpoint at record {} on, signed {} by key {}: what lies before was pruned or moved away",
+            "\nverified from the checkpoint at record {} on, signed {} by key {}",
             from.seq, from.time, from.kid
         ));
+        match &result.pruned {
+            Some(told) => {
+                let by = told.by.as_deref().map(plain).unwrap_or_default();
+                let why = told.reason.as_deref().map(|why| format!(" ({})", plain(why))).unwrap_or_default();
+                text.push_str(&format!(": what lies before was pruned {} by {by}{why}", told.time));
+            }
+            None => text.push_str(": what lies before was pruned or moved away"),
+        }
     }
     match result.checkpoints {
         0 => text.push_str("\nno signed checkpoint was compared: a chain rewritten as a whole would not be found"),

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     audit::{
-        AuditSettings, ChainHeads, ChainId, ChangeRecord, EvidenceStore, Journal, JournalError,
+        AuditSettings, ChainHeads, ChainId, ChangeRecord, EvidenceStore, Journal, JournalError, RetainedIndex,
         evidence::{
             Cause, Checkpoint, Kept, Keys, prune as pruning, shelf,
             verdict::{self, Verdict},
@@ -33,7 +33,7 @@ use crate::{
 const CHAINED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Print signed checkpoints of the chain.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct CheckpointArgs {
     /// The newest one (the default).
     #[arg(long, conflicts_with_all = ["at", "list"])]
@@ -71,6 +71,9 @@ pub struct PruneArgs {
     /// Say what would go, and change nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Remove them even if a target of [audit.ship] does not have them yet: it never gets them then.
+    #[arg(long)]
+    unshipped: bool,
     #[command(flatten)]
     actor: ActorArgs,
 }
@@ -249,6 +252,9 @@ pub(super) async fn prune(
     index: Option<&AuditStore>,
     console: &Console,
 ) -> Result<(), Failure> {
+    if config.kept_in_database {
+        return Err(Failure::new(Exit::Conflict, "journals that are kept in the database are not pruned"));
+    }
     let dir = &config.audit.dir;
     let index = index.ok_or_else(|| Failure::new(Exit::Database, "pruning needs the database of the server"))?;
     let keys = config.checkpoints.keys().map_err(invalid)?;
@@ -258,7 +264,9 @@ pub(super) async fn prune(
         .ok_or_else(|| Failure::new(Exit::NotFound, format_args!("there is no audit journal in `{}`", dir.display())))?
         .chain_id;
     let indexed = index.indexed_segment(chain_id).await.map_err(|error| Failure::new(Exit::Database, chain(&error)))?;
-    let plan = pruning::plan(dir, chain_id, args.before, indexed, &keys).map_err(|error| {
+    let plan = pruning::plan(dir, chain_id, args.before, indexed, &keys)
+        .and_then(|plan| plan.held_for(dir, &config.ship, args.unshipped));
+    let plan = plan.map_err(|error| {
         let exit = match &error {
             pruning::PruneError::Unsound(_) => Exit::Verification,
             pruning::PruneError::Nothing(_) => Exit::NotFound,
@@ -267,7 +275,7 @@ pub(super) async fn prune(
         };
         Failure::new(exit, chain(&error))
     })?;
-    let what = format!(
+    let mut what = format!(
         "records {} to {} go for good: segments {} to {} in `{}`, {} bytes, closed until {}",
         plan.records.0,
         plan.records.1,
@@ -277,6 +285,9 @@ pub(super) async fn prune(
         plan.bytes,
         plan.closed
     );
+    for behind in &plan.unshipped {
+        what.push_str(&format!("; the target `{}` has them up to {} only", behind.target, behind.taken));
+    }
     if args.dry_run {
         return console.show(&Pruned { plan, removed: false }, format!("{what} (nothing was changed)"));
     }

@@ -37,6 +37,7 @@ pub mod policy;
 
 pub mod access;
 pub mod audit;
+mod audit_kept;
 pub mod audit_outbox;
 pub mod explain;
 mod recorded;

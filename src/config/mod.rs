@@ -17,6 +17,7 @@ pub mod pattern;
 mod presets;
 mod raw;
 mod raw_admin;
+mod raw_audit;
 mod raw_connectors;
 mod raw_cors;
 mod raw_decision;

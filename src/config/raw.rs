@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     raw_admin::RawAdmin,
+    raw_audit::{RawAudit, RawDurability},
     raw_connectors::RawConnector,
     raw_cors::RawCors,
     raw_decision::RawDecision,
@@ -261,28 +262,6 @@ raw! {
         shadow: Option<String> = None,
     }
 
-    /// The audit journal.
-    struct RawAudit {
-        /// Folder of the journal; one server at a time.
-        dir: String = "audit".to_owned(),
-        /// Size at which a segment is closed.
-        segment_size: SizeText = SizeText::of("64MiB"),
-        /// Durability of routes of class write and export, before the upstream is called.
-        writes: RawDurability = RawDurability::Disk,
-        /// Durability of routes of class read.
-        reads: RawDurability = RawDurability::Os,
-        /// Longest wait for stable storage before a request is refused.
-        commit_timeout: DurationText = DurationText::of("2s"),
-        /// How often buffered records are written at the latest.
-        flush_interval: DurationText = DurationText::of("100ms"),
-        /// PKCS#8 PEM file of an Ed25519 key that signs checkpoints of the chain. Not set: the first Ed25519 key of [signing].
-        checkpoint_key_file: Option<String> = None,
-        /// Public keys (JWKS or PEM) that signed earlier checkpoints or will sign later ones; published too.
-        checkpoint_further_keys: Vec<String> = Vec::new(),
-        /// Pause between two checkpoints while something is written.
-        checkpoint_interval: DurationText = DurationText::of("60s"),
-    }
-
     /// Rate limits, such as `100/min`; 0 turns a limit off.
     struct RawLimits {
         /// Lists of the partner API, per partner.
@@ -387,16 +366,6 @@ words! {
     /// Claims that an issuer can be believed for.
     enum RawTrust {
         PartnerId = "partner_id", Roles = "roles", Permissions = "permissions", IsPlatformAdmin = "is_platform_admin",
-    }
-
-    /// How durable an audit record is before the upstream is called.
-    enum RawDurability {
-        /// Batched; may be lost with the process.
-        Memory = "memory",
-        /// Survives the death of the process.
-        Os = "os",
-        /// On stable storage.
-        Disk = "disk",
     }
 
     /// What becomes of the client's credential.

@@ -8,6 +8,7 @@ use crate::{
     audit::{
         evidence::CheckpointSettings,
         settings::{AuditSettings, Durability},
+        ship::settings::ShipSettings,
     },
     connector::ConnectorSettings,
     domain::{ApprovalRules, Permission},
@@ -42,6 +43,12 @@ pub struct Config {
     pub audit: AuditSettings,
     /// Signed checkpoints of the audit chain.
     pub checkpoints: CheckpointSettings,
+    /// Where the journal's lines go.
+    pub ship: ShipSettings,
+    /// How old audit records get; `None`: nothing goes by itself.
+    pub retention: Option<Duration>,
+    /// The journal is kept in the database (`audit.store = "postgres"`); its folder may be lost.
+    pub kept_in_database: bool,
     pub limits: LimitSettings,
     pub headers: HeaderSettings,
     pub cors: CorsSettings,

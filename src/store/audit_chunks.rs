@@ -24,21 +24,34 @@ struct OpenLot {
     segment: u64,
     records: u64,
     bytes: u64,
+    /// They are of another month than that of now: theirs goes as a whole.
+    of_before: bool,
 }
 
 impl OpenLot {
     async fn of(tx: &mut Tx, chain: ChainId) -> Result<Self, StoreError> {
-        let sql = "SELECT count(*), CAST(coalesce(max(segment), 0) AS BIGINT), CAST(coalesce(sum(records), 0) AS BIGINT), \
-             CAST(coalesce(sum(segment_end - segment_start), 0) AS BIGINT) \
-             FROM audit_chunks WHERE chain_id = $1 AND NOT sealed";
+        let of_before =
+            if tx.conn().is_postgres() { "coalesce(min(month) <> audit_month_of(now()), false)" } else { "false" };
+        let sql = composed(format!(
+            "SELECT count(*), CAST(coalesce(max(segment), 0) AS BIGINT), CAST(coalesce(sum(records), 0) AS BIGINT), \
+             CAST(coalesce(sum(segment_end - segment_start), 0) AS BIGINT), {of_before} \
+             FROM audit_chunks WHERE chain_id = $1 AND NOT sealed"
+        ));
         let row = tx.row(sql, &[chain.0.into()]).await?.ok_or(sqlx::Error::RowNotFound)?;
         let number = |column: usize| Ok::<_, StoreError>(unsigned(row.int(column)?));
-        Ok(Self { chunks: number(0)?, segment: number(1)?, records: number(2)?, bytes: number(3)? })
+        Ok(Self {
+            chunks: number(0)?,
+            segment: number(1)?,
+            records: number(2)?,
+            bytes: number(3)?,
+            of_before: row.flag(4)?,
+        })
     }
 
     /// Whether this chunk can be merged into it.
     fn takes(&self, chunk: &Chunk) -> bool {
         self.segment == chunk.segment
+            && !self.of_before
             && self.chunks < LOT_CHUNKS
             && self.records + chunk.records <= LOT_RECORDS
             && self.bytes + chunk.end - chunk.start <= LOT_BYTES

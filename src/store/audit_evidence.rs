@@ -64,9 +64,9 @@ pub struct Proofs {
     pub checkpoints: Vec<ShownCheckpoint>,
 }
 
-const COLUMNS: &str = "note, cause, segment, segment_offset, peaks";
+pub(super) const COLUMNS: &str = "note, cause, segment, segment_offset, peaks";
 
-fn kept(row: &Row) -> Result<Kept, StoreError> {
+pub(super) fn kept(row: &Row) -> Result<Kept, StoreError> {
     let cause = row.str(1)?;
     let cause = Cause::ALL.into_iter().find(|known| known.as_str() == cause);
     let peaks = row.bytes(4)?;
@@ -158,12 +158,6 @@ async fn add(tx: &mut Tx, chain: ChainId, kept: &Kept) -> Result<(), StoreError>
 }
 
 impl AuditStore {
-    /// The segment up to which the index of this chain came.
-    pub async fn indexed_segment(&self, chain: ChainId) -> Result<Option<u64>, IndexUnavailable> {
-        use crate::audit::IndexSink;
-        Ok(self.position(chain).await?.map(|position| position.segment))
-    }
-
     /// Proofs of these records as `tenant` may see them, all against the last checkpoint of their chains.
     pub async fn prove(&self, records: &[Provable], tenant: &str) -> Result<Proofs, IndexUnavailable> {
         let mut proofs = Proofs { records: vec![Err(Unproven::Unavailable); records.len()], checkpoints: Vec::new() };
@@ -217,22 +211,9 @@ impl AuditStore {
     /// needs any more, and checkpoints before that one but those at the ends of segments.
     pub async fn forget(&self, chain: ChainId, segment: u64, last: u64) -> Result<(), IndexUnavailable> {
         let mut tx = self.db.begin_audit_write().await.map_err(unavailable)?;
-        let first: u64 = match self::last(&mut tx, chain).await.map_err(unavailable)? {
-            Some(kept) => said(&kept).map_err(unavailable)?.first,
-            None => 1,
-        };
-        let leaves = last.saturating_add(1).saturating_sub(first);
-        let statements = [
-            ("DELETE FROM audit_chunks WHERE chain_id = $1 AND segment <= $2", segment),
-            (
-                "DELETE FROM audit_tree WHERE chain_id = $1 AND level = 0 AND tile < $2",
-                leaves / crate::audit::evidence::tree::TILE,
-            ),
-            ("DELETE FROM audit_checkpoints WHERE chain_id = $1 AND last_seq < $2 AND cause <> 'segment'", last),
-        ];
-        for (sql, until) in statements {
-            tx.execute(sql, &[chain.0.into(), signed(until)]).await.map_err(unavailable)?;
-        }
+        let sql = "DELETE FROM audit_chunks WHERE chain_id = $1 AND segment <= $2";
+        tx.execute(sql, &[chain.0.into(), signed(segment)]).await.map_err(unavailable)?;
+        forget_proofs(&mut tx, chain, last).await.map_err(unavailable)?;
         tx.commit().await.map_err(unavailable)
     }
 
@@ -263,6 +244,26 @@ impl AuditStore {
         tx.commit().await?;
         Ok(gone == 1)
     }
+}
+
+/// Of lines up to `last` there are no proofs any more: drops the leaves that no way needs, and checkpoints.
+pub(super) async fn forget_proofs(tx: &mut Tx, chain: ChainId, last: u64) -> Result<(), StoreError> {
+    let first: u64 = match self::last(tx, chain).await? {
+        Some(kept) => said(&kept)?.first,
+        None => 1,
+    };
+    let leaves = last.saturating_add(1).saturating_sub(first);
+    let statements = [
+        (
+            "DELETE FROM audit_tree WHERE chain_id = $1 AND level = 0 AND tile < $2",
+            leaves / crate::audit::evidence::tree::TILE,
+        ),
+        ("DELETE FROM audit_checkpoints WHERE chain_id = $1 AND last_seq < $2 AND cause <> 'segment'", last),
+    ];
+    for (sql, until) in statements {
+        tx.execute(sql, &[chain.0.into(), signed(until)]).await?;
+    }
+    Ok(())
 }
 
 /// Proofs against one checkpoint.

@@ -38,6 +38,8 @@ const POSTGRES: &[(i64, &str, &str)] = &[
     (5, "portal writes", include_str!("../../migrations/postgres/0005_portal_writes.sql")),
     (7, "governance", include_str!("../../migrations/postgres/0007_governance.sql")),
     (8, "audit evidence", include_str!("../../migrations/postgres/0008_audit_evidence.sql")),
+    (9, "expand audit months", include_str!("../../migrations/postgres/0009_audit_months.sql")),
+    (10, "expand audit journals", include_str!("../../migrations/postgres/0010_audit_journals.sql")),
 ];
 
 fn migrator(files: &[(i64, &'static str, &'static str)]) -> Migrator {

@@ -26,11 +26,13 @@ pub mod ending;
 pub mod events;
 
 mod audit_chunks;
+mod audit_depot;
 mod audit_evidence;
 mod audit_index;
 mod audit_lines;
 mod audit_openings;
 mod audit_query;
+mod audit_retention;
 mod audit_terms;
 mod outbox;
 
@@ -52,6 +54,7 @@ pub use access_at::{AccessAt, Known, LinkThen, Side, TermsThen};
 pub use admin::{Actor, Admin, Change, Touch, Written};
 pub use alert_life::{Applied, Evaluation, Finding};
 pub use alerts::{AlertKind, AlertRecord, AlertStatus, AlertStore};
+pub use audit_depot::{DepotError, PostgresDepot};
 pub use audit_evidence::{Proofs, Provable, Unproven};
 pub use audit_index::AuditStore;
 pub use audit_openings::IndexedUsage;

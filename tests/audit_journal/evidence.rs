@@ -24,6 +24,7 @@ use linkgate::{
         indexer::IndexerError,
         line::Line,
         reader::{chain_file, segment_path, segments},
+        ship::{FileSettings, Form, ShipSettings, Shipper},
         verify::{Problem, Verification, VerifyOptions, verify_against},
     },
     domain::{DecisionId, Millis},
@@ -431,6 +432,41 @@ async fn old_segments_go_and_the_rest_is_verified_from_the_last_one_on() {
     assert!(house.verify(&[], &own, true).findings.iter().any(|found| found.what == Problem::SegmentMissing));
     fs::write(segment_path(house.path(), 2), &keep[1]).unwrap();
     assert!(house.verify(&[&kept], &own, true).is_sound(), "brought back from an archive");
+}
+
+#[tokio::test]
+async fn what_a_target_does_not_have_yet_stays_unless_it_is_given_up() {
+    let house = House::new().await;
+    let (own, out) = (keys(&house.signer), folder());
+    let soon = Millis(Millis::now().0 + 60_000);
+    let path = out.path().join("audit.jsonl");
+    let file = FileSettings { path: path.clone(), size: 1 << 30 };
+    let ship = ShipSettings { form: Form::Full, stdout: false, file: Some(file), otlp: None };
+    let held = |force| plan(&house, soon, Some(3), &own).unwrap().held_for(house.path(), &ship, force);
+    let last = plan(&house, soon, Some(3), &own).unwrap().records.1;
+    let refused = held(false);
+    assert!(
+        matches!(refused, Err(prune::PruneError::NotShipped { target: "file", taken: 0, wanted }) if wanted == last),
+        "{refused:?}"
+    );
+    let forced = held(true).unwrap();
+    assert_eq!((forced.unshipped[0].target, forced.unshipped[0].taken), ("file", 0));
+    assert_eq!(forced.record().before.unwrap()["unshipped"][0]["target"], "file", "the record says so");
+
+    let journal = house.open();
+    let shipper = || Shipper::new(journal.clone(), ship.targets().remove(0), Form::Full);
+    shipper().catch_up().await.unwrap();
+    let found = held(false).unwrap();
+    assert!(found.unshipped.is_empty() && found.record().before.unwrap().get("unshipped").is_none());
+    // A position at the very end of what goes: it reads on in what is left.
+    let all = fs::read(&path).unwrap();
+    found.remove(house.path()).unwrap();
+    write(&journal, 2).await;
+    shipper().catch_up().await.unwrap();
+    let shipped = fs::read(&path).unwrap();
+    assert!(shipped.len() > all.len() && shipped.starts_with(&all));
+    let seqs: Vec<_> = lines(&path).iter().map(|line| Line::parse(line.as_bytes()).unwrap().seq).collect();
+    assert_eq!(seqs, (1..=journal.status().last_seq).collect::<Vec<_>>(), "none is missing, none twice");
 }
 
 #[tokio::test]

@@ -362,3 +362,19 @@ async fn disk_is_not_promised_where_nothing_is_stable() {
     drop(journal);
     assert_eq!(records(volatile.path()).len(), 4);
 }
+
+/// What is never closed never gets old enough to go.
+#[tokio::test]
+async fn a_segment_is_closed_by_its_age_if_it_holds_anything() {
+    let dir = folder();
+    let aging = linkgate::audit::AuditSettings { segment_age: Some(Duration::from_millis(20)), ..settings(dir.path()) };
+    let journal = Journal::open(aging).unwrap().0;
+    write(&journal, 1).await;
+    eventually("it is closed", || segments(dir.path()).unwrap().len() == 2).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(segments(dir.path()).unwrap(), [1, 2], "a header alone does not get old");
+    write(&journal, 1).await;
+    eventually("the next one is closed", || segments(dir.path()).unwrap().len() == 3).await;
+    journal.close();
+    assert_eq!(sound(dir.path()).segments, 3);
+}

@@ -5,13 +5,20 @@
     reason = "clippy frees test functions by itself, but not their helpers"
 )]
 
+#[path = "../support/log_collector.rs"]
+#[allow(unreachable_pub, reason = "shared with other tests")]
+mod log_collector;
+
 mod cli;
 mod crash;
 mod evidence;
 mod faults;
 mod index;
+mod kept;
 mod levels;
+mod otlp;
 mod outbox;
 mod recovery;
+mod ship;
 mod support;
 mod tamper;

@@ -31,6 +31,7 @@ pub(crate) fn settings(dir: &Path) -> AuditSettings {
     AuditSettings {
         dir: dir.to_owned(),
         segment_bytes: 1 << 30,
+        segment_age: None,
         writes: Durability::Disk,
         reads: Durability::Os,
         commit_timeout: Duration::from_secs(20),

@@ -66,6 +66,8 @@ pub struct Setup {
     /// Further sections.
     pub more: String,
     pub environment: Vec<(&'static str, OsString)>,
+    /// What standard output is appended to; nowhere if not set.
+    pub stdout: Option<PathBuf>,
 }
 
 impl Default for Setup {
@@ -78,6 +80,7 @@ impl Default for Setup {
             limits: String::new(),
             more: String::new(),
             environment: Vec::new(),
+            stdout: None,
         }
     }
 }
@@ -199,6 +202,19 @@ impl House {
         }
     }
 
+    /// A command of the same binary, with the same configuration.
+    pub fn linkgate(&self, setup: &Setup, arguments: &[&str]) -> std::process::Output {
+        // Writes the configuration.
+        drop(self.command(setup));
+        let path = self.dir.path().join("linkgate.toml");
+        Command::new(env!("CARGO_BIN_EXE_linkgate"))
+            .args(arguments)
+            .args(["--config".as_ref(), path.as_os_str()])
+            .envs(self.environment.iter().cloned())
+            .output()
+            .unwrap()
+    }
+
     /// Starts one and kills it in the middle of starting.
     pub fn start_and_kill(&self, setup: &Setup, after: Duration) {
         let mut child = self.command(setup).spawn().unwrap();
@@ -229,12 +245,15 @@ impl House {
         let path = self.dir.path().join(format!("{name}.toml"));
         std::fs::write(&path, self.configuration(setup)).unwrap();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
+        let stdout = setup.stdout.as_ref().map_or_else(Stdio::null, |path| {
+            std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap().into()
+        });
         let mut command = Command::new(env!("CARGO_BIN_EXE_linkgate"));
         command
             .args(["serve".as_ref(), "--config".as_ref(), path.as_os_str()])
             .envs(self.environment.iter().chain(&setup.environment).cloned())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(log);
         command
     }

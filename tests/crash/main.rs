@@ -28,6 +28,9 @@ mod upstream;
 #[allow(dead_code, reason = "shared with the tests of the consolidated API, which use more of it")]
 mod world;
 
+#[path = "../support/log_collector.rs"]
+#[allow(dead_code, reason = "shared with the journal's tests, which use more of it")]
+mod log_collector;
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;
 #[path = "../redis_support/mod.rs"]
@@ -46,9 +49,11 @@ mod database;
 mod disk;
 mod drain;
 mod exports;
+mod kept;
 mod kill;
 mod latency;
 mod replicas;
 mod secrets;
+mod ship;
 mod tickets;
 mod upgrade;

@@ -166,6 +166,7 @@ def main(binary, directory, results=None):
             "LINKGATE__LISTEN__ADDRESS": f"127.0.0.1:{public}",
             "LINKGATE__HEALTH__ADDRESS": f"127.0.0.1:{health}",
             "LINKGATE__AUDIT__DIR": f"{directory}/audit",
+            "LINKGATE__AUDIT__SHIP__FILE": f"{directory}/shipped.jsonl",
             "LINKGATE__POLICY__SHADOW": str(shadow),
             "LINKGATE__TRACING__ENDPOINT": f"http://127.0.0.1:{collector()}/v1/traces",
             "LINKGATE__TRACING__SAMPLE_RATIO": "1.0",

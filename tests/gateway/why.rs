@@ -188,6 +188,7 @@ fn what_cannot_be_replayed_is_counted_and_a_forged_journal_is_refused() {
     let settings = AuditSettings {
         dir: rig.dir.path().join("old"),
         segment_bytes: 1 << 20,
+        segment_age: None,
         writes: Durability::Os,
         reads: Durability::Os,
         commit_timeout: Duration::from_secs(5),

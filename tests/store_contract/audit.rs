@@ -52,6 +52,7 @@ impl House {
         let settings = AuditSettings {
             dir: dir.clone(),
             segment_bytes,
+            segment_age: None,
             writes: Durability::Os,
             reads: Durability::Os,
             commit_timeout: Duration::from_secs(20),

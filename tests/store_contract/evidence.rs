@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use linkgate::{
     audit::{
         AuditSettings, ChangeRecord, Completion, Decision, Durability, EvidenceStore, Journal, Kind, Opening, Record,
-        RecordFilter, RecordSource, Slice, SliceOutcome,
+        RecordFilter, RecordSource, RetainedIndex, Slice, SliceOutcome,
         evidence::{Cause, Checkpointer, Keys, RecordProof, Signer, verdict},
         indexer::Indexer,
         reader::segments,
@@ -19,19 +19,20 @@ use serde_json::{Value, json};
 
 use crate::fixture::Fixture;
 
-struct House {
-    journal: Journal,
-    store: Arc<AuditStore>,
+pub(crate) struct House {
+    pub(crate) journal: Journal,
+    pub(crate) store: Arc<AuditStore>,
     signer: Arc<Signer>,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl House {
-    fn new(f: &Fixture, segment_bytes: u64) -> Self {
+    pub(crate) fn new(f: &Fixture, segment_bytes: u64) -> Self {
         let dir = f.dir.path().join("journal");
         let settings = AuditSettings {
             dir: dir.clone(),
             segment_bytes,
+            segment_age: None,
             writes: Durability::Os,
             reads: Durability::Os,
             commit_timeout: Duration::from_secs(20),
@@ -48,7 +49,7 @@ impl House {
         }
     }
 
-    fn keys(&self) -> Keys {
+    pub(crate) fn keys(&self) -> Keys {
         let mut keys = Keys::default();
         keys.extend([self.signer.public().clone()]);
         keys
@@ -59,16 +60,16 @@ impl House {
         Checkpointer::new(self.journal.clone(), store, signer, Duration::from_secs(3600))
     }
 
-    async fn sign(&self) {
+    pub(crate) async fn sign(&self) {
         self.checkpointer().sign_now().await.unwrap();
     }
 
-    async fn index(&self) {
+    pub(crate) async fn index(&self) {
         Indexer::new(self.journal.clone(), Arc::clone(&self.store), Duration::from_secs(1)).catch_up().await.unwrap();
     }
 
     /// A request in one tenant, and one over three, of which `t-1` is refused and `t-2` acted upon.
-    async fn write(&self, rounds: usize) {
+    pub(crate) async fn write(&self, rounds: usize) {
         for n in 0..rounds {
             let tenant = format!("t-{}", n % 3);
             let alone = Opening {

@@ -25,6 +25,7 @@ mod freshness;
 mod governance;
 mod import;
 mod links;
+mod retention;
 mod schema;
 mod size;
 mod suspensions;
@@ -102,6 +103,10 @@ on_both! {
     evidence::a_tree_and_its_checkpoints_are_kept_and_gone_on_with,
     evidence::every_tenant_gets_proofs_of_its_records_and_of_no_others,
     evidence::what_is_pruned_leaves_proofs_of_the_rest,
+    retention::old_records_go_and_the_chain_tells_of_it,
+    retention::what_is_not_shipped_stays_and_what_lies_before_it_goes,
+    retention::months_are_there_and_go_as_a_whole,
+    retention::what_was_indexed_before_there_were_months_is_found_and_goes,
     audit::changes_of_a_server_that_is_gone_are_freed_once,
     faults::a_database_that_is_away_shows_as_stale_and_comes_back,
     alerts::an_alert_lives_from_active_to_resolved_and_may_come_again,

@@ -21,6 +21,7 @@ use crate::{
         line::Line,
         reader::{Lines, Step, segment_path, segments},
         record::{ChangeRecord, Kind},
+        ship::{ShipSettings, Unshipped, unshipped},
         verify::{VerifyOptions, verify_against},
     },
     domain::{DecisionId, Millis},
@@ -37,7 +38,14 @@ pub struct Plan {
     pub bytes: u64,
     /// When the last of them was closed.
     pub closed: Millis,
+    /// Targets that do not have all of them, and never get them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unshipped: Vec<Unshipped>,
 }
+
+/// What to do about a target that is behind.
+const NEVER_SHIPPED: &str =
+    "let the server ship them first, take the target out of the configuration, or give them up with `--unshipped`";
 
 /// Why nothing may go.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +63,10 @@ pub enum PruneError {
     NotIndexed { seen: u64, wanted: u64 },
     #[error("record {0} was opened in a segment that would go, and is still open: wait until it is completed")]
     StillOpen(DecisionId),
+    #[error(
+        "the target `{target}` of [audit.ship] has records up to {taken} only, and {wanted} would go: {NEVER_SHIPPED}"
+    )]
+    NotShipped { target: &'static str, taken: u64, wanted: u64 },
     #[error("the journal is not as it was written, and what was touched is evidence: `linkgate audit verify` ({0})")]
     Unsound(String),
 }
@@ -77,7 +89,52 @@ fn start(dir: &Path, number: u64, witness: &Witness) -> Result<Start, JournalErr
     Ok(Start { seq: line.seq, header, vouched: witness.vouches_for(&line) })
 }
 
-/// What may go of all that was closed before `before`. `indexed`: the segment up to which the index came.
+/// A segment that was closed, and the one behind it.
+struct Closed {
+    number: u64,
+    following: Start,
+}
+
+/// Segments that were closed before this time, oldest first, without a gap.
+fn closed_before(dir: &Path, numbers: &[u64], before: Millis, witness: &Witness) -> Result<Vec<Closed>, JournalError> {
+    let mut closed = Vec::new();
+    for pair in numbers.windows(2) {
+        let [number, next] = *pair else { continue };
+        let following = start(dir, next, witness)?;
+        if next != number + 1 || following.header.time >= before {
+            break;
+        }
+        closed.push(Closed { number, following });
+    }
+    Ok(closed)
+}
+
+/// When the oldest segment was closed; `None` while there is but one.
+pub fn first_closed(dir: &Path) -> Result<Option<Millis>, JournalError> {
+    let numbers = segments(dir).map_err(io_error("list", dir))?;
+    let Some(second) = numbers.get(1) else { return Ok(None) };
+    let chain_id = ChainId(uuid::Uuid::nil());
+    Ok(Some(start(dir, *second, &Witness::new(chain_id))?.header.time))
+}
+
+/// Whether all up to this segment may go.
+fn may_go(dir: &Path, numbers: &[u64], last: &Closed, indexed: Option<u64>) -> Result<(), PruneError> {
+    let number = last.number;
+    if !last.following.vouched {
+        return Err(PruneError::NoCheckpoint(number));
+    }
+    let seen = indexed.unwrap_or_default();
+    if seen <= number {
+        return Err(PruneError::NotIndexed { seen, wanted: number });
+    }
+    match still_open(dir, numbers, number, &last.following.header)? {
+        Some(open) => Err(PruneError::StillOpen(open)),
+        None => Ok(()),
+    }
+}
+
+/// What may go of all that was closed before `before`: all of it, or nothing. `indexed`: the segment up to which the index
+/// came.
 pub fn plan(
     dir: &Path,
     chain_id: ChainId,
@@ -85,47 +142,89 @@ pub fn plan(
     indexed: Option<u64>,
     keys: &Keys,
 ) -> Result<Plan, PruneError> {
+    let (mut witness, numbers) = look_around(dir, chain_id, keys)?;
+    let last = closed_before(dir, &numbers, before, &witness)?.pop().ok_or(PruneError::Nothing(before))?;
+    may_go(dir, &numbers, &last, indexed)?;
+    plan_of(dir, chain_id, &numbers, &last, &mut witness)
+}
+
+/// What may go just now, and what holds up the rest.
+#[derive(Debug, Default)]
+pub struct Furthest {
+    pub plan: Option<Plan>,
+    /// Why the last segment that is old enough stays.
+    pub held: Option<PruneError>,
+}
+
+/// The same as far as it goes: where something stands in the way of a segment, those before it. What a target of `ship` does
+/// not have stays.
+pub fn furthest(
+    dir: &Path,
+    chain_id: ChainId,
+    before: Millis,
+    indexed: Option<u64>,
+    keys: &Keys,
+    ship: &ShipSettings,
+) -> Result<Furthest, PruneError> {
+    let (mut witness, numbers) = look_around(dir, chain_id, keys)?;
+    let mut held = None;
+    for last in closed_before(dir, &numbers, before, &witness)?.iter().rev() {
+        let wanted = last.following.seq.saturating_sub(1);
+        let free = may_go(dir, &numbers, last, indexed).and_then(|()| shipped(dir, chain_id, ship, wanted));
+        match free {
+            Ok(()) => {
+                let plan = plan_of(dir, chain_id, &numbers, last, &mut witness)?;
+                return Ok(Furthest { plan: Some(plan), held });
+            }
+            Err(error @ PruneError::Journal(_)) => return Err(error),
+            Err(error) => held = held.or(Some(error)),
+        }
+    }
+    Ok(Furthest { plan: None, held })
+}
+
+/// Fails while a target does not have all up to `wanted`.
+fn shipped(dir: &Path, chain_id: ChainId, ship: &ShipSettings, wanted: u64) -> Result<(), PruneError> {
+    let behind = unshipped(dir, chain_id, ship, wanted).map_err(io_error("read the positions in", dir))?;
+    match behind.first() {
+        Some(Unshipped { target, taken }) => Err(PruneError::NotShipped { target, taken: *taken, wanted }),
+        None => Ok(()),
+    }
+}
+
+fn look_around(dir: &Path, chain_id: ChainId, keys: &Keys) -> Result<(Witness, Vec<u64>), PruneError> {
     let mut witness = Witness::new(chain_id);
     witness.recall_shelf(dir, keys).map_err(io_error("read the checkpoints in", dir))?;
     let numbers = segments(dir).map_err(io_error("list", dir))?;
-    let mut last: Option<(u64, Start)> = None;
-    for pair in numbers.windows(2) {
-        let [number, next] = *pair else { continue };
-        let following = start(dir, next, &witness)?;
-        if next != number + 1 || following.header.time >= before {
-            break;
-        }
-        last = Some((number, following));
-    }
-    let (Some(first), Some((last, following))) = (numbers.first().copied(), last) else {
-        return Err(PruneError::Nothing(before));
-    };
-    if !following.vouched {
-        return Err(PruneError::NoCheckpoint(last));
-    }
-    let seen = indexed.unwrap_or_default();
-    if seen <= last {
-        return Err(PruneError::NotIndexed { seen, wanted: last });
-    }
-    if let Some(open) = still_open(dir, &numbers, last, &following.header)? {
-        return Err(PruneError::StillOpen(open));
-    }
-    let checked = verify_against(dir, VerifyOptions::default(), Some(&mut witness))?;
+    Ok((witness, numbers))
+}
+
+/// What goes is checked once more, with all the rest.
+fn plan_of(
+    dir: &Path,
+    chain_id: ChainId,
+    numbers: &[u64],
+    last: &Closed,
+    witness: &mut Witness,
+) -> Result<Plan, PruneError> {
+    let checked = verify_against(dir, VerifyOptions::default(), Some(witness))?;
     if let Some(finding) = checked.findings.first() {
         return Err(PruneError::Unsound(finding.to_string()));
     }
+    let first = numbers.first().copied().unwrap_or(last.number);
     let mut bytes = 0;
-    for number in first..=last {
+    for number in first..=last.number {
         let path = segment_path(dir, number);
         bytes += std::fs::metadata(&path).map_err(io_error("read", &path))?.len();
     }
-    let begin = start(dir, first, &witness)?.seq;
+    let begin = start(dir, first, witness)?.seq;
     Ok(Plan {
         chain_id,
-        segments: (first, last),
-        records: (begin, following.seq.saturating_sub(1)),
+        segments: (first, last.number),
+        records: (begin, last.following.seq.saturating_sub(1)),
         bytes,
-        closed: following.header.time,
+        closed: last.following.header.time,
+        unshipped: Vec::new(),
     })
 }
 
@@ -151,6 +250,16 @@ fn still_open(
 }
 
 impl Plan {
+    /// Refused while a configured target does not have all that would go. `force`: it is noted in the record instead.
+    pub fn held_for(mut self, dir: &Path, ship: &ShipSettings, force: bool) -> Result<Self, PruneError> {
+        let wanted = self.records.1;
+        if !force {
+            shipped(dir, self.chain_id, ship, wanted)?;
+        }
+        self.unshipped = unshipped(dir, self.chain_id, ship, wanted).map_err(io_error("read the positions in", dir))?;
+        Ok(self)
+    }
+
     /// The record of it; who does it is for the caller to say.
     pub fn record(&self) -> ChangeRecord {
         ChangeRecord {

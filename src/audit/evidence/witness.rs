@@ -54,6 +54,18 @@ pub struct VerifiedFrom {
     pub kid: String,
 }
 
+/// What the chain itself says of a pruning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ToldPruning {
+    /// The last segment that went.
+    pub segment: u64,
+    pub time: Millis,
+    /// Who removed it.
+    pub by: Option<String>,
+    /// `retention`, where it was the age of the records.
+    pub reason: Option<String>,
+}
+
 /// What does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mismatch {
@@ -101,8 +113,8 @@ pub struct Witness {
     /// Not compared: signed by a key that is not given.
     pub unknown: usize,
     pub from: Option<VerifiedFrom>,
-    /// The last segment that the chain itself says was pruned.
-    pruned: Option<u64>,
+    /// The last pruning that the chain tells of itself.
+    pruned: Option<ToldPruning>,
 }
 
 impl Witness {
@@ -277,17 +289,22 @@ impl Witness {
         #[derive(Deserialize)]
         struct Pruning {
             action: String,
+            time: Millis,
+            user_id: Option<String>,
+            reason: Option<String>,
             resource_id: Option<String>,
         }
         let said = Line::parse(bytes).ok().and_then(|line| line.visible_as::<Pruning>().ok());
-        let said = said.filter(|said| said.action == PRUNE_ACTION);
-        let segment = said.and_then(|said| said.resource_id?.parse().ok());
-        self.pruned = self.pruned.max(segment);
+        let Some(said) = said.filter(|said| said.action == PRUNE_ACTION) else { return };
+        let Some(segment) = said.resource_id.and_then(|number| number.parse().ok()) else { return };
+        if self.pruned.as_ref().is_none_or(|before| before.segment < segment) {
+            self.pruned = Some(ToldPruning { segment, time: said.time, by: said.user_id, reason: said.reason });
+        }
     }
 
-    /// Whether the chain says that segments up to this one were pruned.
-    pub fn tells_of_pruning(&self, segment: u64) -> bool {
-        self.pruned.is_some_and(|pruned| segment <= pruned)
+    /// What the chain says of the pruning of segments up to this one.
+    pub fn tells_of_pruning(&self, segment: u64) -> Option<&ToldPruning> {
+        self.pruned.as_ref().filter(|pruned| segment <= pruned.segment)
     }
 
     /// At the end of the walk: checkpoints that cover more than there is. The one that covers most is told.

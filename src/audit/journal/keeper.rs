@@ -23,6 +23,7 @@ use crate::{
     audit::{
         encode::{self, FORMAT, LineType, SegmentHeader},
         medium::SegmentFile,
+        mirror::was_taken_over,
         reader::segment_path,
     },
     domain::Millis,
@@ -101,8 +102,11 @@ fn keep(shared: &Shared, stop: &AtomicBool) {
             // Before the last flush: nothing is accepted behind it but completions, which then write themselves.
             writer.state = State::Closed;
         }
+        // What nobody waits for is kept elsewhere within the same time in which it is written here.
+        let good = matches!(writer.state, State::Good);
         drop(writer);
-        commit(shared, stopping);
+        let due = good && shared.medium.elsewhere() && Instant::now() >= next_flush;
+        commit(shared, stopping || due);
         let now = Instant::now();
         if now >= next_flush {
             next_flush = now + shared.flush_interval();
@@ -140,8 +144,36 @@ fn commit(shared: &Shared, always: bool) {
     }
     match file.sync() {
         Ok(()) => release(shared, written),
-        Err(error) => poison(shared, error),
+        Err(error) => failed(shared, error),
     }
+}
+
+/// What was written is still here where it is to be kept elsewhere: it is tried again. Who waits is refused, and so is
+/// everybody until it is kept.
+fn failed(shared: &Shared, error: io::Error) {
+    if !shared.medium.elsewhere() {
+        return poison(shared, error);
+    }
+    if was_taken_over(&error) {
+        tracing::error!("another server has taken the audit chain: no audited request is accepted until a restart");
+        let waiters = {
+            let mut writer = shared.lock();
+            writer.state = State::TakenOver;
+            mem::take(&mut writer.waiters)
+        };
+        return answer(waiters, &Err(AuditUnavailable::TakenOver));
+    }
+    let away = AuditUnavailable::Away(Arc::new(error));
+    let (waiters, first) = {
+        let mut writer = shared.lock();
+        let first = writer.away.replace(away.clone()).is_none();
+        (mem::take(&mut writer.waiters), first)
+    };
+    if first {
+        tracing::error!(error = %away.cause(),
+            "the audit journal cannot be kept in the database: requests that must be audited are refused");
+    }
+    answer(waiters, &Err(away));
 }
 
 /// A segment that was moved away or deleted takes writes as before, and nobody would ever read them. Between two looks
@@ -167,6 +199,9 @@ fn look_for_segment(shared: &Shared) {
 fn release(shared: &Shared, synced: Written) {
     let ready = {
         let mut writer = shared.lock();
+        if writer.away.take().is_some() {
+            tracing::info!("the audit journal is kept in the database again");
+        }
         let (ready, rest) =
             mem::take(&mut writer.waiters).into_iter().partition(|waiter| waiter.seq <= synced.head.seq);
         writer.waiters = rest;
@@ -198,11 +233,11 @@ fn answer(waiters: Vec<Waiter>, result: &Result<Written, AuditUnavailable>) {
 /// Pause after a failed attempt to begin a new segment.
 const ROTATION_RETRY: Duration = Duration::from_secs(5);
 
-/// Begins a new segment once the present one is large enough. `false`: it failed, and the present one stays in use.
+/// Begins a new segment once the present one is large or old enough. `false`: it failed, and the present one stays in use.
 fn rotate_if_full(shared: &Shared) -> bool {
     let (old, number) = {
         let writer = shared.lock();
-        let full = writer.offset >= shared.settings.segment_bytes;
+        let full = writer.offset >= shared.settings.segment_bytes || is_old(&writer, shared.settings.segment_age);
         if !full || writer.trouble.is_some() || !matches!(writer.state, State::Good) {
             return true;
         }
@@ -210,7 +245,7 @@ fn rotate_if_full(shared: &Shared) -> bool {
     };
     // The bulk is synced without the lock, so that only what comes in meanwhile is synced under it.
     if let Err(error) = old.sync() {
-        poison(shared, error);
+        failed(shared, error);
         return false;
     }
     let dir = &shared.settings.dir;
@@ -234,6 +269,13 @@ fn rotate_if_full(shared: &Shared) -> bool {
     begun
 }
 
+/// One that holds nothing but its header does not get old.
+fn is_old(writer: &Writer, age: Option<Duration>) -> bool {
+    let (header, begun) = writer.begun;
+    let since = u64::try_from(Millis::now().0.saturating_sub(begun.0)).unwrap_or_default();
+    age.is_some_and(|age| writer.written.seq > header && Duration::from_millis(since) >= age)
+}
+
 /// A segment without a header is nothing; readers and recovery treat it so, should it stay.
 fn withdraw(shared: &Shared, number: u64) {
     let path = segment_path(&shared.settings.dir, number);
@@ -250,7 +292,10 @@ fn switch(shared: &Shared, number: u64, file: Arc<dyn SegmentFile>, old: &Arc<dy
     if writer.write_owed().is_err() || !matches!(writer.state, State::Good) {
         return false;
     }
-    if let Err(error) = old.sync() {
+    // Elsewhere segments are kept in their order anyway, and nobody waits for a database under the lock.
+    if !shared.medium.elsewhere()
+        && let Err(error) = old.sync()
+    {
         drop(writer);
         poison(shared, error);
         return false;
@@ -267,8 +312,10 @@ fn switch(shared: &Shared, number: u64, file: Arc<dyn SegmentFile>, old: &Arc<dy
     let Ok(unplaced) = encode::plain(&mut text, LineType::Segment, &header) else { return false };
     let old_end = writer.offset;
     let before = (writer.next_seq, writer.head, writer.head_hex, writer.reserved, writer.written);
+    let begun_before = writer.begun;
     writer.file = file;
     (writer.segment, writer.offset) = (number, 0);
+    writer.begun = (writer.next_seq, header.time);
     writer.reserved = before.3.map(|_| 0);
     writer.push(Body { line_type: LineType::Segment, text: &text, unplaced });
     let begun = writer.set_aside(0).and_then(|()| writer.write_owed());
@@ -279,6 +326,7 @@ fn switch(shared: &Shared, number: u64, file: Arc<dyn SegmentFile>, old: &Arc<dy
         writer.file = Arc::clone(old);
         (writer.segment, writer.offset) = (number - 1, old_end);
         (writer.next_seq, writer.head, writer.head_hex, writer.reserved, writer.written) = before;
+        writer.begun = begun_before;
         return false;
     }
     drop(writer);

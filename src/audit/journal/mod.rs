@@ -55,6 +55,8 @@ pub enum AuditUnavailable {
     Write(#[source] Arc<io::Error>),
     #[error("the audit journal's buffers are full: its disk is too slow for the load")]
     Full,
+    #[error("the audit journal cannot be kept in the database, which is away: bring it back")]
+    Away(#[source] Arc<io::Error>),
     #[error("the audit journal was not on stable storage within `audit.commit_timeout`")]
     Timeout,
     #[error("the audit journal's disk failed to sync: check the disk, then restart linkgate")]
@@ -65,6 +67,8 @@ pub enum AuditUnavailable {
     Gone,
     #[error("the audit journal was altered while linkgate ran: look into it with `linkgate audit verify`")]
     Altered(#[source] Arc<JournalError>),
+    #[error("another server has taken the audit chain over: restart linkgate")]
+    TakenOver,
     #[error("the audit journal is closed")]
     Closed,
     #[error("the record cannot be written as JSON")]
@@ -183,6 +187,20 @@ impl Journal {
         Self::opened(settings, stored, Arc::new(OsMedium))
     }
 
+    /// The lock of a folder, until it is dropped.
+    pub fn lock(dir: &Path) -> Result<File, JournalError> {
+        recover::take_lock(dir)
+    }
+
+    /// The same on a medium that keeps the journal elsewhere.
+    pub fn open_kept(
+        settings: AuditSettings,
+        stored: Option<ChainHead>,
+        medium: Arc<dyn Medium>,
+    ) -> Result<(Self, Recovery), JournalError> {
+        Self::opened(settings, stored, medium)
+    }
+
     /// The same on another medium: tests give it a faulty one.
     pub fn open_on(settings: AuditSettings, medium: Arc<dyn Medium>) -> Result<(Self, Recovery), JournalError> {
         Self::opened(settings, None, medium)
@@ -284,7 +302,7 @@ impl Journal {
         let writer = self.shared.lock();
         let trouble = match &writer.state {
             State::Good if writer.gone => Some(AuditUnavailable::Gone),
-            State::Good => writer.trouble.clone(),
+            State::Good => writer.trouble.clone().or_else(|| writer.away.clone()),
             state => state.refusal(),
         };
         JournalStatus {
@@ -347,7 +365,7 @@ impl Shared {
         opening: &Opening<'_>,
         level: Durability,
     ) -> Result<(OpenRecord, Promise), AuditUnavailable> {
-        self.keepable(level)?;
+        let level = self.keepable(level)?;
         let room = completion_room(opening.slices.iter().map(|slice| slice.managed_tenant_id.as_str()));
         let (seq, promise) = with_scratch(|text| {
             let unplaced = encode::opening(text, opening);
@@ -365,7 +383,7 @@ impl Shared {
         completion: &Completion,
         level: Durability,
     ) -> Result<Promise, AuditUnavailable> {
-        self.keepable(level)?;
+        let level = self.keepable(level)?;
         with_scratch(|text| {
             let first = encode::opening(text, opening);
             let middle = text.len();
@@ -406,9 +424,14 @@ impl Shared {
         self.enlist(&mut writer, seq)
     }
 
-    /// What cannot be kept is not promised.
-    fn keepable(&self, level: Durability) -> Result<(), AuditUnavailable> {
-        if level == Durability::Disk && !self.stable { Err(AuditUnavailable::Unstable) } else { Ok(()) }
+    /// What cannot be kept is not promised. Where the folder may be lost with the process, what must outlive the one must be
+    /// kept where the other does not matter.
+    fn keepable(&self, level: Durability) -> Result<Durability, AuditUnavailable> {
+        match level {
+            Durability::Disk if !self.stable => Err(AuditUnavailable::Unstable),
+            Durability::Os if self.medium.elsewhere() => Ok(Durability::Disk),
+            kept => Ok(kept),
+        }
     }
 
     fn promise(&self, writer: &mut Writer, entered: Entered, level: Durability) -> Promise {

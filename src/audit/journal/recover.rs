@@ -65,6 +65,8 @@ pub(super) fn open(
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io_error("create", dir))?;
     let lock = take_lock(dir)?;
     let volatile = volatile_file_system(dir).map_err(io_error("look at the file system of", dir))?;
+    // Where it is kept elsewhere, the folder may be what it likes.
+    let volatile = volatile.filter(|_| !medium.elsewhere());
     if let Some(kind) = volatile
         && (settings.reads == Durability::Disk || settings.writes == Durability::Disk)
     {
@@ -266,6 +268,7 @@ fn resume(dir: &Path, chain_id: ChainId, medium: &dyn Medium, end: End) -> Resul
     let head = end.checker.head();
     let mut writer = Writer::new(file, end.segment, end.offset, head);
     writer.outbox = end.checker.outbox.clone();
+    writer.begun = end.checker.begun.unwrap_or(writer.begun);
     // UUIDv7 order is the order of opening.
     let mut aborted: Vec<DecisionId> = end.checker.open.iter().copied().collect();
     aborted.sort_unstable();

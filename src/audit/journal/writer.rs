@@ -25,7 +25,7 @@ use crate::{
         medium::SegmentFile,
         record::Completion,
     },
-    domain::DecisionId,
+    domain::{DecisionId, Millis},
 };
 
 /// Most records open at once: each holds its id here and room on the disk.
@@ -69,6 +69,8 @@ pub(super) enum State {
     Poisoned(Arc<io::Error>),
     /// The index found that the files do not hold what was written.
     Altered(Arc<JournalError>),
+    /// The chain has another writer.
+    TakenOver,
     Closed,
 }
 
@@ -79,6 +81,7 @@ impl State {
             Self::Good => None,
             Self::Poisoned(error) => Some(AuditUnavailable::Poisoned(Arc::clone(error))),
             Self::Altered(error) => Some(AuditUnavailable::Altered(Arc::clone(error))),
+            Self::TakenOver => Some(AuditUnavailable::TakenOver),
             Self::Closed => Some(AuditUnavailable::Closed),
         }
     }
@@ -111,6 +114,8 @@ struct Mark {
 pub(in crate::audit) struct Writer {
     pub(super) file: Arc<dyn SegmentFile>,
     pub(super) segment: u64,
+    /// Place and time of its header.
+    pub(super) begun: (u64, Millis),
     /// Where the last whole write ended.
     pub(super) offset: u64,
     /// End of the room set aside; `None` where the file system cannot.
@@ -134,6 +139,8 @@ pub(in crate::audit) struct Writer {
     pub(super) state: State,
     /// Why a write failed; `None` once the keeper found room again.
     pub(super) trouble: Option<AuditUnavailable>,
+    /// Why what is written cannot be kept elsewhere just now; `None` once it was.
+    pub(super) away: Option<AuditUnavailable>,
     /// The segment is not where readers look for it.
     pub(super) gone: bool,
     pub(super) waiters: Vec<Waiter>,
@@ -151,6 +158,7 @@ impl Writer {
         Self {
             file,
             segment,
+            begun: (head.seq.saturating_add(1), Millis::now()),
             offset,
             reserved: Some(offset),
             dirty: false,
@@ -165,6 +173,7 @@ impl Writer {
             outbox: VecDeque::new(),
             state: State::Good,
             trouble: None,
+            away: None,
             gone: false,
             waiters: Vec::new(),
         }
@@ -204,6 +213,9 @@ impl Writer {
         if let Some(trouble) = &self.trouble {
             // Not tried by each request: the keeper finds out when there is room for many again.
             return Err(trouble.clone());
+        }
+        if let Some(away) = &self.away {
+            return Err(away.clone());
         }
         if self.owed.len() >= MAX_OWED_BYTES {
             return Err(AuditUnavailable::Full);

@@ -6,6 +6,8 @@
 
 mod admin;
 mod alerts;
+mod audit;
+mod collector;
 mod connectors;
 mod cors;
 mod decision;
@@ -75,10 +77,12 @@ impl Resolver<'_> {
         let root = FieldPath::default();
         let listen = self.listen(&raw.listen, &raw.issuers);
         let signing = self.signing(raw.signing.as_ref());
-        let audit = self.audit(&raw.audit);
+        let retention = self.retention(&raw.audit, signing.as_ref());
+        let audit = self.audit(&raw.audit, retention);
         let upstreams = self.upstreams(&raw.upstreams, signing.is_some());
         let routes = self.routes(&raw.routes, &raw.upstreams, &audit);
         let database = self.database(&raw.database);
+        let kept_in_database = self.kept_in_database(&raw.audit, &database);
         let config = Config {
             api_docs: raw.health.api_docs,
             admin: self.admin(&raw.admin, raw.health.enabled.then_some(raw.health.address.as_str()), &listen),
@@ -89,6 +93,9 @@ impl Resolver<'_> {
             links: self.links(&raw.links),
             identity: self.identity(raw, &listen, signing.as_ref()),
             checkpoints: self.checkpoints(&raw.audit, signing.as_ref()),
+            ship: self.ship(&raw.audit.ship, &audit),
+            retention,
+            kept_in_database,
             signing,
             policy: self.policy(&raw.policy),
             audit,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{FieldPath, Resolver, sections::durability};
+use super::{FieldPath, Resolver, audit::durability};
 use crate::{
     audit::settings::AuditSettings,
     config::{

@@ -1,4 +1,4 @@
-//! The sections that need little beyond parsing: listeners, database, links, policy, audit, limits, headers, log.
+//! The sections that need little beyond parsing: listeners, database, links, policy, limits, headers, log.
 
 use std::{collections::BTreeMap, collections::HashMap, hash::Hash, net::SocketAddr, str::FromStr, time::Duration};
 
@@ -6,21 +6,13 @@ use ipnet::IpNet;
 
 use super::{DAY, FieldPath, Resolver, millis, seconds, secrets::SecretWays};
 use crate::{
-    audit::{
-        evidence::CheckpointSettings,
-        settings::{AuditSettings, Durability},
-    },
     config::{
-        raw::{
-            RawAudit, RawDatabase, RawDurability, RawHeaders, RawHealth, RawIssuer, RawLimits, RawLinks, RawListen,
-            RawPolicy, word,
-        },
+        raw::{RawDatabase, RawHeaders, RawHealth, RawIssuer, RawLimits, RawLinks, RawListen, RawPolicy, word},
         raw_log::{RawLog, RawLogFormat},
         scalar::QuotaText,
         settings::{DatabaseSettings, HeaderSettings, LinkSettings, ListenSettings, LogSettings},
     },
     domain::ApprovalRules,
-    identity::settings::SigningSettings,
     limit::settings::{LimitSettings, Quota, SharedSettings},
     policy::settings::PolicySettings,
 };
@@ -28,7 +20,7 @@ use crate::{
 /// Headers that carry the message itself; stripping them would break every request.
 const FRAMING: [&str; 5] = ["host", "content-length", "transfer-encoding", "connection", "authorization"];
 
-fn section(name: &str) -> FieldPath {
+pub(super) fn section(name: &str) -> FieldPath {
     FieldPath::default().key(name)
 }
 
@@ -167,38 +159,6 @@ impl Resolver<'_> {
         }
     }
 
-    pub(super) fn audit(&mut self, raw: &RawAudit) -> AuditSettings {
-        let at = section("audit");
-        AuditSettings {
-            dir: self.path(&at.key("dir"), &raw.dir),
-            segment_bytes: self.size(&at.key("segment_size"), &raw.segment_size, 1 << 16..=1 << 34),
-            writes: durability(raw.writes),
-            reads: durability(raw.reads),
-            commit_timeout: self.duration(&at.key("commit_timeout"), &raw.commit_timeout, millis(10)..=seconds(60)),
-            flush_interval: self.duration(&at.key("flush_interval"), &raw.flush_interval, millis(1)..=seconds(10)),
-        }
-    }
-
-    pub(super) fn checkpoints(&mut self, raw: &RawAudit, signing: Option<&SigningSettings>) -> CheckpointSettings {
-        let at = section("audit");
-        let further = at.key("checkpoint_further_keys");
-        let key_file = raw.checkpoint_key_file.as_ref();
-        let interval = &raw.checkpoint_interval;
-        CheckpointSettings {
-            key_file: key_file.map(|text| self.readable(&at.key("checkpoint_key_file"), text)),
-            signing: signing
-                .map(|signing| signing.keys.iter().map(|key| key.path.clone()).collect())
-                .unwrap_or_default(),
-            further_keys: raw
-                .checkpoint_further_keys
-                .iter()
-                .enumerate()
-                .map(|(place, text)| self.readable(&further.index(place), text))
-                .collect(),
-            interval: self.duration(&at.key("checkpoint_interval"), interval, seconds(1)..=seconds(86_400)),
-        }
-    }
-
     pub(super) fn limits(&mut self, raw: &RawLimits) -> LimitSettings {
         let at = section("limits");
         LimitSettings {
@@ -308,13 +268,5 @@ impl Resolver<'_> {
     /// Used by routes too.
     pub(super) fn response_wait(&mut self, field: &FieldPath, text: &crate::config::scalar::DurationText) -> Duration {
         self.duration(field, text, millis(1)..=DAY)
-    }
-}
-
-pub(super) fn durability(raw: RawDurability) -> Durability {
-    match raw {
-        RawDurability::Memory => Durability::Memory,
-        RawDurability::Os => Durability::Os,
-        RawDurability::Disk => Durability::Disk,
     }
 }

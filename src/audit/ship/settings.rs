@@ -1,0 +1,62 @@
+//! What shipping is configured with.
+
+use std::{path::PathBuf, time::Duration};
+
+use http::{HeaderMap, Uri};
+
+pub use super::form::Form;
+
+/// Where the journal's lines go, and in which form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShipSettings {
+    pub form: Form,
+    pub stdout: bool,
+    pub file: Option<FileSettings>,
+    pub otlp: Option<OtlpSettings>,
+}
+
+/// A file, and those that it was before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSettings {
+    pub path: PathBuf,
+    /// At this size another one is begun, in bytes.
+    pub size: u64,
+}
+
+/// A collector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtlpSettings {
+    /// With its path: `https://collector:4318/v1/logs`.
+    pub endpoint: Uri,
+    /// Sent with each export; values are secrets.
+    pub headers: HeaderMap,
+    /// From connect to the last byte of the collector's answer.
+    pub timeout: Duration,
+}
+
+/// One target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetSettings {
+    Stdout,
+    File(FileSettings),
+    Otlp(OtlpSettings),
+}
+
+impl ShipSettings {
+    pub fn targets(&self) -> Vec<TargetSettings> {
+        let file = self.file.clone().map(TargetSettings::File);
+        let otlp = self.otlp.clone().map(TargetSettings::Otlp);
+        self.stdout.then_some(TargetSettings::Stdout).into_iter().chain(file).chain(otlp).collect()
+    }
+}
+
+impl TargetSettings {
+    /// For metrics, logs and the name of its position.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::File(_) => "file",
+            Self::Otlp(_) => "otlp",
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The commands over journals that are kept in the database: each is written into a folder of its own, asked, and removed.
+
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    audit::{JournalCommand, run},
+    context::chain,
+    evidence::Known,
+    outcome::{Console, Exit, Failure},
+};
+use crate::{
+    audit::{
+        AuditSettings, ChainHead, ChainHeads, ChainId, EvidenceStore, IndexUnavailable, Record, RecordFilter,
+        RecordSource,
+    },
+    config::Config,
+    store::AuditStore,
+};
+
+/// Removed with everything in it when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make() -> std::io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("linkgate-journal-{}", uuid::Uuid::new_v4()));
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("warning: cannot remove `{}`: {error}", self.0.display());
+        }
+    }
+}
+
+/// The index, and the head that it had before the journal was written out: a server that runs only moves on from it.
+struct Before<'i> {
+    index: &'i AuditStore,
+    head: Option<ChainHead>,
+}
+
+impl RecordSource for Before<'_> {
+    async fn query(&self, filter: &RecordFilter) -> Result<Vec<Record>, IndexUnavailable> {
+        self.index.query(filter).await
+    }
+}
+
+impl ChainHeads for Before<'_> {
+    async fn head(&self, _: ChainId) -> Result<Option<ChainHead>, IndexUnavailable> {
+        Ok(self.head)
+    }
+}
+
+/// Runs the command over every chain. The first failure is told when all were looked at.
+pub(super) async fn run_on_each(
+    command: &JournalCommand,
+    config: &Config,
+    index: Option<&AuditStore>,
+    console: &Console,
+) -> Result<(), Failure> {
+    let database = |error: &dyn std::error::Error| Failure::new(Exit::Database, chain(error));
+    let index = index.ok_or_else(|| Failure::new(Exit::Database, "the journals are in the database"))?;
+    let keys = config.checkpoints.keys().map_err(|error| Failure::failed(chain(&error)))?;
+    let mut failed = None;
+    for kept in index.kept_chains().await.map_err(|error| database(&error))? {
+        eprintln!("chain {kept}:");
+        let folder = Folder::make().map_err(|error| Failure::failed(format_args!("no temporary folder: {error}")))?;
+        let head = index.head(kept).await.map_err(|error| database(&error))?;
+        let stored = index.last(kept).await.map_err(|error| database(&error))?.map(|(stored, _)| stored);
+        index.rebuild(kept, folder.path(), true).await.map_err(|error| database(&error))?;
+        let audit = AuditSettings { dir: folder.path().to_owned(), ..config.audit.clone() };
+        let known = Known { keys: keys.clone(), stored };
+        let done = run(command.clone(), &audit, &known, Some(&Before { index, head }), console).await;
+        failed = failed.or(done.err());
+    }
+    failed.map_or(Ok(()), Err)
+}

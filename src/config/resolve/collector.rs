@@ -1,0 +1,72 @@
+//! What a collector of OpenTelemetry is reached by: its address, and the headers of each export.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+
+use super::{FieldPath, Resolver, secrets::SecretWays};
+use crate::config::raw_audit::RawCollectorHeader;
+
+/// What an export sets itself.
+const OWN: [HeaderName; 6] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    header::HOST,
+    header::USER_AGENT,
+];
+
+impl Resolver<'_> {
+    /// An address with a path; `example` is one.
+    pub(super) fn collector(&mut self, field: &FieldPath, text: &str, example: &str) -> Option<Uri> {
+        let endpoint = text.parse::<Uri>().ok().filter(|uri| {
+            let named = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+            named && matches!(uri.scheme_str(), Some("http" | "https")) && uri.path() != "/"
+        });
+        if endpoint.is_none() {
+            self.fail(field, format!("is no address with a path: write for example `{example}`"));
+        }
+        endpoint
+    }
+
+    pub(super) fn collector_headers(
+        &mut self,
+        at: &FieldPath,
+        raw: &BTreeMap<String, RawCollectorHeader>,
+    ) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, one) in raw {
+            let table = at.key(name);
+            let ways = SecretWays {
+                table: &table,
+                name: "value",
+                file: one.value_file.as_ref(),
+                env: one.value_env.as_ref(),
+                inline: one.value.as_ref(),
+            };
+            let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
+                self.fail(&table, "is no header name");
+                continue;
+            };
+            if OWN.contains(&header) {
+                self.fail(&table, "is a header that linkgate sets itself: leave it out");
+            }
+            if headers.contains_key(&header) {
+                self.fail(&table, "is named twice: upper and lower case are the same");
+            }
+            match self.secret(&ways, 1).map(|secret| HeaderValue::from_bytes(secret.expose())) {
+                None if ways.file.is_none() && ways.env.is_none() && ways.inline.is_none() => {
+                    self.fail(&table, "has no value: name `value_file` or `value_env`");
+                }
+                None => {}
+                Some(Err(_)) => self.fail(&table, "has a value that does not fit into a header"),
+                Some(Ok(mut value)) => {
+                    value.set_sensitive(true);
+                    headers.insert(header, value);
+                }
+            }
+        }
+        headers
+    }
+}

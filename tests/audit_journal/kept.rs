@@ -1,0 +1,122 @@
+//! A journal that is kept elsewhere: nothing is promised before it is there, and what could not be kept is kept later.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use linkgate::{
+    audit::{
+        AuditSettings, AuditUnavailable, Durability, Journal,
+        mirror::{Depot, Mirror, TakenOver},
+        reader::{segment_path, segments},
+    },
+    domain::DecisionId,
+};
+
+use crate::support::*;
+
+#[derive(Default)]
+struct Memory {
+    segments: Mutex<BTreeMap<u64, Vec<u8>>>,
+    away: AtomicBool,
+    taken: AtomicBool,
+}
+
+impl Memory {
+    fn text(&self) -> String {
+        let segments = self.segments.lock().unwrap();
+        segments.values().map(|bytes| String::from_utf8(bytes.clone()).unwrap()).collect()
+    }
+}
+
+impl Depot for Memory {
+    fn keep(&self, segment: u64, start: u64, bytes: &[u8]) -> io::Result<()> {
+        self.hold()?;
+        let mut segments = self.segments.lock().unwrap();
+        let kept = segments.entry(segment).or_default();
+        let start = usize::try_from(start).unwrap();
+        assert!(start <= kept.len(), "a hole in segment {segment}");
+        kept.truncate(start);
+        kept.extend_from_slice(bytes);
+        assert_eq!(bytes.last(), Some(&b'\n'), "whole lines");
+        Ok(())
+    }
+
+    fn hold(&self) -> io::Result<()> {
+        match (self.taken.load(Ordering::SeqCst), self.away.load(Ordering::SeqCst)) {
+            (true, _) => Err(io::Error::other(TakenOver)),
+            (_, true) => Err(io::ErrorKind::ConnectionRefused.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn opened(dir: &Path, depot: &Arc<Memory>) -> Journal {
+    let settings = AuditSettings { segment_bytes: 16_000, ..settings(dir) };
+    Journal::open_kept(settings, None, Arc::new(Mirror::new(Arc::clone(depot) as Arc<dyn Depot>))).unwrap().0
+}
+
+fn folder_text(dir: &Path) -> String {
+    let numbers = segments(dir).unwrap().into_iter();
+    numbers.map(|number| fs::read_to_string(segment_path(dir, number)).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn nothing_is_promised_before_it_is_kept_and_what_could_not_be_is_kept_later() {
+    let (dir, depot) = (folder(), Arc::new(Memory::default()));
+    let journal = opened(dir.path(), &depot);
+    for level in [Durability::Os, Durability::Disk] {
+        for _ in 0..30 {
+            let id = DecisionId::generate();
+            let record = journal.admit(&opening(id), level).await.unwrap();
+            assert!(depot.text().contains(&id.to_string()), "{level:?}: it is promised and not kept");
+            record.complete(done(200));
+        }
+    }
+    let left = journal.admit(&opening(DecisionId::generate()), Durability::Os).await.unwrap();
+    depot.away.store(true, Ordering::SeqCst);
+    let id = DecisionId::generate();
+    let refused = journal.admit(&opening(id), Durability::Os).await;
+    assert!(matches!(refused, Err(AuditUnavailable::Away(_))), "{refused:?}");
+    assert!(!journal.healthy());
+    let again = journal.admit(&opening(DecisionId::generate()), Durability::Memory).await;
+    assert!(matches!(again, Err(AuditUnavailable::Away(_))), "{again:?}");
+    left.complete(done(204));
+    assert!(!depot.text().contains(&id.to_string()));
+    depot.away.store(false, Ordering::SeqCst);
+    eventually("it goes on by itself", || journal.healthy()).await;
+    write(&journal, 60).await;
+    journal.settle().await.unwrap();
+    journal.close();
+    assert!(segments(dir.path()).unwrap().len() > 1, "of several segments");
+    assert_eq!(depot.text(), folder_text(dir.path()));
+    sound(dir.path());
+    // What was refused says so.
+    let all = records(dir.path());
+    assert_eq!((all[&id].status, all[&id].reason.as_deref()), (Some(503), Some("audit_unavailable")));
+    assert_eq!(all.len(), 122);
+}
+
+#[tokio::test]
+async fn whoever_lost_the_chain_keeps_nothing_more() {
+    let (dir, depot) = (folder(), Arc::new(Memory::default()));
+    let journal = opened(dir.path(), &depot);
+    write(&journal, 3).await;
+    journal.settle().await.unwrap();
+    depot.taken.store(true, Ordering::SeqCst);
+    let before = depot.text();
+    let refused = journal.admit(&opening(DecisionId::generate()), Durability::Os).await;
+    assert!(matches!(refused, Err(AuditUnavailable::TakenOver)), "{refused:?}");
+    // For good: the chain has another writer.
+    depot.taken.store(false, Ordering::SeqCst);
+    let refused = journal.admit(&opening(DecisionId::generate()), Durability::Os).await;
+    assert!(matches!(refused, Err(AuditUnavailable::TakenOver)), "{refused:?}");
+    journal.close();
+    assert!(depot.text().starts_with(&before));
+}

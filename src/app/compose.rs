@@ -184,7 +184,7 @@ fn secured(
     protocols: &'static [&'static [u8]],
 ) -> Result<Option<Arc<ServerTls>>, AppError> {
     let loaded = settings.cloned().map(|settings| ServerTls::load(settings, protocols)).transpose();
-    Ok(loaded.map_err(|source| AppError::Tls { section, source })?.map(Arc::new))
+    Ok(loaded.map_err(|source| AppError::Tls { section, source: Box::new(source) })?.map(Arc::new))
 }
 
 /// Counted with other replicas where Redis is named, else by this process alone. Runs until the runtime ends.

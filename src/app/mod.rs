@@ -107,7 +107,7 @@ pub enum AppError {
     #[error("metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
     #[error("the files of `{section}` cannot be used")]
-    Tls { section: &'static str, source: TlsError },
+    Tls { section: &'static str, source: Box<TlsError> },
     #[error("the certificates of the upstream `{name}` cannot be used")]
     UpstreamTls { name: String, source: Box<TlsError> },
     #[error("the folder of policies or certificates cannot be watched")]

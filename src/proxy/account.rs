@@ -194,6 +194,8 @@ pub struct Ledger {
     pub place: Option<crate::upstream::InFlight>,
     /// The endpoint that answers, where there is a choice.
     pub picked: Option<crate::upstream::Picked>,
+    /// Of the call to the upstream, until its answer's head.
+    pub call: Option<crate::spans::ClientSpan>,
     pub registration: Option<super::watch::Registration>,
     pub lease: Option<(crate::upstream::Lease<super::body::RequestBody>, Rc<super::body::Progress>)>,
     /// The word for an outcome that overturns or explains: an upstream's failure, a limit passed.
@@ -222,6 +224,7 @@ impl Ledger {
             upstream: None,
             place: None,
             picked: None,
+            call: None,
             registration: None,
             lease: None,
             reason: None,

@@ -130,7 +130,7 @@ async fn attempt(
         None => Box::pin(queued(upstream, total)).await?,
     });
     // Before the head is written, which tells its id.
-    let call = trail.span.as_ref().map(|span| Box::new(span.call(&upstream.name, &trail.method)));
+    ledger.call = trail.span.as_ref().map(|span| span.call(&upstream.name, &trail.method));
     let outgoing = outgoing::build(worker, trail, checked, upstream, exchange)?;
     if let Some(watched) = watch(trail, exchange) {
         ledger.registration = Some(worker.streams.register(Rc::clone(&watched)));
@@ -146,7 +146,7 @@ async fn attempt(
         .ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "no_address_for_tenant"))?;
     drop(tenant);
     let waited = wait(worker, attempts, request, exchange, patience, total).await;
-    if let Some(call) = call {
+    if let Some(call) = ledger.call.take() {
         match &waited {
             Ok((response, ..)) => call.answered(response.status()),
             Err(failure) => call.failed(if failure.detail.is_empty() { failure.word() } else { failure.detail }),

@@ -27,3 +27,19 @@ CREATE TABLE audit_journal_targets (
     state    TEXT  NOT NULL,
     PRIMARY KEY (chain_id, target)
 );
+
+-- As before, and what a journal that is kept here has in the index is its only copy: it stays.
+CREATE OR REPLACE FUNCTION audit_month_kept(own TEXT, cutoff BIGINT) RETURNS BIGINT LANGUAGE plpgsql STABLE AS
+$$
+DECLARE
+    kept BIGINT;
+BEGIN
+    EXECUTE format(
+        'WITH living AS (SELECT DISTINCT chain_id FROM audit_chunks WHERE last_time >= $1)
+         SELECT count(*) FROM %I one LEFT JOIN audit_floors floor USING (chain_id)
+         WHERE one.last_time >= $1 OR one.chain_id IN (SELECT chain_id FROM audit_journals)
+             OR (one.last_seq > coalesce(floor.last_seq, 0) AND one.chain_id IN (SELECT chain_id FROM living))',
+        own) INTO kept USING cutoff;
+    RETURN kept;
+END
+$$;

@@ -403,7 +403,14 @@ fn observe(
     let portal = gateway.portal.as_ref().filter(|_| gateway.settings.api_docs);
     let docs = portal.map(|portal| Docs::new(&openapi::document(&portal.bases)));
     let checkpoint = Arc::new(move || checkpoints.as_ref().and_then(|progress| progress.last()));
-    Ok(Health { readiness: Arc::new(readiness), refresh: Arc::new(refresh), registry, checkpoint, docs })
+    let journal = crate::audit::Journal::clone(&gateway.journal);
+    // Elsewhere an operator has to look first; here a restart is all there is to do.
+    let lost = Arc::new(move || {
+        let trouble =
+            journal.status().trouble.filter(|trouble| matches!(trouble, crate::audit::AuditUnavailable::TakenOver));
+        trouble.map(|trouble| trouble.to_string())
+    });
+    Ok(Health { lost, readiness: Arc::new(readiness), refresh: Arc::new(refresh), registry, checkpoint, docs })
 }
 
 /// What whoever looks at the readiness should know of the policies; it takes no traffic away.

@@ -16,6 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use memchr::memrchr;
+
 use super::medium::{Medium, OsMedium, SegmentFile};
 
 /// Given to the depot at once.
@@ -111,6 +113,24 @@ impl Medium for Mirror {
 }
 
 impl Copied {
+    /// Whole lines from `kept` on, about as much as one run holds: a server that ends between two runs must not leave half a
+    /// line behind, which nobody could cut off again.
+    fn lines(&self, kept: u64, end: u64) -> io::Result<Vec<u8>> {
+        let read = |length: u64| {
+            let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+            self.file.read_exact_at(&mut bytes, kept).map(|()| bytes)
+        };
+        let mut bytes = read((end - kept).min(RUN_BYTES))?;
+        if end - kept > RUN_BYTES {
+            match memrchr(b'\n', &bytes) {
+                Some(at) => bytes.truncate(at + 1),
+                // One line is longer than that.
+                None => bytes = read(end - kept)?,
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Whether there was anything.
     fn send(&self, depot: &dyn Depot) -> io::Result<bool> {
         let mut sent = false;
@@ -119,11 +139,9 @@ impl Copied {
             if kept >= end {
                 return Ok(sent);
             }
-            let length = (end - kept).min(RUN_BYTES);
-            let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-            self.file.read_exact_at(&mut bytes, kept)?;
+            let bytes = self.lines(kept, end)?;
             depot.keep(self.number, kept, &bytes)?;
-            self.kept.store(kept + length, Ordering::Release);
+            self.kept.store(kept + u64::try_from(bytes.len()).map_err(io::Error::other)?, Ordering::Release);
             sent = true;
         }
     }

@@ -60,6 +60,10 @@ impl<S: OutboxSource> OutboxRelay<S> {
 
     /// One round: claims, appends what is missing, marks. Gives the number of rows.
     pub async fn relay(&self) -> Result<usize, RelayError> {
+        // What is claimed for a journal that takes nothing is kept from those that would chain it.
+        if !self.journal.healthy() {
+            return Ok(0);
+        }
         let chain = self.journal.chain_id();
         let rows = self.source.claim(chain, CLAIM_MAX).await?;
         if rows.is_empty() {

@@ -103,6 +103,19 @@ pub struct ExportArgs {
     /// Write to this file, which must not exist, instead of standard output.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Behind the records of another chain.
+    #[arg(skip)]
+    goes_on: bool,
+}
+
+impl JournalCommand {
+    /// The same for a further chain.
+    pub(super) fn for_further(mut self) -> Self {
+        if let Self::Export(args) = &mut self {
+            args.goes_on = true;
+        }
+        self
+    }
 }
 
 #[derive(Clone, Debug, Default, Args)]
@@ -370,7 +383,11 @@ fn export(args: ExportArgs, audit: &AuditSettings) -> Result<(), Failure> {
     let (mut file, mut stdout);
     let out: &mut dyn Write = match &args.output {
         Some(path) => {
-            let created = std::fs::File::create_new(path)
+            // A further chain goes behind those before it.
+            let mut options = std::fs::OpenOptions::new();
+            let how = if args.goes_on { options.append(true) } else { options.write(true).create_new(true) };
+            let created = how
+                .open(path)
                 .map_err(|error| Failure::failed(format_args!("cannot create `{}`: {error}", path.display())))?;
             file = io::BufWriter::new(created);
             &mut file

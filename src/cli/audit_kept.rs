@@ -15,7 +15,7 @@ use super::{
 use crate::{
     audit::{
         AuditSettings, ChainHead, ChainHeads, ChainId, EvidenceStore, IndexUnavailable, Record, RecordFilter,
-        RecordSource,
+        RecordSource, reader::segments,
     },
     config::Config,
     store::AuditStore,
@@ -73,16 +73,38 @@ pub(super) async fn run_on_each(
     let index = index.ok_or_else(|| Failure::new(Exit::Database, "the journals are in the database"))?;
     let keys = config.checkpoints.keys().map_err(|error| Failure::failed(chain(&error)))?;
     let mut failed = None;
-    for kept in index.kept_chains().await.map_err(|error| database(&error))? {
+    let chains = index.kept_chains().await.map_err(|error| database(&error))?;
+    if chains.is_empty() {
+        let known = index.chains().await.map_err(|error| database(&error))?.len();
+        return Err(if known == 0 {
+            Failure::new(Exit::NotFound, "no audit journal is kept in the database yet")
+        } else {
+            let text = format_args!(
+                "no audit journal is kept in the database, though its index knows of {known}: they were removed, or are on \
+                 the disks of other servers"
+            );
+            Failure::new(Exit::Verification, text)
+        });
+    }
+    let mut command = command.clone();
+    for kept in chains {
         eprintln!("chain {kept}:");
         let folder = Folder::make().map_err(|error| Failure::failed(format_args!("no temporary folder: {error}")))?;
         let head = index.head(kept).await.map_err(|error| database(&error))?;
         let stored = index.last(kept).await.map_err(|error| database(&error))?.map(|(stored, _)| stored);
         index.rebuild(kept, folder.path(), true).await.map_err(|error| database(&error))?;
+        // The first line is there before a chain is used.
+        if segments(folder.path()).map_err(|error| Failure::failed(chain(&error)))?.is_empty() {
+            let text = format_args!("nothing is left of the audit journal {kept}: its lines were removed");
+            eprintln!("{text}");
+            failed = failed.or(Some(Failure::new(Exit::Verification, text)));
+            continue;
+        }
         let audit = AuditSettings { dir: folder.path().to_owned(), ..config.audit.clone() };
         let known = Known { keys: keys.clone(), stored };
         let done = run(command.clone(), &audit, &known, Some(&Before { index, head }), console).await;
         failed = failed.or(done.err());
+        command = command.for_further();
     }
     failed.map_or(Ok(()), Err)
 }

@@ -18,6 +18,7 @@ mod presets;
 mod raw;
 mod raw_admin;
 mod raw_audit;
+mod raw_collector;
 mod raw_connectors;
 mod raw_cors;
 mod raw_decision;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     raw::{raw, words},
+    raw_collector::RawCollectorHeader,
     scalar::{DurationText, SizeText},
 };
 
@@ -63,16 +64,6 @@ raw! {
         headers: BTreeMap<String, RawCollectorHeader> = BTreeMap::new(),
         /// Longest wait for the collector's answer.
         timeout: DurationText = DurationText::of("10s"),
-    }
-
-    /// One header of each export.
-    struct RawCollectorHeader {
-        /// File with its value.
-        value_file: Option<String> = None,
-        /// Environment variable with it.
-        value_env: Option<String> = None,
-        /// The value itself: only as an environment override, never in the file.
-        value: Option<String> = None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{raw::raw, scalar::DurationText};
+use super::{raw::raw, raw_collector::RawCollectorHeader, scalar::DurationText};
 
 raw! {
     /// Traces to a collector that speaks OpenTelemetry's OTLP over HTTP.
@@ -15,20 +15,10 @@ raw! {
         /// The part of requests that is traced, from 0.0 to 1.0, where no trusted proxy has decided it in its `traceparent`.
         sample_ratio: f64 = 0.1,
         /// Headers of each export, by name: what the collector asks for.
-        headers: BTreeMap<String, RawTracingHeader> = BTreeMap::new(),
+        headers: BTreeMap<String, RawCollectorHeader> = BTreeMap::new(),
         /// Longest wait for the collector's answer.
         timeout: DurationText = DurationText::of("5s"),
         /// Most spans that wait to be sent; further ones are dropped and counted.
         queue: u32 = 8_192,
-    }
-
-    /// One header of each export.
-    struct RawTracingHeader {
-        /// File with its value.
-        value_file: Option<String> = None,
-        /// Environment variable with it.
-        value_env: Option<String> = None,
-        /// The value itself: only as an environment override, never in the file.
-        value: Option<String> = None,
     }
 }

@@ -31,7 +31,7 @@ raw! {
         /// Keep it below the upstream's own keep-alive.
         pool_idle_timeout: DurationText = DurationText::of("30s"),
         /// Requests under way at once, open streams included; above it the queue, or 503.
-        max_in_flight: u32 = 10_000,
+        max_in_flight: u32 = 1_000,
         /// Requests that wait for a place; above it 503. 0: nothing waits.
         max_pending: u32 = 0,
         /// Longest wait in that queue; then 503.

@@ -227,7 +227,8 @@ fn wait<'a>(
                     why = &mut cut => return Err(cut_short(why)),
                     () = poll_fn(|cx| timer.poll(cx)) => {
                         let now = Instant::now();
-                        let uploading = !exchange.progress.ended.get() && exchange.progress.bytes.get() > moved;
+                        // Behind the last byte the service gets its whole time: a slow client must not use it up.
+                        let uploading = exchange.progress.bytes.get() > moved;
                         if !uploading || total.is_some_and(|total| total <= now) {
                             break None;
                         }
@@ -247,8 +248,8 @@ fn wait<'a>(
                 Err(unsent(&error))
             }
             None => {
-                // The service had the whole request: it is the one that is late.
-                if exchange.progress.ended.get() {
+                // The service had the whole request, and all of its time: it is the one that is late.
+                if exchange.progress.ended.get() && total.is_none_or(|total| Instant::now() < total) {
                     attempts.failed();
                 }
                 Err(Failure::new(ErrorCode::UpstreamTimeout, "response_timeout"))

@@ -110,6 +110,11 @@ impl Gate {
         Self { tls, in_progress, turn: Semaphore::new(1) }
     }
 
+    /// Whether a chain that was good when its connection began still is: by the clock, roots and revocation lists of now.
+    pub fn still_trusts(&self, chain: &[CertificateDer<'_>]) -> bool {
+        chain.is_empty() || self.tls.current().still_trusts(chain).is_ok()
+    }
+
     /// Makes a connection secure, or ends it.
     pub async fn pass<T: AsyncRead + AsyncWrite + Unpin>(&self, io: T) -> Result<Secured<T>, Refused> {
         let before = self.in_progress.fetch_add(1, Ordering::Relaxed);

@@ -33,6 +33,9 @@ pub type Readiness = Arc<dyn Fn() -> Vec<Check> + Send + Sync>;
 /// Called before metrics are written, to set gauges that are only looked at.
 pub type Refresh = Arc<dyn Fn() + Send + Sync>;
 
+/// What only a restart mends, for whoever restarts.
+pub type Lost = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// The last checkpoint's note; `None` before the first one, or without a key.
 pub type Checkpoint = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
@@ -40,6 +43,8 @@ pub type Checkpoint = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 #[derive(Clone)]
 pub struct Health {
     pub readiness: Readiness,
+    /// Why only a restart helps.
+    pub lost: Lost,
     pub refresh: Refresh,
     pub registry: Registry,
     /// The last signed checkpoint of the audit chain: for whoever collects them elsewhere. It tells how many records
@@ -91,7 +96,10 @@ fn answer(health: &Health, request: &Request<Incoming>) -> Response<Full<Bytes>>
         return text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
     }
     match request.uri().path() {
-        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/healthz" => match (health.lost)() {
+            None => text(StatusCode::OK, "ok\n"),
+            Some(why) => body(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", format!("{why}\n").into()),
+        },
         "/readyz" => ready(health),
         "/metrics" => metrics(health),
         "/audit/checkpoint" => match (health.checkpoint)() {

@@ -24,21 +24,25 @@ use super::{
     database::Backend,
     sql::{Conn, Tx, Value, composed},
 };
-use crate::{
-    audit::{
-        ChainId,
-        encode::FORMAT,
-        evidence::{Kept, shelf::Shelf},
-        mirror::{Depot, TakenOver},
-        reader::{CHAIN_FILE, ChainFile, segment_path},
-    },
-    domain::Millis,
+use crate::audit::{
+    ChainId,
+    encode::FORMAT,
+    evidence::{Kept, shelf::Shelf},
+    mirror::{Depot, TakenOver},
+    reader::{CHAIN_FILE, ChainFile, segment_path},
 };
 
 /// Longest wait for one run to be on stable storage; whoever waits for it gave up long before.
 const KEEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server waits for the chain that it held before: its last connection may not have ended yet.
 const OWN_CHAIN: Duration = Duration::from_secs(2);
+/// A chain whose server was heard of by the database so lately, in milliseconds, is taken by nobody but itself: that its
+/// connection broke does not mean that it is gone.
+const HEARD_MS: i64 = 15_000;
+/// How often it is noted that a server is there.
+const BEAT: Duration = Duration::from_secs(3);
+/// The database's clock, for all servers the same.
+const CLOCK: &str = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
 /// Rows read at once: a chunk has eight mebibytes at most.
 const ROWS_AT_ONCE: i64 = 4;
 
@@ -72,6 +76,7 @@ pub struct PostgresDepot {
 struct Held {
     conn: PgConnection,
     locked: bool,
+    beat: tokio::time::Instant,
 }
 
 async fn lock(conn: &mut PgConnection, chain: Uuid) -> Result<bool, sqlx::Error> {
@@ -92,13 +97,14 @@ impl PostgresDepot {
             None => Uuid::new_v4(),
         };
         let locked = lock(&mut conn, chain).await?;
-        let sql = "INSERT INTO audit_journals (chain_id, epoch, holder, taken_at) VALUES ($1, 1, $2, $3) \
+        let sql = format!(
+            "INSERT INTO audit_journals (chain_id, epoch, holder, taken_at) VALUES ($1, 1, $2, {CLOCK}) \
              ON CONFLICT (chain_id) DO UPDATE SET epoch = audit_journals.epoch + 1, holder = excluded.holder, \
-             taken_at = excluded.taken_at RETURNING epoch";
-        let values = [chain.into(), Value::Text(holder), Value::Int(Millis::now().0)];
-        let row = Conn::Postgres(&mut conn).row(sql, &values).await?;
+             taken_at = excluded.taken_at RETURNING epoch"
+        );
+        let row = Conn::Postgres(&mut conn).row(composed(sql), &[chain.into(), Value::Text(holder)]).await?;
         let epoch = row.ok_or(sqlx::Error::RowNotFound)?.int(0)?;
-        let held = Mutex::new(Some(Held { conn, locked }));
+        let held = Mutex::new(Some(Held { conn, locked, beat: tokio::time::Instant::now() }));
         Ok(Self { options, runtime: Handle::current(), chain: ChainId(chain), epoch, held })
     }
 
@@ -106,8 +112,11 @@ impl PostgresDepot {
     async fn orphan(conn: &mut PgConnection, holder: &str) -> Result<Option<Uuid>, sqlx::Error> {
         let until = tokio::time::Instant::now() + OWN_CHAIN;
         loop {
-            let sql = "SELECT chain_id, holder = $1 FROM audit_journals ORDER BY holder <> $1, taken_at DESC";
-            let rows = Conn::Postgres(conn).rows(sql, &[Value::Text(holder)]).await?;
+            let sql = format!(
+                "SELECT chain_id, holder = $1 FROM audit_journals WHERE holder = $1 OR taken_at < {CLOCK} - {HEARD_MS} \
+                 ORDER BY holder <> $1, taken_at DESC"
+            );
+            let rows = Conn::Postgres(conn).rows(composed(sql), &[Value::Text(holder)]).await?;
             let own = rows.first().map_or(Ok(false), |row| row.flag(1))?;
             let patient = own && tokio::time::Instant::now() < until;
             for row in &rows {
@@ -136,7 +145,10 @@ impl PostgresDepot {
         // Taken out: a connection of which it is not known what it did is closed.
         let mut held = match slot.take() {
             Some(held) => held,
-            None => Held { conn: self.options.connect().await?, locked: false },
+            None => {
+                let (conn, now) = (self.options.connect().await?, tokio::time::Instant::now());
+                Held { conn, locked: false, beat: now.checked_sub(BEAT).unwrap_or(now) }
+            }
         };
         if !held.locked {
             // Of this server's own last connection, which the database may not have missed yet. The epoch decides.
@@ -148,6 +160,11 @@ impl PostgresDepot {
         conn.batch("SET LOCAL synchronous_commit = on").await?;
         let own = "SELECT chain_id FROM audit_journals WHERE chain_id = $1 AND epoch = $2 FOR UPDATE";
         let is_own = conn.row(own, &[self.chain.0.into(), self.epoch.into()]).await?.is_some();
+        let beats = is_own && held.beat.elapsed() >= BEAT;
+        if beats {
+            let sql = format!("UPDATE audit_journals SET taken_at = {CLOCK} WHERE chain_id = $1");
+            conn.execute(composed(sql), &[self.chain.0.into()]).await?;
+        }
         if is_own && let Some((segment, start, bytes)) = run {
             let end = start.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
             let sql = "INSERT INTO audit_journal_runs (chain_id, segment, segment_start, segment_end, lines) \
@@ -156,9 +173,10 @@ impl PostgresDepot {
                  WHERE excluded.segment_end > audit_journal_runs.segment_end";
             let values = [self.chain.0.into(), signed(segment), signed(start), signed(end), Value::Bytes(bytes)];
             conn.execute(sql, &values).await?;
-            tx.commit().await?;
-        } else {
-            tx.rollback().await?;
+        }
+        tx.commit().await?;
+        if beats {
+            held.beat = tokio::time::Instant::now();
         }
         *slot = Some(held);
         Ok(is_own)

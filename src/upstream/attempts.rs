@@ -134,6 +134,9 @@ impl<'u> Attempts<'u> {
         if tokio::time::timeout(upstream.settings.connect_timeout, looking).await.is_ok_and(|found| found) {
             self.picked = self.cluster.pick(&[], upstream.tally());
         }
+        if self.picked.is_none() {
+            upstream.look_up_soon();
+        }
         self.endpoint().map(drop)
     }
 

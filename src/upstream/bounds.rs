@@ -77,7 +77,14 @@ impl Load {
 
     /// A place at once, if nobody waits for one.
     pub(super) fn enter_unless_queued(self: &Arc<Self>, most: usize) -> Option<InFlight> {
-        if self.pending.load(SeqCst) > 0 { None } else { self.take(most) }
+        let pending = self.pending.load(SeqCst);
+        if pending > 0 && !self.has_room_for(pending, most) { None } else { self.take(most) }
+    }
+
+    /// Whether there is a place for all who wait and for one more: nobody is overtaken then. So it is where a reload has
+    /// raised the bound, which those who waited before it do not know of.
+    fn has_room_for(&self, pending: usize, most: usize) -> bool {
+        self.in_flight.load(SeqCst).saturating_add(pending) < most
     }
 
     /// As [`Self::enter`], but never above the bound, not even for a moment: who waits would take that for a full house.
@@ -99,7 +106,7 @@ impl Load {
             return Err(Refused::QueueFull);
         }
         // Who comes behind others tries only when a place was freed for it.
-        let mut turn = before == 0;
+        let mut turn = before == 0 || self.has_room_for(before, most);
         let place = loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
@@ -158,6 +165,22 @@ mod tests {
         assert_eq!(load.queue(1, 1, soon).await.unwrap_err(), Refused::QueueTimeout);
         drop(place);
         assert_eq!((load.in_flight(), load.pending()), (0, 0));
+    }
+
+    /// A reload raised it while requests waited.
+    #[tokio::test]
+    async fn a_higher_bound_is_in_force_at_once() {
+        let load = Arc::new(Load::default());
+        let _held = [load.enter(2).unwrap(), load.enter(2).unwrap()];
+        let queued = Arc::clone(&load);
+        let queued = tokio::spawn(async move { queued.queue(2, 8, later()).await });
+        while load.pending() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(load.enter_unless_queued(3).is_none(), "the one place more is for who waits");
+        assert!(load.enter_unless_queued(4).is_some());
+        assert!(load.queue(4, 8, later()).await.is_ok());
+        queued.abort();
     }
 
     #[tokio::test]

@@ -63,9 +63,10 @@ impl Cluster {
             named: origins.iter().any(|origin| literal(origin).is_none()),
             origins: origins.into(),
             outlier,
+            // Nobody has asked for a new tenant's names yet.
+            asked: AtomicBool::new(!members.is_empty()),
             members: ArcSwap::from_pointee(members),
             changing: Mutex::default(),
-            asked: AtomicBool::new(true),
             idle_rounds: AtomicU32::new(0),
             rounds: AtomicU64::new(0),
             looking_up: tokio::sync::Mutex::default(),
@@ -225,7 +226,8 @@ impl Cluster {
         if shared {
             return true;
         }
-        if self.asked.swap(false, Relaxed) {
+        let asked = self.asked.swap(false, Relaxed);
+        if asked {
             self.idle_rounds.store(0, Relaxed);
         } else if self.idle_rounds.fetch_add(1, Relaxed) >= IDLE_ROUNDS {
             let turn = self.turn();
@@ -234,7 +236,8 @@ impl Cluster {
             self.replace(&turn, literals.collect(), super::clock::now());
             return false;
         }
-        !self.members.load().is_empty()
+        // Where the look-up of a request took too long, this one has the time.
+        asked || !self.members.load().is_empty()
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 use linkgate::{
     audit::{
         AuditSettings, AuditUnavailable, Durability, Journal,
+        medium::Medium,
         mirror::{Depot, Mirror, TakenOver},
         reader::{segment_path, segments},
     },
@@ -119,4 +120,18 @@ async fn whoever_lost_the_chain_keeps_nothing_more() {
     assert!(matches!(refused, Err(AuditUnavailable::TakenOver)), "{refused:?}");
     journal.close();
     assert!(depot.text().starts_with(&before));
+}
+
+/// A backlog goes in several runs: should the server end between two of them, half a line could never be cut off again.
+#[test]
+fn each_run_ends_with_a_line() {
+    let (dir, depot) = (folder(), Arc::new(Memory::default()));
+    let mirror = Mirror::new(Arc::clone(&depot) as Arc<dyn Depot>);
+    let file = mirror.create(&segment_path(dir.path(), 1)).unwrap();
+    let line = |length: usize| format!("{}\n", "x".repeat(length));
+    let text = [line(300_000).repeat(40), line(9 << 20), line(5)].concat();
+    file.write_at(text.as_bytes(), 0).unwrap();
+    // What is kept asserts it of every run.
+    file.sync().unwrap();
+    assert!(depot.text() == text);
 }

@@ -379,6 +379,11 @@ impl Gateway {
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
+    /// What a probe of life is answered.
+    pub fn alive(&self) -> u16 {
+        Request::get("/healthz").send(self.health).status
+    }
+
     /// Status and checks that are not well.
     pub fn ready(&self) -> (u16, Vec<(String, String)>) {
         let answer = Request::get("/readyz").send(self.health);

@@ -149,6 +149,14 @@ fn a_chain_has_one_writer_and_whoever_lost_it_records_nothing_more() {
     let store = house.audit_store();
     let chains = house.block_on(store.kept_chains()).unwrap();
     assert_eq!((chains.len(), chains.contains(&other.chain())), (2, true));
+    // That a connection broke does not mean that its server is gone: nobody else takes the chain so soon.
+    let lost = other.chain();
+    drop(other);
+    let third = house.block_on(PostgresDepot::claim(&house.database, "third")).ok().unwrap();
+    assert_ne!(third.chain(), lost);
+    let again = house.block_on(PostgresDepot::claim(&house.database, "another")).ok().unwrap();
+    assert_eq!(again.chain(), lost, "but itself");
+    assert_eq!(gateway.alive(), 200);
     house.block_on(async {
         let mut conn = PgConnection::connect(&made.url).await.unwrap();
         conn.execute("UPDATE audit_journals SET epoch = epoch + 1").await.unwrap();
@@ -156,6 +164,7 @@ fn a_chain_has_one_writer_and_whoever_lost_it_records_nothing_more() {
     assert_eq!((ask().status, ask().error()), (503, "AUDIT_UNAVAILABLE".to_owned()));
     let (status, wrong) = gateway.ready();
     assert_eq!((status, wrong.iter().any(|(name, _)| name == "audit")), (503, true), "{wrong:?}");
+    assert_eq!(gateway.alive(), 503, "only a restart helps");
     gateway.kill();
     lose_the_folder(&house);
     let gateway = house.start(&setup());

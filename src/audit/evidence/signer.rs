@@ -135,7 +135,11 @@ impl<S: EvidenceStore> Checkpointer<S> {
     }
 
     async fn advance(&self, mut state: Box<State>, due: Option<Cause>) -> Result<Box<State>, IndexerError> {
-        let written = self.journal.status().written;
+        let mut written = self.journal.status().written;
+        if written.segment > state.walker.segment {
+            // The end of a segment is signed on the way: it has to be as durable as that.
+            written = self.journal.settle().await?;
+        }
         if written.head.seq > state.walker.head.seq {
             state = walked(state, written, None).await?;
         }

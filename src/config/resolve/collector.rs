@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
 use super::{FieldPath, Resolver, secrets::SecretWays};
-use crate::config::raw_audit::RawCollectorHeader;
+use crate::config::raw_collector::RawCollectorHeader;
 
 /// What an export sets itself.
 const OWN: [HeaderName; 6] = [

@@ -96,10 +96,14 @@ pub(super) async fn handle(api: Arc<AdminApi>, ip: IpAddr, request: Request<Inco
         decision_id: None,
     };
     // Behind an upgrade the guard lets everything pass: nothing more may be read of such a connection.
-    let ends = request.headers().contains_key(header::UPGRADE) || trail.method == Method::CONNECT;
+    let mut ends = request.headers().contains_key(header::UPGRADE) || trail.method == Method::CONNECT;
     let mut response = match serve(&api, &mut trail, request).await {
         Ok(answer) => answer.into_response(),
-        Err(failure) => envelope(&failure, &trail.request_id),
+        Err(failure) => {
+            // Who has no token keeps no place among the few connections.
+            ends |= trail.holder.is_none();
+            envelope(&failure, &trail.request_id)
+        }
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

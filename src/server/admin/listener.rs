@@ -1,16 +1,17 @@
 //! The sockets of the admin API: few connections, exact HTTP/1, no patience. TLS ends here, where it is configured.
 
 use std::{
-    convert::Infallible,
+    collections::HashMap,
     net::IpAddr,
     pin::pin,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
     time::Duration,
 };
 
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioTimer;
+use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -24,11 +25,15 @@ use crate::{
         guard::{Guarded, HeadLimits},
         handshake::Gate,
     },
-    tls::ServerTls,
+    tls::{ServerTls, Untrusted},
 };
 
-/// Operators and their tools, not a public.
+/// Operators and their tools, not a public. Only finished handshakes take a place.
 const MAX_CONNECTIONS: u32 = 64;
+/// And of one address, handshakes included: nobody keeps all places for itself.
+const MAX_OF_ONE_ADDRESS: usize = 16;
+/// Longest wait for a place.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a complete request head, idle keep-alive included.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const LIMITS: HeadLimits = HeadLimits { bytes: 16 * 1024, count: 50 };
@@ -47,7 +52,7 @@ impl Listener {
         let (stop, told) = watch::channel(false);
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
         let gate = tls.map(|tls| Arc::new(Gate::new(tls, Arc::new(AtomicUsize::new(0)))));
-        let accepting = tokio::spawn(accept(api, listener, gate, Arc::clone(&places), told));
+        let accepting = tokio::spawn(accept(Doorway { api, gate, places: Arc::clone(&places), told }, listener));
         Self { stop, places, accepting }
     }
 
@@ -61,24 +66,61 @@ impl Listener {
     }
 }
 
-async fn accept(
+/// Open connections by address.
+#[derive(Debug, Default)]
+struct Guests(Mutex<HashMap<IpAddr, usize>>);
+
+/// One of an address's connections; counted down when dropped.
+struct Guest(Arc<Guests>, IpAddr);
+
+impl Guests {
+    /// `None`: the address has as many as it may.
+    fn enter(self: &Arc<Self>, ip: IpAddr) -> Option<Guest> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(ip).or_default();
+        if *count >= MAX_OF_ONE_ADDRESS {
+            return None;
+        }
+        *count += 1;
+        Some(Guest(Arc::clone(self), ip))
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.1);
+            }
+        }
+    }
+}
+
+/// What each connection needs.
+#[derive(Clone)]
+struct Doorway {
     api: Arc<AdminApi>,
-    listener: TcpListener,
     gate: Option<Arc<Gate>>,
     places: Arc<Semaphore>,
     told: watch::Receiver<bool>,
-) {
+}
+
+async fn accept(doorway: Doorway, listener: TcpListener) {
+    let guests = Arc::new(Guests::default());
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let (api, gate, told) = (Arc::clone(&api), gate.clone(), told.clone());
+                let ip = peer.ip().to_canonical();
+                let Some(guest) = guests.enter(ip) else {
+                    tracing::info!(peer = %ip, "a connection to the admin listener is closed: its address has too many");
+                    continue;
+                };
+                let doorway = doorway.clone();
                 tokio::spawn(async move {
-                    match gate {
-                        Some(gate) => secured(api, &gate, stream, peer.ip(), told).await,
-                        None => connection(api, stream, peer.ip(), told).await,
-                    }
-                    drop(place);
+                    doorway.admit(stream, ip).await;
+                    drop(guest);
                 });
             }
             Err(error) => {
@@ -89,30 +131,58 @@ async fn accept(
     }
 }
 
-/// As [`connection`], behind a handshake. A certificate that was asked for is one more condition; who calls, the token says.
-async fn secured(api: Arc<AdminApi>, gate: &Gate, io: TcpStream, ip: IpAddr, mut told: watch::Receiver<bool>) {
-    let passed = tokio::select! {
-        passed = gate.pass(io) => passed,
-        // Nothing was asked on it yet.
-        () = async { drop(told.wait_for(|stop| *stop).await) } => return,
-    };
-    match passed {
-        Ok(secured) => connection(api, secured.stream, ip, told).await,
-        Err(refused) => {
-            let source = std::error::Error::source(&refused).map(ToString::to_string);
-            tracing::info!(%refused, source, peer = %ip, "no TLS connection to the admin listener");
+impl Doorway {
+    async fn admit(mut self, io: TcpStream, ip: IpAddr) {
+        let Some(gate) = self.gate.clone() else {
+            return self.serve(io, ip, || true).await;
+        };
+        let passed = tokio::select! {
+            passed = gate.pass(io) => passed,
+            // Nothing was asked on it yet.
+            () = async { drop(self.told.wait_for(|stop| *stop).await) } => return,
+        };
+        match passed {
+            // A certificate that was asked for is one more condition, asked again with each call; who calls, the token says.
+            Ok(secured) => {
+                let chain: Vec<CertificateDer<'static>> = secured.chain;
+                self.serve(secured.stream, ip, move || gate.still_trusts(&chain)).await;
+            }
+            Err(refused) => {
+                let source = std::error::Error::source(&refused).map(ToString::to_string);
+                tracing::info!(%refused, source, peer = %ip, "no TLS connection to the admin listener");
+            }
+        }
+    }
+
+    async fn serve<T>(self, io: T, ip: IpAddr, trusted: impl Fn() -> bool)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        match tokio::time::timeout(PLACE_TIMEOUT, Arc::clone(&self.places).acquire_owned()).await {
+            Ok(Ok(place)) => {
+                connection(self.api, io, ip, trusted, self.told).await;
+                drop(place);
+            }
+            Ok(Err(_)) => {}
+            Err(_) => tracing::warn!(peer = %ip, "a connection to the admin listener is closed: there are too many"),
         }
     }
 }
 
 /// Serves one connection to its end; told to stop, it finishes what is under way.
-async fn connection<T>(api: Arc<AdminApi>, io: T, ip: IpAddr, mut told: watch::Receiver<bool>)
-where
+async fn connection<T>(
+    api: Arc<AdminApi>,
+    io: T,
+    ip: IpAddr,
+    trusted: impl Fn() -> bool,
+    mut told: watch::Receiver<bool>,
+) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let answer = call::handle(Arc::clone(&api), ip, request);
-        async move { Ok::<_, Infallible>(answer.await) }
+    let service = service_fn(|request: Request<Incoming>| {
+        // Ends the connection: whoever comes anew is told why by the handshake.
+        let answer = trusted().then(|| call::handle(Arc::clone(&api), ip, request)).ok_or(Untrusted);
+        async move { Ok::<_, Untrusted>(answer?.await) }
     });
     let serving = http1::Builder::new()
         // Without a timer the header timeout does nothing at all.

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# A private Postgres for tests: `postgres.sh start DIR` prints the URL of its server, `postgres.sh stop DIR` ends it.
+# A private Postgres for tests: `postgres.sh start DIR` prints the URL of its server, `postgres.sh restart DIR` breaks every
+# connection and starts it again at the same address, `postgres.sh stop DIR` ends it.
 #
 # The data stays below DIR, nothing is made durable (fsync=off), the port is a free one on the loopback address.
 # postgres refuses to run as root, so as root the server runs as the user `postgres` (or `nobody`).
 set -euo pipefail
 
 usage() {
-    echo "usage: $0 start DIR | stop DIR" >&2
+    echo "usage: $0 start DIR | restart DIR | stop DIR" >&2
     exit 2
 }
 [ $# -eq 2 ] || usage
@@ -85,6 +86,14 @@ start)
     done
     cat "$dir/start.log" "$data/log" >&2
     exit 1
+    ;;
+restart)
+    bin=$(find_bin)
+    data=$(cat "$dir/data-dir")
+    as_server "$bin/pg_ctl" -D "$data/pg" -l "$data/log" -m fast -w -t 60 restart >"$dir/restart.log" 2>&1 || {
+        cat "$dir/restart.log" "$data/log" >&2
+        exit 1
+    }
     ;;
 stop)
     bin=$(find_bin) || exit 0

@@ -154,8 +154,11 @@ fn a_stranger_is_refused_on_the_record_while_the_database_is_away() {
 
 /// A server of its own for Postgres, reached through a relay that can be frozen.
 pub fn on_postgres() -> (House, Relay, PostgresDatabase) {
-    let server = server();
-    let made = PostgresDatabase::make(&server);
+    on_server(&server())
+}
+
+pub fn on_server(server: &str) -> (House, Relay, PostgresDatabase) {
+    let made = PostgresDatabase::make(server);
     let address: SocketAddr = server.split('@').nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
     let relay = Relay::start(address);
     let through = made.url.replace(&address.to_string(), &relay.address.to_string());

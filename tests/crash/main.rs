@@ -39,6 +39,7 @@ mod redis_support;
 mod gateway;
 mod ledger;
 mod load;
+mod own_postgres;
 mod relay;
 mod three;
 

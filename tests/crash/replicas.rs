@@ -149,7 +149,7 @@ fn go_on(load: &[Load], more: usize) {
 
 #[test]
 fn nothing_is_wrongly_allowed_and_nothing_lost_whatever_goes_away() {
-    let mut three = Three::start(&[BUSY, SHARED, AWAY]);
+    let mut three = Three::on_their_own(&[BUSY, SHARED, AWAY]);
     let links = TOGGLED.map(|tenant| three.house.add_tenant(tenant));
     let cut_link = three.house.add_tenant(CUT);
     let load = three.load(&mix(&three.house));
@@ -226,6 +226,10 @@ fn nothing_is_wrongly_allowed_and_nothing_lost_whatever_goes_away() {
     let toggled: Vec<_> = toggling.into_iter().map(|thread| thread.join().unwrap()).collect();
     go_on(&load, 30);
     three.recovered();
+    // Restarted in earnest, while requests come.
+    three.postgres.as_ref().unwrap().restart();
+    three.recovered();
+    go_on(&load, 30);
     let used_up: usize = (0..3).map(|number| three.take(number, BUSY, LIMIT + 5)).sum();
     let told = stop(load);
     three.recovered();

@@ -10,12 +10,13 @@ use sqlx::{Connection, PgConnection, Row};
 
 use crate::{
     client::Request,
-    database::on_postgres,
+    database::on_server,
     gateway::{Gateway, House, Setup, eventually},
     ledger::Ledger,
     load::{Load, Mix, Told},
+    own_postgres::OwnPostgres,
     policies::policies,
-    postgres_support::PostgresDatabase,
+    postgres_support::{PostgresDatabase, server},
     redis_support::Redis,
     relay::Relay,
 };
@@ -44,12 +45,25 @@ pub struct Three {
     pub relay: Relay,
     pub redis: Redis,
     made: PostgresDatabase,
+    /// Last: what is on it goes before.
+    pub postgres: Option<OwnPostgres>,
 }
 
 impl Three {
     /// `limited`: tenants, linked to partner 1, of which [`LIMIT`] requests an hour are allowed.
     pub fn start(limited: &[&str]) -> Self {
-        let (house, relay, made) = on_postgres();
+        Self::on(&server(), None, limited)
+    }
+
+    /// The same on a Postgres that may be restarted.
+    pub fn on_their_own(limited: &[&str]) -> Self {
+        let postgres = OwnPostgres::start();
+        let url = postgres.url.clone();
+        Self::on(&url, Some(postgres), limited)
+    }
+
+    fn on(server: &str, postgres: Option<OwnPostgres>, limited: &[&str]) -> Self {
+        let (house, relay, made) = on_server(server);
         let redis = Redis::start();
         policies(&house.dir.path().join("policies"), &[("own.cedar", HARMLESS.to_owned())]);
         let mut limits = format!("redis_url_env = \"{REDIS}\"\n[limits.links]\n");
@@ -66,7 +80,7 @@ impl Three {
         let setups: Vec<_> = JOURNALS.into_iter().map(setup).collect();
         let gateways: Vec<_> = setups.iter().map(|setup| house.start(setup)).collect();
         let addresses = gateways.iter().map(|gateway| Arc::new(Mutex::new(gateway.public))).collect();
-        let three = Self { gateways, addresses, setups, house: Arc::new(house), relay, redis, made };
+        let three = Self { gateways, addresses, setups, house: Arc::new(house), relay, redis, made, postgres };
         three.recovered();
         three
     }

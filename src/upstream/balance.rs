@@ -114,6 +114,7 @@ mod tests {
                     endpoint.outlier.eject(&settings, 1);
                 }
                 if *unhealthy {
+                    endpoint.checked.watch();
                     endpoint.checked.found(false, 1, 1);
                 }
                 if *before {

@@ -111,13 +111,22 @@ impl Drop for Picked {
 #[derive(Debug, Default)]
 pub(super) struct Checked {
     unhealthy: AtomicBool,
+    /// Somebody checks it: what a check of before finds after the last one was told to end says nothing.
+    watched: AtomicBool,
     /// Checks in a row that contradict it.
     against: AtomicU32,
 }
 
 impl Checked {
     pub(super) fn is_unhealthy(&self) -> bool {
-        self.unhealthy.load(Relaxed)
+        self.unhealthy.load(Relaxed) && self.watched.load(Relaxed)
+    }
+
+    /// From now on somebody checks it.
+    pub(super) fn watch(&self) {
+        if !self.watched.swap(true, Relaxed) {
+            self.unhealthy.store(false, Relaxed);
+        }
     }
 
     /// Takes a check's result in. True: the endpoint's state has changed.
@@ -138,6 +147,7 @@ impl Checked {
 
     /// Nobody checks any more.
     pub(super) fn forget(&self) {
+        self.watched.store(false, Relaxed);
         self.unhealthy.store(false, Relaxed);
         self.against.store(0, Relaxed);
     }
@@ -150,6 +160,7 @@ mod tests {
     #[test]
     fn checks_in_a_row_change_the_state_and_one_between_them_does_not() {
         let checked = Checked::default();
+        checked.watch();
         let found = |good| (checked.found(good, 2, 3), checked.is_unhealthy());
         assert_eq!(found(false), (false, false));
         assert_eq!(found(false), (false, false));
@@ -158,5 +169,17 @@ mod tests {
         assert_eq!(found(false), (true, true));
         assert_eq!([found(true), found(false), found(true)], [(false, true); 3]);
         assert_eq!(found(true), (true, false));
+    }
+
+    #[test]
+    fn a_check_that_ends_after_the_last_one_was_called_off_says_nothing() {
+        let checked = Checked::default();
+        checked.watch();
+        assert!(checked.found(false, 1, 1) && checked.is_unhealthy());
+        checked.forget();
+        checked.found(false, 1, 1);
+        assert!(!checked.is_unhealthy());
+        checked.watch();
+        assert!(!checked.is_unhealthy(), "nor to whoever checks next");
     }
 }

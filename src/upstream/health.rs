@@ -25,6 +25,7 @@ pub(super) async fn watch(upstream: Arc<Upstream>, settings: HealthCheck) {
         for (cluster, shared) in upstream.clusters() {
             let members = cluster.members();
             if shared || members.len() > 1 {
+                members.iter().for_each(|endpoint| endpoint.checked.watch());
                 checks.extend(members.iter().map(|endpoint| check(&upstream, Arc::clone(endpoint), &settings)));
             }
         }

@@ -108,12 +108,16 @@ BEGIN
 END
 $$;
 
+-- The database's clock, in milliseconds.
+CREATE FUNCTION audit_clock() RETURNS BIGINT LANGUAGE sql STABLE AS
+    'SELECT CAST(extract(epoch FROM now()) * 1000 AS BIGINT)';
+
 -- Drops a month that was over at `cutoff` and of which nothing must stay; tells whether it is gone.
 CREATE FUNCTION audit_month_drop(own TEXT, cutoff BIGINT) RETURNS BOOLEAN LANGUAGE plpgsql AS
 $$
 BEGIN
     -- By the clock of the database too: one gateway whose clock is ahead must not take everybody's records away.
-    IF cutoff > CAST(extract(epoch FROM now()) * 1000 AS BIGINT) - 3600000 OR NOT EXISTS (SELECT FROM audit_chunk_months
+    IF cutoff > audit_clock() - 3600000 OR NOT EXISTS (SELECT FROM audit_chunk_months
         WHERE name = own AND until <= audit_month_of(to_timestamp(cutoff / 1000.0))) THEN
         RETURN false;
     END IF;

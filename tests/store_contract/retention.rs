@@ -133,6 +133,14 @@ pub(crate) async fn what_is_not_shipped_stays_and_what_lies_before_it_goes(f: Ar
 /// The name of a partition that is over in seventy days.
 const FIRST: &str = "audit_chunks_first";
 
+/// For the database too.
+async fn time_passes(f: &Fixture) {
+    let clock = "'SELECT CAST(extract(epoch FROM now() + INTERVAL ''500 days'') * 1000 AS BIGINT)'";
+    f.raw(format!("CREATE OR REPLACE FUNCTION audit_clock() RETURNS BIGINT LANGUAGE sql STABLE AS {clock}"))
+        .await
+        .unwrap();
+}
+
 pub(crate) async fn months_are_there_and_go_as_a_whole(f: Arc<Fixture>) {
     let house = journal_of(&f, 2).await;
     let chain = house.journal.chain_id();
@@ -186,6 +194,11 @@ pub(crate) async fn months_are_there_and_go_as_a_whole(f: Arc<Fixture>) {
     house.store.give_up(chain, 1, house.journal.status().last_seq, Millis::now()).await.unwrap();
     assert!(over().await);
     assert!(!house.store.drop_month(&month, Millis::now()).await.unwrap(), "it is not over");
+    assert!(
+        !house.store.drop_month(&month, later).await.unwrap(),
+        "one clock that is ahead takes nobody's records away"
+    );
+    time_passes(&f).await;
     // What is young keeps its month, whoever gave it up.
     f.raw(format!("UPDATE audit_chunks SET last_time = {} WHERE month = {own}", later.0)).await.unwrap();
     assert!(!over().await && !house.store.drop_month(&month, later).await.unwrap());
@@ -226,7 +239,7 @@ pub(crate) async fn what_was_indexed_before_there_were_months_is_found_and_goes(
     f.raw(format!(
         "CREATE SCHEMA before; CREATE TABLE before.chunks AS SELECT {COLUMNS} FROM audit_chunks ORDER BY chunk; \
          DROP VIEW audit_chunk_months; DROP TABLE audit_chunks; DROP SEQUENCE audit_chunk_numbers; DROP TABLE audit_floors; \
-         DROP FUNCTION audit_month_of, audit_months_make, audit_month_kept, audit_month_drop"
+         DROP FUNCTION audit_month_of, audit_months_make, audit_month_kept, audit_month_drop, audit_clock"
     ))
     .await
     .unwrap();
@@ -250,6 +263,7 @@ pub(crate) async fn what_was_indexed_before_there_were_months_is_found_and_goes(
     );
     let later = days_from_now(70);
     assert_eq!(house.store.months_over(later).await.unwrap()[0], FIRST);
+    time_passes(&f).await;
     assert!(house.store.drop_month(FIRST, later).await.unwrap());
     assert_eq!(records(&house).await, 0);
 }

@@ -95,3 +95,18 @@ fn a_new_certificate_is_taken_from_its_file_and_a_bad_one_is_not() {
     until("the bad file is recorded as refused", || loads(&house.rig).iter().any(|(decision, _)| decision == "deny"));
     assert_eq!(names(), ["admin.test", "renewed.test"]);
 }
+
+#[test]
+fn nobody_fills_the_listener_and_who_has_no_token_keeps_no_connection() {
+    let house = House::with(|_| String::new());
+    let client = Client::trusting(&house.ca);
+    let to = house.rig.admin_api.unwrap();
+    let mut stranger = Connection::on(client.connect(to, "admin.test").unwrap());
+    stranger.write(&tenants().bytes());
+    assert_eq!(stranger.answer().header("connection"), "close");
+    drop(stranger);
+    let mut silent: Vec<_> = (0..16).map(|_| std::net::TcpStream::connect(to).unwrap()).collect();
+    until("one more of this address is closed", || house.ask(&client, &tenants().bearer(VIEWER)) == 0);
+    silent.truncate(8);
+    until("others come in when some leave", || house.ask(&client, &tenants().bearer(VIEWER)) == 200);
+}

@@ -95,7 +95,10 @@ pub(super) async fn run_on_each(
         index.rebuild(kept, folder.path(), true).await.map_err(|error| database(&error))?;
         // The first line is there before a chain is used.
         if segments(folder.path()).map_err(|error| Failure::failed(chain(&error)))?.is_empty() {
-            let text = format_args!("nothing is left of the audit journal {kept}: its lines were removed");
+            let text = format_args!(
+                "nothing is there of the audit journal {kept}: its lines were removed, or a server ended before it wrote the first (then the \
+                 next start goes on with it)"
+            );
             eprintln!("{text}");
             failed = failed.or(Some(Failure::new(Exit::Verification, text)));
             continue;
@@ -103,8 +106,11 @@ pub(super) async fn run_on_each(
         let audit = AuditSettings { dir: folder.path().to_owned(), ..config.audit.clone() };
         let known = Known { keys: keys.clone(), stored };
         let done = run(command.clone(), &audit, &known, Some(&Before { index, head }), console).await;
-        failed = failed.or(done.err());
-        command = command.for_further();
+        match done {
+            // Only behind a file that this very command has made.
+            Ok(()) => command = command.for_further(),
+            Err(error) => failed = failed.or(Some(error)),
+        }
     }
     failed.map_or(Ok(()), Err)
 }

@@ -163,3 +163,12 @@ fn with_two_endpoints_one_may_go_and_with_one_none() {
     cluster.resolved(&origin, &[address(1)], 1);
     assert!(members[0].is_available(1), "the last one left is not left alone");
 }
+
+#[test]
+fn a_tenants_name_that_was_asked_for_in_vain_gets_a_round_of_its_own() {
+    let cluster = named();
+    assert!(!cluster.is_due(false), "nobody has asked");
+    assert!(cluster.pick(&[], &Tally::default()).is_none());
+    assert!(cluster.is_due(false));
+    assert!(!cluster.is_due(false), "once");
+}

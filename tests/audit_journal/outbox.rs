@@ -172,3 +172,14 @@ async fn two_servers_share_the_rows() {
     expected.sort();
     assert_eq!(all, expected);
 }
+
+/// What is claimed for a journal that takes nothing is kept from those that would chain it.
+#[tokio::test]
+async fn a_journal_that_takes_nothing_claims_nothing() {
+    let (dir, outbox) = (folder(), Arc::new(Outbox::default()));
+    outbox.add(1..4);
+    let journal = Journal::open(settings(dir.path())).unwrap().0;
+    journal.close();
+    assert_eq!(relay(&journal, &outbox).relay().await.unwrap(), 0);
+    assert!(outbox.rows.lock().unwrap().values().all(|(_, claimed)| claimed.is_none()));
+}

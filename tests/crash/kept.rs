@@ -102,6 +102,44 @@ fn every_answer_has_exactly_one_record_though_the_folder_is_lost_each_time() {
 }
 
 #[test]
+fn the_commands_go_over_every_chain_and_find_one_that_was_emptied() {
+    let (house, _relay, made) = on_postgres();
+    let request = || Request::get("/api/invoices").bearer(&house.token1()).tenant("t-full");
+    let gateways = ["first", "second"].map(|journal| house.start(&Setup { journal, ..setup() }));
+    for (number, gateway) in gateways.into_iter().enumerate() {
+        assert_eq!(gateway.ask(&request().header("X-Request-ID", &format!("rq-{number}"))).status, 200);
+        gateway.terminate();
+        assert_eq!(gateway.ended(PATIENCE), Some(0), "{}", house.log_text());
+    }
+    let file = house.dir.path().join("records.jsonl");
+    let export = || house.linkgate(&setup(), &["audit", "export", "-o", file.to_str().unwrap()]);
+    let done = export();
+    assert!(done.status.success(), "{done:?}");
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("rq-0") && text.contains("rq-1"), "of both chains");
+    assert!(!export().status.success(), "a file that is there is not written over");
+    assert!(fs::read_to_string(&file).unwrap() == text, "it was added to");
+
+    let run = |sql: &'static str| {
+        house.block_on(async { PgConnection::connect(&made.url).await.unwrap().execute(sql).await.unwrap() });
+    };
+    for table in [
+        "DELETE FROM audit_chunks WHERE chain_id = (SELECT min(chain_id::text)::uuid FROM audit_journals)",
+        "DELETE FROM audit_journal_runs WHERE chain_id = (SELECT min(chain_id::text)::uuid FROM audit_journals)",
+        "DELETE FROM audit_positions WHERE chain_id = (SELECT min(chain_id::text)::uuid FROM audit_journals)",
+    ] {
+        run(table);
+    }
+    let verified = house.linkgate(&setup(), &["audit", "verify"]);
+    assert_eq!(verified.status.code(), Some(6), "{verified:?}");
+    run("DELETE FROM audit_journal_targets");
+    run("DELETE FROM audit_journal_runs");
+    run("DELETE FROM audit_journals");
+    let verified = house.linkgate(&setup(), &["audit", "verify"]);
+    assert_eq!(verified.status.code(), Some(6), "{verified:?}");
+}
+
+#[test]
 fn without_the_database_nothing_is_done_that_must_be_recorded() {
     let (house, relay, _made) = on_postgres();
     let gateway = house.start(&setup());

@@ -91,6 +91,25 @@ fn a_client_that_leaves_leaves_the_queue_too() {
     until("it is gone", || metric(&rig, PENDING) == 0.0);
 }
 
+/// A sender that takes its time must not use up the service's: the answer comes a second after the last byte.
+#[test]
+fn a_slow_upload_is_not_held_against_its_endpoint() {
+    let upstream = Upstream::start();
+    let detection = "response_timeout = \"2s\"\noutlier_detection = { consecutive_failures = 1 }\n";
+    // Two, because one alone is never ejected.
+    let rig = rig(&format!("{}{detection}", origins(&[upstream.address, Upstream::start().address])));
+    let mut connection = Connection::open(rig.public);
+    let head = Request::new("POST", "/many/slow/1000").tenant("t-full").bearer(&rig.token());
+    connection.write(&head.header("Content-Length", "10").bytes());
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(185));
+        connection.write(b"x");
+    }
+    let answer = connection.answer();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "slow"));
+    assert_eq!(metric(&rig, "linkgate_upstream_ejections_total{upstream=\"many\"}"), 0.0);
+}
+
 const CHECK: &str = "health_check = { path = \"/healthz?deep=1\", interval = \"500ms\", timeout = \"500ms\", healthy_threshold = 2, unhealthy_threshold = 2 }\n";
 
 fn checks(upstream: &Upstream) -> usize {

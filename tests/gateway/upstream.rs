@@ -108,7 +108,7 @@ impl Upstream {
                     let head = format!("HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\nhi");
                     self.write(&mut writer, head.as_bytes())
                 }
-                ["t", "slow", ms] => {
+                [_, "slow", ms] => {
                     thread::sleep(Duration::from_millis(ms.parse().unwrap()));
                     self.plain(&mut writer, b"slow")
                 }

@@ -193,6 +193,13 @@ pub(crate) async fn months_are_there_and_go_as_a_whole(f: Arc<Fixture>) {
     assert!(!over().await, "not all of it");
     house.store.give_up(chain, 1, house.journal.status().last_seq, Millis::now()).await.unwrap();
     assert!(over().await);
+    // The index is the only copy of a journal that is kept in the database.
+    f.raw(format!("INSERT INTO audit_journals (chain_id, epoch, holder, taken_at) VALUES ('{chain}', 1, 'x', 1)"))
+        .await
+        .unwrap();
+    assert!(!over().await);
+    f.raw("DELETE FROM audit_journals").await.unwrap();
+    assert!(over().await);
     assert!(!house.store.drop_month(&month, Millis::now()).await.unwrap(), "it is not over");
     assert!(
         !house.store.drop_month(&month, later).await.unwrap(),

@@ -37,7 +37,7 @@
 //!
 //! | floor | rooms |
 //! | --- | --- |
-//! | 0 | [`domain`]: ids, permissions, roles, links, gates, errors: no runtime, socket or engine · [`tls`]: certificates and trust from files |
+//! | 0 | [`domain`]: ids, permissions, roles, links, gates, errors: no runtime, socket or engine · [`tls`]: certificates and trust from files · [`collector`]: posts to a collector of OpenTelemetry |
 //! | 1 | [`identity`] token to caller, signing · [`policy`] Cedar, and proofs over it · [`audit`] journal and chain · [`upstream`] endpoints, health, bounds, pools · [`limit`] quotas · [`connector`] what services say, as typed rows · [`spans`] traces to a collector |
 //! | 2 | [`store`] SQLite and Postgres, change feed, audit index · [`config`] file to valid configuration, route table |
 //! | 3 | [`portal`]: the consolidated API: fan-out, merge, writes, exports, alerts, webhooks |
@@ -91,6 +91,7 @@ pub mod policy;
 pub mod spans;
 pub mod upstream;
 
+pub mod collector;
 pub mod config;
 pub mod store;
 

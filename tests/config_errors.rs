@@ -343,6 +343,8 @@ fn each_rule_of_traces() {
         said("sample_ratio = 2.0\nqueue = 0\ntimeout = \"0s\""),
         said(&format!("{at}queue = 1000001")),
         said(&format!("{at}timeout = \"61s\"")),
+        said(&format!("{at}[tracing.tls]\nserver_name = \"collector.example\"\n")),
+        said("endpoint = \"https://127.0.0.1:4318/v1/traces\"\n[tracing.tls]\nca = [\"missing.pem\"]\n"),
         said(&format!("{at}timeout = \"soon\"")),
         said(&header("x-key", "")),
         said(&header("x-key", "value = \"in-the-file\"")),
@@ -392,7 +394,7 @@ fn each_rule_of_shipping_and_retention() {
             otlp("endpoint = \"collector:4318\""),
             otlp("endpoint = \"https://collector:4318\""),
             otlp("endpoint = \"https://me:secret@collector:4318/v1/logs\""),
-            otlp("timeout = \"50ms\""),
+            otlp("timeout = \"5ms\""),
             otlp(&format!("{endpoint}\nheaders = {{ \"x key\" = {{ value_env = \"KEY\" }} }}")),
             otlp(&format!("{endpoint}\nheaders = {{ Content-Type = {{ value_env = \"KEY\" }} }}")),
             otlp(&format!(

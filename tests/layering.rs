@@ -12,6 +12,7 @@ use std::{
 const FLOORS: &[(&str, u8)] = &[
     ("domain", 0),
     ("tls", 0),
+    ("collector", 0),
     ("identity", 1),
     ("policy", 1),
     ("audit", 1),

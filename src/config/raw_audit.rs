@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     raw::{raw, words},
     raw_collector::RawCollectorHeader,
+    raw_tls::RawClientTls,
     scalar::{DurationText, SizeText},
 };
 
@@ -62,6 +63,8 @@ raw! {
         endpoint: Option<String> = None,
         /// Headers of each export, by name: what the collector asks for.
         headers: BTreeMap<String, RawCollectorHeader> = BTreeMap::new(),
+        /// TLS to an `https` address.
+        tls: RawClientTls = RawClientTls::default(),
         /// Longest wait for the collector's answer.
         timeout: DurationText = DurationText::of("10s"),
     }

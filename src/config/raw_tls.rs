@@ -58,7 +58,7 @@ raw! {
     }
 
     /// TLS to one service, for addresses with `https`. Files are read again when they change.
-    struct RawUpstreamTls {
+    struct RawClientTls {
         /// PEM files of the roots that the service's certificate must lead to. Not set: the system's.
         ca: Vec<String> = Vec::new(),
         /// Shown to the service: a pair of PEM files. Not set: none.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{raw::raw, raw_collector::RawCollectorHeader, scalar::DurationText};
+use super::{raw::raw, raw_collector::RawCollectorHeader, raw_tls::RawClientTls, scalar::DurationText};
 
 raw! {
     /// Traces to a collector that speaks OpenTelemetry's OTLP over HTTP.
@@ -16,6 +16,8 @@ raw! {
         sample_ratio: f64 = 0.1,
         /// Headers of each export, by name: what the collector asks for.
         headers: BTreeMap<String, RawCollectorHeader> = BTreeMap::new(),
+        /// TLS to an `https` address.
+        tls: RawClientTls = RawClientTls::default(),
         /// Longest wait for the collector's answer.
         timeout: DurationText = DurationText::of("5s"),
         /// Most spans that wait to be sent; further ones are dropped and counted.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     raw::{RawAssertion, RawCredential, raw},
-    raw_tls::{RawHttp2, RawUpstreamTls},
+    raw_tls::{RawClientTls, RawHttp2},
     scalar::DurationText,
 };
 
@@ -43,7 +43,7 @@ raw! {
         /// Active health checks. Not set: none.
         health_check: Option<RawHealthCheck> = None,
         /// TLS to addresses with `https`.
-        tls: RawUpstreamTls = RawUpstreamTls::default(),
+        tls: RawClientTls = RawClientTls::default(),
         /// When HTTP/2 is spoken.
         http2: RawHttp2 = RawHttp2::Auto,
         /// HTTP/2 streams open at once on one connection; above it another is opened. At most what the service allows.

@@ -2,55 +2,39 @@
 //!
 //! A batch that fails is dropped: while a collector is away its spans are worth less than the memory to keep them.
 
-use std::{error::Error as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use http::Method;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
-    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
     resource::v1::Resource,
     trace::v1::{ResourceSpans, ScopeSpans, Span},
 };
 use prost::Message as _;
-use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
 
 use super::{ClientSpan, ServerSpan, SpanMetrics, settings::TracingSettings};
-use crate::domain::{RemoteParent, Sampling, Trace, TraceId};
+use crate::{
+    collector::{self, Collector, NotTaken},
+    domain::{RemoteParent, Sampling, Trace, TraceId},
+    tls::{ClientTls, TlsError},
+};
 
 /// Most spans of one export: some 300 bytes each.
 const BATCH: usize = 512;
 /// How long a batch waits for more.
 const LINGER: Duration = Duration::from_millis(500);
-/// A collector has little to say.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// The exporter cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SpansError {
+    #[error("`tracing.tls` cannot be used")]
+    Files(#[source] TlsError),
     #[error("TLS to the collector of `tracing.endpoint` cannot be set up")]
     Tls(#[source] rustls::Error),
-}
-
-/// Why a batch was not taken.
-#[derive(Debug, thiserror::Error)]
-enum Lost {
-    #[error("the collector does not answer within `tracing.timeout`")]
-    Timeout,
-    #[error("the collector cannot be reached or broke off: {0}")]
-    Exchange(String),
-    #[error("the collector answered with status {0}")]
-    Status(StatusCode),
 }
 
 #[derive(Debug)]
@@ -130,7 +114,7 @@ impl Spans {
 }
 
 struct Exporter {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    collector: Collector,
     settings: TracingSettings,
     metrics: SpanMetrics,
     resource: Resource,
@@ -140,19 +124,14 @@ struct Exporter {
 
 impl Exporter {
     fn new(settings: &TracingSettings, metrics: &SpanMetrics) -> Result<Self, SpansError> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(settings.timeout));
-        let https = settings.endpoint.scheme_str() == Some("https");
-        let builder = HttpsConnectorBuilder::new().with_tls_config(tls(https).map_err(SpansError::Tls)?);
-        let builder = if https { builder.https_only() } else { builder.https_or_http() };
-        let connector = builder.enable_http1().wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector);
-        let resource = Resource {
-            attributes: vec![text("service.name", "linkgate"), text("service.version", env!("CARGO_PKG_VERSION"))],
-            ..Resource::default()
-        };
-        Ok(Self { client, settings: settings.clone(), metrics: metrics.clone(), resource, away: false })
+        let (settings, metrics) = (settings.clone(), metrics.clone());
+        Ok(Self {
+            collector: connector(&settings)?,
+            settings,
+            metrics,
+            resource: collector::resource(None),
+            away: false,
+        })
     }
 
     async fn run(mut self, mut queue: mpsc::Receiver<Item>) {
@@ -192,8 +171,7 @@ impl Exporter {
     async fn export(&mut self, batch: Vec<Span>) {
         let count = batch.len() as u64;
         let body = self.body(batch);
-        let sent = timeout(self.settings.timeout, self.post(body)).await.unwrap_or(Err(Lost::Timeout));
-        match sent {
+        match self.post(body).await {
             Ok(refused) => {
                 let refused = refused.min(count);
                 self.metrics.exported.inc_by(count - refused);
@@ -207,53 +185,34 @@ impl Exporter {
                 if !std::mem::replace(&mut self.away, true) {
                     tracing::warn!(%error, "spans are dropped (`linkgate_spans_dropped_total`); requests are not affected");
                 }
+                // Its certificate may lead to other roots by now.
+                match connector(&self.settings) {
+                    Ok(collector) => self.collector = collector,
+                    Err(error) => {
+                        tracing::warn!(%error, source = ?std::error::Error::source(&error), "the old files stay in use")
+                    }
+                }
             }
         }
     }
 
     fn body(&self, spans: Vec<Span>) -> Vec<u8> {
-        let scope = InstrumentationScope { name: "linkgate".to_owned(), ..InstrumentationScope::default() };
-        let spans = ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() };
+        let spans = ScopeSpans { scope: Some(collector::scope("linkgate")), spans, ..ScopeSpans::default() };
         let resource = Some(self.resource.clone());
         let spans = ResourceSpans { resource, scope_spans: vec![spans], ..ResourceSpans::default() };
         ExportTraceServiceRequest { resource_spans: vec![spans] }.encode_to_vec()
     }
 
     /// How many of them the collector refused.
-    async fn post(&self, body: Vec<u8>) -> Result<u64, Lost> {
-        let mut request = Request::new(Full::new(Bytes::from(body)));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = Uri::clone(&self.settings.endpoint);
-        *request.headers_mut() = self.settings.headers.clone();
-        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        let agent = HeaderValue::from_static(concat!("linkgate/", env!("CARGO_PKG_VERSION")));
-        request.headers_mut().insert(header::USER_AGENT, agent);
-        let answer = self.client.request(request).await.map_err(|error| {
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            Lost::Exchange(format!("{error}{cause}"))
-        })?;
-        if !answer.status().is_success() {
-            return Err(Lost::Status(answer.status()));
-        }
-        let told = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
-        let told = told.map_err(|error| Lost::Exchange(error.to_string()))?.to_bytes();
+    async fn post(&self, body: Vec<u8>) -> Result<u64, NotTaken> {
+        let told = self.collector.post(body).await?;
         // Taken, whatever the answer's body is: one that cannot be read refuses nothing.
         let partial = ExportTraceServiceResponse::decode(told).ok().and_then(|told| told.partial_success);
         Ok(partial.map_or(0, |partial| u64::try_from(partial.rejected_spans).unwrap_or(0)))
     }
 }
 
-fn text(key: &str, value: &str) -> KeyValue {
-    let value = Some(AnyValue { value: Some(Value::StringValue(value.to_owned())) });
-    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
-}
-
-fn tls(platform_roots: bool) -> Result<rustls::ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    if platform_roots {
-        Ok(builder.with_platform_verifier()?.with_no_client_auth())
-    } else {
-        Ok(builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
-    }
+fn connector(settings: &TracingSettings) -> Result<Collector, SpansError> {
+    let secure = ClientTls::read(&settings.tls, &settings.collector.endpoint).map_err(SpansError::Files)?;
+    Collector::new(settings.collector.clone(), secure).map_err(SpansError::Tls)
 }

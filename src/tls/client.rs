@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
+use http::{Uri, uri::Scheme};
 use rustls::{ClientConfig, pki_types::ServerName, sign::SingleCertAndKey};
 use rustls_platform_verifier::BuilderVerifierExt;
 
@@ -24,6 +25,9 @@ pub struct LoadedClient {
     digest: Vec<u8>,
 }
 
+/// A configuration that offers HTTP/1.1, and the name that it is to look for.
+pub type Handed = (Arc<ClientConfig>, Option<ServerName<'static>>);
+
 /// TLS to one upstream.
 #[derive(Debug)]
 pub struct ClientTls {
@@ -38,6 +42,16 @@ impl ClientTls {
         // The configuration has tested the name.
         let name = settings.server_name.as_ref().and_then(|name| ServerName::try_from(name.clone()).ok());
         Ok(Self { settings, name, current: ArcSwap::from_pointee(loaded) })
+    }
+
+    /// For a client that has its own way of connecting, to an address that asks for TLS: what is in the files now, and the
+    /// name to look for where it is not the address's host.
+    pub fn read(settings: &ClientSettings, to: &Uri) -> Result<Option<Handed>, TlsError> {
+        if to.scheme() != Some(&Scheme::HTTPS) {
+            return Ok(None);
+        }
+        let tls = Self::load(settings.clone())?;
+        Ok(Some((Arc::clone(&tls.current.load().http1), tls.name)))
     }
 
     /// Reads the files again. `Ok(false)`: nothing has changed. On an error what was loaded stays.

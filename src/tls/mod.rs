@@ -15,7 +15,7 @@ mod names;
 mod server;
 
 pub use certificate::CertificateNames;
-pub use client::{ClientTls, LoadedClient};
+pub use client::{ClientTls, Handed, LoadedClient};
 pub use error::TlsError;
 pub use server::{Loaded, ServerTls, Untrusted, unique};
 

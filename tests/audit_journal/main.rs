@@ -8,6 +8,8 @@
 #[path = "../support/log_collector.rs"]
 #[allow(unreachable_pub, reason = "shared with other tests")]
 mod log_collector;
+#[path = "../tls_support/mod.rs"]
+mod tls_support;
 
 mod cli;
 mod crash;

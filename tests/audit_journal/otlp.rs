@@ -3,23 +3,33 @@
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use http::{HeaderMap, HeaderValue};
-use linkgate::audit::{
-    AuditSettings, Journal,
-    line::Line,
-    reader::{segment_path, segments},
-    ship::{Form, OtlpSettings, ShipError, Shipper, TargetSettings},
+use linkgate::{
+    audit::{
+        AuditSettings, Journal,
+        line::Line,
+        reader::{segment_path, segments},
+        ship::{Form, OtlpSettings, ShipError, Shipper, TargetSettings},
+    },
+    collector::settings::CollectorSettings,
+    tls::settings::{CertificateFiles, ClientSettings},
 };
 
 use crate::{
     log_collector::{Collector, Mood, attribute},
     support::*,
+    tls_support::{Authority, mutual_server},
 };
 
 fn shipper(journal: &Journal, collector: &Collector, form: Form) -> Shipper {
+    secure_shipper(journal, &collector.url(), ClientSettings::default(), form)
+}
+
+fn secure_shipper(journal: &Journal, url: &str, tls: ClientSettings, form: Form) -> Shipper {
     let headers = HeaderMap::from_iter([(http::header::AUTHORIZATION, HeaderValue::from_static("Bearer of-mine"))]);
-    let endpoint = collector.url().parse().unwrap();
-    let settings = OtlpSettings { endpoint, headers, timeout: Duration::from_millis(300) };
-    Shipper::new(journal.clone(), TargetSettings::Otlp(settings), form)
+    let endpoint = url.parse().unwrap();
+    let collector = CollectorSettings { endpoint, headers, timeout: Duration::from_millis(300) };
+    let settings = OtlpSettings { collector, tls };
+    Shipper::new(journal.clone(), TargetSettings::Otlp(Box::new(settings)), form)
 }
 
 fn journal_lines(dir: &Path) -> Vec<String> {
@@ -113,4 +123,47 @@ async fn a_public_line_tells_a_collector_nothing_private() {
     let seqs: BTreeSet<_> =
         collector.records().iter().map(|record| attribute(&record.attributes, "linkgate.audit.seq")).collect();
     assert_eq!(seqs.len(), told.len());
+}
+
+#[tokio::test]
+async fn a_collector_behind_roots_of_ones_own_is_believed_by_them_only_and_shown_a_certificate() {
+    let (dir, files) = (folder(), folder());
+    let authority = Authority::new("collectors");
+    let collector = Collector::secure(mutual_server(&authority, "collector.example"));
+    let journal = open(dir.path());
+    write(&journal, 5).await;
+    journal.settle().await.unwrap();
+    let url = format!("https://{}/v1/logs", collector.address);
+    authority.leaf(&[], |_| {}).put(files.path(), "gateway");
+    // As it was before the collector's certificate was changed.
+    let ca = Authority::new("former").put(files.path(), "ca.pem");
+    let pair = CertificateFiles { chain: files.path().join("gateway.pem"), key: files.path().join("gateway.key") };
+    let right = ClientSettings {
+        ca: vec![ca],
+        certificate: Some(pair),
+        server_name: Some("collector.example".to_owned()),
+        ..ClientSettings::default()
+    };
+    let mut waiting = secure_shipper(&journal, &url, right.clone(), Form::Full);
+    let refused = waiting.catch_up().await.unwrap_err();
+    assert!(refused.to_string().contains("certificate"), "{refused}");
+
+    // The file is read again: nobody has to start anything.
+    authority.put(files.path(), "ca.pem");
+    waiting.catch_up().await.unwrap();
+    assert_eq!(collector.lines(), journal_lines(dir.path()));
+
+    write(&journal, 1).await;
+    journal.settle().await.unwrap();
+    for (wrong, said) in [
+        (ClientSettings { ca: Vec::new(), ..right.clone() }, "certificate"),
+        (ClientSettings { server_name: None, ..right.clone() }, "certificate"),
+        (ClientSettings { certificate: None, ..right.clone() }, "cannot be reached or broke off"),
+        (ClientSettings { ca: vec![files.path().join("none.pem")], ..right.clone() }, "none.pem"),
+    ] {
+        let refused = secure_shipper(&journal, &url, wrong.clone(), Form::Full).catch_up().await.unwrap_err();
+        assert!(refused.to_string().contains(said), "{wrong:?}: {refused}");
+    }
+    secure_shipper(&journal, &url, right, Form::Full).catch_up().await.unwrap();
+    assert_eq!(collector.lines(), journal_lines(dir.path()));
 }

@@ -5,7 +5,9 @@ use serde_json::Value;
 use super::{
     client::Request,
     collector::{Collector, Told},
+    decision::process::eventually,
     rig::{Rig, Setup},
+    tls_support::{Authority, mutual_server},
 };
 
 const REMOTE_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -301,4 +303,29 @@ fn without_a_collector_nothing_is_recorded_and_queues_tell_how_full_they_are() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     assert!(metric(&rig, "linkgate_change_latency_seconds_sum") < 30.0);
+}
+
+#[test]
+fn a_collector_behind_roots_of_ones_own_is_believed_once_they_are_there() {
+    let files = tempfile::tempdir().unwrap();
+    let authority = Authority::new("collectors");
+    let collector = Collector::secure(mutual_server(&authority, "collector.example"));
+    let shown = authority.leaf(&[], |_| {}).put(files.path(), "gateway");
+    let ca = Authority::new("former").put(files.path(), "ca.pem");
+    let section = collector.section("1.0").replace("http://", "https://");
+    let tls = format!(
+        "[tracing.tls]\nca = [\"{}\"]\nserver_name = \"collector.example\"\nclient_certificate = {shown}\n",
+        ca.display()
+    );
+    let rig = Rig::with(Setup { routes: format!("{section}{tls}"), ..Setup::default() });
+    let ask = |id: &str| rig.ask(Request::get("/api/invoices").tenant("t-full").header("X-Request-ID", id));
+    assert_eq!(ask("rq-lost").status, 200);
+    eventually("spans are lost", || metric(&rig, "linkgate_spans_dropped_total") >= 2.0);
+    authority.put(files.path(), "ca.pem");
+    // The batch that fails next has the files read again.
+    eventually("spans arrive", || {
+        assert_eq!(ask("rq-told").status, 200);
+        by_request(&collector.spans(), "rq-told").is_some()
+    });
+    assert!(by_request(&collector.spans(), "rq-lost").is_none());
 }

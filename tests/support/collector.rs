@@ -18,6 +18,7 @@ use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest, common::v1::any_value::Value, trace::v1::Span,
 };
 use prost::Message;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// One span, ids in hex, attributes as text.
 #[derive(Clone, Debug)]
@@ -60,6 +61,17 @@ struct Mood {
 
 impl Collector {
     pub fn start() -> Self {
+        Self::listening(|stream| stream)
+    }
+
+    /// Speaks TLS.
+    #[allow(dead_code, reason = "each test binary uses its own part")]
+    pub fn secure(config: ServerConfig) -> Self {
+        let config = Arc::new(config);
+        Self::listening(move |stream| StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream))
+    }
+
+    fn listening<S: Read + Write + Send>(wrap: impl Fn(TcpStream) -> S + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let collector = Self {
             address: listener.local_addr().unwrap(),
@@ -69,10 +81,12 @@ impl Collector {
         };
         let (spans, heads, mood) =
             (Arc::clone(&collector.spans), Arc::clone(&collector.heads), Arc::clone(&collector.mood));
+        let wrap = Arc::new(wrap);
         thread::spawn(move || {
             for stream in listener.incoming() {
+                let wrap = Arc::clone(&wrap);
                 let (spans, heads, mood) = (Arc::clone(&spans), Arc::clone(&heads), Arc::clone(&mood));
-                thread::spawn(move || serve(stream.unwrap(), &spans, &heads, &mood));
+                thread::spawn(move || serve(wrap(stream.unwrap()), &spans, &heads, &mood));
             }
         });
         collector
@@ -120,7 +134,7 @@ impl Collector {
     }
 }
 
-fn serve(stream: TcpStream, spans: &Mutex<Vec<Told>>, heads: &Mutex<Vec<String>>, mood: &Mood) {
+fn serve(stream: impl Read + Write, spans: &Mutex<Vec<Told>>, heads: &Mutex<Vec<String>>, mood: &Mood) {
     let mut reader = BufReader::new(stream);
     loop {
         let mut head = String::new();

@@ -16,6 +16,7 @@ use opentelemetry_proto::tonic::{
     logs::v1::LogRecord,
 };
 use prost::Message;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// How it treats exports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,16 +46,31 @@ struct Kept {
 
 impl Collector {
     pub fn start() -> Self {
+        Self::listening(|stream| stream)
+    }
+
+    /// Speaks TLS.
+    pub fn secure(config: ServerConfig) -> Self {
+        let config = Arc::new(config);
+        Self::listening(move |stream| {
+            let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+            StreamOwned::new(session, stream)
+        })
+    }
+
+    fn listening<S: Read + Write + Send>(wrap: impl Fn(TcpStream) -> S + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let kept = Kept { mood: Mood::Well, records: Vec::new(), resource: Vec::new(), heads: Vec::new() };
         let kept = Arc::new(Mutex::new(kept));
         let taking = Arc::clone(&kept);
+        let wrap = Arc::new(wrap);
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let taking = Arc::clone(&taking);
-                // A client that dies in the middle of a post is no fault of the collector's.
-                thread::spawn(move || serve(stream.unwrap(), &taking).ok());
+                let (taking, wrap) = (Arc::clone(&taking), Arc::clone(&wrap));
+                // A client that dies in the middle of a post is no fault of the collector's, nor is one that hangs up on
+                // a certificate.
+                thread::spawn(move || serve(wrap(stream.unwrap()), &taking).ok());
             }
         });
         Self { address, kept }
@@ -100,7 +116,7 @@ fn said(value: Option<Value>) -> String {
     }
 }
 
-fn serve(stream: TcpStream, kept: &Mutex<Kept>) -> std::io::Result<()> {
+fn serve(stream: impl Read + Write, kept: &Mutex<Kept>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut head = String::new();

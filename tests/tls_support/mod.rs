@@ -15,8 +15,9 @@ use rcgen::{
     KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    server::WebPkiClientVerifier,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -45,6 +46,19 @@ impl Leaf {
         let (cert, key) = (place("pem", &self.cert), place("key", &self.key));
         format!("{{ cert = \"{}\", key_file = \"{}\" }}", cert.display(), key.display())
     }
+}
+
+/// A server of this name that asks its clients for a certificate of the same authority.
+pub fn mutual_server(authority: &Authority, name: &str) -> ServerConfig {
+    let leaf = authority.server(&[name]);
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.root.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(leaf.cert.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap();
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    builder.with_client_cert_verifier(clients).with_single_cert(chain, key).unwrap()
 }
 
 /// Replaces a file as a whole.

@@ -1,10 +1,9 @@
 //! What shipping is configured with.
 
-use std::{path::PathBuf, time::Duration};
-
-use http::{HeaderMap, Uri};
+use std::path::PathBuf;
 
 pub use super::form::Form;
+use crate::{collector::settings::CollectorSettings, tls::settings::ClientSettings};
 
 /// Where the journal's lines go, and in which form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,15 +22,11 @@ pub struct FileSettings {
     pub size: u64,
 }
 
-/// A collector.
+/// A collector: where it is, and how it is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtlpSettings {
-    /// With its path: `https://collector:4318/v1/logs`.
-    pub endpoint: Uri,
-    /// Sent with each export; values are secrets.
-    pub headers: HeaderMap,
-    /// From connect to the last byte of the collector's answer.
-    pub timeout: Duration,
+    pub collector: CollectorSettings,
+    pub tls: ClientSettings,
 }
 
 /// One target.
@@ -39,13 +34,13 @@ pub struct OtlpSettings {
 pub enum TargetSettings {
     Stdout,
     File(FileSettings),
-    Otlp(OtlpSettings),
+    Otlp(Box<OtlpSettings>),
 }
 
 impl ShipSettings {
     pub fn targets(&self) -> Vec<TargetSettings> {
         let file = self.file.clone().map(TargetSettings::File);
-        let otlp = self.otlp.clone().map(TargetSettings::Otlp);
+        let otlp = self.otlp.clone().map(|otlp| TargetSettings::Otlp(Box::new(otlp)));
         self.stdout.then_some(TargetSettings::Stdout).into_iter().chain(file).chain(otlp).collect()
     }
 }

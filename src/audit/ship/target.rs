@@ -27,7 +27,7 @@ impl Output {
         match settings {
             TargetSettings::Stdout => Self::Stdout(Stdout::after(dir.join(WRITING))),
             TargetSettings::File(settings) => Self::File(Rotated::new(settings.clone())),
-            TargetSettings::Otlp(settings) => Self::Otlp(Box::new(Otlp::new(settings.clone(), chain))),
+            TargetSettings::Otlp(settings) => Self::Otlp(Box::new(Otlp::new((**settings).clone(), chain))),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DAY, Resolver, millis, seconds, sections::section};
+use super::{DAY, Resolver, collector::RawCollector, millis, seconds, sections::section};
 use crate::{
     audit::{
         AuditSettings, Durability,
@@ -94,11 +94,10 @@ impl Resolver<'_> {
 impl Resolver<'_> {
     fn otlp(&mut self, raw: &RawShipOtlp) -> Option<OtlpSettings> {
         let at = section("audit").key("ship").key("otlp");
-        let headers = self.collector_headers(&at.key("headers"), &raw.headers);
-        let timeout = self.duration(&at.key("timeout"), &raw.timeout, millis(100)..=seconds(60));
-        let text = raw.endpoint.as_ref()?;
-        let endpoint = self.collector(&at.key("endpoint"), text, "https://collector:4318/v1/logs")?;
-        Some(OtlpSettings { endpoint, headers, timeout })
+        let RawShipOtlp { endpoint, headers, timeout, tls } = raw;
+        let raw = RawCollector { endpoint: endpoint.as_ref(), headers, timeout, tls };
+        let (collector, tls) = self.collector(&at, &raw, "https://collector:4318/v1/logs")?;
+        Some(OtlpSettings { collector, tls })
     }
 }
 

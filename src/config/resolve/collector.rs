@@ -1,11 +1,15 @@
-//! What a collector of OpenTelemetry is reached by: its address, and the headers of each export.
+//! What a collector of OpenTelemetry is reached by: its address, how it is believed, and the headers of each export.
 
 use std::collections::BTreeMap;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, uri::Scheme};
 
-use super::{FieldPath, Resolver, secrets::SecretWays};
-use crate::config::raw_collector::RawCollectorHeader;
+use super::{FieldPath, Resolver, millis, seconds, secrets::SecretWays};
+use crate::{
+    collector::settings::CollectorSettings,
+    config::{raw_collector::RawCollectorHeader, raw_tls::RawClientTls, scalar::DurationText},
+    tls::settings::ClientSettings,
+};
 
 /// What an export sets itself.
 const OWN: [HeaderName; 6] = [
@@ -17,9 +21,34 @@ const OWN: [HeaderName; 6] = [
     header::USER_AGENT,
 ];
 
+/// What both sections say of a collector.
+pub(super) struct RawCollector<'r> {
+    pub(super) endpoint: Option<&'r String>,
+    pub(super) headers: &'r BTreeMap<String, RawCollectorHeader>,
+    pub(super) timeout: &'r DurationText,
+    pub(super) tls: &'r RawClientTls,
+}
+
 impl Resolver<'_> {
-    /// An address with a path; `example` is one.
-    pub(super) fn collector(&mut self, field: &FieldPath, text: &str, example: &str) -> Option<Uri> {
+    /// `None`: no address is named, or one that is wrong. `example` is a right one.
+    pub(super) fn collector(
+        &mut self,
+        at: &FieldPath,
+        raw: &RawCollector<'_>,
+        example: &str,
+    ) -> Option<(CollectorSettings, ClientSettings)> {
+        let headers = self.collector_headers(&at.key("headers"), raw.headers);
+        let timeout = self.duration(&at.key("timeout"), raw.timeout, millis(10)..=seconds(60));
+        let tls = self.client_tls(&at.key("tls"), raw.tls);
+        let endpoint = self.collector_endpoint(&at.key("endpoint"), raw.endpoint?, example)?;
+        if tls != ClientSettings::default() && endpoint.scheme() != Some(&Scheme::HTTPS) {
+            self.fail(&at.key("tls"), "is for an address with `https`: take it out, or write `endpoint` so");
+        }
+        Some((CollectorSettings { endpoint, headers, timeout }, tls))
+    }
+
+    /// An address with a path.
+    fn collector_endpoint(&mut self, field: &FieldPath, text: &str, example: &str) -> Option<Uri> {
         let endpoint = text.parse::<Uri>().ok().filter(|uri| {
             let named = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
             named && matches!(uri.scheme_str(), Some("http" | "https")) && uri.path() != "/"
@@ -30,11 +59,7 @@ impl Resolver<'_> {
         endpoint
     }
 
-    pub(super) fn collector_headers(
-        &mut self,
-        at: &FieldPath,
-        raw: &BTreeMap<String, RawCollectorHeader>,
-    ) -> HeaderMap {
+    fn collector_headers(&mut self, at: &FieldPath, raw: &BTreeMap<String, RawCollectorHeader>) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, one) in raw {
             let table = at.key(name);

@@ -6,7 +6,7 @@ use super::{FieldPath, Resolver, millis, seconds};
 use crate::{
     config::{
         raw::RawIssuer,
-        raw_tls::{RawCertificate, RawClientAuth, RawClientRule, RawTls, RawTlsVersion, RawUpstreamTls},
+        raw_tls::{RawCertificate, RawClientAuth, RawClientRule, RawClientTls, RawTls, RawTlsVersion},
         settings::{CertificateGrant, CertificateName, ClientRule},
     },
     domain::TenantId,
@@ -154,7 +154,7 @@ impl Resolver<'_> {
         })
     }
 
-    pub(super) fn client_tls(&mut self, at: &FieldPath, raw: &RawUpstreamTls) -> ClientSettings {
+    pub(super) fn client_tls(&mut self, at: &FieldPath, raw: &RawClientTls) -> ClientSettings {
         if let Some(name) = &raw.server_name
             && rustls::pki_types::ServerName::try_from(name.as_str()).is_err()
         {

@@ -1,6 +1,6 @@
 //! The section `tracing`.
 
-use super::{FieldPath, Resolver, millis, seconds};
+use super::{FieldPath, Resolver, collector::RawCollector};
 use crate::{config::raw_tracing::RawTracing, spans::settings::TracingSettings};
 
 /// A span that waits is some 500 bytes.
@@ -15,16 +15,10 @@ impl Resolver<'_> {
         if raw.queue == 0 || raw.queue > MOST_QUEUED {
             self.fail(&at.key("queue"), format!("{} is out of range: 1 to {MOST_QUEUED}", raw.queue));
         }
-        let timeout = self.duration(&at.key("timeout"), &raw.timeout, millis(10)..=seconds(60));
-        let headers = self.collector_headers(&at.key("headers"), &raw.headers);
-        let text = raw.endpoint.as_ref()?;
-        let endpoint = self.collector(&at.key("endpoint"), text, "https://collector:4318/v1/traces")?;
-        Some(TracingSettings {
-            endpoint,
-            sample_ratio: raw.sample_ratio,
-            headers,
-            timeout,
-            queue: usize::try_from(raw.queue).unwrap_or(usize::MAX),
-        })
+        let RawTracing { endpoint, headers, timeout, tls, .. } = raw;
+        let raw_collector = RawCollector { endpoint: endpoint.as_ref(), headers, timeout, tls };
+        let (collector, tls) = self.collector(&at, &raw_collector, "https://collector:4318/v1/traces")?;
+        let queue = usize::try_from(raw.queue).unwrap_or(usize::MAX);
+        Some(TracingSettings { collector, tls, sample_ratio: raw.sample_ratio, queue })
     }
 }

@@ -5,7 +5,7 @@ mod authzen;
 mod fronts;
 mod grpc;
 mod http;
-mod process;
+pub mod process;
 mod shipped;
 mod tracing;
 

@@ -4,8 +4,8 @@ use aws_lc_rs::digest;
 
 use super::{FieldPath, Resolver, secrets::SecretWays};
 use crate::config::{
-    raw_admin::{RawAdmin, RawAdminRole, RawAdminTls, RawAdminToken},
-    raw_tls::RawTls,
+    raw::admin::{RawAdmin, RawAdminRole, RawAdminTls, RawAdminToken},
+    raw::tls::RawTls,
     settings::{AdminRole, AdminSettings, AdminToken, ListenSettings, is_strong_admin_token},
 };
 

@@ -3,7 +3,7 @@
 use super::{DAY, FieldPath, Resolver, millis, seconds, secrets::SecretWays};
 use crate::{
     config::{
-        raw_portal::{RawAlerts, RawSecretKey, RawWebhooks},
+        raw::portal::{RawAlerts, RawSecretKey, RawWebhooks},
         settings::{AlertSettings, WebhookSettings},
     },
     identity::VaultKey,

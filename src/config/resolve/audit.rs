@@ -9,7 +9,7 @@ use crate::{
         evidence::CheckpointSettings,
         ship::settings::{FileSettings, Form, OtlpSettings, ShipSettings},
     },
-    config::raw_audit::{RawAudit, RawAuditStore, RawDurability, RawShip, RawShipForm, RawShipOtlp},
+    config::raw::audit::{RawAudit, RawAuditStore, RawDurability, RawShip, RawShipForm, RawShipOtlp},
     config::settings::DatabaseSettings,
     identity::settings::SigningSettings,
 };

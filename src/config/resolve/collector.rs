@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, uri::Scheme};
 use super::{FieldPath, Resolver, millis, seconds, secrets::SecretWays};
 use crate::{
     collector::settings::CollectorSettings,
-    config::{raw_collector::RawCollectorHeader, raw_tls::RawClientTls, scalar::DurationText},
+    config::{raw::collector::RawCollectorHeader, raw::tls::RawClientTls, scalar::DurationText},
     tls::settings::ClientSettings,
 };
 

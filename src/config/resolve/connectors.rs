@@ -11,8 +11,8 @@ use super::{FieldPath, Resolver, secrets::SecretWays};
 use crate::{
     config::{
         errors::nearest,
-        raw_connectors::{RawConnector, RawConnectorCredential, RawCredentialKind, RawKind},
-        raw_upstream::RawUpstream,
+        raw::connectors::{RawConnector, RawConnectorCredential, RawCredentialKind, RawKind},
+        raw::upstream::RawUpstream,
     },
     connector::{ConnectorSettings, ResourceKind, settings::Credential},
     domain::TenantId,
@@ -21,7 +21,13 @@ use crate::{
 /// Longest answer that may be asked for.
 const MAX_ANSWER: u64 = 1 << 30;
 
-pub(in crate::config) fn kind(raw: RawKind) -> ResourceKind {
+impl RawKind {
+    pub(super) fn as_str(self) -> &'static str {
+        kind(self).as_str()
+    }
+}
+
+pub(super) fn kind(raw: RawKind) -> ResourceKind {
     match raw {
         RawKind::Tenant => ResourceKind::Tenant,
         RawKind::Metrics => ResourceKind::Metrics,

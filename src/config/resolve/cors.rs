@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue};
 
 use super::{DAY, FieldPath, Resolver, scalar, seconds};
-use crate::config::{raw_cors::RawCors, settings::CorsSettings};
+use crate::config::{raw::cors::RawCors, settings::CorsSettings};
 
 /// Headers of requests that the gateway knows what to do with.
 const KNOWN: &str =

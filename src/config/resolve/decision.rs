@@ -2,7 +2,7 @@
 
 use super::{FieldPath, Resolver, secrets::SecretWays};
 use crate::config::{
-    raw_decision::RawDecision,
+    raw::decision::RawDecision,
     settings::{DecisionCaller, DecisionSettings, ListenSettings},
 };
 

@@ -3,7 +3,7 @@
 use super::{DAY, FieldPath, Resolver, millis};
 use crate::{
     config::{
-        raw_upstream::{RawBudget, RawHealthCheck, RawOutlier, RawUpstream},
+        raw::upstream::{RawBudget, RawHealthCheck, RawOutlier, RawUpstream},
         scalar,
     },
     upstream::settings::{BudgetSettings, HealthCheck, Origin, OutlierSettings},

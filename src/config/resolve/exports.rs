@@ -2,7 +2,7 @@
 
 use super::{DAY, FieldPath, Resolver, seconds, secrets::SecretWays};
 use crate::config::{
-    raw_portal::RawExports,
+    raw::portal::RawExports,
     settings::{DatabaseSettings, ExportSettings},
 };
 

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use super::{DAY, FieldPath, Resolver, millis, seconds, secrets::SecretWays};
 use crate::{
     config::{
-        raw::{RawAlgorithm, RawClaims, RawConfig, RawIssuer, RawSigning, RawTrust, word},
+        raw::identity::{RawAlgorithm, RawClaims, RawIssuer, RawSigning, RawTrust},
+        raw::RawConfig,
+        raw::form::word,
         settings::ListenSettings,
     },
     domain::TenantId,

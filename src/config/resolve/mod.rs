@@ -23,8 +23,6 @@ mod tls;
 mod tracing;
 mod upstreams;
 
-pub(super) use connectors::kind as resource_kind;
-
 use std::{
     collections::HashMap,
     net::SocketAddr,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{FieldPath, Resolver, millis, seconds};
 use crate::config::{
     pattern::{Pattern, Segment},
-    raw_portal::{RawAlerts, RawPortal},
+    raw::portal::{RawAlerts, RawPortal},
     settings::{PortalSettings, ReadSettings, RouteSettings},
 };
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::{
         errors::nearest,
-        raw_connectors::{
+        raw::connectors::{
             RawFailureRule, RawField, RawFieldTable, RawKind, RawMethod, RawResource, RawUnit, RawWitness,
         },
     },

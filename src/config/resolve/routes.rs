@@ -7,8 +7,8 @@ use crate::{
     audit::settings::AuditSettings,
     config::{
         errors::nearest,
-        raw::{RawAccess, RawClass, RawRoute},
-        raw_upstream::RawUpstream,
+        raw::route::{RawAccess, RawClass, RawRoute},
+        raw::upstream::RawUpstream,
         route_table::{RouteConflict, RouteTable},
         settings::{Access, RouteClass, RouteSettings},
     },

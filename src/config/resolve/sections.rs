@@ -7,8 +7,12 @@ use ipnet::IpNet;
 use super::{DAY, FieldPath, Resolver, millis, seconds, secrets::SecretWays};
 use crate::{
     config::{
-        raw::{RawDatabase, RawHeaders, RawHealth, RawIssuer, RawLimits, RawLinks, RawListen, RawPolicy, word},
-        raw_log::{RawLog, RawLogFormat},
+        raw::links::{RawDatabase, RawLinks},
+        raw::listen::{RawHeaders, RawHealth, RawListen},
+        raw::identity::RawIssuer,
+        raw::policy::{RawLimits, RawPolicy},
+        raw::form::word,
+        raw::log::{RawLog, RawLogFormat},
         scalar::QuotaText,
         settings::{DatabaseSettings, HeaderSettings, LinkSettings, ListenSettings, LogSettings},
     },

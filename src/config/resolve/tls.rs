@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{FieldPath, Resolver, millis, seconds};
 use crate::{
     config::{
-        raw::RawIssuer,
-        raw_tls::{RawCertificate, RawClientAuth, RawClientRule, RawClientTls, RawTls, RawTlsVersion},
+        raw::identity::RawIssuer,
+        raw::tls::{RawCertificate, RawClientAuth, RawClientRule, RawClientTls, RawTls, RawTlsVersion},
         settings::{CertificateGrant, CertificateName, ClientRule},
     },
     domain::TenantId,

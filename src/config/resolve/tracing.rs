@@ -1,7 +1,7 @@
 //! The section `tracing`.
 
 use super::{FieldPath, Resolver, collector::RawCollector};
-use crate::{config::raw_tracing::RawTracing, spans::settings::TracingSettings};
+use crate::{config::raw::tracing::RawTracing, spans::settings::TracingSettings};
 
 /// A span that waits is some 500 bytes.
 const MOST_QUEUED: u32 = 1_000_000;

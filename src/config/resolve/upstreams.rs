@@ -6,9 +6,9 @@ use super::{DAY, FieldPath, Resolver, millis, secrets::SecretWays};
 use crate::{
     config::{
         errors::nearest,
-        raw::{RawAssertion, RawCredential},
-        raw_tls::RawHttp2,
-        raw_upstream::{RawReplacement, RawUpstream},
+        raw::upstream::{RawAssertion, RawCredential},
+        raw::tls::RawHttp2,
+        raw::upstream::{RawReplacement, RawUpstream},
         scalar,
     },
     domain::{LinkRole, Permission, PermissionSet, TenantId},

@@ -3,10 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    raw::{raw, words},
-    scalar::DurationText,
-};
+use super::form::{raw, words};
+use crate::config::scalar::DurationText;
 
 raw! {
     /// TLS on the public listener. Files are read again when they change.

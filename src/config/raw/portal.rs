@@ -3,10 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    raw::raw,
-    scalar::{DurationText, SizeText},
-};
+use super::form::raw;
+use crate::config::scalar::{DurationText, SizeText};
 
 raw! {
     /// The consolidated API for partners: one answer over all their tenants.

@@ -3,11 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    raw::raw,
-    raw_tls::{RawCertificate, RawClientAuth, RawTlsVersion},
-    scalar::{DurationText, QuotaText},
-};
+use super::{form::raw, tls::{RawCertificate, RawClientAuth, RawTlsVersion}};
+use crate::config::scalar::{DurationText, QuotaText};
 
 raw! {
     /// The admin API: a listener of its own, for the tools of operators.
@@ -59,7 +56,7 @@ raw! {
 
 /// What a token may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub(super) enum RawAdminRole {
+pub(in crate::config) enum RawAdminRole {
     #[serde(rename = "viewer")]
     Viewer,
     #[serde(rename = "operator")]

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::raw::raw;
+use super::form::raw;
 
 raw! {
     /// One header of each export.

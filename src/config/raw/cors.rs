@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{raw::raw, scalar::DurationText};
+use super::form::raw;
+use crate::config::scalar::DurationText;
 
 raw! {
     /// Pages of other origins (CORS). With any origin named, the gateway answers preflights itself and speaks for all upstreams.

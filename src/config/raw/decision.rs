@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::raw::raw;
+use super::form::raw;
 
 raw! {
     /// The listener at which other proxies and services ask for decisions: Envoy, nginx, Caddy, Traefik, AuthZEN.

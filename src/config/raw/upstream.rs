@@ -5,11 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    raw::{RawAssertion, RawCredential, raw},
-    raw_tls::{RawClientTls, RawHttp2},
-    scalar::DurationText,
-};
+use super::{form::{raw, words}, tls::{RawClientTls, RawHttp2}};
+use crate::config::scalar::DurationText;
 
 raw! {
     /// One service behind the gateway.
@@ -118,5 +115,27 @@ raw! {
         unhealthy_threshold: u32 = 3,
         /// Statuses of a good check.
         expected_statuses: Vec<u16> = vec![200],
+    }
+}
+
+words! {
+    /// What becomes of the client's credential.
+    enum RawCredential {
+        /// Goes on as it came; needs `takes_tenant_from_header`.
+        Pass = "pass",
+        /// Is dropped.
+        Drop = "drop",
+        /// Is replaced by a token of the gateway's.
+        Replace = "replace",
+    }
+
+    /// The form of X-Linkgate-Assertion.
+    enum RawAssertion {
+        /// None is sent.
+        Off = "off",
+        /// Signed once for many requests, at most 60 s old.
+        Session = "session",
+        /// Signed for each request, bound to method, path, query and decision.
+        Request = "request",
     }
 }

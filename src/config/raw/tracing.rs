@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{raw::raw, raw_collector::RawCollectorHeader, raw_tls::RawClientTls, scalar::DurationText};
+use super::{form::raw, collector::RawCollectorHeader, tls::RawClientTls};
+use crate::config::scalar::DurationText;
 
 raw! {
     /// Traces to a collector that speaks OpenTelemetry's OTLP over HTTP.

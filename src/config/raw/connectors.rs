@@ -6,7 +6,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{raw::raw, scalar::SizeText};
+use super::form::raw;
+use crate::config::scalar::SizeText;
 
 raw! {
     /// How a service is asked about a tenant, for the consolidated API.
@@ -174,7 +175,7 @@ macro_rules! raw_words {
     ($($(#[$doc:meta])* $name:ident { $($variant:ident $text:literal),+ })+) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-        pub(super) enum $name { $(#[serde(rename = $text)] $variant),+ }
+        pub(in crate::config) enum $name { $(#[serde(rename = $text)] $variant),+ }
     )+};
 }
 
@@ -198,7 +199,7 @@ raw_words! {
 /// A JSON pointer, or a table with more.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
-pub(super) enum RawField {
+pub(in crate::config) enum RawField {
     Pointer(String),
     Table(RawFieldTable),
 }
@@ -217,7 +218,7 @@ impl JsonSchema for RawField {
 /// Any value that JSON knows, with placeholders in its texts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct RawTemplate(pub(super) Value);
+pub(in crate::config) struct RawTemplate(pub(in crate::config) Value);
 
 impl JsonSchema for RawTemplate {
     fn schema_name() -> Cow<'static, str> {
@@ -234,7 +235,7 @@ impl JsonSchema for RawTemplate {
 }
 
 impl RawConnector {
-    pub(super) fn resource(&self, kind: RawKind) -> Option<&RawResource> {
+    pub(in crate::config) fn resource(&self, kind: RawKind) -> Option<&RawResource> {
         match kind {
             RawKind::Tenant => self.tenant.as_ref(),
             RawKind::Metrics => self.metrics.as_ref(),
@@ -252,11 +253,7 @@ impl RawConnector {
 }
 
 impl RawKind {
-    pub(super) fn as_str(self) -> &'static str {
-        super::resolve::resource_kind(self).as_str()
-    }
-
-    pub(super) const ALL: [Self; 11] = [
+    pub(in crate::config) const ALL: [Self; 11] = [
         Self::Tenant,
         Self::Metrics,
         Self::Invoices,

@@ -5,12 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    raw::{raw, words},
-    raw_collector::RawCollectorHeader,
-    raw_tls::RawClientTls,
-    scalar::{DurationText, SizeText},
-};
+use super::{form::{raw, words}, collector::RawCollectorHeader, tls::RawClientTls};
+use crate::config::scalar::{DurationText, SizeText};
 
 raw! {
     /// The audit journal.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::raw::{raw, words};
+use super::form::{raw, words};
 
 raw! {
     /// Logs on standard error.

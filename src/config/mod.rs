@@ -17,6 +17,7 @@ pub mod pattern;
 mod presets;
 mod raw;
 mod resolve;
+mod route_conflict;
 pub mod route_table;
 mod scalar;
 pub mod settings;
@@ -31,7 +32,8 @@ use std::{
 
 pub use errors::{ConfigError, ConfigErrors, FieldPath, Origin, Step};
 pub use pattern::{Pattern, PatternError, Segment};
-pub use route_table::{Found, Params, RouteConflict, RouteTable};
+pub use route_conflict::RouteConflict;
+pub use route_table::{Found, Params, RouteTable};
 pub use scalar::parse_duration;
 pub use settings::Config;
 pub use shape::OVERRIDE_PREFIX;

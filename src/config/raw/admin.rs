@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{form::raw, tls::{RawCertificate, RawClientAuth, RawTlsVersion}};
+use super::{
+    form::raw,
+    tls::{RawCertificate, RawClientAuth, RawTlsVersion},
+};
 use crate::config::scalar::{DurationText, QuotaText};
 
 raw! {

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{form::{raw, words}, collector::RawCollectorHeader, tls::RawClientTls};
+use super::{
+    collector::RawCollectorHeader,
+    form::{raw, words},
+    tls::RawClientTls,
+};
 use crate::config::scalar::{DurationText, SizeText};
 
 raw! {

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::form::{raw, words};
-use crate::config::scalar::{DurationText};
+use crate::config::scalar::DurationText;
 
 raw! {
     /// How tokens travel and are cached.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::form::raw;
-use crate::config::scalar::{DurationText};
+use crate::config::scalar::DurationText;
 
 raw! {
     /// Where partners, tenants, users and links are kept: SQLite, unless a Postgres URL is given.

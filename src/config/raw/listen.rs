@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{form::{raw, words}, tls::RawTls};
+use super::{
+    form::{raw, words},
+    tls::RawTls,
+};
 use crate::config::scalar::{DurationText, SizeText};
 
 raw! {

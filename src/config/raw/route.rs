@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{audit::RawDurability, form::{raw, words}};
+use super::{
+    audit::RawDurability,
+    form::{raw, words},
+};
 use crate::config::scalar::{DurationText, SizeText};
 
 raw! {

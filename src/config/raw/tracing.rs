@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{form::raw, collector::RawCollectorHeader, tls::RawClientTls};
+use super::{collector::RawCollectorHeader, form::raw, tls::RawClientTls};
 use crate::config::scalar::DurationText;
 
 raw! {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{form::{raw, words}, tls::{RawClientTls, RawHttp2}};
+use super::{
+    form::{raw, words},
+    tls::{RawClientTls, RawHttp2},
+};
 use crate::config::scalar::DurationText;
 
 raw! {

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use super::{DAY, FieldPath, Resolver, millis, seconds, secrets::SecretWays};
 use crate::{
     config::{
-        raw::identity::{RawAlgorithm, RawClaims, RawIssuer, RawSigning, RawTrust},
         raw::RawConfig,
         raw::form::word,
+        raw::identity::{RawAlgorithm, RawClaims, RawIssuer, RawSigning, RawTrust},
         settings::ListenSettings,
     },
     domain::TenantId,

@@ -7,12 +7,12 @@ use ipnet::IpNet;
 use super::{DAY, FieldPath, Resolver, millis, seconds, secrets::SecretWays};
 use crate::{
     config::{
+        raw::form::word,
+        raw::identity::RawIssuer,
         raw::links::{RawDatabase, RawLinks},
         raw::listen::{RawHeaders, RawHealth, RawListen},
-        raw::identity::RawIssuer,
-        raw::policy::{RawLimits, RawPolicy},
-        raw::form::word,
         raw::log::{RawLog, RawLogFormat},
+        raw::policy::{RawLimits, RawPolicy},
         scalar::QuotaText,
         settings::{DatabaseSettings, HeaderSettings, LinkSettings, ListenSettings, LogSettings},
     },

@@ -6,8 +6,8 @@ use super::{DAY, FieldPath, Resolver, millis, secrets::SecretWays};
 use crate::{
     config::{
         errors::nearest,
-        raw::upstream::{RawAssertion, RawCredential},
         raw::tls::RawHttp2,
+        raw::upstream::{RawAssertion, RawCredential},
         raw::upstream::{RawReplacement, RawUpstream},
         scalar,
     },

@@ -1,5 +1,8 @@
 //! The valid configuration: what `raw` resolves into and everything above reads.
 
+mod admin;
+mod portal;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
@@ -16,12 +19,15 @@ use crate::{
         CertificateUser,
         settings::{IdentitySettings, SigningSettings},
     },
-    limit::settings::{LimitSettings, Quota},
+    limit::settings::LimitSettings,
     policy::settings::PolicySettings,
     spans::settings::TracingSettings,
     tls::settings::ServerSettings,
     upstream::settings::UpstreamSettings,
 };
+
+pub use admin::{AdminRole, AdminSettings, AdminToken, is_strong_admin_token};
+pub use portal::{AlertSettings, ExportSettings, PortalSettings, ReadSettings, WebhookSettings};
 
 /// One valid configuration.
 #[derive(Clone, Debug)]
@@ -63,59 +69,6 @@ pub struct Config {
     pub log: LogSettings,
     /// Spans go to a collector; `None`: none are made.
     pub tracing: Option<TracingSettings>,
-}
-
-/// The admin API.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminSettings {
-    pub address: SocketAddr,
-    /// At least one.
-    pub tokens: Vec<AdminToken>,
-    /// Requests of one address without a valid token; `requests` of 0: no limit.
-    pub unauthenticated: Quota,
-    /// `None`: cleartext.
-    pub tls: Option<ServerSettings>,
-}
-
-/// Who may call the admin API. The token itself is not kept.
-#[derive(Clone, PartialEq, Eq)]
-pub struct AdminToken {
-    pub name: String,
-    pub role: AdminRole,
-    /// SHA-256 of the token.
-    pub digest: [u8; 32],
-    /// By which four eyes know its holder too, such as `cli:ann`.
-    pub account: Option<String>,
-}
-
-impl std::fmt::Debug for AdminToken {
-    /// Never the digest.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AdminToken").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
-    }
-}
-
-/// What a token of the admin API may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AdminRole {
-    /// Reads.
-    Viewer,
-    /// Reads and changes.
-    Operator,
-    /// Reads, suspends, restores and revokes.
-    Security,
-}
-
-impl AdminRole {
-    pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Security];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::Security => "security",
-        }
-    }
 }
 
 /// The public listener and its limits.
@@ -204,96 +157,6 @@ pub enum DatabaseSettings {
         url: crate::domain::Secret,
         max_connections: u32,
     },
-}
-
-/// The consolidated API.
-#[derive(Clone, Debug)]
-pub struct PortalSettings {
-    /// Without a slash at the end.
-    pub base_paths: Vec<String>,
-    pub tenant_base_path: String,
-    /// Token roles of a tenant's own administrators.
-    pub tenant_admin_roles: Vec<String>,
-    /// Most rows read of one list of one tenant.
-    pub max_rows_per_source: u64,
-    /// Without a slash at the end; here customers are shown as older browser clients expect them.
-    pub compatibility_base_paths: Vec<String>,
-    pub reads: ReadSettings,
-    pub alerts: AlertSettings,
-}
-
-/// How the consolidated API asks many tenants at once.
-#[derive(Clone, Debug)]
-pub struct ReadSettings {
-    /// For one request.
-    pub deadline: Duration,
-    /// For one tenant's part of it; at most `deadline`.
-    pub source_timeout: Duration,
-    /// Tenants asked at once for one request.
-    pub concurrency: usize,
-    /// Questions to one upstream under way at once.
-    pub concurrency_per_upstream: usize,
-    /// Questions under way at once.
-    pub concurrency_total: usize,
-    /// Per cent of all reads; 0: no second tries.
-    pub hedge_percent: u32,
-    /// Failures in a row; 0: no breaker.
-    pub breaker_failures: u32,
-    pub breaker_pause: Duration,
-    /// Ascending: `slice_fresh`, `max_slice_age`, `max_stale_age`.
-    pub slice_fresh: Duration,
-    pub max_slice_age: Duration,
-    pub max_stale_age: Duration,
-    pub slice_cache_bytes: u64,
-}
-
-/// When a link's sources are looked at for alerts.
-#[derive(Clone, Debug)]
-pub struct AlertSettings {
-    pub background: bool,
-    pub interval: Duration,
-    /// Links looked at at once.
-    pub concurrency: usize,
-    /// For the sources of one link, in the background.
-    pub timeout: Duration,
-    pub fresh_for: Duration,
-    pub keep_resolved: Duration,
-}
-
-/// How partners are told what happens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WebhookSettings {
-    pub enabled: bool,
-    pub timeout: Duration,
-    pub attempts: u32,
-    pub first_retry: Duration,
-    pub concurrency: usize,
-    pub concurrency_per_subscription: usize,
-    pub allow_http: bool,
-    pub allow_private: bool,
-    /// Ascending, each once.
-    pub expiry_notice_days: Vec<u32>,
-    pub keep_delivered: Duration,
-    pub keep_dead: Duration,
-    /// For secrets in the database; the first seals. Empty: they stand there as they are.
-    pub secret_keys: Vec<crate::identity::VaultKey>,
-}
-
-/// Exports made in the background.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExportSettings {
-    /// Folder of the files; shared by replicas.
-    pub dir: PathBuf,
-    /// Of download links; `None`: made from the signing keys.
-    pub secret: Option<crate::domain::Secret>,
-    /// Worked on at once by this process.
-    pub concurrency: usize,
-    /// Most of one partner that wait or run.
-    pub queue_per_partner: u64,
-    /// A job that was not heard of for so long is given to another worker.
-    pub lease: Duration,
-    /// Most invoices of one PDF.
-    pub pdf_rows: usize,
 }
 
 /// Freshness and caching of links.
@@ -399,20 +262,4 @@ pub struct LogSettings {
     pub filter: String,
     /// One line a request at level info.
     pub requests: bool,
-}
-
-/// Shortest token: 32 bytes in base64 without padding.
-const ADMIN_TOKEN_MIN_CHARS: usize = 43;
-/// The same in hex.
-const ADMIN_TOKEN_MIN_HEX: usize = 64;
-/// Fewer different characters in so long a random text would be no chance.
-const ADMIN_TOKEN_MIN_VARIETY: usize = 10;
-
-/// Whether a token of the admin API can hold 32 random bytes. Asked of what is configured and of what is shown, so that
-/// the digest of a short password opens nothing either.
-pub fn is_strong_admin_token(token: &[u8]) -> bool {
-    let plain = token.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'+' | b'/' | b'='));
-    let least = if token.iter().all(u8::is_ascii_hexdigit) { ADMIN_TOKEN_MIN_HEX } else { ADMIN_TOKEN_MIN_CHARS };
-    let variety = token.iter().collect::<std::collections::HashSet<_>>().len();
-    plain && (least..=1024).contains(&token.len()) && variety >= ADMIN_TOKEN_MIN_VARIETY
 }

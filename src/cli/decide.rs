@@ -13,7 +13,7 @@ use std::{
 
 use super::outcome::{Console, Exit, Failure};
 use crate::{
-    domain::{Case, ErrorCode, Reason},
+    domain::{ErrorCode, Reason},
     policy::{Bundle, Memo, Refusal, WhatIf, decide},
 };
 
@@ -181,11 +181,6 @@ fn write_answer(out: &mut String, answer: &Answer, json: bool) {
         (Ok(Err((code, why))), false) => writeln!(out, "deny {code} {}", reason(why).unwrap_or("-")),
         (Err(error), false) => writeln!(out, "error {error}"),
     };
-}
-
-/// One question as the facts that it stands for.
-pub(super) fn case_of(bundle: &Bundle, line: &[u8]) -> Result<Case, String> {
-    WhatIf::read(bundle, line).map(WhatIf::into_case)
 }
 
 fn answer(bundle: &Bundle, memo: &mut Memo, line: &[u8]) -> Answer {

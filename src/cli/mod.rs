@@ -40,7 +40,6 @@ pub mod audit;
 mod audit_kept;
 pub mod audit_outbox;
 pub mod explain;
-mod recorded;
 pub mod token;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -86,17 +86,17 @@ fn unreadable(reason: impl Into<String>) -> Refusal {
 
 /// The rows of a file, each with its line. The error is about the columns: nothing of the file can be understood.
 pub fn rows<'s>(
-    source: impl Read + 's,
+    source: impl Read + Send + 's,
     format: Format,
     what: What,
-) -> Result<Box<dyn Iterator<Item = ImportRow> + 's>, String> {
+) -> Result<Box<dyn Iterator<Item = ImportRow> + Send + 's>, String> {
     Ok(match format {
         Format::Csv => Box::new(csv_rows(source, what)?),
         Format::Jsonl => Box::new(json_rows(source, what)),
     })
 }
 
-fn json_rows(source: impl Read, what: What) -> impl Iterator<Item = ImportRow> {
+fn json_rows(source: impl Read + Send, what: What) -> impl Iterator<Item = ImportRow> {
     let mut reader = BufReader::new(source);
     let mut line = 0;
     std::iter::from_fn(move || {

@@ -10,6 +10,9 @@ pub mod access;
 pub mod explain;
 pub mod policy;
 
+pub mod journal;
+pub mod standing;
+
 use crate::{
     audit::{IndexUnavailable, JournalError, scan::ScanError},
     store::StoreError,

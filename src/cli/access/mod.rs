@@ -136,7 +136,12 @@ pub fn run(args: AccessArgs, context: &Context) -> Result<(), Failure> {
 }
 
 fn who(subject: &Subject, args: &WhenArgs, context: &Context) -> Result<(), Failure> {
-    let asked = Who { at: args.at.unwrap_or_else(Millis::now), token_days: args.token_days, window: Window::ALL };
+    let asked = Who {
+        at: args.at.unwrap_or_else(Millis::now),
+        token_days: args.token_days,
+        window: Window::ALL,
+        most_users: usize::MAX,
+    };
     let report = with(context, &args.set, async |set, desk| who::report(subject, asked, set, desk).await)?;
     match args.csv.filter(|_| !context.console.json) {
         Some(Rows::Permissions) => report.permissions_csv(stdout().lock()).map_err(Failure::failed),

@@ -44,6 +44,8 @@ pub struct Question {
     /// So many days before then users' tokens are looked for; 0: not at all.
     pub token_days: u32,
     pub window: Window,
+    /// Users that are told at most, each once for every link: a partner may have many of both.
+    pub most_users: usize,
 }
 
 /// Who could do what at a time.
@@ -150,9 +152,16 @@ struct TokenRow {
 }
 
 pub async fn report(subject: &Subject, asked: Question, set: &Set, desk: &Desk) -> Result<Report, Trouble> {
-    let Question { at, token_days, window } = asked;
+    let Question { at, token_days, window, most_users } = asked;
     let of = head(subject, at, desk).await?;
     let mut access = desk.admin.access_at(&Side::from(subject), at).await?;
+    let users = window.of(&access.links).map(|link| access.users.get(&link.terms.partner_id).map_or(0, Vec::len));
+    if users.sum::<usize>() > most_users {
+        return Err(Trouble::Invalid(format!(
+            "these links have more than {most_users} users, each told for every link: ask for fewer links at once (`limit`), \
+             or at the command line"
+        )));
+    }
     let since = (token_days > 0).then(|| days_before(at, token_days));
     let recorded = match since {
         Some(_) => {

@@ -41,7 +41,7 @@
 //! | 1 | [`identity`] token to caller, signing · [`policy`] Cedar, and proofs over it · [`audit`] journal and chain · [`upstream`] endpoints, health, bounds, pools · [`limit`] quotas · [`connector`] what services say, as typed rows · [`spans`] traces to a collector |
 //! | 2 | [`store`] SQLite and Postgres, change feed, audit index · [`config`] file to valid configuration, route table |
 //! | 3 | [`portal`]: the consolidated API: fan-out, merge, writes, exports, alerts, webhooks |
-//! | 4 | [`proxy`]: the stages |
+//! | 4 | [`proxy`]: the stages · [`ops`]: what operators ask and do, for command line and admin API alike |
 //! | 5 | [`server`]: listeners, workers, health, decision endpoints, the admin API |
 //! | 6 | [`app`]: composition root, reload, shutdown |
 //! | 7 | [`cli`]: one file a command |
@@ -97,6 +97,7 @@ pub mod store;
 
 pub mod portal;
 
+pub mod ops;
 pub mod proxy;
 
 pub mod server;

@@ -24,6 +24,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("config", 2),
     ("portal", 3),
     ("proxy", 4),
+    ("ops", 4),
     ("server", 5),
     ("app", 6),
     ("cli", 7),

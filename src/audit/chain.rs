@@ -121,9 +121,10 @@ pub struct Stamp {
 }
 
 /// The last line of a chain, or of as much of it as was indexed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ChainHead {
     pub seq: u64,
+    #[schemars(with = "String")]
     pub hash: Hash,
 }
 

@@ -96,13 +96,15 @@ impl Problem {
 }
 
 /// One thing that is wrong, and where.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "JournalFinding")]
 pub struct Finding {
     pub file: PathBuf,
     /// Counted from 1; 0 where no line can be named.
     pub line: u64,
     pub seq: Option<u64>,
     #[serde(serialize_with = "as_text")]
+    #[schemars(with = "String")]
     pub what: Problem,
 }
 
@@ -121,8 +123,10 @@ impl fmt::Display for Finding {
 }
 
 /// Outcome of a walk.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "JournalVerification")]
 pub struct Verification {
+    #[schemars(with = "String")]
     pub chain_id: ChainId,
     pub segments: u64,
     pub lines: u64,

@@ -26,7 +26,10 @@ use crate::{
         verify::{VerifyOptions, verify_against},
     },
     domain::{Millis, PartnerId},
+    ops::Trouble,
 };
+
+pub(super) use crate::ops::plain;
 
 /// Query, verify and export the audit record.
 #[derive(Debug, Args)]
@@ -284,11 +287,6 @@ fn row(record: &Record) -> Vec<String> {
     ]
 }
 
-/// Text from a request as a terminal may show it: control characters would let a client write on the operator's screen.
-pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
-
 async fn verify_journal<S: ChainHeads>(
     args: VerifyArgs,
     audit: &AuditSettings,
@@ -420,6 +418,19 @@ fn unanswered(error: IndexUnavailable) -> Failure {
         IndexUnavailable::Journal { .. } => Exit::Failed,
     };
     Failure::new(exit, chain(&error))
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Store(error) => error.into(),
+            Trouble::Invalid(message) => Self::new(Exit::Invalid, message),
+            Trouble::NotFound(message) => Self::new(Exit::NotFound, message),
+            Trouble::Journal(error) => unreadable(error),
+            Trouble::Index(error) => unanswered(error),
+            Trouble::Internal(message) => Self::failed(message),
+        }
+    }
 }
 
 /// A journal that was tampered with is a finding, not a failure to read.

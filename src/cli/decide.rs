@@ -13,8 +13,9 @@ use std::{
 
 use super::outcome::{Console, Exit, Failure};
 use crate::{
-    domain::{Case, ErrorCode, Reason},
-    policy::{Bundle, Memo, Refusal, WhatIf, decide},
+    domain::Reason,
+    ops::policy::decide::{Answer, answer},
+    policy::{Bundle, Memo},
 };
 
 /// Most that is read, and then decided, at once; bounds the memory, whatever the input's length.
@@ -136,7 +137,7 @@ fn batch(bundle: &Bundle, lines: &[Option<Vec<u8>>], memos: &mut [Memo], json: b
         for line in lines {
             let answer = line.as_deref().map_or_else(
                 || Err(format!("the line is longer than {MAX_LINE_BYTES} bytes")),
-                |line| answer(bundle, memo, line),
+                |line| answer(bundle, Some(memo), line),
             );
             failed += usize::from(answer.is_err());
             write_answer(&mut text, &answer, json);
@@ -164,9 +165,6 @@ fn batch(bundle: &Bundle, lines: &[Option<Vec<u8>>], memos: &mut [Memo], json: b
     })
 }
 
-/// A line's answer: allowed, or code and reason.
-type Answer = Result<Result<(), (ErrorCode, Option<Reason>)>, String>;
-
 fn write_answer(out: &mut String, answer: &Answer, json: bool) {
     let reason = |reason: &Option<Reason>| reason.map(Reason::as_str);
     // Writing to a string cannot fail.
@@ -181,20 +179,6 @@ fn write_answer(out: &mut String, answer: &Answer, json: bool) {
         (Ok(Err((code, why))), false) => writeln!(out, "deny {code} {}", reason(why).unwrap_or("-")),
         (Err(error), false) => writeln!(out, "error {error}"),
     };
-}
-
-/// One question as the facts that it stands for.
-pub(super) fn case_of(bundle: &Bundle, line: &[u8]) -> Result<Case, String> {
-    WhatIf::read(bundle, line).map(WhatIf::into_case)
-}
-
-fn answer(bundle: &Bundle, memo: &mut Memo, line: &[u8]) -> Answer {
-    let question = WhatIf::read(bundle, line)?;
-    Ok(match decide(bundle, Some(memo), &question.facts()).verdict {
-        Ok(_) => Ok(()),
-        Err(Refusal::Denied(denial)) => Err((denial.code, denial.reason)),
-        Err(Refusal::Unavailable) => Err((ErrorCode::PolicyUnavailable, None)),
-    })
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use crate::{
     },
     config::Config,
     domain::Millis,
+    ops::journal::ShownCheckpoint,
     store::AuditStore,
 };
 
@@ -154,30 +155,21 @@ fn read(file: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(file).map_err(unread)
 }
 
-/// What is shown of a checkpoint.
-#[derive(Debug, Serialize)]
-struct Shown {
-    #[serde(flatten)]
-    said: Checkpoint,
-    cause: Cause,
-    note: String,
-}
-
 /// `linkgate audit checkpoint`
 pub(super) fn checkpoint(args: &CheckpointArgs, audit: &AuditSettings, console: &Console) -> Result<(), Failure> {
     let broken = |error: &dyn std::fmt::Display| {
         Failure::failed(format_args!("cannot read `{}`: {error}", shelf::path(&audit.dir).display()))
     };
-    let mut found: Vec<Shown> = Vec::new();
+    let mut found: Vec<ShownCheckpoint> = Vec::new();
     shelf::each::<std::io::Error>(&audit.dir, |kept| {
-        let said = kept.checkpoint().map_err(std::io::Error::other)?;
-        if args.at.is_some_and(|seq| said.head.seq < seq || !found.is_empty()) {
+        let shown = ShownCheckpoint::of(kept)?;
+        if args.at.is_some_and(|seq| shown.said.head.seq < seq || !found.is_empty()) {
             return Ok(());
         }
         if !args.list && args.at.is_none() {
             found.clear();
         }
-        found.push(Shown { said, cause: kept.cause, note: kept.note });
+        found.push(shown);
         Ok(())
     })
     .map_err(|error| broken(&error))?;

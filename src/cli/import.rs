@@ -1,31 +1,24 @@
 //! `linkgate import`: links, tenants, partners or users from a CSV file or JSON lines.
 //!
-//! A row that is refused is reported and the others go on; a file whose columns are not understood is refused whole,
-//! before anything is written. Columns and fields have the contract's names.
+//! How rows are read and what is refused stands in `ops::import`, for the admin API too.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value as Json};
 
 use super::{
     outcome::{Exit, Failure},
     store_context::{ActorArgs, StoreContext},
 };
 use crate::{
-    domain::{link_rules::Refusal, strict_json::StrictJson},
-    store::admin::{ImportInput, ImportReport, ImportRow},
+    ops::import::{Format, What, rows, write_refused},
+    store::admin::{ImportReport, ImportStopped},
 };
-
-/// Longest line of a JSON lines file.
-const MOST_LINE_BYTES: u64 = 1 << 20;
 
 /// Import rows; refused ones are reported and do not stop the others.
 ///
@@ -51,69 +44,6 @@ pub struct ImportArgs {
     refused: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum What {
-    Links,
-    Tenants,
-    Partners,
-    Users,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Csv,
-    Jsonl,
-}
-
-impl What {
-    fn columns(self) -> &'static [&'static str] {
-        match self {
-            Self::Links => &[
-                "partner_id",
-                "managed_tenant_id",
-                "access_role",
-                "custom_permissions",
-                "relationship_type",
-                "start_date",
-                "end_date",
-                "is_active",
-                "notify_on_sla_breach",
-                "notify_on_billing_threshold",
-                "billing_alert_threshold",
-                "sla_response_hours",
-                "sla_uptime_target",
-                "notes",
-                "metadata",
-                "approval",
-                "allowed_cidrs",
-                "require_mfa",
-                "parent_link_id",
-            ],
-            Self::Tenants => &["tenant_id", "name", "slug", "domain", "status"],
-            Self::Partners => &["partner_id", "name", "home_tenant_id", "is_active"],
-            Self::Users => &["issuer", "sub", "partner_id", "username", "is_active"],
-        }
-    }
-
-    fn input(self, fields: Json) -> Result<ImportInput, Refusal> {
-        Ok(match self {
-            Self::Links => ImportInput::Link(Box::new(typed(fields)?)),
-            Self::Tenants => ImportInput::Tenant(typed(fields)?),
-            Self::Partners => ImportInput::Partner(typed(fields)?),
-            Self::Users => ImportInput::User(typed(fields)?),
-        })
-    }
-}
-
-fn typed<T: DeserializeOwned>(fields: Json) -> Result<T, Refusal> {
-    serde_json::from_value(fields).map_err(|error| unreadable(error.to_string()))
-}
-
-/// A row that is not even a row.
-fn unreadable(reason: impl Into<String>) -> Refusal {
-    Refusal::new(crate::domain::ErrorCode::ValidationError, reason)
-}
-
 pub fn run(args: ImportArgs, context: &StoreContext<'_>) -> Result<(), Failure> {
     let actor = args.actor.actor();
     let format = match args.format {
@@ -122,22 +52,33 @@ pub fn run(args: ImportArgs, context: &StoreContext<'_>) -> Result<(), Failure> 
     };
     let bar = progress_bar(&args.file);
     let source = bar.wrap_read(open(&args.file)?);
-    let rows: Box<dyn Iterator<Item = ImportRow>> = match format {
-        Format::Csv => Box::new(csv_rows(source, args.what)?),
-        Format::Jsonl => Box::new(json_rows(source, args.what)),
-    };
-    let report = context.with(|admin| {
+    let rows = rows(source, format, args.what).map_err(|message| Failure::new(Exit::Invalid, message))?;
+    let done = context.with(|admin| {
         let bar = bar.clone();
         async move {
             let told = |read| bar.set_message(format!("{read} rows"));
-            Ok(admin.import(&actor, rows, told, |_| ()).await?)
+            Ok(admin.import(&actor, rows, told, |_| ()).await)
         }
     })?;
     bar.finish_and_clear();
+    let (report, stopped) = match done {
+        Ok(report) => (report, None),
+        Err(ImportStopped { report, error }) => (report, Some(error)),
+    };
     if let Some(path) = &args.refused {
-        write_refused(path, &report)?;
+        let written = |error: csv::Error| Failure::failed(format_args!("cannot write {}: {error}", path.display()));
+        write_refused(&report, File::create(path).map_err(|error| written(error.into()))?).map_err(written)?;
     }
     show(&report, context)?;
+    if let Some(error) = stopped {
+        let failure = Failure::from(error);
+        let message = format!(
+            "{}; {} rows were imported before, and the rest was not looked at: import the file again, rows that are there \
+             are refused then",
+            failure.message, report.imported
+        );
+        return Err(Failure { message, ..failure });
+    }
     if report.refused_rows == 0 {
         return Ok(());
     }
@@ -153,7 +94,7 @@ fn guess(file: &Path) -> Result<Format, Failure> {
     }
 }
 
-fn open(file: &Path) -> Result<Box<dyn Read>, Failure> {
+fn open(file: &Path) -> Result<Box<dyn Read + Send>, Failure> {
     if file.as_os_str() == "-" {
         return Ok(Box::new(io::stdin()));
     }
@@ -174,128 +115,6 @@ fn progress_bar(file: &Path) -> ProgressBar {
     }
 }
 
-fn json_rows(source: impl Read, what: What) -> impl Iterator<Item = ImportRow> {
-    let mut reader = BufReader::new(source);
-    let mut line = 0;
-    std::iter::from_fn(move || {
-        loop {
-            line += 1;
-            let mut text = Vec::new();
-            let input = match reader.by_ref().take(MOST_LINE_BYTES + 1).read_until(b'\n', &mut text) {
-                Ok(0) => return None,
-                Ok(read) if read as u64 > MOST_LINE_BYTES => {
-                    skip_line(&mut reader);
-                    Err(unreadable(format!("the line is longer than {MOST_LINE_BYTES} bytes")))
-                }
-                Ok(_) if text.iter().all(u8::is_ascii_whitespace) => continue,
-                Ok(_) => serde_json::from_slice(&text)
-                    .map_err(|error| unreadable(format!("not a JSON object: {error}")))
-                    .and_then(|StrictJson(fields)| what.input(fields)),
-                Err(error) => Err(unreadable(format!("cannot be read: {error}"))),
-            };
-            return Some(ImportRow { line, input });
-        }
-    })
-}
-
-fn skip_line(reader: &mut impl BufRead) {
-    loop {
-        let (used, done) = match reader.fill_buf() {
-            Ok([]) | Err(_) => return,
-            Ok(bytes) => match bytes.iter().position(|byte| *byte == b'\n') {
-                Some(at) => (at + 1, true),
-                None => (bytes.len(), false),
-            },
-        };
-        reader.consume(used);
-        if done {
-            return;
-        }
-    }
-}
-
-fn csv_rows(source: impl Read, what: What) -> Result<impl Iterator<Item = ImportRow>, Failure> {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(source);
-    let header = reader.headers().map_err(|error| Failure::new(Exit::Invalid, error))?.clone();
-    let columns: Vec<String> = header.iter().map(str::to_owned).collect();
-    let unknown: Vec<&str> =
-        columns.iter().map(String::as_str).filter(|column| !what.columns().contains(column)).collect();
-    if columns.is_empty() || !unknown.is_empty() {
-        let message = format!("unknown columns `{}`; known are {}", unknown.join("`, `"), what.columns().join(", "));
-        return Err(Failure::new(Exit::Invalid, message));
-    }
-    if let Some(column) =
-        columns.iter().enumerate().find_map(|(at, name)| columns.iter().take(at).find(|known| *known == name))
-    {
-        return Err(Failure::new(Exit::Invalid, format!("the column `{column}` stands more than once")));
-    }
-    Ok(reader.into_records().map(move |record| match record {
-        Ok(record) => {
-            let line = record.position().map_or(0, csv::Position::line);
-            let input = csv_fields(&columns, &record).and_then(|fields| what.input(Json::Object(fields)));
-            ImportRow { line, input }
-        }
-        Err(error) => {
-            let line = error.position().map_or(0, csv::Position::line);
-            ImportRow { line, input: Err(unreadable(error.to_string())) }
-        }
-    }))
-}
-
-/// Cells as the fields of a JSON row; an empty cell is a field left out.
-fn csv_fields(columns: &[String], record: &csv::StringRecord) -> Result<Map<String, Json>, Refusal> {
-    let mut fields = Map::new();
-    for (column, cell) in columns.iter().zip(record.iter()).filter(|(_, cell)| !cell.is_empty()) {
-        let value = match column.as_str() {
-            "is_active" | "notify_on_sla_breach" | "notify_on_billing_threshold" | "require_mfa" => match cell {
-                "true" | "TRUE" | "True" | "1" | "yes" | "t" => Json::Bool(true),
-                "false" | "FALSE" | "False" | "0" | "no" | "f" => Json::Bool(false),
-                _ => return Err(Refusal::field(column, format!("`{cell}` is neither true nor false"))),
-            },
-            "sla_response_hours" => match cell.parse::<i64>() {
-                Ok(hours) => Json::from(hours),
-                Err(_) => return Err(Refusal::field(column, format!("`{cell}` is not a whole number"))),
-            },
-            "allowed_cidrs" => cell
-                .split([' ', ';', ','])
-                .filter(|part| !part.is_empty())
-                .map(|part| Json::String(part.to_owned()))
-                .collect(),
-            "custom_permissions" if !cell.starts_with('{') => overrides(column, cell)?,
-            "custom_permissions" | "metadata" => serde_json::from_str(cell)
-                .map(|StrictJson(value)| value)
-                .map_err(|error| Refusal::field(column, format!("not a JSON object: {error}")))?,
-            _ => Json::String(cell.to_owned()),
-        };
-        fields.insert(column.clone(), value);
-    }
-    Ok(fields)
-}
-
-fn overrides(column: &str, cell: &str) -> Result<Json, Refusal> {
-    let mut named = BTreeMap::new();
-    for part in cell.split(';').map(str::trim).filter(|part| !part.is_empty()) {
-        let allow = part.split_once('=').and_then(|(name, allow)| Some((name.trim(), allow.trim().parse().ok()?)));
-        let (name, allow): (&str, bool) =
-            allow.ok_or_else(|| Refusal::field(column, format!("`{part}`: write NAME=true or NAME=false")))?;
-        if named.insert(name, allow).is_some_and(|before| before != allow) {
-            return Err(Refusal::field(column, format!("`{name}` is both true and false")));
-        }
-    }
-    Ok(named.into_iter().map(|(name, allow)| (name.to_owned(), Json::Bool(allow))).collect())
-}
-
-fn write_refused(path: &Path, report: &ImportReport) -> Result<(), Failure> {
-    let written = |error: csv::Error| Failure::failed(format_args!("cannot write {}: {error}", path.display()));
-    let mut writer = csv::Writer::from_path(path).map_err(written)?;
-    writer.write_record(["line", "code", "field", "reason"]).map_err(written)?;
-    for row in &report.refused {
-        let (line, field) = (row.line.to_string(), row.field.as_deref().unwrap_or_default());
-        writer.write_record([line.as_str(), row.code, field, &row.reason]).map_err(written)?;
-    }
-    Ok(writer.flush()?)
-}
-
 fn show(report: &ImportReport, context: &StoreContext<'_>) -> Result<(), Failure> {
     let summary = format!("{} rows imported, {} refused", report.imported, report.refused_rows);
     if report.refused.is_empty() {
@@ -308,50 +127,4 @@ fn show(report: &ImportReport, context: &StoreContext<'_>) -> Result<(), Failure
         table.add_row([row.line.to_string().as_str(), row.code, row.field.as_deref().unwrap_or("-"), &row.reason]);
     }
     context.console.show(report, format_args!("{table}\n{summary}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rows(what: What, csv: &str) -> Vec<ImportRow> {
-        csv_rows(csv.as_bytes(), what).unwrap().collect()
-    }
-
-    #[test]
-    fn a_csv_row_becomes_the_fields_of_a_link() {
-        let text = "partner_id,managed_tenant_id,access_role,custom_permissions,allowed_cidrs,require_mfa,end_date,metadata\n\
-             p,t,auditor,billing.read=false; support.read=true,10.0.0.0/8 192.0.2.0/24,yes,,\"{\"\"a\"\": 1}\"\n";
-        let row = rows(What::Links, text).remove(0);
-        assert_eq!(row.line, 2);
-        let Ok(ImportInput::Link(link)) = row.input else { panic!("no link") };
-        assert_eq!(link.custom_permissions.unwrap().len(), 2);
-        assert_eq!(link.allowed_cidrs.unwrap(), ["10.0.0.0/8", "192.0.2.0/24"]);
-        assert_eq!(link.require_mfa, Some(true));
-        assert!(link.end_date.is_none(), "an empty cell is left out");
-        assert_eq!(link.metadata.unwrap()["a"], 1);
-    }
-
-    #[test]
-    fn faults_of_a_row_stay_in_the_row_and_those_of_the_header_stop_the_file() {
-        let text = "tenant_id,name\nt1,A\nt2\nt3,C\n";
-        let read = rows(What::Tenants, text);
-        let good: Vec<bool> = read.iter().map(|row| row.input.is_ok()).collect();
-        assert_eq!(good, [true, false, true]);
-        assert_eq!(read[1].line, 3);
-        let Err(failure) = csv_rows("tenant_id,nme\n".as_bytes(), What::Tenants).map(drop) else { panic!() };
-        assert!(failure.message.contains("`nme`"), "{}", failure.message);
-        let twice = rows(What::Links, "custom_permissions\na=true;a=false\n").remove(0).input.unwrap_err();
-        assert!(twice.to_string().contains("both"), "{twice}");
-    }
-
-    #[test]
-    fn json_lines_are_read_one_by_one() {
-        let long = format!("{{\"tenant_id\": \"{}\"}}", "x".repeat(2 << 20));
-        let text =
-            format!("{{\"tenant_id\": \"a\"}}\n\n{{\"tenant\": \"b\"}}\n{long}\nnot json\n{{\"tenant_id\": \"c\"}}");
-        let read: Vec<ImportRow> = json_rows(text.as_bytes(), What::Tenants).collect();
-        let seen: Vec<(u64, bool)> = read.iter().map(|row| (row.line, row.input.is_ok())).collect();
-        assert_eq!(seen, [(1, true), (3, false), (4, false), (5, false), (6, true)]);
-    }
 }

@@ -1,10 +1,9 @@
 //! `linkgate webhook`: who is told of what, where, and what became of it.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
@@ -15,16 +14,17 @@ use crate::{
     config::settings::WebhookSettings,
     domain::{EventType, Millis, PartnerId},
     identity::Vault,
-    portal::webhooks::{Endpoint, Sender, deliver::payload, sender::Message, signature::new_secret},
+    portal::webhooks::{
+        Endpoint,
+        signature::new_secret,
+        trial::{TrialError, trial},
+    },
     store::{
         Actor, Database,
         admin::{Redeliver, Resealed, SubscriptionInput, SubscriptionRecord},
-        deliveries::{DeliveryFilter, DeliveryQueue, DeliveryStatus},
+        deliveries::{DeliveryFilter, DeliveryStatus},
     },
 };
-
-/// The event that `test` sends; no partner can subscribe to it.
-const TEST_EVENT: &str = "partner.webhook.test";
 
 /// Subscribe partners to events, and see what became of them.
 #[derive(Debug, Args)]
@@ -282,28 +282,18 @@ fn reseal(actor: Actor, settings: &WebhookSettings, context: &StoreContext<'_>) 
     context.console.show(&done.value, text)
 }
 
-/// Sends from this process, by the rules of the running gateway: signed, to judged addresses, no redirects.
+/// Sends from this process, by the rules of the running gateway.
 fn test(id: Uuid, settings: &WebhookSettings, context: &StoreContext<'_>) -> Result<(), Failure> {
     let answer = runtime()?.block_on(async {
         let db = Database::open(context.database).await?;
         db.check_migrated().await?;
-        let target = DeliveryQueue::new(&db).target(id).await;
+        let answer = trial(&db, settings, id).await;
         db.close().await;
-        let (url, secret) = target?;
-        let secret = Vault::new(&settings.secret_keys).open(id, &secret).map_err(Failure::failed)?;
-        let endpoint = Endpoint::parse(&url, settings).map_err(invalid)?;
-        let data = RawValue::from_string(format!("{{\"subscription_id\":\"{id}\"}}")).map_err(Failure::failed)?;
-        let now = Millis::now();
-        let body = payload(TEST_EVENT, now, &data).map_err(Failure::failed)?;
-        let message_id = Uuid::now_v7().to_string();
-        let timestamp_s = Duration::from_millis(u64::try_from(now.0).unwrap_or_default()).as_secs();
-        let message = Message {
-            id: &message_id,
-            timestamp_s: i64::try_from(timestamp_s).unwrap_or_default(),
-            body,
-            secrets: vec![&secret],
-        };
-        Sender::new(settings).send(&endpoint, message).await.map_err(Failure::failed)
+        answer.map_err(|error| match error {
+            TrialError::Store(error) => error.into(),
+            TrialError::Address(message) => invalid(message),
+            error => Failure::failed(error),
+        })
     })?;
     let tested = Tested { id, status: answer.status.as_u16(), accepted: answer.status.is_success() };
     if !tested.accepted {

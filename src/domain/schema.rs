@@ -1,10 +1,10 @@
-//! How ids and instants look in a JSON Schema: as the text that they are written as.
+//! How ids, instants and permissions look in a JSON Schema: as the text that they are written as.
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{DecisionId, LinkId, Millis, PartnerId, TenantId};
+use super::{DecisionId, LinkId, Millis, PartnerId, Permission, PermissionSet, TenantId};
 
 macro_rules! text {
     ($($name:ident: $schema:tt),+ $(,)?) => {$(
@@ -30,4 +30,6 @@ text! {
     DecisionId: {"type": "string", "format": "uuid"},
     LinkId: {"type": "string", "format": "uuid"},
     Millis: {"type": "string", "format": "date-time"},
+    Permission: {"type": "string"},
+    PermissionSet: {"type": "array", "items": {"type": "string"}},
 }

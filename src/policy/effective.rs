@@ -28,8 +28,9 @@ use crate::domain::{
 /// Steps for one rule and one permission; what takes longer "may be".
 const BUDGET: usize = 10_000;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "EffectiveAnswer")]
 pub enum Answer {
     Yes,
     No,
@@ -37,7 +38,8 @@ pub enum Answer {
 }
 
 /// One row of the table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "EffectivePermission")]
 pub struct Effective {
     pub permission: Permission,
     pub answer: Answer,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::domain::{Facts, Gate};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GateState {
     Open,
@@ -25,7 +25,7 @@ pub enum GateState {
 }
 
 /// One gate, in the order in which gates are told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct GateReport {
     /// `link`, `suspension`, ... as in the contract's list.
     pub gate: &'static str,

@@ -28,8 +28,9 @@ use crate::domain::{
 };
 
 /// Whose fact it is that would have to change; who may be told of it depends on that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "NearMissSide")]
 pub enum Side {
     /// MFA.
     Request,
@@ -45,7 +46,7 @@ pub enum Side {
 }
 
 /// One single change that turns the decision round.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct NearMiss {
     pub side: Side,
     /// In words: "with MFA", "from an address in 192.0.2.0/24".

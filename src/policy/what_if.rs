@@ -7,6 +7,7 @@
 use std::{borrow::Cow, net::IpAddr};
 
 use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::bundle::Bundle;
@@ -82,6 +83,21 @@ impl<'a> WhatIf<'a> {
     }
 }
 
+/// Of the JSON that it is read from.
+impl JsonSchema for WhatIf<'_> {
+    fn schema_name() -> Cow<'static, str> {
+        Question::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        Question::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Question::json_schema(generator)
+    }
+}
+
 /// The names that a question may use, in three places: of the question itself, of its `user`, of its `link`.
 pub(super) fn known_names() -> [&'static [&'static str]; 3] {
     [Names::of::<Question<'_>>(), Names::of::<User<'_>>(), Names::of::<GivenLink<'_>>()]
@@ -129,8 +145,9 @@ fn permission(name: &str) -> Result<Permission, String> {
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "WhatIf")]
 struct Question<'a> {
     #[serde(default)]
     user: User<'a>,
@@ -148,8 +165,9 @@ struct Question<'a> {
     route_class: Option<Cow<'a, str>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "WhatIfUser")]
 struct User<'a> {
     #[serde(borrow)]
     roles: Option<Vec<Cow<'a, str>>>,
@@ -179,14 +197,16 @@ impl User<'_> {
 }
 
 /// The names of the contract's section 5; those that no decision reads are taken and let go.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "WhatIfLink")]
 struct GivenLink<'a> {
     id: Option<LinkId>,
     partner_id: Option<PartnerId>,
     managed_tenant_id: Option<TenantId>,
     #[serde(borrow)]
     access_role: Cow<'a, str>,
+    #[schemars(with = "Option<std::collections::BTreeMap<String, bool>>")]
     custom_permissions: Option<UniqueKeys<bool>>,
     start_date: Option<Millis>,
     end_date: Option<Millis>,
@@ -196,6 +216,7 @@ struct GivenLink<'a> {
     allowed_cidrs: Option<Vec<Cow<'a, str>>>,
     require_mfa: Option<bool>,
     parent_link_id: Option<LinkId>,
+    #[schemars(with = "Option<i64>")]
     version: Option<LinkVersion>,
     partner_active: Option<bool>,
     suspended: Option<bool>,
@@ -203,36 +224,52 @@ struct GivenLink<'a> {
     tenant_status: Option<Cow<'a, str>>,
     parents: Option<Vec<GivenLink<'a>>>,
     #[serde(rename = "partner_tenant_id")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _partner_tenant_id: Option<IgnoredAny>,
     #[serde(rename = "relationship_type")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _relationship_type: Option<IgnoredAny>,
     #[serde(rename = "notify_on_sla_breach")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _notify_on_sla_breach: Option<IgnoredAny>,
     #[serde(rename = "notify_on_billing_threshold")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _notify_on_billing_threshold: Option<IgnoredAny>,
     #[serde(rename = "billing_alert_threshold")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _billing_alert_threshold: Option<IgnoredAny>,
     #[serde(rename = "sla_response_hours")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _sla_response_hours: Option<IgnoredAny>,
     #[serde(rename = "sla_uptime_target")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _sla_uptime_target: Option<IgnoredAny>,
     #[serde(rename = "notes")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _notes: Option<IgnoredAny>,
     #[serde(rename = "metadata")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _metadata: Option<IgnoredAny>,
     #[serde(rename = "created_at")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _created_at: Option<IgnoredAny>,
     #[serde(rename = "updated_at")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _updated_at: Option<IgnoredAny>,
     #[serde(rename = "created_by")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _created_by: Option<IgnoredAny>,
     #[serde(rename = "updated_by")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _updated_by: Option<IgnoredAny>,
     #[serde(rename = "approved_by")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _approved_by: Option<IgnoredAny>,
     #[serde(rename = "approved_at")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _approved_at: Option<IgnoredAny>,
     #[serde(rename = "widened_by")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _widened_by: Option<IgnoredAny>,
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use linkgate::server::admin::table::BASE;
+use linkgate::{server::admin::table::BASE, store::admin::SubscriptionInput};
 use serde_json::{Value, json};
 
 use super::{
@@ -11,9 +11,9 @@ use super::{
         OPERATOR, OTHER, SECURITY, VIEWER, ask, calls, changes, eventually, get, house, over, post, section,
         with_admin_api,
     },
-    client::{Answer, Request},
+    client::{Answer, Connection, Request},
     emergency::{House, ends_in_time, stream},
-    rig::{HOME1, ISSUER, P1, P2, Setup},
+    rig::{HOME1, ISSUER, P1, P2, Setup, actor},
 };
 
 with_admin_api!(
@@ -310,6 +310,64 @@ fn webhooks_live_and_keep_their_secrets(house: &House) {
             assert!(!place.contains(secret), "a secret stands in {place}");
         }
     }
+}
+
+/// A test event goes out by the gateway's rules, and says what came back; secrets are sealed anew with the first key.
+#[test]
+fn webhooks_are_tested_and_their_secrets_sealed_anew() {
+    let keys = tempfile::tempdir().unwrap();
+    let key = keys.path().join("a.key");
+    std::fs::write(&key, "an-example-of-a-key-that-is-long-enough").unwrap();
+    let (first, hooks) = (section("unauthenticated = 0"), "[webhooks]\nallow_http = true\nallow_private = true\n");
+    let house = House::with(Setup { extra: format!("{first}{hooks}"), ..Setup::default() }, None);
+    let receiver = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/in", receiver.local_addr().unwrap());
+    let posted = std::thread::spawn(move || {
+        let mut seen = Vec::new();
+        for status in ["204 No Content", "500 Oops"] {
+            let mut connection = Connection::over(receiver.accept().unwrap().0);
+            let mut text = Vec::new();
+            while !text.ends_with(b"}}") {
+                text.extend(connection.read_some());
+            }
+            connection.write(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes());
+            seen.push(String::from_utf8(text).unwrap());
+        }
+        seen
+    });
+    let made = created(&post(&house, OPERATOR, "/webhooks", &json!({"partner_id": P1, "url": url})));
+    let test = format!("/webhooks/{}/test", made["id"].as_str().unwrap());
+    let came =
+        |status: u64, accepted: bool| json!({"id": made["id"], "status": status, "accepted": accepted, "error": null});
+    assert_eq!(done(&post_empty(&house, OPERATOR, &test)), came(204, true));
+    assert_eq!(done(&post_empty(&house, OPERATOR, &test)), came(500, false));
+    let posted = posted.join().unwrap();
+    assert!(
+        posted[0].contains("webhook-signature: v1,") && posted[0].contains("partner.webhook.test"),
+        "{}",
+        posted[0]
+    );
+    // The receiver is gone.
+    let nobody = done(&post_empty(&house, OPERATOR, &test));
+    assert_eq!((&nobody["status"], &nobody["accepted"]), (&Value::Null, &json!(false)));
+    assert!(nobody["error"].is_string(), "{nobody}");
+    assert_eq!(post_empty(&house, OPERATOR, "/webhooks/00000000-0000-4000-8000-000000000000/test").status, 404);
+    assert_eq!(post_empty(&house, SECURITY, &test).status, 403);
+    assert_eq!(done(&get(&house, "/deliveries"))["items"], json!([]), "nothing of it stands in the queue");
+
+    // Without a key there is nothing to seal with.
+    let keyless = post_empty(&house, OPERATOR, "/webhooks-reseal");
+    assert!(keyless.status == 422 && keyless.text().contains("secret_keys"), "{}", keyless.text());
+    drop(house);
+    let sealing = format!("[webhooks]\nsecret_keys = [{{ kid = \"a\", key_file = \"{}\" }}]\n", key.display());
+    let house = House::with(Setup { extra: format!("{first}{sealing}"), ..Setup::default() }, None);
+    let old = SubscriptionInput { url: Some("https://hooks.example/in".into()), ..SubscriptionInput::default() };
+    let (admin, partner) = (house.rig.admin(), P1.parse().unwrap());
+    house.rig.block_on(admin.create_subscription(&actor(), partner, "whsec_b2xk", &old)).unwrap();
+    let resealed = |token: &str| post_empty(&house, token, "/webhooks-reseal");
+    assert_eq!(done(&resealed(OPERATOR)), json!({"subscriptions": 1, "unchanged": 0}));
+    assert_eq!(done(&resealed(SECURITY)), json!({"subscriptions": 0, "unchanged": 1}));
+    assert_eq!(resealed(VIEWER).status, 403);
 }
 
 fn records_are_found(house: &House) {

@@ -28,6 +28,8 @@ mod upstream;
 
 mod admin;
 mod admin_access;
+mod admin_import;
+mod admin_questions;
 mod admin_tls;
 mod body;
 mod cors;

@@ -49,7 +49,7 @@ pub struct Rig {
     pub key: DevKey,
     pub links: BTreeMap<&'static str, LinkId>,
     runtime: tokio::runtime::Runtime,
-    database: Database,
+    pub database: Database,
     roles: Arc<RoleTable>,
 }
 

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use linkgate::{
     domain::link_rules::Refusal,
-    store::admin::{ImportInput, ImportRow, LinkFilter, Page},
+    store::{
+        StoreError,
+        admin::{ImportInput, ImportRow, LinkFilter, Page, TenantInput},
+    },
 };
 
 use crate::fixture::{Fixture, link};
@@ -54,4 +57,32 @@ pub(crate) async fn a_refused_row_does_not_stop_the_others(f: Arc<Fixture>) {
     assert_eq!(of_line(14)[0].code, "CONFLICT");
     let fields: Vec<_> = of_line(15).iter().filter_map(|row| row.field.as_deref()).collect();
     assert_eq!(fields, ["start_date", "sla_response_hours"]);
+}
+
+/// The database goes away between two batches: what was taken stays and is told, and what was not looked at is not counted.
+pub(crate) async fn an_import_that_stops_tells_what_it_took(f: Arc<Fixture>) {
+    let before = f.count("SELECT count(*) FROM tenants").await;
+    let other = Arc::clone(&f);
+    let rows = (0..500_u64).map(move |n| {
+        // The first of the second batch: the first one is committed by then.
+        if n == 200 {
+            let other = Arc::clone(&other);
+            let gone = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(other.raw("ALTER TABLE tenants RENAME TO tenants_gone")).unwrap();
+            });
+            gone.join().unwrap();
+        }
+        let input = TenantInput { tenant_id: Some(format!("s{n}")), ..TenantInput::default() };
+        let unreadable = || Err(Refusal::field("name", "cannot be read"));
+        ImportRow { line: n + 2, input: if n % 100 == 7 { unreadable() } else { Ok(ImportInput::Tenant(input)) } }
+    });
+    let mut changes = 0;
+    let stopped = f.admin.import(&f.actor, rows, |_| (), |_| changes += 1).await.unwrap_err();
+    assert!(matches!(stopped.error, StoreError::Unavailable(_)), "{stopped:?}");
+    assert_eq!((stopped.report.imported, stopped.report.refused_rows), (198, 2));
+    let lines: Vec<u64> = stopped.report.refused.iter().map(|row| row.line).collect();
+    assert_eq!((lines, changes), (vec![9, 109], 1));
+    f.raw("ALTER TABLE tenants_gone RENAME TO tenants").await.unwrap();
+    assert_eq!(f.count("SELECT count(*) FROM tenants").await, before + 198);
 }

@@ -78,6 +78,7 @@ on_both! {
     access::what_has_no_history_is_told_as_of_now,
     access::a_thousand_links_are_one_question,
     import::a_refused_row_does_not_stop_the_others,
+    import::an_import_that_stops_tells_what_it_took,
     suspensions::the_overlay_covers_and_lifts_without_touching_rows,
     suspensions::subjects_are_known_everywhere_within_the_bound,
     freshness::a_portfolio_holds_all_links_of_one_partner,

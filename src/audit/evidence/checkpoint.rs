@@ -30,14 +30,16 @@ use crate::{
 const ORIGIN: &str = "linkgate/audit/";
 
 /// What is signed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Checkpoint {
+    #[schemars(with = "String")]
     pub chain_id: ChainId,
     /// The first line in the tree: 1, unless the journal had lost its beginning before the first checkpoint.
     pub first: u64,
     /// The last line in the tree.
     pub head: ChainHead,
     /// Root over the lines from `first` to `head.seq`.
+    #[schemars(with = "String")]
     pub root: Hash,
     pub time: Millis,
     /// Of linkgate.
@@ -56,8 +58,9 @@ pub enum CheckpointError {
 }
 
 /// What made it due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "CheckpointCause")]
 pub enum Cause {
     /// The interval passed and something was written.
     Interval,

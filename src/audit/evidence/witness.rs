@@ -46,7 +46,7 @@ struct Boundary {
 }
 
 /// From where on a journal without its beginning was verified.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct VerifiedFrom {
     /// The last record before it.
     pub seq: u64,
@@ -55,7 +55,7 @@ pub struct VerifiedFrom {
 }
 
 /// What the chain itself says of a pruning.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct ToldPruning {
     /// The last segment that went.
     pub segment: u64,

@@ -106,7 +106,7 @@ pub enum JournalError {
     Diverged(u64),
 }
 
-pub(super) fn io_error(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
+pub(crate) fn io_error(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
     move |source| JournalError::Io { act, path: path.to_owned(), source }
 }
 

@@ -1,25 +1,29 @@
 //! `linkgate access`: reviews of access. Who could do what, by whose approval, and which rights nobody uses.
 //!
-//! One file a question; `scene` reads what they share: links of then from their history, what records say of use and of
-//! tokens, and the policies of today. `table` is their CSV.
+//! The questions stand in `ops::access`; here they are asked of the configured database and journal, and shown.
 
-mod scene;
-mod table;
-mod unused;
-mod who;
+use std::{io::stdout, num::NonZero, sync::Arc, thread::available_parallelism};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use self::{unused::UnusedArgs, who::Subject};
 use super::{
     context::Context,
-    outcome::{Exit, Failure},
-    policy::SetArgs,
+    outcome::Failure,
+    policy::{SetArgs, flips::Bar, name_of},
+    store_context::runtime,
     tenant::TenantArg,
 };
 use crate::{
-    domain::{Millis, PartnerId},
-    store::Side,
+    domain::{LinkId, Millis, PartnerId},
+    ops::{
+        Trouble, Window,
+        access::{
+            Desk, Set,
+            unused::{self, Question as Unused},
+            who::{self, Question as Who, Subject},
+        },
+    },
+    store::{Admin, AuditStore, Database, Side},
 };
 
 /// Review access: who could do what by whose approval, and which rights nobody uses
@@ -87,34 +91,103 @@ enum Rows {
     Users,
 }
 
+/// Rights that nobody used
+#[derive(Debug, Args)]
+struct UnusedArgs {
+    #[command(flatten)]
+    set: SetArgs,
+    #[command(flatten)]
+    of: Of,
+    /// Looked at are the requests of so many days back from now
+    #[arg(long, value_name = "DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    days: u32,
+    /// Print CSV for an auditor: one row for each link and permission that it grants
+    #[arg(long)]
+    csv: bool,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct Of {
+    /// Links to this tenant
+    #[arg(long, value_name = "ID")]
+    tenant: Option<TenantArg>,
+    /// Links of this partner
+    #[arg(long, value_name = "UUID")]
+    partner: Option<PartnerId>,
+    /// This link
+    #[arg(long, value_name = "UUID")]
+    link: Option<LinkId>,
+}
+
+impl Of {
+    fn side(&self) -> Option<Side> {
+        let tenant = self.tenant.as_ref().map(|tenant| Side::Tenant(tenant.0.clone()));
+        tenant.or_else(|| self.partner.map(Side::Partner)).or_else(|| self.link.map(Side::Link))
+    }
+}
+
 pub fn run(args: AccessArgs, context: &Context) -> Result<(), Failure> {
     match args.command {
-        AccessCommand::Who { tenant, when } => who::run(&Subject::Tenant(tenant.0), &when, context),
-        AccessCommand::What { partner, when } => who::run(&Subject::Partner(partner), &when, context),
-        AccessCommand::Unused(args) => unused::run(&args, context),
+        AccessCommand::Who { tenant, when } => who(&Subject::Tenant(tenant.0), &when, context),
+        AccessCommand::What { partner, when } => who(&Subject::Partner(partner), &when, context),
+        AccessCommand::Unused(args) => unused(&args, context),
     }
 }
 
-/// The time asked for, which must not lie ahead.
-fn not_ahead(at: Option<Millis>) -> Result<Millis, Failure> {
-    let now = Millis::now();
-    match at {
-        Some(at) if at > now => Err(Failure::new(
-            Exit::Invalid,
-            format_args!(
-                "{at} lies ahead (it is {now}): what will be is not known; `link list --expiring` tells of ends"
-            ),
-        )),
-        Some(at) => Ok(at),
-        None => Ok(now),
+fn who(subject: &Subject, args: &WhenArgs, context: &Context) -> Result<(), Failure> {
+    let asked = Who {
+        at: args.at.unwrap_or_else(Millis::now),
+        token_days: args.token_days,
+        window: Window::ALL,
+        most_users: usize::MAX,
+    };
+    let report = with(context, &args.set, async |set, desk| who::report(subject, asked, set, desk).await)?;
+    match args.csv.filter(|_| !context.console.json) {
+        Some(Rows::Permissions) => report.permissions_csv(stdout().lock()).map_err(Failure::failed),
+        Some(Rows::Users) => report.users_csv(stdout().lock()).map_err(Failure::failed),
+        None => context.console.show(&report, report.text()),
     }
 }
 
-impl From<&Subject> for Side {
-    fn from(subject: &Subject) -> Self {
-        match subject {
-            Subject::Tenant(id) => Self::Tenant(id.clone()),
-            Subject::Partner(id) => Self::Partner(*id),
-        }
+fn unused(args: &UnusedArgs, context: &Context) -> Result<(), Failure> {
+    let side = args.of.side().ok_or_else(|| Failure::failed("no side was named"))?;
+    let asked = Unused { side, days: args.days, window: Window::ALL };
+    let (report, journal) = with(context, &args.set, async |set, desk| {
+        Ok((unused::report(&asked, set, desk).await?, desk.journal.display().to_string()))
+    })?;
+    if !report.complete {
+        eprintln!("warning: {}", report.incomplete(&journal));
     }
+    if args.csv && !context.console.json {
+        return report.csv(stdout().lock()).map_err(Failure::failed);
+    }
+    context.console.show(&report, report.text())
+}
+
+/// Opens the database, runs one question on it, closes it.
+fn with<T>(
+    context: &Context,
+    set: &SetArgs,
+    work: impl AsyncFnOnce(&Set, &Desk) -> Result<T, Trouble>,
+) -> Result<T, Failure> {
+    let set = Set { bundle: Arc::new(set.load(context)?), name: name_of(set.dir(context).as_deref()) };
+    let config = context.config()?;
+    runtime()?.block_on(async {
+        let db = Database::open(&config.database).await?;
+        db.check_migrated().await?;
+        let roles = Arc::new(set.bundle.roles().clone());
+        let bar = Arc::new(Bar::start());
+        let desk = Desk {
+            admin: Admin::new(&db, roles, config.links.approvals),
+            index: AuditStore::new(&db, &config.audit.dir),
+            journal: config.audit.dir.clone(),
+            progress: bar.clone(),
+            threads: available_parallelism().map_or(1, NonZero::get),
+        };
+        let done = work(&set, &desk).await;
+        bar.clear();
+        db.close().await;
+        Ok(done?)
+    })
 }

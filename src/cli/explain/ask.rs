@@ -6,14 +6,10 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    cli::{
-        audit::plain,
-        context::Context,
-        decide,
-        outcome::{Exit, Failure},
-    },
-    domain::{Case, LinkFacts, LinkId, LinkRole, Millis},
-    policy::{Bundle, GateState},
+    cli::{context::Context, outcome::Failure},
+    domain::{LinkId, LinkRole, Millis},
+    ops::explain::Asked,
+    policy::Bundle,
 };
 
 /// Longest request on standard input.
@@ -61,21 +57,6 @@ pub(super) struct MadeUp {
     consolidated: bool,
 }
 
-/// A request to be explained, and what the gate before the policies says of its user.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) case: Case,
-    /// `Unknown` where no user was named.
-    pub(super) identity: GateState,
-}
-
-/// What the database says now, in one reading.
-struct Stored {
-    link: LinkFacts,
-    identity: GateState,
-    suspended: bool,
-}
-
 impl MadeUp {
     pub(super) fn case(&self, bundle: &Bundle, context: &Context) -> Result<Asked, Failure> {
         let text = match self.request.as_deref() {
@@ -87,14 +68,15 @@ impl MadeUp {
             Some(text) => text.to_owned(),
             None => self.json().to_string(),
         };
-        let mut case = decide::case_of(bundle, text.as_bytes())
-            .map_err(|error| Failure::new(Exit::Invalid, format_args!("the request cannot be decided: {error}")))?;
-        let Some(id) = self.link else { return Ok(Asked { case, identity: GateState::Unknown }) };
-        let Stored { link, identity, suspended } = self.stored(id, context)?;
-        // The very facts that a request through this link is decided by.
-        (case.user.partner_id, case.user.suspended) = (link.link.partner_id, suspended);
-        case.link = Some(link);
-        Ok(Asked { case, identity })
+        let asked = Asked::read(bundle, text.as_bytes())?;
+        let Some(id) = self.link else { return Ok(asked) };
+        let user = self.issuer.as_deref().zip(self.user.as_deref());
+        let mut found = None;
+        context.store(|store| {
+            found = Some(store.with(|admin| async move { Ok(asked.through(&admin, id, user).await?) })?);
+            Ok(())
+        })?;
+        found.ok_or_else(|| Failure::failed("the database was not asked"))
     }
 
     /// The flags as the object that they stand for; a stored link is put in afterwards.
@@ -113,34 +95,5 @@ impl MadeUp {
         request.extend(self.ip.map(|ip| ("ip".to_owned(), json!(ip))));
         request.extend(self.at.map(|at| ("now".to_owned(), json!(at))));
         request.into()
-    }
-
-    fn stored(&self, id: LinkId, context: &Context) -> Result<Stored, Failure> {
-        let user = self.user.as_deref().zip(self.issuer.as_deref());
-        let mut found = None;
-        context.store(|store| {
-            found = Some(store.with(|admin| async move {
-                let link = admin.standing(id).await?;
-                let Some((sub, issuer)) = user else {
-                    return Ok(Stored { link, identity: GateState::Unknown, suspended: false });
-                };
-                let row = admin.user_by_subject(issuer, sub).await?;
-                if let Some(row) = row.as_ref().filter(|row| row.partner_id != link.link.partner_id) {
-                    let message = format!(
-                        "user `{}` works for partner {}, the link is of partner {}: no request of theirs goes through it",
-                        plain(sub),
-                        row.partner_id,
-                        link.link.partner_id
-                    );
-                    return Err(Failure::new(Exit::Invalid, message));
-                }
-                // Without a row the token's own claims say who it is.
-                let is_active = row.is_none_or(|row| row.is_active);
-                let identity = if is_active { GateState::Open } else { GateState::Closed };
-                Ok(Stored { link, identity, suspended: admin.is_user_suspended(issuer, sub).await? })
-            })?);
-            Ok(())
-        })?;
-        found.ok_or_else(|| Failure::failed("the database was not asked"))
     }
 }

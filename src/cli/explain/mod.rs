@@ -2,22 +2,16 @@
 //!
 //! Of a recorded request, by decision id (`X-Decision-Id`) or request id, of which there may be several records: clients
 //! choose those. Or of a made-up one (`--request`, or flags). Each of its decisions is made again with the facts of the
-//! record, every gate is listed, and the near misses are found by deciding again with one fact changed. Three views:
-//! `views` says who may see what.
+//! record, every gate is listed, and the near misses are found by deciding again with one fact changed. How, and who may
+//! see what, stands in `ops::explain`.
 
 mod ask;
-mod reasons;
-mod views;
 
 use std::fmt::Write;
 
 use clap::{Args, ValueEnum};
 
-use self::{
-    ask::{Asked, MadeUp},
-    reasons::{Reasons, explained},
-    views::{Caller, TenantView},
-};
+use self::ask::MadeUp;
 use super::{
     audit::{plain, unreadable},
     context::Context,
@@ -27,6 +21,7 @@ use super::{
 use crate::{
     audit::{AuditSettings, Record, RecordFilter, RecordSource, scan},
     domain::DecisionId,
+    ops::explain::{Asked, Seen, Viewer, Whole},
     policy::Bundle,
     proxy::account::DECIDED,
 };
@@ -82,48 +77,37 @@ pub async fn run<S: RecordSource>(
     let bundle = load(args.set.policies.as_deref())?;
     let id = args.id.as_deref().unwrap_or_default();
     let records = find(id, audit, source).await?;
-    let missing = || Failure::new(Exit::NotFound, format_args!("no audit record has the id `{}`", plain(id)));
-    if records.is_empty() {
-        return Err(missing());
+    let viewer = viewer(&args);
+    let seen: Vec<Seen> = records.into_iter().filter_map(|record| Seen::of_record(record, &bundle, &viewer)).collect();
+    // A record of others is as unknown to a tenant as one that does not exist.
+    if seen.is_empty() {
+        return Err(Failure::new(Exit::NotFound, format_args!("no audit record has the id `{}`", plain(id))));
     }
+    console.show(&seen, joined(seen.iter().map(text)))
+}
+
+fn viewer(args: &ExplainArgs) -> Viewer {
     match (args.view, &args.tenant) {
-        (View::Caller, _) => {
-            let seen: Vec<Caller> = records.iter().map(Caller::of_record).collect();
-            console.show(&seen, joined(seen.iter().map(Caller::text)))
-        }
-        (View::Tenant, Some(tenant)) => {
-            let of = |record| TenantView::of_record(record, &explained(record, &bundle), tenant);
-            let seen: Vec<TenantView> = records.iter().filter_map(of).collect();
-            // A record of others is as unknown here as one that does not exist.
-            if seen.is_empty() {
-                return Err(missing());
-            }
-            console.show(&seen, joined(seen.iter().map(TenantView::text)))
-        }
-        _ => {
-            let seen: Vec<Whole<'_>> =
-                records.iter().map(|record| Whole { record, decisions: explained(record, &bundle) }).collect();
-            console.show(&seen, joined(seen.iter().map(Whole::text)))
-        }
+        (View::Caller, _) => Viewer::Caller,
+        (View::Tenant, Some(tenant)) => Viewer::Tenant(tenant.clone()),
+        _ => Viewer::Operator,
     }
 }
 
 fn made_up(args: &ExplainArgs, bundle: &Bundle, asked: &Asked, console: &Console) -> Result<(), Failure> {
-    let reasons = Reasons::of_asked(bundle, asked);
-    match (args.view, &args.tenant) {
-        (View::Caller, _) => {
-            let seen = Caller::of_reasons(&reasons);
-            console.show(&seen, seen.text())
-        }
-        (View::Tenant, Some(tenant)) => {
-            let link = asked.case.link.as_ref().filter(|link| link.link.tenant_id.as_str() == tenant);
-            let link = link.ok_or_else(|| {
-                Failure::new(Exit::NotFound, format_args!("the request is not about the tenant `{}`", plain(tenant)))
-            })?;
-            let seen = TenantView::of_case(&reasons, link);
-            console.show(&seen, seen.text())
-        }
-        _ => console.show(&reasons, reasons.text()),
+    let seen = Seen::of_asked(asked, bundle, &viewer(args)).ok_or_else(|| {
+        let tenant = args.tenant.as_deref().unwrap_or_default();
+        Failure::new(Exit::NotFound, format_args!("the request is not about the tenant `{}`", plain(tenant)))
+    })?;
+    console.show(&seen, text(&seen))
+}
+
+fn text(seen: &Seen) -> String {
+    match seen {
+        Seen::Caller(caller) => caller.text(),
+        Seen::Tenant(view) => view.text(),
+        Seen::Record(whole) => whole_text(whole),
+        Seen::Request(reasons) => reasons.text(),
     }
 }
 
@@ -165,25 +149,15 @@ async fn find<S: RecordSource>(id: &str, audit: &AuditSettings, source: Option<&
     Ok(records)
 }
 
-/// What an operator sees: the record, and each of its decisions.
-#[derive(Debug, serde::Serialize)]
-struct Whole<'a> {
-    #[serde(flatten)]
-    record: &'a Record,
-    decisions: Vec<Reasons>,
-}
-
-impl Whole<'_> {
-    /// What was decided and why first, then the gates.
-    fn text(&self) -> String {
-        let mut out = explanation(self.record);
-        for reasons in &self.decisions {
-            let text = reasons.text();
-            // Writing to a string cannot fail.
-            let _ = write!(out, "\n{}", text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"));
-        }
-        out
+/// What was decided and why first, then the gates.
+fn whole_text(whole: &Whole) -> String {
+    let mut out = explanation(&whole.record);
+    for reasons in &whole.decisions {
+        let text = reasons.text();
+        // Writing to a string cannot fail.
+        let _ = write!(out, "\n{}", text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"));
     }
+    out
 }
 
 /// The record as a person reads it: what was decided and why first.

@@ -3,12 +3,10 @@
 //! What is approved is what was shown: the version that the question was asked about is the one that is written over, so
 //! terms that changed in between are refused and not approved unseen.
 
-use super::{
-    super::{outcome::Failure, store_context::StoreContext},
-    standing::Standing,
-};
+use super::super::{outcome::Failure, store_context::StoreContext};
 use crate::{
     domain::{Approval, LinkId, Millis, link_rules::LinkInput},
+    ops::standing::Standing,
     store::{Actor, LinkRecord},
 };
 

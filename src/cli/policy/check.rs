@@ -5,8 +5,6 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use serde::Serialize;
-
 use super::{
     SetArgs,
     junit::{self, Case, Suite},
@@ -17,7 +15,7 @@ use crate::{
         context::Context,
         outcome::{Exit, Failure},
     },
-    policy::{Bundle, Problem},
+    ops::policy::check::{Finding, Report},
 };
 
 /// Check a policy set: schema, role table, generated text and guardrails
@@ -37,65 +35,9 @@ pub struct CheckArgs {
     deny_warnings: bool,
 }
 
-/// What `--json` prints.
-#[derive(Debug, Serialize)]
-struct Report {
-    policies: String,
-    valid: bool,
-    /// Hex digest of the set; null where it is not valid.
-    version: Option<String>,
-    errors: Vec<Finding>,
-    warnings: Vec<Finding>,
-}
-
-#[derive(Debug, Serialize)]
-struct Finding {
-    file: String,
-    line: Option<usize>,
-    column: Option<usize>,
-    message: String,
-    help: Option<String>,
-    /// As it is printed.
-    #[serde(skip)]
-    shown: String,
-}
-
-impl Finding {
-    fn error(problem: &Problem) -> Self {
-        Self { shown: problem.render(), ..Self::warning(problem) }
-    }
-
-    fn warning(problem: &Problem) -> Self {
-        Self {
-            file: problem.file.clone(),
-            line: problem.line(),
-            column: problem.column(),
-            message: problem.message.clone(),
-            help: problem.help.clone(),
-            shown: problem.render_warning(),
-        }
-    }
-}
-
 pub fn run(args: &CheckArgs, context: &Context) -> Result<(), Failure> {
     let dir = args.set.dir(context);
-    let mut report = Report {
-        policies: name_of(dir.as_deref()),
-        valid: false,
-        version: None,
-        errors: Vec::new(),
-        warnings: Vec::new(),
-    };
-    let mut files = Vec::new();
-    match Bundle::load(dir.as_deref()) {
-        Ok(bundle) => {
-            report.valid = true;
-            report.version = Some(bundle.version().to_owned());
-            report.warnings = bundle.findings().iter().map(Finding::warning).collect();
-            files.extend(bundle.files().map(str::to_owned));
-        }
-        Err(errors) => report.errors = errors.problems.iter().map(Finding::error).collect(),
-    }
+    let (report, files) = Report::of(dir.as_deref(), name_of(dir.as_deref()));
     if let Some(path) = &args.junit {
         junit::write(path, "linkgate policy check", &[suite(&report, files, args.deny_warnings)])?;
     }
@@ -108,18 +50,6 @@ pub fn run(args: &CheckArgs, context: &Context) -> Result<(), Failure> {
         (errors, _) => {
             Err(Failure::new(Exit::Invalid, format!("{}: the set cannot be loaded", count(errors, "error"))))
         }
-    }
-}
-
-impl Report {
-    fn text(&self) -> String {
-        let shown = self.errors.iter().chain(&self.warnings).map(|finding| finding.shown.trim_end().to_owned());
-        let mut lines: Vec<String> = shown.collect();
-        if let Some(version) = &self.version {
-            let short = version.get(..12).unwrap_or(version);
-            lines.push(format!("{}: valid (version {short})", self.policies));
-        }
-        lines.join("\n")
     }
 }
 

@@ -18,9 +18,9 @@ use crate::{
         audit::unreadable,
         context::Context,
         outcome::{Exit, Failure},
-        recorded::{Again, One, Recorded, again},
     },
     domain::Millis,
+    ops::explain::recorded::{Again, One, Recorded, again},
     policy::{Bundle, Memo, Verdict},
 };
 

@@ -1,7 +1,5 @@
 //! `linkgate policy show`: what one link, or one role, amounts to: its Cedar text, and a table of what it lets through.
 
-use serde::Serialize;
-
 use super::{SetArgs, name_of};
 use crate::{
     cli::{
@@ -10,7 +8,7 @@ use crate::{
         tenant::TenantArg,
     },
     domain::{LinkFacts, LinkId, LinkRole, Millis, PartnerId},
-    policy::{Answer, Bundle, Effective, concrete, effective, plain_link, role_text},
+    ops::policy::show::Report,
     store::admin::{LinkFilter, Page},
 };
 
@@ -51,42 +49,13 @@ fn instant(text: &str) -> Result<Millis, String> {
     Millis::parse(text).map_err(|error| error.to_string())
 }
 
-/// What `--json` prints.
-#[derive(Debug, Serialize)]
-struct Report {
-    policies: String,
-    version: String,
-    link: Option<LinkId>,
-    role: LinkRole,
-    /// The instant that the table is for.
-    at: Millis,
-    cedar: String,
-    permissions: Vec<Effective>,
-}
-
 pub fn run(args: &ShowArgs, context: &Context) -> Result<(), Failure> {
     let bundle = args.set.load(context)?;
     let at = args.at.unwrap_or_else(Millis::now);
-    let (facts, link, cedar) = match args.of.role {
-        Some(role) => {
-            let facts = plain_link(role).ok_or_else(|| Failure::failed("no link can be made up for a role"))?;
-            (facts, None, role_text(&bundle, role))
-        }
-        None => {
-            let facts = find(args, context)?;
-            let cedar = concrete(&bundle, &facts);
-            let id = facts.link.id;
-            (facts, Some(id), cedar)
-        }
-    };
-    let report = Report {
-        policies: name_of(args.set.dir(context).as_deref()),
-        version: bundle.version().to_owned(),
-        link,
-        role: facts.link.role,
-        at,
-        cedar,
-        permissions: effective(&bundle, &facts, at),
+    let name = name_of(args.set.dir(context).as_deref());
+    let report = match args.of.role {
+        Some(role) => Report::of_role(&bundle, name, role, at)?,
+        None => Report::of_link(&bundle, name, &find(args, context)?, at),
     };
     context.console.show(&report, report.text(&bundle))
 }
@@ -112,50 +81,4 @@ fn find(args: &ShowArgs, context: &Context) -> Result<LinkFacts, Failure> {
         Ok(())
     })?;
     found.ok_or_else(|| Failure::new(Exit::NotFound, "this partner has no link to this tenant"))
-}
-
-impl Report {
-    /// A Cedar file to the end: the table is a comment.
-    fn text(&self, bundle: &Bundle) -> String {
-        let version = self.version.get(..12).unwrap_or_default();
-        let mut lines = vec![
-            self.cedar.trim_end().to_owned(),
-            format!(
-                "\n// A user who holds every permission, at {}, by the set {} (version {version}):",
-                self.at, self.policies
-            ),
-        ];
-        let width = self.permissions.iter().map(|row| row.permission.name().len()).max().unwrap_or_default();
-        for row in &self.permissions {
-            let line = format!("//   {:width$}  {:7}  {}", row.permission.name(), answer(row), because(row, bundle));
-            lines.push(line.trim_end().to_owned());
-        }
-        lines.join("\n")
-    }
-}
-
-fn answer(row: &Effective) -> &'static str {
-    match row.answer {
-        Answer::Yes => "yes",
-        Answer::No => "no",
-        Answer::Depends => "depends",
-    }
-}
-
-fn because(row: &Effective, bundle: &Bundle) -> String {
-    let place = |id: &String| {
-        let found = bundle.policies().find(|policy| policy.id == id);
-        found.map_or_else(|| id.clone(), |policy| format!("{id} ({})", policy.place))
-    };
-    let mut parts = Vec::new();
-    if let Some(gate) = row.gate {
-        parts.push(format!("gate {gate}"));
-    }
-    if !row.on.is_empty() {
-        parts.push(row.on.join(", "));
-    }
-    if !row.rules.is_empty() {
-        parts.push(format!("rule {}", row.rules.iter().map(place).collect::<Vec<_>>().join(", ")));
-    }
-    parts.join("; ")
 }

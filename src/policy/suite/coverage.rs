@@ -12,12 +12,14 @@ use super::{super::bundle::Bundle, read::GATES};
 use crate::domain::{Facts, Gate, LinkRole, Permission};
 
 /// How much of each kind was looked at.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "PolicyTestCoverage")]
 pub struct Coverage {
     pub kinds: Vec<CoverageKind>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "PolicyTestCoverageOf")]
 pub struct CoverageKind {
     pub name: &'static str,
     pub covered: usize,

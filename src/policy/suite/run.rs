@@ -18,7 +18,8 @@ use super::{
 use crate::domain::{ErrorCode, Permission};
 
 /// What came of all files.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "PolicyTests")]
 pub struct SuiteReport {
     /// Version of the set as it stands, without what files switch on.
     pub version: String,
@@ -26,7 +27,8 @@ pub struct SuiteReport {
     pub coverage: Coverage,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "PolicyTestFile")]
 pub struct FileReport {
     pub file: String,
     /// Rules that were on for this file only.
@@ -34,7 +36,8 @@ pub struct FileReport {
     pub cases: Vec<CaseReport>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "PolicyTestCase")]
 pub struct CaseReport {
     pub name: String,
     /// `file:line:column`.
@@ -45,7 +48,8 @@ pub struct CaseReport {
 }
 
 /// A decision that is not as expected.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "PolicyTestMismatch")]
 pub struct Mismatch {
     /// Where the expectation stands.
     pub place: String,

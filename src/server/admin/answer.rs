@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::ask::Ask;
 use crate::{
     domain::{ErrorCode, link_rules::FieldError},
+    ops::Trouble,
     portal::{Problem, query::Paging},
     proxy::{body::ResponseBody, respond},
     store::StoreError,
@@ -19,8 +20,16 @@ use crate::{
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     version: Option<i64>,
+    content_type: &'static str,
+    /// Of a table: how many there are of what it is about, and whether some are on later pages.
+    part: Option<(u64, bool)>,
     body: Bytes,
 }
+
+/// Beside a table: what `total_links` and `has_more` say in JSON.
+const TOTAL: &str = "x-total-count";
+const HAS_MORE: &str = "x-has-more";
+const JSON: &str = "application/json";
 
 impl Answer {
     pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Result<Self, Problem> {
@@ -28,7 +37,7 @@ impl Answer {
             tracing::error!(%error, "an answer cannot be written as JSON");
             Problem::new(ErrorCode::InternalError, "")
         })?;
-        Ok(Self { status, version: None, body: body.into() })
+        Ok(Self { status, version: None, content_type: JSON, part: None, body: body.into() })
     }
 
     pub(super) fn ok(value: &impl Serialize) -> Result<Self, Problem> {
@@ -40,6 +49,12 @@ impl Answer {
         Ok(Self { version: Some(version), ..Self::json(status, value)? })
     }
 
+    /// A table for a spreadsheet. What a JSON page says beside its rows stands in headers.
+    pub(super) fn csv(body: Vec<u8>, total: u64, has_more: bool) -> Self {
+        let content_type = "text/csv; charset=utf-8";
+        Self { status: StatusCode::OK, version: None, content_type, part: Some((total, has_more)), body: body.into() }
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.body.len() as u64
     }
@@ -48,10 +63,14 @@ impl Answer {
         let mut response = Response::new(Full::new(self.body));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         let tag = self.version.and_then(|version| HeaderValue::from_str(&format!("\"{version}\"")).ok());
         if let Some(tag) = tag {
             headers.insert(header::ETAG, tag);
+        }
+        if let Some((total, has_more)) = self.part {
+            headers.insert(TOTAL, HeaderValue::from(total));
+            headers.insert(HAS_MORE, HeaderValue::from_static(if has_more { "true" } else { "false" }));
         }
         response
     }
@@ -113,6 +132,31 @@ pub(super) fn store_problem(ask: &Ask, error: StoreError) -> Problem {
         }
         error => {
             tracing::error!(%error, source = ?std::error::Error::source(&error), "the store failed the admin API");
+            Problem::new(ErrorCode::InternalError, "")
+        }
+    }
+}
+
+/// Why a question of `ops` has no answer.
+pub(super) fn trouble(ask: &Ask, trouble: Trouble) -> Problem {
+    let unread = |error: &dyn std::error::Error, message: &'static str| {
+        tracing::error!(%error, source = ?error.source(), "the admin API cannot read the audit record");
+        Problem::new(ErrorCode::UpstreamUnavailable, message)
+    };
+    match trouble {
+        Trouble::Store(error) => store_problem(ask, error),
+        Trouble::Invalid(message) => Problem::new(ErrorCode::ValidationError, message),
+        Trouble::NotFound(message) => Problem::new(ErrorCode::RouteNotFound, message),
+        Trouble::Journal(error) => unread(
+            &error,
+            "the audit journal cannot be read to its end, or is not as it was written: ask `linkgate audit verify`",
+        ),
+        Trouble::Index(error) => unread(
+            &error,
+            "the audit index cannot be asked now; `linkgate audit query --journal` reads the journal itself",
+        ),
+        Trouble::Internal(message) => {
+            tracing::error!(message, "the admin API failed");
             Problem::new(ErrorCode::InternalError, "")
         }
     }

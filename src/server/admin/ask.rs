@@ -5,6 +5,7 @@ use http::{HeaderMap, header};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::table::{IfMatch, Spec};
@@ -28,6 +29,14 @@ pub(super) struct Ask {
     pub(super) query: String,
     pub(super) headers: HeaderMap,
     pub(super) body: bytes::Bytes,
+    /// Held to the end of the act.
+    #[expect(dead_code, reason = "it is held, not read")]
+    pub(super) turn: Option<OwnedSemaphorePermit>,
+}
+
+/// One mistake of a query or body.
+pub(super) fn invalid(field: &str, message: impl Into<String>) -> Problem {
+    Problem::invalid(vec![FieldError { field: field.into(), message: message.into() }])
 }
 
 /// The version that a change is made over.

@@ -9,14 +9,15 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     AdminApi,
     access::{Holder, authenticate},
     answer::{Answer, envelope},
     ask::Ask,
-    emergency, insight, links, openapi, parties,
-    table::{Found, Operation, Spec, find},
+    emergency, imports, insight, journal, links, openapi, parties, questions, reviews,
+    table::{Found, Operation, Spec, Work, find},
     webhooks,
 };
 use crate::{
@@ -34,11 +35,15 @@ use crate::{
         worker::Gateway,
     },
     server::guard,
-    store::{Actor, Admin, AuditStore, StoreError, admin::Written},
+    store::{Actor, Admin, AuditStore, Database, StoreError, admin::Written},
 };
 
 /// Largest body. A link's metadata may have 64 KiB.
 const MAX_BODY_BYTES: usize = 256 * 1024;
+/// Of an import, of which one is read at a time.
+const MAX_IMPORT_BYTES: usize = 4 * 1024 * 1024;
+/// Longest wait until other work of its kind has ended.
+const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest path and query.
 const MAX_TARGET_BYTES: usize = 8 * 1024;
 /// Longest wait for a whole body.
@@ -49,6 +54,7 @@ pub(super) struct Desk {
     pub(super) gateway: Arc<Gateway>,
     pub(super) admin: Admin,
     pub(super) records: AuditStore,
+    pub(super) database: Database,
     pub(super) actor: Actor,
 }
 
@@ -130,7 +136,7 @@ async fn serve(api: &Arc<AdminApi>, trail: &mut Trail, request: Request<Incoming
     };
     let holder = authenticate(api, settings, trail.ip, request.headers())?;
     trail.holder = Some(holder.clone());
-    match decided(trail, &holder, request).await {
+    match decided(api, trail, &holder, request).await {
         Ok(ask) => act(api, &gateway, trail, holder, ask).await,
         Err(failure) => {
             // A caller that is known, and a call that is not acted upon: both lines at once.
@@ -182,7 +188,12 @@ fn check(request: &Request<Incoming>) -> Result<(), Failure> {
 }
 
 /// Which operation, whether the role may, and the body. Nothing is read of a body before the role is known.
-async fn decided(trail: &mut Trail, holder: &Holder, request: Request<Incoming>) -> Result<Ask, Failure> {
+async fn decided(
+    api: &AdminApi,
+    trail: &mut Trail,
+    holder: &Holder,
+    request: Request<Incoming>,
+) -> Result<Ask, Failure> {
     let (parts, body) = request.into_parts();
     let (spec, param) = match find(parts.method.as_str(), parts.uri.path()) {
         Found::Operation(spec, param) => (spec, param.map(std::borrow::Cow::into_owned)),
@@ -200,7 +211,10 @@ async fn decided(trail: &mut Trail, holder: &Holder, request: Request<Incoming>)
         let message = format!("your token is of role {}; this needs {}", holder.role.as_str(), needed.join(" or "));
         return Err(Failure::new(ErrorCode::Forbidden, "role").saying(message));
     }
-    let body = match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await {
+    // Before the body: what waits for its turn holds none.
+    let turn = turn(api, spec).await?;
+    let most = if spec.work == Work::Import { MAX_IMPORT_BYTES } else { MAX_BODY_BYTES };
+    let body = match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
             return Err(Failure::new(ErrorCode::PayloadTooLarge, "body"));
@@ -212,7 +226,19 @@ async fn decided(trail: &mut Trail, holder: &Holder, request: Request<Incoming>)
         return Err(Failure::new(ErrorCode::BadRequest, "body").saying("this takes no body"));
     }
     let query = parts.uri.query().unwrap_or_default().to_owned();
-    Ok(Ask { spec, param: param.unwrap_or_default(), query, headers: parts.headers, body })
+    Ok(Ask { spec, param: param.unwrap_or_default(), query, headers: parts.headers, body, turn })
+}
+
+/// A place among the work of its kind; it is given back when the act has ended, whoever still waits for it.
+async fn turn(api: &AdminApi, spec: &Spec) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+    let Some(turns) = api.turns.of(spec.work) else { return Ok(None) };
+    if let Ok(Ok(turn)) = tokio::time::timeout(TURN_TIMEOUT, turns.acquire_owned()).await {
+        return Ok(Some(turn));
+    }
+    let mut failure = Failure::new(ErrorCode::RateLimitExceeded, "busy")
+        .saying("other calls of this kind are still at work, and only so many run at a time: try again");
+    failure.retry_after = Some(5);
+    Err(failure)
 }
 
 /// The record, then the act, then the record's end.
@@ -245,6 +271,7 @@ async fn act(
             .with_vault(Vault::new(&settings.webhooks.secret_keys)),
         gateway: Arc::clone(gateway),
         records: api.records.clone(),
+        database: api.database.clone(),
         actor,
     };
     let (began, task) = (trail.began, async move { operate(&desk, &ask).await });
@@ -296,9 +323,26 @@ async fn operate(desk: &Desk, ask: &Ask) -> Result<Answer, Problem> {
         | Op::UpdateWebhook
         | Op::DeleteWebhook
         | Op::RotateWebhook
+        | Op::TestWebhook
+        | Op::ResealWebhooks
         | Op::RedeliverDead
         | Op::Redeliver => webhooks::change(desk, ask).await,
+        Op::ImportTenants | Op::ImportPartners | Op::ImportUsers | Op::ImportLinks => imports::run(desk, ask).await,
+        Op::ReviewTenant
+        | Op::ReviewPartner
+        | Op::UnusedOfTenant
+        | Op::UnusedOfPartner
+        | Op::UnusedOfLink
+        | Op::ShadowReport => reviews::run(desk, ask).await,
         Op::ShowPolicies => insight::policies(desk, ask),
+        Op::LinkPolicy
+        | Op::RolePolicy
+        | Op::CheckPolicies
+        | Op::TestPolicies
+        | Op::Decide
+        | Op::Explain
+        | Op::ExplainRecord => questions::run(desk, ask).await,
+        Op::ExportRecords | Op::VerifyJournal | Op::ListCheckpoints | Op::ListOutbox => journal::run(desk, ask).await,
         Op::ListRecords | Op::ShowRecord => insight::records(desk, ask).await,
         Op::RevokeAll | Op::ListSuspensions | Op::ShowSuspension | Op::Suspend | Op::Restore => {
             emergency::run(desk, ask).await

@@ -4,14 +4,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    answer::{Answer, List},
+    answer::{Answer, List, trouble},
     ask::{Ask, page},
     call::Desk,
     table::Operation,
 };
 use crate::{
-    audit::{Decision, Kind, RecordFilter, RecordSource},
-    domain::{DecisionId, ErrorCode, Millis, PartnerId},
+    audit::{Decision, Kind, Record, RecordFilter, RecordSource},
+    domain::{DecisionId, Millis, PartnerId},
     portal::{Problem, query::Params},
 };
 
@@ -72,29 +72,33 @@ pub(super) fn policies(desk: &Desk, ask: &Ask) -> Result<Answer, Problem> {
 pub(super) async fn records(desk: &Desk, ask: &Ask) -> Result<Answer, Problem> {
     if ask.spec.operation == Operation::ShowRecord {
         ask.no_query()?;
-        let filter = RecordFilter { id: Some(DecisionId(ask.id()?)), limit: Some(1), ..RecordFilter::default() };
-        let found = query(desk, &filter).await?.into_iter().next();
-        return Answer::ok(&found.ok_or_else(|| ask.unknown())?);
+        return Answer::ok(&named_record(desk, ask).await?);
     }
     let mut params = ask.params();
     let paging = params.paging();
     let wanted = page(paging);
-    let filter = RecordFilter {
+    let filter =
+        RecordFilter { limit: Some(wanted.limit as usize), offset: wanted.offset as usize, ..filter(&mut params) };
+    params.finish()?;
+    Answer::ok(&List::of(query(desk, ask, &filter).await?, paging))
+}
+
+/// What narrows a question to some records.
+pub(super) fn filter(params: &mut Params<'_>) -> RecordFilter {
+    RecordFilter {
         id: None,
-        request_id: text(&mut params, "request_id"),
+        request_id: text(params, "request_id"),
         partner_id: params.parsed::<PartnerId>("partner_id", "a UUID"),
-        managed_tenant_id: text(&mut params, "managed_tenant_id"),
-        user_id: text(&mut params, "user_id"),
-        action: text(&mut params, "action"),
+        managed_tenant_id: text(params, "managed_tenant_id"),
+        user_id: text(params, "user_id"),
+        action: text(params, "action"),
         decision: params.word("decision", DECISIONS),
         kind: params.word("kind", KINDS),
-        from: instant(&mut params, "from"),
-        to: instant(&mut params, "to"),
-        limit: Some(wanted.limit as usize),
-        offset: wanted.offset as usize,
-    };
-    params.finish()?;
-    Answer::ok(&List::of(query(desk, &filter).await?, paging))
+        from: instant(params, "from"),
+        to: instant(params, "to"),
+        limit: None,
+        offset: 0,
+    }
 }
 
 fn text(params: &mut Params<'_>, name: &str) -> Option<String> {
@@ -102,7 +106,7 @@ fn text(params: &mut Params<'_>, name: &str) -> Option<String> {
 }
 
 /// Half-open, as at the command line.
-fn instant(params: &mut Params<'_>, name: &str) -> Option<Millis> {
+pub(super) fn instant(params: &mut Params<'_>, name: &str) -> Option<Millis> {
     let text = params.text(name)?;
     match Millis::parse(&text) {
         Ok(at) => Some(at),
@@ -113,12 +117,12 @@ fn instant(params: &mut Params<'_>, name: &str) -> Option<Millis> {
     }
 }
 
-async fn query(desk: &Desk, filter: &RecordFilter) -> Result<Vec<crate::audit::Record>, Problem> {
-    desk.records.query(filter).await.map_err(|error| {
-        tracing::error!(%error, source = ?std::error::Error::source(&error), "the audit record cannot be queried");
-        Problem::new(
-            ErrorCode::UpstreamUnavailable,
-            "the audit index cannot be asked now; `linkgate audit query --journal` reads the journal itself",
-        )
-    })
+async fn query(desk: &Desk, ask: &Ask, filter: &RecordFilter) -> Result<Vec<Record>, Problem> {
+    desk.records.query(filter).await.map_err(|error| trouble(ask, error.into()))
+}
+
+/// The record that the path names.
+pub(super) async fn named_record(desk: &Desk, ask: &Ask) -> Result<Record, Problem> {
+    let filter = RecordFilter { id: Some(DecisionId(ask.id()?)), limit: Some(1), ..RecordFilter::default() };
+    query(desk, ask, &filter).await?.into_iter().next().ok_or_else(|| ask.unknown())
 }

@@ -12,9 +12,10 @@ use super::{
     table::Operation,
 };
 use crate::{
-    domain::{Approval, Gate, LinkId, Millis, TenantId, link_rules::LinkInput},
+    domain::{Approval, Gate, LinkId, Millis, PartnerId, TenantId, link_rules::LinkInput},
+    ops::standing::Standing,
     policy::{Answer as Verdict, effective},
-    portal::Problem,
+    portal::{Problem, query::Params},
     store::{LinkRecord, admin::LinkFilter},
 };
 
@@ -38,6 +39,8 @@ pub(super) struct LinkAccess {
     live: bool,
     closed: Option<&'static str>,
     permissions: Vec<PermissionAnswer>,
+    /// As terms and gates have it; guardrails come on top.
+    standing: Standing,
 }
 
 /// One permission, for a user who holds everything.
@@ -59,20 +62,22 @@ pub(super) async fn lists(desk: &Desk, ask: &Ask) -> Result<Answer, Problem> {
     let paging = params.paging();
     if ask.spec.operation == Operation::ListEnding {
         let days = params.integer("days", 1..=3650, 30);
+        let partner: Option<PartnerId> = params.parsed("partner_id", "a UUID");
+        let tenant = tenant(&mut params);
         params.finish()?;
         let days = u32::try_from(days).unwrap_or(u32::MAX);
         let found = desk.admin.ending(days, Millis::now()).await.map_err(|error| store_problem(ask, error))?;
         let wanted = page(paging);
-        let rows = found.into_iter().skip(wanted.offset as usize).take(wanted.limit as usize);
+        let rows = found
+            .into_iter()
+            .filter(|link| partner.is_none_or(|id| id == link.partner_id))
+            .filter(|link| tenant.as_ref().is_none_or(|id| *id == link.managed_tenant_id))
+            .skip(wanted.offset as usize)
+            .take(wanted.limit as usize);
         return Answer::ok(&List::of(rows.collect(), paging));
     }
     let mut filter = LinkFilter { partner: params.parsed("partner_id", "a UUID"), ..LinkFilter::default() };
-    if let Some(text) = params.text("managed_tenant_id") {
-        match TenantId::new(&text) {
-            Ok(id) => filter.tenant = Some(id),
-            Err(error) => params.fail("managed_tenant_id", error.to_string()),
-        }
-    }
+    filter.tenant = tenant(&mut params);
     if ask.spec.operation == Operation::ListApprovals {
         filter.approval = Some(Approval::Pending);
     } else {
@@ -82,6 +87,12 @@ pub(super) async fn lists(desk: &Desk, ask: &Ask) -> Result<Answer, Problem> {
     params.finish()?;
     let rows = desk.admin.links(&filter, page(paging)).await.map_err(|error| store_problem(ask, error))?;
     Answer::ok(&List::of(rows, paging))
+}
+
+/// The managed tenant that a list is narrowed to.
+fn tenant(params: &mut Params<'_>) -> Option<TenantId> {
+    let text = params.text("managed_tenant_id")?;
+    TenantId::new(&text).map_err(|error| params.fail("managed_tenant_id", error.to_string())).ok()
 }
 
 pub(super) async fn one(desk: &Desk, ask: &Ask) -> Result<Answer, Problem> {
@@ -131,6 +142,7 @@ async fn access(desk: &Desk, ask: &Ask, id: LinkId) -> Result<Answer, Problem> {
         live: closed.is_none(),
         closed,
         permissions: permissions.collect(),
+        standing: Standing::of(&facts, bundle.roles(), now),
     };
     Answer::versioned(StatusCode::OK, answer.version, &answer)
 }

@@ -7,20 +7,32 @@ use serde_json::{Map, Value, json};
 use super::{
     answer::List,
     emergency::{Revoked, SuspendBody, Suspended},
-    insight::{DECISIONS, KINDS, PolicySet},
-    links::{APPROVALS, LinkAccess},
-    table::{IfMatch, Operation, Spec, TABLE},
-    webhooks::{Again, RotateBody, WebhookBody, WithSecret},
+    imports,
+    insight::PolicySet,
+    journal::WaitingChanges,
+    links::LinkAccess,
+    parameters::query,
+    questions::{DecideBody, Decisions, ExplainBody},
+    reviews::{Paged, Shadowed},
+    table::{IfMatch, Operation, Spec, TABLE, Work},
+    webhooks::{Again, RotateBody, Tested, WebhookBody, WithSecret},
 };
 use crate::{
-    audit::Record,
+    audit::{Record, verify::Verification},
     config::settings::RouteClass,
-    domain::{ErrorCode, link_rules::LinkInput},
-    portal::{openapi::error_schema, query::MAX_DEPTH},
+    domain::{ErrorCode, LinkRole, link_rules::LinkInput},
+    ops::{
+        access::{unused, who},
+        explain::Seen,
+        journal::{Export, ShownCheckpoint},
+        policy::{check, show},
+    },
+    policy::suite::SuiteReport,
+    portal::openapi::error_schema,
     store::{
         HistoryRecord, LinkRecord, PartnerRecord, SuspensionRecord, TenantRecord, UserRecord,
-        admin::{PartnerInput, SubscriptionRecord, TenantInput, UserInput},
-        deliveries::{DeliveryRecord, DeliveryStatus},
+        admin::{ImportReport, PartnerInput, Resealed, SubscriptionRecord, TenantInput, UserInput},
+        deliveries::DeliveryRecord,
         ending::Ending,
     },
 };
@@ -47,7 +59,7 @@ pub fn document() -> Value {
         "info": {
             "title": "linkgate: admin API",
             "version": "1",
-            "description": "Partners, users, tenants, links, approvals, webhooks, policies, suspensions and the audit record. Every \
+            "description": "Partners, users, tenants, links, imports, approvals, webhooks, policies, reviews of access, suspensions and the audit record. Every \
                 call is recorded. An object's version is its `ETag`; changes name it in `If-Match`: one over another version, or \
                 over none, is refused with 409 `CONFLICT`.",
         },
@@ -66,6 +78,7 @@ fn operation(spec: &Spec, answers: &mut SchemaGenerator, bodies: &mut SchemaGene
     if let Some(name) = spec.parameter() {
         let schema = match name {
             "tenant_id" => json!({"type": "string", "minLength": 1, "maxLength": 255}),
+            "role" => json!({"type": "string", "enum": LinkRole::ALL.map(LinkRole::as_str)}),
             _ => json!({"type": "string", "format": "uuid"}),
         };
         parameters.push(json!({"name": name, "in": "path", "required": true, "schema": schema}));
@@ -90,12 +103,29 @@ fn operation(spec: &Spec, answers: &mut SchemaGenerator, bodies: &mut SchemaGene
         "parameters": parameters,
         "responses": responses(spec, answers),
     });
-    if let (Some(body), Some(operation)) = (body(spec.operation, bodies), operation.as_object_mut()) {
-        operation
-            .insert("requestBody".into(), json!({"required": true, "content": {"application/json": {"schema": body}}}));
+    let content = match body(spec.operation, bodies) {
+        Some(body) => Some(json!({"application/json": {"schema": body}})),
+        None if spec.work == Work::Import => {
+            let types =
+                imports::TYPES.iter().map(|(name, _)| ((*name).to_owned(), json!({"schema": {"type": "string"}})));
+            Some(Value::Object(types.collect()))
+        }
+        None => None,
+    };
+    if let (Some(content), Some(operation)) = (content, operation.as_object_mut()) {
+        let body = match spec.work {
+            Work::Import => json!({"required": true, "description": IMPORT_ROWS, "content": content}),
+            _ => json!({"required": true, "content": content}),
+        };
+        operation.insert("requestBody".into(), body);
     }
     operation
 }
+
+/// What an import takes.
+const IMPORT_ROWS: &str = "Rows as `linkgate import` reads them, at most 10,000 and 4 MiB. CSV: the first line names the \
+    columns, by the names of the fields of a single one; an empty cell is a field left out. JSON lines: one object a line. \
+    A row that is refused is told in the answer, and the others go on.";
 
 fn responses(spec: &Spec, answers: &mut SchemaGenerator) -> Value {
     let status = if is_created(spec.operation) { "201" } else { "200" };
@@ -104,7 +134,15 @@ fn responses(spec: &Spec, answers: &mut SchemaGenerator) -> Value {
     if let (true, Some(headers)) = (has_version(spec.operation), headers.as_object_mut()) {
         headers.insert("ETag".into(), text("The object's version, for `If-Match`."));
     }
-    let content = json!({"application/json": {"schema": answer(spec.operation, answers)}});
+    let mut content = json!({"application/json": {"schema": answer(spec.operation, answers)}});
+    use Operation as Op;
+    if let (
+        Op::ReviewTenant | Op::ReviewPartner | Op::UnusedOfTenant | Op::UnusedOfPartner | Op::UnusedOfLink,
+        Some(content),
+    ) = (spec.operation, content.as_object_mut())
+    {
+        content.insert("text/csv".into(), json!({"schema": {"type": "string"}}));
+    }
     let mut all = json!({status: {"description": "Done", "headers": headers, "content": content}});
     use ErrorCode as Code;
     let mut codes = vec![
@@ -122,7 +160,10 @@ fn responses(spec: &Spec, answers: &mut SchemaGenerator) -> Value {
         codes.push(if spec.resource == "tenant" { Code::TenantNotFound } else { Code::RouteNotFound });
     }
     if spec.class == RouteClass::Write {
-        codes.extend([Code::Conflict, Code::PayloadTooLarge]);
+        codes.push(Code::Conflict);
+    }
+    if spec.class == RouteClass::Write || spec.has_body() {
+        codes.push(Code::PayloadTooLarge);
     }
     if spec.resource == "link" && spec.class == RouteClass::Write {
         codes.push(Code::PermissionEscalation);
@@ -198,6 +239,21 @@ fn answer(operation: Operation, generator: &mut SchemaGenerator) -> Schema {
         Op::CreateLink | Op::ShowLink | Op::UpdateLink | Op::ApproveLink | Op::RejectLink | Op::RevokeLink => {
             schema::<LinkRecord>(generator)
         }
+        Op::LinkPolicy | Op::RolePolicy => schema::<show::Report>(generator),
+        Op::ReviewTenant | Op::ReviewPartner => schema::<Paged<who::Report>>(generator),
+        Op::UnusedOfTenant | Op::UnusedOfPartner | Op::UnusedOfLink => schema::<Paged<unused::Report>>(generator),
+        Op::ImportTenants | Op::ImportPartners | Op::ImportUsers | Op::ImportLinks => schema::<ImportReport>(generator),
+        Op::TestWebhook => schema::<Tested>(generator),
+        Op::ResealWebhooks => schema::<Resealed>(generator),
+        Op::CheckPolicies => schema::<check::Report>(generator),
+        Op::TestPolicies => schema::<SuiteReport>(generator),
+        Op::ShadowReport => schema::<Shadowed>(generator),
+        Op::Decide => schema::<Decisions>(generator),
+        Op::Explain | Op::ExplainRecord => schema::<Seen>(generator),
+        Op::ExportRecords => schema::<Export>(generator),
+        Op::VerifyJournal => schema::<Verification>(generator),
+        Op::ListCheckpoints => schema::<List<ShownCheckpoint>>(generator),
+        Op::ListOutbox => schema::<List<WaitingChanges>>(generator),
         Op::ListWebhooks => schema::<List<SubscriptionRecord>>(generator),
         Op::ShowWebhook | Op::UpdateWebhook | Op::DeleteWebhook => schema::<SubscriptionRecord>(generator),
         Op::CreateWebhook | Op::RotateWebhook => schema::<WithSecret>(generator),
@@ -222,82 +278,12 @@ fn body(operation: Operation, generator: &mut SchemaGenerator) -> Option<Schema>
         Op::CreateWebhook | Op::UpdateWebhook => schema::<WebhookBody>(generator),
         Op::RotateWebhook => schema::<RotateBody>(generator),
         Op::Suspend => schema::<SuspendBody>(generator),
+        Op::Decide => schema::<DecideBody>(generator),
+        Op::Explain => schema::<ExplainBody>(generator),
         _ => return None,
     })
 }
 
 fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
-}
-
-/// What each operation's query may hold.
-fn query(operation: Operation) -> Vec<Value> {
-    use Operation as Op;
-    let one = |name: &str, description: &str, schema: Value, example: &str| {
-        json!({
-            "name": name, "in": "query", "required": false, "description": description, "schema": schema, "example": example,
-        })
-    };
-    let id = |name: &str, description: &str| {
-        one(name, description, json!({"type": "string", "format": "uuid"}), "11111111-1111-4111-8111-111111111111")
-    };
-    let text = |name: &str, description: &str, example: &str| {
-        one(name, description, json!({"type": "string", "minLength": 1}), example)
-    };
-    let words = |name: &str, description: &str, words: Vec<&str>| {
-        let example = words.first().copied().unwrap_or_default().to_owned();
-        one(name, description, json!({"type": "string", "enum": words}), &example)
-    };
-    let number = |name: &str, description: &str, schema: Value| one(name, description, schema, "1");
-    let paging = [
-        number("limit", "Rows of a page.", json!({"type": "integer", "minimum": 1, "maximum": 100, "default": 50})),
-        number(
-            "offset",
-            "Rows to skip; with `limit` at most 10,000.",
-            json!({"type": "integer", "minimum": 0, "maximum": MAX_DEPTH - 1, "default": 0}),
-        ),
-    ];
-    let more = match operation {
-        Op::ListTenants | Op::ListPartners | Op::LinkHistory => vec![],
-        Op::ListUsers => vec![
-            id("partner_id", "Only of this partner."),
-            text("issuer", "Of the tokens; goes with `sub`. Left out: the legacy issuer.", "https://login.example"),
-            text("sub", "The one user whose tokens say this.", "4711"),
-        ],
-        Op::ListLinks => vec![
-            id("partner_id", "Only of this partner."),
-            text("managed_tenant_id", "Only to this tenant.", "isp-north"),
-            words("is_active", "Only active links, or only revoked ones.", vec!["true", "false"]),
-            words("approval", "Only in this state.", APPROVALS.iter().map(|(word, _)| *word).collect()),
-        ],
-        Op::ListApprovals => vec![
-            id("partner_id", "Only of this partner."),
-            text("managed_tenant_id", "Only to this tenant.", "isp-north"),
-        ],
-        Op::ListEnding => vec![number(
-            "days",
-            "Within so many days.",
-            json!({"type": "integer", "minimum": 1, "maximum": 3650, "default": 30}),
-        )],
-        Op::ListWebhooks => vec![id("partner_id", "Only of this partner.")],
-        Op::ListDeliveries => vec![
-            id("webhook_id", "Only of this subscription."),
-            id("partner_id", "Only of this partner."),
-            words("status", "Only in this state.", DeliveryStatus::ALL.iter().map(|status| status.as_str()).collect()),
-        ],
-        Op::ListSuspensions => vec![words("all", "Those that were lifted too.", vec!["true", "false"])],
-        Op::ListRecords => vec![
-            text("request_id", "Of this request.", "req_1"),
-            id("partner_id", "Of this partner."),
-            text("managed_tenant_id", "About this tenant; parts of consolidated requests included.", "isp-north"),
-            text("user_id", "Of this user (`sub`), or `admin:` and the name of a token.", "admin:ci"),
-            text("action", "Permission, or name of a change.", "link.revoke"),
-            words("decision", "Only with this decision.", DECISIONS.iter().map(|(word, _)| *word).collect()),
-            words("kind", "Only of this kind.", KINDS.iter().map(|(word, _)| *word).collect()),
-            text("from", "From this time on: RFC 3339, or a date.", "2026-01-31"),
-            text("to", "Before this time.", "2026-02-01"),
-        ],
-        _ => return vec![],
-    };
-    more.into_iter().chain(paging).collect()
 }

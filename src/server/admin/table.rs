@@ -1,8 +1,11 @@
 //! Which operations there are, where, and for which roles: the one table that routing, authorisation, records, metrics and
-//! the description are made from. Its printed form is held by a test, so that a change of who may do what is seen.
+//! the description are made from. Its printed form is held by a test, so that a change of who may do what is seen. The
+//! lines themselves stand in `operations`; which command of the command line has which of them, and which has none and
+//! why, in `parity`.
 
 use std::borrow::Cow;
 
+pub use super::operations::TABLE;
 use crate::{
     config::settings::{AdminRole, RouteClass},
     proxy::path,
@@ -19,11 +22,15 @@ pub enum Operation {
     CreateTenant,
     ShowTenant,
     UpdateTenant,
+    ReviewTenant,
+    UnusedOfTenant,
     ListPartners,
     CreatePartner,
     ShowPartner,
     UpdatePartner,
     RevokeAll,
+    ReviewPartner,
+    UnusedOfPartner,
     ListUsers,
     CreateUser,
     ShowUser,
@@ -38,19 +45,38 @@ pub enum Operation {
     ApproveLink,
     RejectLink,
     RevokeLink,
+    LinkPolicy,
+    UnusedOfLink,
     ListApprovals,
+    ImportTenants,
+    ImportPartners,
+    ImportUsers,
+    ImportLinks,
     ListWebhooks,
     CreateWebhook,
     ShowWebhook,
     UpdateWebhook,
     DeleteWebhook,
     RotateWebhook,
+    TestWebhook,
+    ResealWebhooks,
     RedeliverDead,
     ListDeliveries,
     Redeliver,
     ShowPolicies,
+    RolePolicy,
+    CheckPolicies,
+    TestPolicies,
+    ShadowReport,
+    Decide,
+    Explain,
     ListRecords,
     ShowRecord,
+    ExplainRecord,
+    ExportRecords,
+    VerifyJournal,
+    ListCheckpoints,
+    ListOutbox,
     ListSuspensions,
     ShowSuspension,
     Suspend,
@@ -67,6 +93,21 @@ pub enum IfMatch {
     VersionOrAny,
 }
 
+/// What a call costs, and so how many of its kind run at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// As many as there are connections.
+    Light,
+    /// Many rows, written in batches.
+    Import,
+    /// Policies asked many times over.
+    Ask,
+    /// Long reading: journal, policies of many links.
+    Walk,
+    /// Waits for a stranger's answer.
+    Send,
+}
+
 /// One line of the table.
 #[derive(Debug)]
 pub struct Spec {
@@ -77,6 +118,7 @@ pub struct Spec {
     pub class: RouteClass,
     pub roles: &'static [AdminRole],
     pub if_match: IfMatch,
+    pub work: Work,
     /// What the record calls the resource.
     pub resource: &'static str,
     /// The record's `action`.
@@ -85,6 +127,10 @@ pub struct Spec {
 }
 
 impl Spec {
+    pub(super) const fn of(self, work: Work) -> Self {
+        Self { work, ..self }
+    }
+
     pub fn label(&self) -> String {
         format!("{} {BASE}{}", self.method, self.path)
     }
@@ -102,33 +148,38 @@ impl Spec {
         self.roles.contains(&role)
     }
 
+    /// Whether a body may come: JSON, for an import its rows.
     pub fn has_body(&self) -> bool {
         use Operation as Op;
-        matches!(
-            self.operation,
-            Op::CreateTenant
-                | Op::UpdateTenant
-                | Op::CreatePartner
-                | Op::UpdatePartner
-                | Op::CreateUser
-                | Op::UpdateUser
-                | Op::CreateLink
-                | Op::UpdateLink
-                | Op::CreateWebhook
-                | Op::UpdateWebhook
-                | Op::RotateWebhook
-                | Op::Suspend
-        )
+        self.work == Work::Import
+            || matches!(
+                self.operation,
+                Op::CreateTenant
+                    | Op::UpdateTenant
+                    | Op::CreatePartner
+                    | Op::UpdatePartner
+                    | Op::CreateUser
+                    | Op::UpdateUser
+                    | Op::CreateLink
+                    | Op::UpdateLink
+                    | Op::CreateWebhook
+                    | Op::UpdateWebhook
+                    | Op::RotateWebhook
+                    | Op::Suspend
+                    | Op::Decide
+                    | Op::Explain
+            )
     }
 }
 
 const READERS: &[AdminRole] = &[AdminRole::Viewer, AdminRole::Operator, AdminRole::Security];
-const WRITERS: &[AdminRole] = &[AdminRole::Operator];
+pub(super) const WRITERS: &[AdminRole] = &[AdminRole::Operator];
 /// Closing is for both.
-const CLOSERS: &[AdminRole] = &[AdminRole::Operator, AdminRole::Security];
-const GUARDS: &[AdminRole] = &[AdminRole::Security];
+pub(super) const CLOSERS: &[AdminRole] = &[AdminRole::Operator, AdminRole::Security];
+pub(super) const GUARDS: &[AdminRole] = &[AdminRole::Security];
 
-const fn read(
+/// One line of the table that reads.
+pub(super) const fn read(
     operation: Operation,
     path: &'static str,
     resource: &'static str,
@@ -142,13 +193,15 @@ const fn read(
         class: RouteClass::Read,
         roles: READERS,
         if_match: IfMatch::No,
+        work: Work::Light,
         resource,
         action,
         summary,
     }
 }
 
-const fn write(
+/// And one that changes something.
+pub(super) const fn write(
     operation: Operation,
     (method, path): (&'static str, &'static str),
     (roles, if_match): (&'static [AdminRole], IfMatch),
@@ -158,199 +211,16 @@ const fn write(
     Spec { method, class: RouteClass::Write, roles, if_match, ..read(operation, path, resource, action, summary) }
 }
 
-use self::{
-    IfMatch::{No, Version, VersionOrAny},
-    Operation as Op,
-};
-
-/// All operations.
-pub static TABLE: &[Spec] = &[
-    read(Op::OpenApi, "/openapi.json", "openapi", "admin.openapi", "This description"),
-    read(Op::ListTenants, "/tenants", "tenant", "admin.tenant.list", "Tenants in the order of their ids"),
-    write(Op::CreateTenant, ("POST", "/tenants"), (WRITERS, No), ("tenant", "admin.tenant.create"), "Add a tenant"),
-    read(Op::ShowTenant, "/tenants/{tenant_id}", "tenant", "admin.tenant.show", "One tenant"),
-    write(
-        Op::UpdateTenant,
-        ("PATCH", "/tenants/{tenant_id}"),
-        (WRITERS, Version),
-        ("tenant", "admin.tenant.update"),
-        "Change the given fields of a tenant",
-    ),
-    read(Op::ListPartners, "/partners", "partner", "admin.partner.list", "Partners in the order of their ids"),
-    write(
-        Op::CreatePartner,
-        ("POST", "/partners"),
-        (WRITERS, No),
-        ("partner", "admin.partner.create"),
-        "Add a partner",
-    ),
-    read(Op::ShowPartner, "/partners/{partner_id}", "partner", "admin.partner.show", "One partner"),
-    write(
-        Op::UpdatePartner,
-        ("PATCH", "/partners/{partner_id}"),
-        (WRITERS, Version),
-        ("partner", "admin.partner.update"),
-        "Change the given fields of a partner",
-    ),
-    write(
-        Op::RevokeAll,
-        ("POST", "/partners/{partner_id}/revoke-links"),
-        (GUARDS, No),
-        ("partner", "admin.partner.revoke_links"),
-        "Revoke every active link of a partner",
-    ),
-    read(Op::ListUsers, "/users", "user", "admin.user.list", "Partner users in the order of their ids"),
-    write(Op::CreateUser, ("POST", "/users"), (WRITERS, No), ("user", "admin.user.create"), "Add a partner user"),
-    read(Op::ShowUser, "/users/{user_id}", "user", "admin.user.show", "One partner user"),
-    write(
-        Op::UpdateUser,
-        ("PATCH", "/users/{user_id}"),
-        (WRITERS, Version),
-        ("user", "admin.user.update"),
-        "Change the given fields of a partner user",
-    ),
-    read(Op::ListLinks, "/links", "link", "admin.link.list", "Links in the order of their ids"),
-    write(
-        Op::CreateLink,
-        ("POST", "/links"),
-        (WRITERS, No),
-        ("link", "admin.link.create"),
-        "Grant a link, or delegate one onward (`parent_link_id`)",
-    ),
-    read(Op::ListEnding, "/links-ending", "link", "admin.link.ending", "Links that end soon, the next to end first"),
-    read(Op::ShowLink, "/links/{link_id}", "link", "admin.link.show", "One link"),
-    write(
-        Op::UpdateLink,
-        ("PATCH", "/links/{link_id}"),
-        (WRITERS, Version),
-        ("link", "admin.link.update"),
-        "Change the given fields of a link",
-    ),
-    read(
-        Op::LinkHistory,
-        "/links/{link_id}/history",
-        "link",
-        "admin.link.history",
-        "Every change of a link, oldest first",
-    ),
-    read(
-        Op::LinkAccess,
-        "/links/{link_id}/access",
-        "link",
-        "admin.link.access",
-        "What a link amounts to now, under the policies in force",
-    ),
-    write(
-        Op::ApproveLink,
-        ("POST", "/links/{link_id}/approve"),
-        (WRITERS, Version),
-        ("link", "admin.link.approve"),
-        "Approve a link as it was read",
-    ),
-    write(
-        Op::RejectLink,
-        ("POST", "/links/{link_id}/reject"),
-        (WRITERS, Version),
-        ("link", "admin.link.reject"),
-        "Reject a link: it gives no access until it is approved",
-    ),
-    write(
-        Op::RevokeLink,
-        ("POST", "/links/{link_id}/revoke"),
-        (CLOSERS, VersionOrAny),
-        ("link", "admin.link.revoke"),
-        "Revoke a link",
-    ),
-    read(Op::ListApprovals, "/approvals", "link", "admin.approval.list", "Links that wait for approval"),
-    read(
-        Op::ListWebhooks,
-        "/webhooks",
-        "webhook",
-        "admin.webhook.list",
-        "Webhook subscriptions, without their secrets",
-    ),
-    write(
-        Op::CreateWebhook,
-        ("POST", "/webhooks"),
-        (WRITERS, No),
-        ("webhook", "admin.webhook.create"),
-        "Subscribe a partner; the secret is answered this once",
-    ),
-    read(
-        Op::ShowWebhook,
-        "/webhooks/{webhook_id}",
-        "webhook",
-        "admin.webhook.show",
-        "One subscription, without its secret",
-    ),
-    write(
-        Op::UpdateWebhook,
-        ("PATCH", "/webhooks/{webhook_id}"),
-        (WRITERS, Version),
-        ("webhook", "admin.webhook.update"),
-        "Change the given fields of a subscription",
-    ),
-    write(
-        Op::DeleteWebhook,
-        ("DELETE", "/webhooks/{webhook_id}"),
-        (WRITERS, Version),
-        ("webhook", "admin.webhook.delete"),
-        "Remove a subscription with all its deliveries",
-    ),
-    write(
-        Op::RotateWebhook,
-        ("POST", "/webhooks/{webhook_id}/rotate-secret"),
-        (WRITERS, Version),
-        ("webhook", "admin.webhook.rotate"),
-        "Make a new secret, answered this once; the old one signs too for a while",
-    ),
-    write(
-        Op::RedeliverDead,
-        ("POST", "/webhooks/{webhook_id}/redeliver"),
-        (WRITERS, No),
-        ("webhook", "admin.webhook.redeliver"),
-        "Send all dead deliveries of a subscription once more",
-    ),
-    read(
-        Op::ListDeliveries,
-        "/deliveries",
-        "webhook_delivery",
-        "admin.delivery.list",
-        "Webhook deliveries, newest first",
-    ),
-    write(
-        Op::Redeliver,
-        ("POST", "/deliveries/{delivery_id}/redeliver"),
-        (WRITERS, No),
-        ("webhook_delivery", "admin.delivery.redeliver"),
-        "Send a delivery once more, whatever became of it",
-    ),
-    read(Op::ShowPolicies, "/policies", "policy", "admin.policy.show", "The policy set in force"),
-    read(Op::ListRecords, "/audit/records", "audit_record", "admin.audit.list", "Audit records, newest first"),
-    read(Op::ShowRecord, "/audit/records/{record_id}", "audit_record", "admin.audit.show", "One audit record"),
-    read(
-        Op::ListSuspensions,
-        "/suspensions",
-        "suspension",
-        "admin.suspension.list",
-        "Emergency suspensions, oldest first",
-    ),
-    read(Op::ShowSuspension, "/suspensions/{suspension_id}", "suspension", "admin.suspension.show", "One suspension"),
-    write(
-        Op::Suspend,
-        ("POST", "/suspensions"),
-        (GUARDS, No),
-        ("suspension", "admin.suspension.begin"),
-        "Stop a user, session, token, partner, tenant, link or everything at once",
-    ),
-    write(
-        Op::Restore,
-        ("POST", "/suspensions/{suspension_id}/restore"),
-        (GUARDS, No),
-        ("suspension", "admin.suspension.lift"),
-        "Lift one suspension, and nothing else",
-    ),
-];
+/// A question that takes a body: nothing is changed by it.
+pub(super) const fn question(
+    operation: Operation,
+    path: &'static str,
+    resource: &'static str,
+    action: &'static str,
+    summary: &'static str,
+) -> Spec {
+    Spec { method: "POST", ..read(operation, path, resource, action, summary) }
+}
 
 /// What a look-up finds.
 #[derive(Debug)]
@@ -406,8 +276,9 @@ mod tests {
             .map(|spec| {
                 let roles: Vec<_> =
                     AdminRole::ALL.iter().map(|role| if spec.allows(*role) { role.as_str() } else { "-" }).collect();
+                let work = if spec.work == Work::Light { String::new() } else { format!(" {:?}", spec.work) };
                 format!(
-                    "{:6} {:42} {:9} {:9} {:9} {:?}",
+                    "{:6} {:42} {:9} {:9} {:9} {:?}{work}",
                     spec.method, spec.path, roles[0], roles[1], roles[2], spec.if_match
                 )
             })

@@ -3,18 +3,24 @@
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{
-    answer::{Answer, List, store_problem},
-    ask::{Ask, Input, page},
+    answer::{Answer, List, store_problem, trouble},
+    ask::{Ask, Input, invalid, page},
     call::Desk,
     table::Operation,
 };
 use crate::{
-    domain::{ErrorCode, EventType, Millis, PartnerId, link_rules::FieldError},
+    domain::{ErrorCode, EventType, Millis, PartnerId},
+    ops::Trouble,
     portal::{
         Problem,
-        webhooks::{Endpoint, signature::new_secret},
+        webhooks::{
+            Endpoint,
+            signature::new_secret,
+            trial::{TrialError, trial},
+        },
     },
     store::{
         admin::{Redeliver, SubscriptionInput, SubscriptionRecord},
@@ -60,14 +66,22 @@ pub(super) struct WithSecret {
     secret: String,
 }
 
+/// What came of a test event.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Tested {
+    id: Uuid,
+    /// What the receiver answered with; null: nothing came back.
+    status: Option<u16>,
+    /// It was a success.
+    accepted: bool,
+    /// Why nothing came back.
+    error: Option<String>,
+}
+
 /// How many deliveries will be sent once more.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Again {
     deliveries: u64,
-}
-
-fn invalid(field: &str, message: impl Into<String>) -> Problem {
-    Problem::invalid(vec![FieldError { field: field.into(), message: message.into() }])
 }
 
 pub(super) async fn reads(desk: &Desk, ask: &Ask) -> Result<Answer, Problem> {
@@ -108,6 +122,16 @@ pub(super) async fn change(desk: &Desk, ask: &Ask) -> Result<Answer, Problem> {
         Operation::RotateWebhook => rotate(desk, ask).await,
         Operation::DeleteWebhook => {
             let written = admin.delete_subscription(actor, ask.id()?, ask.expected()?.version()).await;
+            Answer::ok(&desk.done(ask, written).await?)
+        }
+        Operation::TestWebhook => test(desk, ask).await,
+        Operation::ResealWebhooks => {
+            if desk.gateway.settings.webhooks.secret_keys.is_empty() {
+                let message =
+                    "there is no key to encrypt with: add one under `webhooks.secret_keys` (a `kid` and a `key_file`)";
+                return Err(Problem::new(ErrorCode::ValidationError, message));
+            }
+            let written = admin.reseal_subscriptions(actor).await;
             Answer::ok(&desk.done(ask, written).await?)
         }
         Operation::RedeliverDead => {
@@ -165,6 +189,20 @@ async fn rotate(desk: &Desk, ask: &Ask) -> Result<Answer, Problem> {
     let written = desk.admin.update_subscription(&desk.actor, id, expected.version(), &input).await;
     let subscription = desk.done(ask, written).await?;
     with_secret(StatusCode::OK, subscription, secret)
+}
+
+async fn test(desk: &Desk, ask: &Ask) -> Result<Answer, Problem> {
+    let id = ask.id()?;
+    let (status, error) = match trial(&desk.database, &desk.gateway.settings.webhooks, id).await {
+        Ok(answer) => (Some(answer.status), None),
+        Err(TrialError::Send(error)) => (None, Some(error.to_string())),
+        Err(TrialError::Store(error)) => return Err(store_problem(ask, error)),
+        Err(TrialError::Address(message)) => return Err(invalid("url", message)),
+        Err(error @ TrialError::Vault(_)) => return Err(Problem::new(ErrorCode::Conflict, error.to_string())),
+        Err(TrialError::Payload(error)) => return Err(trouble(ask, Trouble::Internal(error.to_string()))),
+    };
+    let accepted = status.is_some_and(|status| status.is_success());
+    Answer::ok(&Tested { id, status: status.map(|status| status.as_u16()), accepted, error })
 }
 
 fn secret() -> Result<String, Problem> {

@@ -2,7 +2,10 @@
 //!
 //! Rows are written in batches, each batch one transaction with one change number and each row a savepoint in it: a
 //! hundred thousand rows then cost hundreds of commits, a refused row leaves nothing behind, and an import that is
-//! interrupted has written whole rows only.
+//! interrupted has written whole rows only. At its end one more record says how many of what there were; each row has its
+//! own history and record beside.
+
+use serde_json::json;
 
 use super::{
     Actor, Admin, Change, Session,
@@ -10,6 +13,7 @@ use super::{
     users::UserInput,
 };
 use crate::{
+    audit::{ChangeRecord, Kind},
     domain::{
         ErrorCode,
         link_rules::{FieldError, LinkInput, Refusal},
@@ -39,8 +43,9 @@ pub struct ImportRow {
 }
 
 /// Why a row was not imported.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct RefusedRow {
+    /// Counted from 1, the line of the columns included.
     pub line: u64,
     pub code: &'static str,
     /// The field at fault, where it is one.
@@ -49,13 +54,42 @@ pub struct RefusedRow {
 }
 
 /// How an import ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct ImportReport {
     pub imported: u64,
     /// Rows refused, those included that `refused` has no room for.
     pub refused_rows: u64,
     /// One entry a field.
     pub refused: Vec<RefusedRow>,
+}
+
+/// An import that ended early, because the database did. What it had taken until then stays, and `report` tells of it.
+#[derive(Debug, thiserror::Error)]
+#[error("the import stopped after {} rows", report.imported)]
+pub struct ImportStopped {
+    pub report: ImportReport,
+    #[source]
+    pub error: StoreError,
+}
+
+/// Rows that were taken, by what they are.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    tenants: u64,
+    partners: u64,
+    users: u64,
+    links: u64,
+}
+
+impl Taken {
+    fn count(&mut self, input: &ImportInput) {
+        *match input {
+            ImportInput::Tenant(_) => &mut self.tenants,
+            ImportInput::Partner(_) => &mut self.partners,
+            ImportInput::User(_) => &mut self.users,
+            ImportInput::Link(_) => &mut self.links,
+        } += 1;
+    }
 }
 
 impl ImportReport {
@@ -86,28 +120,40 @@ impl ImportReport {
 }
 
 impl Admin {
-    /// Imports all rows; `progress` is told how many were read. Fails only where the database does.
+    /// Imports all rows; `progress` is told how many were read, `changed` of every transaction when it is committed. Fails
+    /// only where the database does.
     pub async fn import(
         &self,
         actor: &Actor,
         rows: impl IntoIterator<Item = ImportRow>,
         mut progress: impl FnMut(u64),
-        mut changed: impl FnMut(&Change),
-    ) -> Result<ImportReport, StoreError> {
-        let mut report = ImportReport::default();
-        let mut read = 0;
+        mut changed: impl FnMut(Change),
+    ) -> Result<ImportReport, ImportStopped> {
+        let (mut report, mut taken, mut read) = (ImportReport::default(), Taken::default(), 0);
         let mut rows = rows.into_iter();
         loop {
             let batch: Vec<ImportRow> = rows.by_ref().take(BATCH).collect();
             if batch.is_empty() {
-                return Ok(report);
+                break;
             }
             read += batch.len() as u64;
-            if let Some(change) = self.import_batch(actor, batch, &mut report).await? {
-                changed(&change);
+            let before = (report.refused_rows, report.refused.len());
+            match self.import_batch(actor, batch, &mut report, &mut taken).await {
+                Ok(change) => change.into_iter().for_each(&mut changed),
+                Err(error) => {
+                    // The batch is as if it had not been begun.
+                    report.refused_rows = before.0;
+                    report.refused.truncate(before.1);
+                    return Err(ImportStopped { report, error });
+                }
             }
             progress(read);
         }
+        match self.import_record(actor, &report, taken).await {
+            Ok(change) => changed(change),
+            Err(error) => return Err(ImportStopped { report, error }),
+        }
+        Ok(report)
     }
 
     async fn import_batch(
@@ -115,12 +161,13 @@ impl Admin {
         actor: &Actor,
         batch: Vec<ImportRow>,
         report: &mut ImportReport,
+        taken: &mut Taken,
     ) -> Result<Option<Change>, StoreError> {
         let mut session = self.session(actor).await?;
         let mut imported = 0;
         for row in batch {
             let written = match row.input {
-                Ok(input) => session.import_row(&input).await,
+                Ok(input) => session.import_row(&input).await.map(|()| taken.count(&input)),
                 Err(refusal) => Err(refusal.into()),
             };
             match written {
@@ -135,6 +182,22 @@ impl Admin {
         let written = session.commit(()).await?;
         report.imported += imported;
         Ok(Some(written.change))
+    }
+
+    /// How many of what, as one record.
+    async fn import_record(&self, actor: &Actor, report: &ImportReport, taken: Taken) -> Result<Change, StoreError> {
+        let mut session = self.session(actor).await?;
+        let Taken { tenants, partners, users, links } = taken;
+        let record = ChangeRecord {
+            resource_type: Some("import".to_owned()),
+            after: Some(json!({
+                "tenants": tenants, "partners": partners, "users": users, "links": links,
+                "refused_rows": report.refused_rows,
+            })),
+            ..session.record(Kind::Admin, "import")
+        };
+        session.enqueue(&record).await?;
+        Ok(session.commit(()).await?.change)
     }
 }
 

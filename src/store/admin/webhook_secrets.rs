@@ -16,7 +16,8 @@ use crate::{
 };
 
 /// What was sealed anew.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "ResealedSecrets")]
 pub struct Resealed {
     pub subscriptions: u64,
     /// Of the subscriptions that stood so already.

@@ -1,24 +1,23 @@
 //! How `access who` and `access what` are shown: as text for people, as two tables for auditors.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io::Write};
 
 use super::{LinkRow, ParentRow, Report, UserRow};
 use crate::{
-    cli::{
+    domain::{Millis, Permission, PermissionSet, permission::cover},
+    ops::{
         access::{
             scene::{Source, State},
             table::{Table, cell, count, joined, names, yes},
         },
-        audit::plain,
-        outcome::Failure,
+        plain,
     },
-    domain::{Millis, Permission, PermissionSet, permission::cover},
     policy::Answer,
     store::Known,
 };
 
 impl Report {
-    pub(super) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let live = self.links.iter().filter(|link| link.state == State::Live).count();
         let mut lines = vec![
             format!("{} at {}: {}, {live} live", plain(&self.of.name), self.at, count(self.links.len(), "link")),
@@ -52,36 +51,39 @@ impl Report {
         })
     }
 
-    pub(super) fn permissions_csv(&self) -> Result<(), Failure> {
-        let mut table = Table::begin(&[
-            "at",
-            "tenant_id",
-            "tenant_name",
-            "tenant_status",
-            "partner_id",
-            "partner_name",
-            "link_id",
-            "link_version",
-            "state",
-            "access_role",
-            "permission",
-            "answer",
-            "depends_on",
-            "closed_gate",
-            "rules",
-            "effective_from",
-            "effective_until",
-            "require_mfa",
-            "allowed_cidrs",
-            "parent_link_ids",
-            "created_by",
-            "created_at",
-            "approved_by",
-            "approved_at",
-            "widened_by",
-            "users_who_could",
-            "policy_version",
-        ])?;
+    pub fn permissions_csv(&self, out: impl Write) -> Result<(), csv::Error> {
+        let mut table = Table::begin(
+            out,
+            &[
+                "at",
+                "tenant_id",
+                "tenant_name",
+                "tenant_status",
+                "partner_id",
+                "partner_name",
+                "link_id",
+                "link_version",
+                "state",
+                "access_role",
+                "permission",
+                "answer",
+                "depends_on",
+                "closed_gate",
+                "rules",
+                "effective_from",
+                "effective_until",
+                "require_mfa",
+                "allowed_cidrs",
+                "parent_link_ids",
+                "created_by",
+                "created_at",
+                "approved_by",
+                "approved_at",
+                "widened_by",
+                "users_who_could",
+                "policy_version",
+            ],
+        )?;
         for link in &self.links {
             let fixed = link.fixed(self.at);
             for row in &link.permissions {
@@ -112,31 +114,34 @@ impl Report {
         table.end()
     }
 
-    pub(super) fn users_csv(&self) -> Result<(), Failure> {
-        let mut table = Table::begin(&[
-            "at",
-            "tenant_id",
-            "tenant_name",
-            "tenant_status",
-            "partner_id",
-            "partner_name",
-            "link_id",
-            "link_version",
-            "state",
-            "access_role",
-            "user_issuer",
-            "user_sub",
-            "username",
-            "registered",
-            "is_active",
-            "is_active_known",
-            "suspended",
-            "token_seen_at",
-            "token_roles",
-            "token_permissions",
-            "permissions_known",
-            "permissions",
-        ])?;
+    pub fn users_csv(&self, out: impl Write) -> Result<(), csv::Error> {
+        let mut table = Table::begin(
+            out,
+            &[
+                "at",
+                "tenant_id",
+                "tenant_name",
+                "tenant_status",
+                "partner_id",
+                "partner_name",
+                "link_id",
+                "link_version",
+                "state",
+                "access_role",
+                "user_issuer",
+                "user_sub",
+                "username",
+                "registered",
+                "is_active",
+                "is_active_known",
+                "suspended",
+                "token_seen_at",
+                "token_roles",
+                "token_permissions",
+                "permissions_known",
+                "permissions",
+            ],
+        )?;
         for link in &self.links {
             let fixed = link.fixed(self.at);
             for user in &link.users {

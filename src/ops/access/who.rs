@@ -9,33 +9,49 @@ mod show;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{
-    Rows, WhenArgs, not_ahead,
-    scene::{Desk, Head, Recorded, Set, Source, State, days_before, with},
-};
+use super::scene::{Desk, Head, Recorded, Set, Source, State, days_before};
 use crate::{
     audit::{sweep::Wanted, usage},
-    cli::{
-        context::Context,
-        outcome::{Exit, Failure},
-    },
     domain::{LinkId, LinkRole, Millis, PartnerId, PermissionSet, TenantId},
+    ops::{Trouble, Window, aside},
     policy::{Effective, effective, granted},
     store::{AccessAt, Known, LinkThen, Side, UserRecord},
 };
 
 /// Whose links are shown.
 #[derive(Clone, Debug)]
-pub(super) enum Subject {
+pub enum Subject {
     Tenant(TenantId),
     Partner(PartnerId),
 }
 
-/// What `--json` prints.
-#[derive(Debug, Serialize)]
-struct Report {
+impl From<&Subject> for Side {
+    fn from(subject: &Subject) -> Self {
+        match subject {
+            Subject::Tenant(id) => Self::Tenant(id.clone()),
+            Subject::Partner(id) => Self::Partner(*id),
+        }
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
+    pub at: Millis,
+    /// So many days before then users' tokens are looked for; 0: not at all.
+    pub token_days: u32,
+    pub window: Window,
+    /// Users that are told at most, each once for every link: a partner may have many of both.
+    pub most_users: usize,
+}
+
+/// Who could do what at a time.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "AccessReview")]
+pub struct Report {
     at: Millis,
     #[serde(flatten)]
     of: Head,
@@ -45,16 +61,21 @@ struct Report {
     /// Where users' tokens were looked for, and from when on that knows.
     tokens: Tokens,
     links: Vec<LinkRow>,
+    /// Of the subject; `links` may be a part of them.
+    #[serde(skip)]
+    pub total: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ReviewedTokens")]
 struct Tokens {
     source: Source,
     since: Option<Millis>,
     knows_from: Option<Millis>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ReviewedLink")]
 struct LinkRow {
     link_id: LinkId,
     tenant_id: TenantId,
@@ -95,14 +116,16 @@ struct LinkRow {
     users: Vec<UserRow>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ReviewedParent")]
 struct ParentRow {
     link_id: LinkId,
     partner_id: PartnerId,
     version: i64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ReviewedUser")]
 struct UserRow {
     issuer: String,
     sub: String,
@@ -118,7 +141,8 @@ struct UserRow {
     permissions: Option<PermissionSet>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ReviewedToken")]
 struct TokenRow {
     seen_at: Millis,
     roles: Vec<String>,
@@ -127,21 +151,18 @@ struct TokenRow {
     holds: PermissionSet,
 }
 
-pub(super) fn run(subject: &Subject, args: &WhenArgs, context: &Context) -> Result<(), Failure> {
-    let at = not_ahead(args.at)?;
-    let set = Set::load(&args.set, context)?;
-    let report = with(context, &set, async |desk| report(subject, args, at, &set, desk).await)?;
-    match args.csv.filter(|_| !context.console.json) {
-        Some(Rows::Permissions) => report.permissions_csv(),
-        Some(Rows::Users) => report.users_csv(),
-        None => context.console.show(&report, report.text()),
-    }
-}
-
-async fn report(subject: &Subject, args: &WhenArgs, at: Millis, set: &Set, desk: &Desk) -> Result<Report, Failure> {
+pub async fn report(subject: &Subject, asked: Question, set: &Set, desk: &Desk) -> Result<Report, Trouble> {
+    let Question { at, token_days, window, most_users } = asked;
     let of = head(subject, at, desk).await?;
-    let access = desk.admin.access_at(&Side::from(subject), at).await?;
-    let since = (args.token_days > 0).then(|| days_before(at, args.token_days));
+    let mut access = desk.admin.access_at(&Side::from(subject), at).await?;
+    let users = window.of(&access.links).map(|link| access.users.get(&link.terms.partner_id).map_or(0, Vec::len));
+    if users.sum::<usize>() > most_users {
+        return Err(Trouble::Invalid(format!(
+            "these links have more than {most_users} users, each told for every link: ask for fewer links at once (`limit`), \
+             or at the command line"
+        )));
+    }
+    let since = (token_days > 0).then(|| days_before(at, token_days));
     let recorded = match since {
         Some(_) => {
             let (partner_id, tenant) = match subject {
@@ -149,23 +170,36 @@ async fn report(subject: &Subject, args: &WhenArgs, at: Millis, set: &Set, desk:
                 Subject::Partner(id) => (Some(*id), None),
             };
             // Up to the very millisecond.
-            desk.recorded(&Wanted { since, until: Some(Millis(at.0.saturating_add(1))), partner_id, tenant }).await?
+            desk.recorded(Wanted { since, until: Some(Millis(at.0.saturating_add(1))), partner_id, tenant }).await?
         }
         None => Recorded::not_asked(),
     };
-    let links = access.links.iter().map(|link| row(link, &access, &recorded, set)).collect::<Result<_, _>>()?;
-    Ok(Report {
-        at,
-        of,
-        policies: set.name.clone(),
-        policy_version: set.bundle.version().to_owned(),
-        tokens: Tokens { source: recorded.source, since, knows_from: recorded.knows_from },
-        links,
+    let (set, total) = (set.clone(), access.links.len());
+    // For each link the policies are asked of every permission.
+    aside(move || {
+        let shown: Vec<LinkThen> = std::mem::take(&mut access.links);
+        let links = window.of(&shown).map(|link| row(link, &access, &recorded, &set)).collect::<Result<_, _>>()?;
+        Ok(Report {
+            at,
+            of,
+            policies: set.name.clone(),
+            policy_version: set.bundle.version().to_owned(),
+            tokens: Tokens { source: recorded.source, since, knows_from: recorded.knows_from },
+            links,
+            total,
+        })
     })
+    .await
 }
 
 /// The subject itself; before it was made known there is nothing to tell of it.
-async fn head(subject: &Subject, at: Millis, desk: &Desk) -> Result<Head, Failure> {
+async fn head(subject: &Subject, at: Millis, desk: &Desk) -> Result<Head, Trouble> {
+    let now = Millis::now();
+    if at > now {
+        return Err(Trouble::Invalid(format!(
+            "{at} lies ahead (it is {now}): what will be is not known; `link list --expiring` tells of ends"
+        )));
+    }
     let (head, known_since) = match subject {
         Subject::Tenant(id) => {
             let tenant = desk.admin.tenant(id).await?;
@@ -177,19 +211,16 @@ async fn head(subject: &Subject, at: Millis, desk: &Desk) -> Result<Head, Failur
         }
     };
     if at < known_since {
-        return Err(Failure::new(
-            Exit::Invalid,
-            format_args!(
-                "nothing is known of {at}: history begins at {known_since}, when this one was made known here"
-            ),
-        ));
+        return Err(Trouble::Invalid(format!(
+            "nothing is known of {at}: history begins at {known_since}, when this one was made known here"
+        )));
     }
     Ok(head)
 }
 
-fn row(link: &LinkThen, access: &AccessAt, recorded: &Recorded, set: &Set) -> Result<LinkRow, Failure> {
+fn row(link: &LinkThen, access: &AccessAt, recorded: &Recorded, set: &Set) -> Result<LinkRow, Trouble> {
     let (terms, facts, at) = (&link.terms, &link.facts, access.at);
-    let missing = || Failure::failed(format_args!("link `{}` names a tenant or partner that is not there", terms.id));
+    let missing = || Trouble::Internal(format!("link `{}` names a tenant or partner that is not there", terms.id));
     let tenant = access.tenants.get(&terms.managed_tenant_id).ok_or_else(missing)?;
     let partner = access.partners.get(&terms.partner_id).ok_or_else(missing)?;
     let (state, closed_by) = State::of(facts, at);

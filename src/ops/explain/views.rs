@@ -7,13 +7,14 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::reasons::{Reasons, gates_text};
 use crate::{
     audit::{Decision, Record, RecordedLink, redact},
-    cli::audit::plain,
     domain::{DecisionId, Denial, ErrorCode, Gate, LinkFacts, LinkId, LinkVersion, Millis, PartnerId, Reason},
+    ops::plain,
     policy::{GateReport, Side},
 };
 
@@ -21,8 +22,9 @@ use crate::{
 const OF_THE_LINK: [&str; 9] = ["link", "approval", "active", "started", "ended", "address", "mfa", "role", "override"];
 
 /// What the answer said.
-#[derive(Debug, Serialize)]
-pub(super) struct Caller {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ExplainedToCaller")]
+pub struct Caller {
     decision: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
@@ -37,7 +39,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    pub(super) fn of_record(record: &Record) -> Self {
+    pub(crate) fn of_record(record: &Record) -> Self {
         let (code, reason) = record.reason.as_deref().map(on_the_wire).unwrap_or_default();
         Self {
             decision: record.decision.as_str(),
@@ -49,12 +51,12 @@ impl Caller {
         }
     }
 
-    pub(super) fn of_reasons(reasons: &Reasons) -> Self {
+    pub(crate) fn of_reasons(reasons: &Reasons) -> Self {
         let (code, reason) = reasons.reason.as_deref().map(on_the_wire).unwrap_or_default();
         Self { decision: reasons.decision, code, reason, status: None, decision_id: None, request_id: None }
     }
 
-    pub(super) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let mut words = vec![self.decision.to_owned()];
         words.extend(self.code.map(str::to_owned));
         words.extend(self.reason.map(str::to_owned));
@@ -92,8 +94,9 @@ fn on_the_wire(word: &str) -> (Option<&'static str>, Option<&'static str>) {
 }
 
 /// What a managed tenant's administrator sees.
-#[derive(Debug, Serialize)]
-pub(super) struct TenantView {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ExplainedToTenant")]
+pub struct TenantView {
     #[serde(skip_serializing_if = "Option::is_none")]
     access: Option<Access>,
     decision: &'static str,
@@ -104,7 +107,8 @@ pub(super) struct TenantView {
 }
 
 /// The line of the access log.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ExplainedAccess")]
 struct Access {
     id: DecisionId,
     time: Millis,
@@ -123,10 +127,14 @@ struct Access {
 }
 
 /// The tenant's own link as the decision saw it; nothing of a link above it, which belongs to another partner.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ExplainedLink")]
 struct OwnLink {
     link_id: LinkId,
+    #[schemars(with = "u64")]
     version: LinkVersion,
+    /// As the record keeps them.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     terms: RecordedLink,
 }
 
@@ -146,7 +154,7 @@ impl OwnLink {
 
 impl TenantView {
     /// `None` where the record is not about this tenant.
-    pub(super) fn of_record(record: &Record, decisions: &[Reasons], tenant: &str) -> Option<Self> {
+    pub(crate) fn of_record(record: &Record, decisions: &[Reasons], tenant: &str) -> Option<Self> {
         let own = record.slices.iter().find(|slice| slice.managed_tenant_id == tenant);
         let named = record.managed_tenant_id.as_deref() == Some(tenant);
         if own.is_none() && !named {
@@ -194,7 +202,7 @@ impl TenantView {
         })
     }
 
-    pub(super) fn of_case(reasons: &Reasons, link: &LinkFacts) -> Self {
+    pub(crate) fn of_case(reasons: &Reasons, link: &LinkFacts) -> Self {
         Self {
             access: None,
             decision: reasons.decision,
@@ -205,7 +213,7 @@ impl TenantView {
         }
     }
 
-    pub(super) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let reason = self.reason.as_deref().map(|reason| format!(", {}", plain(reason))).unwrap_or_default();
         let mut out = format!("{}{reason}", self.decision);
         if let Some(access) = &self.access {

@@ -1,20 +1,21 @@
 //! How `access unused` is shown: as text for people, as a table for auditors.
 
+use std::io::Write;
+
 use super::{LinkRow, Report, Verdict};
 use crate::{
-    cli::{
+    ops::{
         access::{
             scene::Source,
             table::{Table, cell, count, yes},
         },
-        audit::plain,
-        outcome::Failure,
+        plain,
     },
     policy::Answer,
 };
 
 impl Report {
-    pub(super) fn incomplete(&self, journal: &str) -> String {
+    pub fn incomplete(&self, journal: &str) -> String {
         let from = match (self.source, self.knows_from) {
             (Source::Index, None) => "no request is in the index".to_owned(),
             (_, None) => format!("no request is recorded in `{journal}`"),
@@ -26,7 +27,7 @@ impl Report {
         )
     }
 
-    pub(super) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let mut lines = vec![format!(
             "{}, requests since {} ({} days), policies {}",
             count(self.links.len(), "live link"),
@@ -46,30 +47,33 @@ impl Report {
         lines.join("\n")
     }
 
-    pub(super) fn csv(&self) -> Result<(), Failure> {
-        let mut table = Table::begin(&[
-            "since",
-            "until",
-            "observed_from",
-            "complete",
-            "tenant_id",
-            "tenant_name",
-            "partner_id",
-            "partner_name",
-            "link_id",
-            "link_version",
-            "link_created_at",
-            "link_new",
-            "access_role",
-            "permission",
-            "answer",
-            "verdict",
-            "uses",
-            "last_used_at",
-            "permission_new",
-            "proposed",
-            "policy_version",
-        ])?;
+    pub fn csv(&self, out: impl Write) -> Result<(), csv::Error> {
+        let mut table = Table::begin(
+            out,
+            &[
+                "since",
+                "until",
+                "observed_from",
+                "complete",
+                "tenant_id",
+                "tenant_name",
+                "partner_id",
+                "partner_name",
+                "link_id",
+                "link_version",
+                "link_created_at",
+                "link_new",
+                "access_role",
+                "permission",
+                "answer",
+                "verdict",
+                "uses",
+                "last_used_at",
+                "permission_new",
+                "proposed",
+                "policy_version",
+            ],
+        )?;
         for link in &self.links {
             for right in &link.permissions {
                 let denied = link.proposal.as_ref().map(|found| found.denies.contains(right.permission));

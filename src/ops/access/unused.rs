@@ -9,54 +9,36 @@ mod show;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::scene::{Desk, Recorded, Set, Source, State, days_before, with};
+use super::scene::{Desk, Recorded, Set, Source, State, days_before};
 use crate::{
     audit::{
         sweep::Wanted,
         usage::{Use, Uses},
     },
-    cli::{context::Context, outcome::Failure, policy::SetArgs, tenant::TenantArg},
     domain::{EventType, LinkId, LinkRole, Millis, PartnerId, Permission, PermissionSet, TenantId},
+    ops::{Trouble, Window, aside},
     policy::{Answer, Tightened, effective, granted, tighten},
     portal::endpoint::beside,
     store::{AccessAt, LinkThen, Side},
 };
 
-/// Rights that nobody used
-#[derive(Debug, Args)]
-pub(super) struct UnusedArgs {
-    #[command(flatten)]
-    set: SetArgs,
-    #[command(flatten)]
-    of: Of,
-    /// Looked at are the requests of so many days back from now
-    #[arg(long, value_name = "DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3650))]
-    days: u32,
-    /// Print CSV for an auditor: one row for each link and permission that it grants
-    #[arg(long)]
-    csv: bool,
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub side: Side,
+    /// Looked at are the requests of so many days back from now.
+    pub days: u32,
+    /// Of the live links.
+    pub window: Window,
 }
 
-#[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
-struct Of {
-    /// Links to this tenant
-    #[arg(long, value_name = "ID")]
-    tenant: Option<TenantArg>,
-    /// Links of this partner
-    #[arg(long, value_name = "UUID")]
-    partner: Option<PartnerId>,
-    /// This link
-    #[arg(long, value_name = "UUID")]
-    link: Option<LinkId>,
-}
-
-/// What `--json` prints.
-#[derive(Debug, Serialize)]
-struct Report {
+/// Rights that nobody used.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "UnusedRights")]
+pub struct Report {
     since: Millis,
     until: Millis,
     days: u32,
@@ -67,14 +49,18 @@ struct Report {
     knows_from: Option<Millis>,
     /// Of the index: the newest record in it. What a replica has not indexed yet is not seen.
     knows_until: Option<Millis>,
-    /// Of all links.
-    complete: bool,
+    /// Of all links that are shown.
+    pub complete: bool,
     /// Links that are not live, which grant nothing now.
     not_live: usize,
     links: Vec<LinkRow>,
+    /// Live links; `links` may be a part of them.
+    #[serde(skip)]
+    pub total: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "UnusedOfLink")]
 struct LinkRow {
     link_id: LinkId,
     tenant_id: TenantId,
@@ -98,7 +84,8 @@ struct LinkRow {
     no_proposal: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "JudgedRight")]
 struct Right {
     permission: Permission,
     answer: Answer,
@@ -109,8 +96,9 @@ struct Right {
     new: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "UseVerdict")]
 enum Verdict {
     Used,
     Unused,
@@ -128,7 +116,8 @@ impl Verdict {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "TighterOverride")]
 struct Proposal {
     /// As they are afterwards.
     custom_permissions: BTreeMap<String, bool>,
@@ -137,47 +126,39 @@ struct Proposal {
     command: String,
 }
 
-pub(super) fn run(args: &UnusedArgs, context: &Context) -> Result<(), Failure> {
-    let set = Set::load(&args.set, context)?;
-    let (report, journal) = with(context, &set, async |desk| Ok((report(args, &set, desk).await?, desk.journal())))?;
-    if !report.complete {
-        eprintln!("warning: {}", report.incomplete(&journal));
-    }
-    if args.csv && !context.console.json { report.csv() } else { context.console.show(&report, report.text()) }
-}
-
-fn side(of: &Of) -> Option<Side> {
-    let tenant = of.tenant.as_ref().map(|tenant| Side::Tenant(tenant.0.clone()));
-    tenant.or_else(|| of.partner.map(Side::Partner)).or_else(|| of.link.map(Side::Link))
-}
-
-async fn report(args: &UnusedArgs, set: &Set, desk: &Desk) -> Result<Report, Failure> {
-    let side = side(&args.of).ok_or_else(|| Failure::failed("no side was named"))?;
+pub async fn report(asked: &Question, set: &Set, desk: &Desk) -> Result<Report, Trouble> {
+    let (side, days, window) = (&asked.side, asked.days, asked.window);
     let now = Millis::now();
-    let since = days_before(now, args.days);
-    let access = desk.admin.access_at(&side, now).await?;
-    let before = desk.admin.access_at(&side, since).await?;
+    let since = days_before(now, days);
+    let access = desk.admin.access_at(side, now).await?;
+    let before = desk.admin.access_at(side, since).await?;
     let ids: Vec<LinkId> = access.links.iter().map(|link| link.terms.id).collect();
     let family = Family::of(desk.admin.delegated_from(&ids).await?);
-    let recorded = desk.recorded(&wanted(&side, &access, &family, since)).await?;
+    let recorded = desk.recorded(wanted(side, &access, &family, since)).await?;
     let told = desk.admin.partners_with_webhooks().await?;
-    let scene = Scene { set, since, now, before: &before, family: &family, recorded: &recorded, told: &told };
-    let live: Vec<&LinkThen> =
-        access.links.iter().filter(|link| State::of(&link.facts, now).0 == State::Live).collect();
-    let links = scene.rows(&live, &access)?;
-    Ok(Report {
-        since,
-        until: now,
-        days: args.days,
-        policies: set.name.clone(),
-        policy_version: set.bundle.version().to_owned(),
-        source: recorded.source,
-        knows_from: recorded.knows_from,
-        knows_until: recorded.knows_until,
-        complete: links.iter().all(|link| link.complete),
-        not_live: access.links.len() - live.len(),
-        links,
+    let (set, threads) = (set.clone(), desk.threads.max(1));
+    aside(move || {
+        let scene = Scene { set: &set, since, now, before: &before, family: &family, recorded: &recorded, told: &told };
+        let live: Vec<&LinkThen> =
+            access.links.iter().filter(|link| State::of(&link.facts, now).0 == State::Live).collect();
+        let shown: Vec<&LinkThen> = window.of(&live).copied().collect();
+        let links = scene.rows(&shown, &access, threads)?;
+        Ok(Report {
+            since,
+            until: now,
+            days,
+            policies: set.name.clone(),
+            policy_version: set.bundle.version().to_owned(),
+            source: recorded.source,
+            knows_from: recorded.knows_from,
+            knows_until: recorded.knows_until,
+            complete: links.iter().all(|link| link.complete),
+            not_live: access.links.len() - live.len(),
+            links,
+            total: live.len(),
+        })
     })
+    .await
 }
 
 /// No record that may tell of a use of these links is left out.
@@ -225,9 +206,8 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// On all processors: for each link the policies are asked of every permission.
-    fn rows(&self, links: &[&LinkThen], access: &AccessAt) -> Result<Vec<LinkRow>, Failure> {
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    /// On several threads: for each link the policies are asked of every permission.
+    fn rows(&self, links: &[&LinkThen], access: &AccessAt, threads: usize) -> Result<Vec<LinkRow>, Trouble> {
         let share = links.len().div_ceil(threads).max(1);
         std::thread::scope(|scope| {
             let running: Vec<_> = links
@@ -238,8 +218,9 @@ impl Scene<'_> {
                 .collect();
             let mut rows = Vec::with_capacity(links.len());
             for thread in running {
-                let some = thread.join().map_err(|_| Failure::failed("a thread ended by a panic"))?;
-                rows.extend(some.ok_or_else(|| Failure::failed("a link names a tenant or partner that is not there"))?);
+                let some = thread.join().map_err(|_| Trouble::Internal("a thread ended by a panic".to_owned()))?;
+                let missing = || Trouble::Internal("a link names a tenant or partner that is not there".to_owned());
+                rows.extend(some.ok_or_else(missing)?);
             }
             Ok(rows)
         })

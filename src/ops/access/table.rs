@@ -5,60 +5,51 @@ use std::io::Write;
 
 use csv::{Terminator, Writer, WriterBuilder};
 
-use crate::{
-    cli::outcome::Failure,
-    domain::{Permission, sheet::harmless},
-};
+use crate::domain::{Permission, sheet::harmless};
 
-/// A table on its way to standard output.
-pub(super) struct Table<W: Write>(Writer<W>);
-
-impl Table<std::io::StdoutLock<'static>> {
-    pub(super) fn begin(header: &[&str]) -> Result<Self, Failure> {
-        Table::over(std::io::stdout().lock(), header)
-    }
-}
+/// A table that is being written.
+pub(crate) struct Table<W: Write>(Writer<W>);
 
 impl<W: Write> Table<W> {
-    fn over(out: W, header: &[&str]) -> Result<Self, Failure> {
+    pub(crate) fn begin(out: W, header: &[&str]) -> Result<Self, csv::Error> {
         let mut writer = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(out);
-        writer.write_record(header).map_err(Failure::failed)?;
+        writer.write_record(header)?;
         Ok(Self(writer))
     }
 
-    pub(super) fn row<'a>(&mut self, cells: impl IntoIterator<Item = &'a str>) -> Result<(), Failure> {
+    pub(crate) fn row<'a>(&mut self, cells: impl IntoIterator<Item = &'a str>) -> Result<(), csv::Error> {
         for cell in cells {
-            self.0.write_field(harmless(cell).as_ref()).map_err(Failure::failed)?;
+            self.0.write_field(harmless(cell).as_ref())?;
         }
-        self.0.write_record(None::<&[u8]>).map_err(Failure::failed)
+        self.0.write_record(None::<&[u8]>)
     }
 
-    pub(super) fn end(mut self) -> Result<(), Failure> {
+    pub(crate) fn end(mut self) -> Result<(), csv::Error> {
         Ok(self.0.flush()?)
     }
 }
 
 /// A value that may be absent: empty then.
-pub(super) fn cell(value: Option<impl ToString>) -> String {
+pub(crate) fn cell(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-pub(super) fn yes(flag: bool) -> &'static str {
+pub(crate) fn yes(flag: bool) -> &'static str {
     if flag { "yes" } else { "no" }
 }
 
 /// `1 link`, `2 links`.
-pub(super) fn count(number: impl TryInto<u64>, what: &str) -> String {
+pub(crate) fn count(number: impl TryInto<u64>, what: &str) -> String {
     let number = number.try_into().unwrap_or(u64::MAX);
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 /// Several values in one cell.
-pub(super) fn joined<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+pub(crate) fn joined<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
 }
 
-pub(super) fn names(permissions: impl IntoIterator<Item = Permission>) -> String {
+pub(crate) fn names(permissions: impl IntoIterator<Item = Permission>) -> String {
     joined(permissions.into_iter().map(Permission::name))
 }
 
@@ -70,7 +61,7 @@ mod tests {
     fn hostile_cells_come_back_as_text() {
         let hostile = ["=cmd()", "a \"quoted\" name", "two\r\nlines", "a,b", "שלום, עולם", "+1", ""];
         let mut out = Vec::new();
-        let mut table = Table::over(&mut out, &["a", "b", "c", "d", "e", "f", "g"]).unwrap();
+        let mut table = Table::begin(&mut out, &["a", "b", "c", "d", "e", "f", "g"]).unwrap();
         table.row(hostile).unwrap();
         table.end().unwrap();
         assert!(out.ends_with(b"\r\n"), "{}", String::from_utf8_lossy(&out));

@@ -1,36 +1,38 @@
 //! One decision with all its reasons: the gates in order, the one that decided, the policies, the near misses.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::ask::Asked;
+use super::{
+    Asked,
+    recorded::{Again, One, Recorded, What, again},
+};
 use crate::{
     audit::Record,
-    cli::{
-        audit::plain,
-        recorded::{Again, One, Recorded, What, again},
-    },
     domain::{Case, Reason},
-    policy::{Bundle, GateReport, GateState, NearMiss, Verdict, explain, judge, near_misses},
+    ops::plain,
+    policy::{Bundle, GateReport, GateState, NearMiss, Side, Verdict, explain, judge, near_misses},
 };
 
 /// One decision, explained.
-#[derive(Debug, Serialize)]
-pub(super) struct Reasons {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ExplainedDecision")]
+pub struct Reasons {
     /// The tenant of a slice; `null` where the request is about one tenant only.
-    pub(super) tenant: Option<String>,
-    pub(super) decision: &'static str,
-    pub(super) reason: Option<String>,
+    pub(crate) tenant: Option<String>,
+    pub(crate) decision: &'static str,
+    pub(crate) reason: Option<String>,
     /// The gate that decided: the first closed one; `null` for an allow.
-    pub(super) decided_by: Option<&'static str>,
-    pub(super) policies: Vec<String>,
+    pub(crate) decided_by: Option<&'static str>,
+    pub(crate) policies: Vec<String>,
     /// In the order in which they are told.
-    pub(super) gates: Vec<GateReport>,
+    pub(crate) gates: Vec<GateReport>,
     /// Each alone would have turned the decision round.
-    pub(super) near_misses: Vec<NearMiss>,
+    pub(crate) near_misses: Vec<NearMiss>,
     /// Version of the set that the gates and near misses are of.
-    pub(super) policy_version: String,
+    pub(crate) policy_version: String,
     /// What a reader should know of it.
-    pub(super) note: Option<String>,
+    pub(crate) note: Option<String>,
 }
 
 const IDENTITY: &str = "identity";
@@ -43,7 +45,7 @@ const BEFORE: [(&str, &[&str]); 3] = [
 
 impl Reasons {
     /// Of a made-up request: it has no token and no route that could be asked.
-    pub(super) fn of_asked(bundle: &Bundle, asked: &Asked) -> Self {
+    pub(crate) fn of_asked(bundle: &Bundle, asked: &Asked) -> Self {
         let verdict = judge(bundle, None, &asked.case.facts());
         let mut reasons = Self::decided(bundle, &asked.case, &verdict);
         if asked.identity == GateState::Closed {
@@ -56,8 +58,8 @@ impl Reasons {
 
     /// The user's account is inactive: the policies are not asked, whatever they would say.
     fn refused_before(&mut self, else_allowed: bool) {
-        let near_misses = else_allowed
-            .then(|| NearMiss { side: crate::policy::Side::User, change: "with the user's account active".to_owned() });
+        let near_misses =
+            else_allowed.then(|| NearMiss { side: Side::User, change: "with the user's account active".to_owned() });
         self.decision = "deny";
         self.reason = Some(Reason::NotAPartner.as_str().to_owned());
         self.decided_by = Some(IDENTITY);
@@ -106,7 +108,7 @@ impl Reasons {
             What::Holds(_, permission) => Self {
                 decided_by: Some("user"),
                 near_misses: vec![NearMiss {
-                    side: crate::policy::Side::User,
+                    side: Side::User,
                     change: format!("with the user holding {permission} (each tenant is then asked by itself)"),
                 }],
                 gates: vec![before("user", GateState::Closed)],
@@ -133,7 +135,7 @@ impl Reasons {
         reasons
     }
 
-    pub(super) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let about = self.tenant.as_deref().map(|tenant| format!("{}: ", plain(tenant))).unwrap_or_default();
         let reason = self.reason.as_deref().map(|reason| format!(", {}", plain(reason))).unwrap_or_default();
         let by = self.decided_by.map(|gate| format!(" (gate: {gate})")).unwrap_or_default();
@@ -155,7 +157,7 @@ impl Reasons {
 }
 
 /// One line a gate; the one that decided is marked.
-pub(super) fn gates_text(gates: &[GateReport]) -> Vec<String> {
+pub(crate) fn gates_text(gates: &[GateReport]) -> Vec<String> {
     let line = |gate: &GateReport| {
         let state = match gate.state {
             GateState::Open => "open",
@@ -185,7 +187,7 @@ fn before(gate: &'static str, state: GateState) -> GateReport {
 }
 
 /// Each decision of a record, made again and explained; of a change none.
-pub(super) fn explained(record: &Record, bundle: &Bundle) -> Vec<Reasons> {
+pub(crate) fn explained(record: &Record, bundle: &Bundle) -> Vec<Reasons> {
     let Some(recorded) = Recorded::of_record(record) else { return Vec::new() };
     match again(&recorded, bundle) {
         Again::Decisions(decisions) => {

@@ -20,27 +20,27 @@ use crate::{
 
 /// What a decision is made again from, borrowed from a record or an opening.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Recorded<'a> {
-    pub(super) time: Millis,
-    pub(super) user_id: &'a str,
-    pub(super) issuer: &'a str,
-    pub(super) partner_id: Option<PartnerId>,
-    pub(super) action: &'a str,
-    pub(super) method: &'a str,
-    pub(super) tenant: Option<&'a str>,
-    pub(super) link: Option<(LinkId, LinkVersion)>,
-    pub(super) ip: Option<IpAddr>,
-    pub(super) mfa: bool,
-    pub(super) decision: Decision,
-    pub(super) reason: Option<&'a str>,
-    pub(super) asked: Option<&'a Question>,
-    pub(super) slices: &'a [Slice],
-    pub(super) waived: &'a [Other],
+pub struct Recorded<'a> {
+    pub time: Millis,
+    pub user_id: &'a str,
+    pub issuer: &'a str,
+    pub partner_id: Option<PartnerId>,
+    pub action: &'a str,
+    pub method: &'a str,
+    pub tenant: Option<&'a str>,
+    pub link: Option<(LinkId, LinkVersion)>,
+    pub ip: Option<IpAddr>,
+    pub mfa: bool,
+    pub decision: Decision,
+    pub reason: Option<&'a str>,
+    pub asked: Option<&'a Question>,
+    pub slices: &'a [Slice],
+    pub waived: &'a [Other],
 }
 
 impl<'a> Recorded<'a> {
     /// `None` for a change, and for a call of the admin API: no policy decides them.
-    pub(super) fn of_record(record: &'a Record) -> Option<Self> {
+    pub fn of_record(record: &'a Record) -> Option<Self> {
         if !record.kind.is_access() {
             return None;
         }
@@ -63,7 +63,7 @@ impl<'a> Recorded<'a> {
         })
     }
 
-    pub(super) fn of_opening(opened: &'a Opened<'_>) -> Self {
+    pub fn of_opening(opened: &'a Opened<'_>) -> Self {
         let (visible, private) = (&opened.visible, &opened.private);
         Self {
             time: visible.time,
@@ -87,7 +87,7 @@ impl<'a> Recorded<'a> {
 
 /// What a record has to decide again.
 #[derive(Debug)]
-pub(super) enum Again<'a> {
+pub enum Again<'a> {
     Decisions(SmallVec<[One<'a>; 1]>),
     /// Refused by a gate outside the policies: no set can change it.
     Fixed,
@@ -99,19 +99,19 @@ pub(super) enum Again<'a> {
 
 /// One decision of a record.
 #[derive(Debug)]
-pub(super) struct One<'a> {
-    pub(super) tenant: Option<&'a str>,
-    pub(super) what: What<'a>,
+pub struct One<'a> {
+    pub tenant: Option<&'a str>,
+    pub what: What<'a>,
     /// What the set said then, whether or not it was enforced.
-    pub(super) allowed: bool,
-    pub(super) reason: Option<&'a str>,
+    pub allowed: bool,
+    pub reason: Option<&'a str>,
     /// Those of a refusal that was not enforced.
-    pub(super) waived: Option<&'a Other>,
+    pub waived: Option<&'a Other>,
 }
 
 /// What was asked.
 #[derive(Debug)]
-pub(super) enum What<'a> {
+pub enum What<'a> {
     Decide(Box<Case>),
     /// Whether the user holds the permission at all, before any tenant was looked at.
     Holds(&'a Claims, Permission),
@@ -119,7 +119,7 @@ pub(super) enum What<'a> {
 
 impl What<'_> {
     /// The answer of a set; see [`judge`].
-    pub(super) fn decide(&self, bundle: &Bundle, memo: Option<&mut Memo>) -> Verdict {
+    pub fn decide(&self, bundle: &Bundle, memo: Option<&mut Memo>) -> Verdict {
         use crate::{domain::Gate, policy::Refusal};
         match self {
             Self::Decide(case) => judge(bundle, memo, &case.facts()),
@@ -149,7 +149,7 @@ const AFTER: [&str; 5] =
     ["RATE_LIMIT_EXCEEDED", "BAD_REQUEST", "PAYLOAD_TOO_LARGE", "VALIDATION_ERROR", "audit_unavailable"];
 
 /// What the record has to decide again, by the role table of `bundle`.
-pub(super) fn again<'a>(record: &Recorded<'a>, bundle: &Bundle) -> Again<'a> {
+pub fn again<'a>(record: &Recorded<'a>, bundle: &Bundle) -> Again<'a> {
     let Some(permission) = Permission::parse(record.action) else { return Again::NotAsked };
     let Some(asked) = record.asked else { return unasked(record) };
     let Some(claims) = &asked.holds else { return Again::Missing };

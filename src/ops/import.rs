@@ -1,0 +1,276 @@
+//! Rows of a file to import: links, tenants, partners or users, as CSV or as JSON lines.
+//!
+//! A row that cannot be read is a refused row and the others go on; a file whose columns are not understood is refused
+//! whole, before anything is written. Columns and fields have the contract's names. What the rules of the store say of a
+//! row that was read is `Admin::import`'s.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Read, Write},
+};
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value as Json};
+
+use crate::{
+    domain::{link_rules::Refusal, sheet::harmless, strict_json::StrictJson},
+    store::admin::{ImportInput, ImportReport, ImportRow},
+};
+
+/// Longest line of a JSON lines file.
+const MOST_LINE_BYTES: u64 = 1 << 20;
+
+/// What the rows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum What {
+    Links,
+    Tenants,
+    Partners,
+    Users,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    Csv,
+    Jsonl,
+}
+
+impl What {
+    fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Links => &[
+                "partner_id",
+                "managed_tenant_id",
+                "access_role",
+                "custom_permissions",
+                "relationship_type",
+                "start_date",
+                "end_date",
+                "is_active",
+                "notify_on_sla_breach",
+                "notify_on_billing_threshold",
+                "billing_alert_threshold",
+                "sla_response_hours",
+                "sla_uptime_target",
+                "notes",
+                "metadata",
+                "approval",
+                "allowed_cidrs",
+                "require_mfa",
+                "parent_link_id",
+            ],
+            Self::Tenants => &["tenant_id", "name", "slug", "domain", "status"],
+            Self::Partners => &["partner_id", "name", "home_tenant_id", "is_active"],
+            Self::Users => &["issuer", "sub", "partner_id", "username", "is_active"],
+        }
+    }
+
+    fn input(self, fields: Json) -> Result<ImportInput, Refusal> {
+        Ok(match self {
+            Self::Links => ImportInput::Link(Box::new(typed(fields)?)),
+            Self::Tenants => ImportInput::Tenant(typed(fields)?),
+            Self::Partners => ImportInput::Partner(typed(fields)?),
+            Self::Users => ImportInput::User(typed(fields)?),
+        })
+    }
+}
+
+fn typed<T: DeserializeOwned>(fields: Json) -> Result<T, Refusal> {
+    serde_json::from_value(fields).map_err(|error| unreadable(error.to_string()))
+}
+
+/// A row that is not even a row.
+fn unreadable(reason: impl Into<String>) -> Refusal {
+    Refusal::new(crate::domain::ErrorCode::ValidationError, reason)
+}
+
+/// The rows of a file, each with its line. The error is about the columns: nothing of the file can be understood.
+pub fn rows<'s>(
+    source: impl Read + Send + 's,
+    format: Format,
+    what: What,
+) -> Result<Box<dyn Iterator<Item = ImportRow> + Send + 's>, String> {
+    Ok(match format {
+        Format::Csv => Box::new(csv_rows(source, what)?),
+        Format::Jsonl => Box::new(json_rows(source, what)),
+    })
+}
+
+fn json_rows(source: impl Read + Send, what: What) -> impl Iterator<Item = ImportRow> {
+    let mut reader = BufReader::new(source);
+    let mut line = 0;
+    std::iter::from_fn(move || {
+        loop {
+            line += 1;
+            let mut text = Vec::new();
+            let input = match reader.by_ref().take(MOST_LINE_BYTES + 1).read_until(b'\n', &mut text) {
+                Ok(0) => return None,
+                Ok(read) if read as u64 > MOST_LINE_BYTES => {
+                    skip_line(&mut reader);
+                    Err(unreadable(format!("the line is longer than {MOST_LINE_BYTES} bytes")))
+                }
+                Ok(_) if text.iter().all(u8::is_ascii_whitespace) => continue,
+                Ok(_) => serde_json::from_slice(&text)
+                    .map_err(|error| unreadable(format!("not a JSON object: {error}")))
+                    .and_then(|StrictJson(fields)| what.input(fields)),
+                Err(error) => Err(unreadable(format!("cannot be read: {error}"))),
+            };
+            return Some(ImportRow { line, input });
+        }
+    })
+}
+
+fn skip_line(reader: &mut impl BufRead) {
+    loop {
+        let (used, done) = match reader.fill_buf() {
+            Ok([]) | Err(_) => return,
+            Ok(bytes) => match bytes.iter().position(|byte| *byte == b'\n') {
+                Some(at) => (at + 1, true),
+                None => (bytes.len(), false),
+            },
+        };
+        reader.consume(used);
+        if done {
+            return;
+        }
+    }
+}
+
+fn csv_rows(source: impl Read, what: What) -> Result<impl Iterator<Item = ImportRow>, String> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(source);
+    let header = reader.headers().map_err(|error| error.to_string())?.clone();
+    let columns: Vec<String> = header.iter().map(str::to_owned).collect();
+    let unknown: Vec<&str> =
+        columns.iter().map(String::as_str).filter(|column| !what.columns().contains(column)).collect();
+    if columns.is_empty() || !unknown.is_empty() {
+        let message = format!("unknown columns `{}`; known are {}", unknown.join("`, `"), what.columns().join(", "));
+        return Err(message);
+    }
+    if let Some(column) =
+        columns.iter().enumerate().find_map(|(at, name)| columns.iter().take(at).find(|known| *known == name))
+    {
+        return Err(format!("the column `{column}` stands more than once"));
+    }
+    Ok(reader.into_records().map(move |record| match record {
+        Ok(record) => {
+            let line = record.position().map_or(0, csv::Position::line);
+            let input = csv_fields(&columns, &record).and_then(|fields| what.input(Json::Object(fields)));
+            ImportRow { line, input }
+        }
+        Err(error) => {
+            let line = error.position().map_or(0, csv::Position::line);
+            ImportRow { line, input: Err(unreadable(error.to_string())) }
+        }
+    }))
+}
+
+/// Cells as the fields of a JSON row; an empty cell is a field left out.
+fn csv_fields(columns: &[String], record: &csv::StringRecord) -> Result<Map<String, Json>, Refusal> {
+    let mut fields = Map::new();
+    for (column, cell) in columns.iter().zip(record.iter()).filter(|(_, cell)| !cell.is_empty()) {
+        let value = match column.as_str() {
+            "is_active" | "notify_on_sla_breach" | "notify_on_billing_threshold" | "require_mfa" => match cell {
+                "true" | "TRUE" | "True" | "1" | "yes" | "t" => Json::Bool(true),
+                "false" | "FALSE" | "False" | "0" | "no" | "f" => Json::Bool(false),
+                _ => return Err(Refusal::field(column, format!("`{cell}` is neither true nor false"))),
+            },
+            "sla_response_hours" => match cell.parse::<i64>() {
+                Ok(hours) => Json::from(hours),
+                Err(_) => return Err(Refusal::field(column, format!("`{cell}` is not a whole number"))),
+            },
+            "allowed_cidrs" => cell
+                .split([' ', ';', ','])
+                .filter(|part| !part.is_empty())
+                .map(|part| Json::String(part.to_owned()))
+                .collect(),
+            "custom_permissions" if !cell.starts_with('{') => overrides(column, cell)?,
+            "custom_permissions" | "metadata" => serde_json::from_str(cell)
+                .map(|StrictJson(value)| value)
+                .map_err(|error| Refusal::field(column, format!("not a JSON object: {error}")))?,
+            _ => Json::String(cell.to_owned()),
+        };
+        fields.insert(column.clone(), value);
+    }
+    Ok(fields)
+}
+
+fn overrides(column: &str, cell: &str) -> Result<Json, Refusal> {
+    let mut named = BTreeMap::new();
+    for part in cell.split(';').map(str::trim).filter(|part| !part.is_empty()) {
+        let allow = part.split_once('=').and_then(|(name, allow)| Some((name.trim(), allow.trim().parse().ok()?)));
+        let (name, allow): (&str, bool) =
+            allow.ok_or_else(|| Refusal::field(column, format!("`{part}`: write NAME=true or NAME=false")))?;
+        if named.insert(name, allow).is_some_and(|before| before != allow) {
+            return Err(Refusal::field(column, format!("`{name}` is both true and false")));
+        }
+    }
+    Ok(named.into_iter().map(|(name, allow)| (name.to_owned(), Json::Bool(allow))).collect())
+}
+
+/// The refused rows as CSV: line, code, field, reason.
+pub fn write_refused(report: &ImportReport, out: impl Write) -> Result<(), csv::Error> {
+    let mut writer = csv::Writer::from_writer(out);
+    writer.write_record(["line", "code", "field", "reason"])?;
+    for row in &report.refused {
+        let (line, field) = (row.line.to_string(), row.field.as_deref().unwrap_or_default());
+        // Field and reason may be words of the file: nothing that a spreadsheet would run.
+        writer.write_record([line.as_str(), row.code, harmless(field).as_ref(), harmless(&row.reason).as_ref()])?;
+    }
+    Ok(writer.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::admin::RefusedRow;
+
+    fn rows(what: What, csv: &str) -> Vec<ImportRow> {
+        csv_rows(csv.as_bytes(), what).unwrap().collect()
+    }
+
+    #[test]
+    fn a_csv_row_becomes_the_fields_of_a_link() {
+        let text = "partner_id,managed_tenant_id,access_role,custom_permissions,allowed_cidrs,require_mfa,end_date,metadata\n\
+             p,t,auditor,billing.read=false; support.read=true,10.0.0.0/8 192.0.2.0/24,yes,,\"{\"\"a\"\": 1}\"\n";
+        let row = rows(What::Links, text).remove(0);
+        assert_eq!(row.line, 2);
+        let Ok(ImportInput::Link(link)) = row.input else { panic!("no link") };
+        assert_eq!(link.custom_permissions.unwrap().len(), 2);
+        assert_eq!(link.allowed_cidrs.unwrap(), ["10.0.0.0/8", "192.0.2.0/24"]);
+        assert_eq!(link.require_mfa, Some(true));
+        assert!(link.end_date.is_none(), "an empty cell is left out");
+        assert_eq!(link.metadata.unwrap()["a"], 1);
+    }
+
+    #[test]
+    fn faults_of_a_row_stay_in_the_row_and_those_of_the_header_stop_the_file() {
+        let text = "tenant_id,name\nt1,A\nt2\nt3,C\n";
+        let read = rows(What::Tenants, text);
+        let good: Vec<bool> = read.iter().map(|row| row.input.is_ok()).collect();
+        assert_eq!(good, [true, false, true]);
+        assert_eq!(read[1].line, 3);
+        let Err(failure) = csv_rows("tenant_id,nme\n".as_bytes(), What::Tenants).map(drop) else { panic!() };
+        assert!(failure.contains("`nme`"), "{failure}");
+        let twice = rows(What::Links, "custom_permissions\na=true;a=false\n").remove(0).input.unwrap_err();
+        assert!(twice.to_string().contains("both"), "{twice}");
+    }
+
+    #[test]
+    fn json_lines_are_read_one_by_one() {
+        let long = format!("{{\"tenant_id\": \"{}\"}}", "x".repeat(2 << 20));
+        let text =
+            format!("{{\"tenant_id\": \"a\"}}\n\n{{\"tenant\": \"b\"}}\n{long}\nnot json\n{{\"tenant_id\": \"c\"}}");
+        let read: Vec<ImportRow> = json_rows(text.as_bytes(), What::Tenants).collect();
+        let seen: Vec<(u64, bool)> = read.iter().map(|row| (row.line, row.input.is_ok())).collect();
+        assert_eq!(seen, [(1, true), (3, false), (4, false), (5, false), (6, true)]);
+    }
+
+    #[test]
+    fn a_report_of_refused_rows_runs_nothing_in_a_spreadsheet() {
+        let refused = RefusedRow { line: 2, code: "X", field: Some("=a".into()), reason: "@cmd".into() };
+        let report = ImportReport { imported: 0, refused_rows: 1, refused: vec![refused] };
+        let mut out = Vec::new();
+        write_refused(&report, &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "line,code,field,reason\n2,X,'=a,'@cmd\n");
+    }
+}

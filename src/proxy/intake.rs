@@ -63,6 +63,7 @@ pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>, asker: Op
         near_misses: Box::default(),
         said: Said::default(),
         decision_id: None,
+        accounted: false,
         bucket: None,
         page: cors::allowed(&worker.gateway.settings.cors, headers).map(Box::new),
         preflight: false,

@@ -3,7 +3,7 @@
 //! The head that is sent is built anew: protected and hop-by-hop headers gone, ours set, framing left to hyper, the path
 //! byte for byte the one that was decided. Bodies stream both ways.
 
-use std::{future::poll_fn, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, future::poll_fn, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{
     account::{Ledger, Opened},
     body::{Broken, Cut, Progress, RequestBody, ResponseBody, UpstreamStream},
+    certificate,
     flow::Trail,
     headers,
     outgoing::{self, Outgoing},
@@ -161,22 +162,21 @@ async fn attempt(
     Ok((response, client_upgrade, total))
 }
 
-/// Exchanges of a known caller are watched from here to their last byte; public routes have none.
+/// Exchanges of a known caller are watched from here to their last byte; public ones where a certificate opened the
+/// connection.
 fn watch(trail: &Trail, exchange: &Exchange) -> Option<Rc<Watched>> {
-    let session = trail.session.as_ref()?;
-    let stream = match (trail.cross, &trail.managed_tenant, &trail.route) {
-        (false, ..) => Stream::Home,
-        (true, Some(tenant), Some(route)) => Stream::Forwarded { tenant: tenant.clone(), route: Arc::clone(route) },
-        (true, ..) => return None,
+    let stream = match (&trail.session, trail.cross, &trail.managed_tenant, &trail.route) {
+        (None, ..) if trail.peer.certificate.is_some() => Stream::Public,
+        (Some(session), false, ..) => Stream::Home(Rc::clone(session)),
+        (Some(session), true, Some(tenant), Some(route)) => Stream::Forwarded {
+            tenant: tenant.clone(),
+            route: Arc::clone(route),
+            session: RefCell::new(Rc::clone(session)),
+        },
+        (None, ..) | (Some(_), true, ..) => return None,
     };
-    Some(Rc::new(Watched::new(
-        Rc::clone(&exchange.cut),
-        Rc::clone(session),
-        stream,
-        trail.client_ip,
-        trail.method.clone(),
-        Rc::clone(&trail.peer.switch),
-    )))
+    let (cut, method) = (Rc::clone(&exchange.cut), trail.method.clone());
+    Some(Rc::new(Watched::new(cut, stream, trail.client_ip, method, &trail.peer)))
 }
 
 /// A place of those that come free, or a stated refusal.
@@ -277,6 +277,7 @@ fn cut_short(why: &'static str) -> Failure {
     let gates = [Gate::Suspension, Gate::Partner, Gate::Approval, Gate::Started, Gate::Address, Gate::Mfa];
     let later = [Gate::User, Gate::Override, Gate::Guardrail, Gate::Link];
     let mut failure = match why {
+        certificate::WORD => certificate::counts_no_more(),
         "links_stale" => Failure::new(ErrorCode::LinksStale, why),
         "policy_error" => Failure::new(ErrorCode::PolicyUnavailable, why),
         "link_expired" => Failure::from(Denial::from(Gate::Ended)),

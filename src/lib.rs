@@ -57,8 +57,8 @@
 //! - **Workers, not a shared pool of threads**: a thread, a current-thread runtime, upstream connections and hot caches
 //!   each. Database, journal keeper, key fetching and watchers live on one service runtime.
 //! - **Endpoints are chosen by each worker from what all workers know**: a list behind an arc-swap, counts in relaxed atomics
-//!   (`upstream::cluster`). The shared endpoints and each tenant's own are clusters apart, with connections apart: no
-//!   balancing, failover or name server leads from one to another. Where there is one endpoint nothing is weighed.
+//!   (`upstream::cluster`). The shared endpoints and each tenant's own are clusters apart, with connections, places and
+//!   rounds apart: no balancing, failover or name server leads from one to another, and none waits for another. Where there is one endpoint nothing is weighed.
 //! - **Sessions are resolved under an epoch** that is read before the rows are, so a change that comes between makes
 //!   them old at once, never young. The same rule (`as_of` read in the same snapshot) guards the link cache.
 //! - **HTTP/1 is made exact before hyper sees it** (`server::framing`): what two parsers could read differently is

@@ -230,7 +230,7 @@ fn each_rule_of_upstreams() {
         changed(assertion, "assertion = \"off\"\nassertion_hmac_env = \"PATH_TO_NOTHING\"\n"),
         changed("origin = \"http://127.0.0.1:8000\"\n", ""),
         changed("[upstreams.isp]", "[upstreams.ISP]"),
-        changed(assertion, "assertion = \"off\"\naudience = \"\"\nmax_in_flight = 0\n"),
+        changed(assertion, "assertion = \"off\"\naudience = \"\"\nmax_in_flight = 0\ntenant_max_in_flight = 0\n"),
     ];
     insta::assert_snapshot!(cases.join("\n---\n"));
 }

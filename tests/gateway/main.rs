@@ -41,6 +41,7 @@ mod flow;
 mod framing;
 mod governance;
 mod http2;
+mod isolation;
 mod links;
 mod proxy_protocol;
 mod reload;

@@ -57,8 +57,8 @@
 //! - **Workers, not a shared pool of threads**: a thread, a current-thread runtime, upstream connections and hot caches
 //!   each. Database, journal keeper, key fetching and watchers live on one service runtime.
 //! - **Endpoints are chosen by each worker from what all workers know**: a list behind an arc-swap, counts in relaxed atomics
-//!   (`upstream::cluster`). The shared endpoints and each tenant's own are clusters apart, with connections apart: no
-//!   balancing, failover or name server leads from one to another. Where there is one endpoint nothing is weighed.
+//!   (`upstream::cluster`). The shared endpoints and each tenant's own are clusters apart, with connections, places and
+//!   rounds apart: no balancing, failover or name server leads from one to another, and none waits for another. Where there is one endpoint nothing is weighed.
 //! - **Sessions are resolved under an epoch** that is read before the rows are, so a change that comes between makes
 //!   them old at once, never young. The same rule (`as_of` read in the same snapshot) guards the link cache.
 //! - **HTTP/1 is made exact before hyper sees it** (`server::framing`): what two parsers could read differently is
@@ -74,7 +74,7 @@
 //! | I1 | no request reaches a tenant without a live link of the caller's own partner | `policy::decide`, `proxy::outgoing` | `policy_prove`, `policy_property`, `gateway::flow` |
 //! | I2 | no client value of a protected header reaches an upstream | `proxy::headers`, `proxy::outgoing`, `proxy::body` | `gateway::spoofing`, `gateway::decision` |
 //! | I3 | every answer has exactly one record, and no act precedes its record | `proxy::account`, `server::admin`, `audit::journal` | `crash`, `gateway::admin_access` |
-//! | I4 | after a revocation nothing is allowed beyond the bound | `store::feed`, `proxy::worker`, `proxy::watch` | `gateway::links`, `gateway::streams`, `gateway::emergency`, `gateway::admin` |
+//! | I4 | after a revocation nothing is allowed beyond the bound | `store::feed`, `proxy::worker`, `proxy::watch` | `gateway::links`, `gateway::streams`, `gateway::emergency`, `gateway::admin`, `gateway::tls_clients` |
 //! | I5 | a decision equals Cedar's for the same facts | `policy::memo` | `policy_property` |
 //! | I6 | a bad set or configuration never replaces a good one | `policy::handle`, `app::configuration`, `app::reload` | `policy_bundle`, `gateway::reload` |
 //! | I7 | no slice is fetched without its own permit, nor shown under another partner, link version or policy set | `portal::call`, `portal::fanout` | `portal::access` |

@@ -3,7 +3,13 @@
 
 use std::path::Path;
 
-use linkgate::{config, identity::settings::KeySource};
+use linkgate::{
+    config,
+    identity::{
+        mint::{DevAlgorithm, DevKey},
+        settings::KeySource,
+    },
+};
 
 const GOOD: &str = r#"
 [issuers.main]
@@ -224,7 +230,7 @@ fn each_rule_of_upstreams() {
         changed(assertion, "assertion = \"off\"\nassertion_hmac_env = \"PATH_TO_NOTHING\"\n"),
         changed("origin = \"http://127.0.0.1:8000\"\n", ""),
         changed("[upstreams.isp]", "[upstreams.ISP]"),
-        changed(assertion, "assertion = \"off\"\naudience = \"\"\nmax_in_flight = 0\n"),
+        changed(assertion, "assertion = \"off\"\naudience = \"\"\nmax_in_flight = 0\ntenant_max_in_flight = 0\n"),
     ];
     insta::assert_snapshot!(cases.join("\n---\n"));
 }
@@ -410,6 +416,39 @@ fn each_rule_of_shipping_and_retention() {
         ]
         .join("\n")
     );
+}
+
+/// Else the configuration is good, and every token that is made by it is refused.
+#[test]
+fn a_development_key_signs_by_what_its_issuer_lists() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dev.pem");
+    let env = [("SECRET".to_owned(), "0123456789abcdef0123456789abcdef".to_owned())];
+    let load = |text: &str| config::load_text(text, Some("linkgate.toml"), dir.path(), env.clone());
+    let keys = "jwks_url = \"https://login.example/jwks.json\"\n";
+    let listed = "algorithms = [\"ES256\"]\n";
+    assert!(GOOD.contains(keys) && GOOD.contains(listed));
+    let alone = GOOD.replace(keys, "development_key = \"dev.pem\"\n");
+    let beside = GOOD.replace(keys, &format!("{keys}development_key = \"dev.pem\"\n"));
+    let secret = alone.replace(listed, "hs256_secret_env = \"SECRET\"\n");
+
+    DevKey::generate(DevAlgorithm::Es256).unwrap().write_pem(&path).unwrap();
+    for good in [&alone, &beside] {
+        load(good).unwrap();
+    }
+    DevKey::generate(DevAlgorithm::EdDsa).unwrap().write_pem(&path).unwrap();
+    for bad in [&alone, &beside, &secret] {
+        let errors = load(bad).unwrap_err().to_string();
+        assert!(errors.contains("issuers.main.development_key: `") && errors.contains("signs by EdDSA"), "{errors}");
+        assert!(errors.contains("list \"EdDSA\" too, or name another key"), "{errors}");
+    }
+    let both = listed.replace("]", ", \"EdDSA\"]");
+    for good in [&alone, &beside] {
+        load(&good.replace(listed, &both)).unwrap();
+    }
+    // What is missing is one error, not two.
+    let errors = load(&beside.replace(listed, "")).unwrap_err().to_string();
+    assert!(errors.contains("algorithms: is missing") && !errors.contains("signs by"), "{errors}");
 }
 
 #[test]

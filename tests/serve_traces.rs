@@ -1,4 +1,5 @@
-//! Traces of a gateway in a process of its own: the log tells the trace, and a stop sends what is left, within a bound.
+//! Traces and request lines of a gateway in a process of its own: the log tells each request once, with its trace, and a
+//! stop sends what is left, within a bound.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may stop")]
 #![allow(unreachable_pub, dead_code, reason = "one test program; its modules share freely")]
 
@@ -8,7 +9,11 @@ mod collector;
 #[path = "support/manager.rs"]
 mod manager;
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
 use collector::Collector;
 use manager::{Gateway, Manager, ask, ended, signal};
@@ -53,6 +58,36 @@ fn a_stop_sends_the_last_spans_and_each_line_tells_its_trace() {
         assert_eq!(server.attribute("linkgate.request_id"), fields["request_id"].as_str().unwrap());
         assert!(spans.iter().any(|span| span.trace == trace && span.parent == server.id));
     }
+}
+
+/// Whoever counts failures by their lines must not count those twice that have no record.
+#[test]
+fn a_request_that_fails_and_is_not_recorded_has_one_line() {
+    let route = |path: &str, more: &str| format!("[[routes]]\nmethods = [\"GET\"]\npath = \"{path}\"\n{more}\n");
+    let manager = Manager::new(&format!(
+        "{}{}[upstreams.dead]\norigin = \"http://127.0.0.1:9\"\ncredential = \"drop\"\nassertion = \"off\"\n{JSON_LOG}",
+        route("/dead", "access = \"public\"\nupstream = \"dead\""),
+        route("/closed", "access = \"deny\""),
+    ));
+    let gateway = manager.start();
+    // Failed on its way, refused before it, and served.
+    for (path, status) in [("/dead", "503"), ("/closed", "401"), ("/open", "200")] {
+        let mut stream = TcpStream::connect(manager.address()).unwrap();
+        stream.set_read_timeout(Some(cli_support::PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+    }
+    stop(&manager, gateway);
+    let lines = lines(&manager);
+    let field = |line: &Value, name: &str| line["fields"].get(name).or(line.get(name)).cloned().unwrap_or_default();
+    let told: Vec<(Value, Value)> = lines.iter().map(|line| (field(line, "path"), field(line, "status"))).collect();
+    let expected =
+        [("/dead", 503), ("/closed", 401), ("/open", 200)].map(|(path, status)| (path.into(), status.into()));
+    assert_eq!(told, expected, "{}", manager.log());
+    let reasons: Vec<Value> = lines.iter().map(|line| field(line, "reason")).collect();
+    assert_eq!(reasons[0], "connect_failed");
 }
 
 #[test]

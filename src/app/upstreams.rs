@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::upstream::{
     Upstream,
@@ -52,6 +52,7 @@ pub struct UpstreamMetrics {
     endpoints: IntGaugeVec,
     in_flight: IntGaugeVec,
     bound: IntGaugeVec,
+    fullness: GaugeVec,
     pending: IntGaugeVec,
     counts: Vec<(IntCounterVec, Read)>,
     refused: IntCounterVec,
@@ -77,6 +78,12 @@ impl UpstreamMetrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
+        let fullness = Opts::new(
+            "linkgate_upstream_fullness_ratio",
+            "Requests under way as a share of their places, of the shared endpoints or the one tenant's address where it is highest",
+        );
+        let fullness = GaugeVec::new(fullness, &["upstream"])?;
+        registry.register(Box::new(fullness.clone()))?;
         let counts = COUNTS.iter().map(|(name, help, read)| Ok((counter(name, help, &["upstream"])?, *read)));
         Ok(Self {
             endpoints: gauge(
@@ -89,7 +96,12 @@ impl UpstreamMetrics {
                 "Requests under way, open streams included",
                 &["upstream"],
             )?,
-            bound: gauge("linkgate_upstream_requests_bound", "Most of them (`max_in_flight`)", &["upstream"])?,
+            bound: gauge(
+                "linkgate_upstream_requests_bound",
+                "Most of them: the places of the shared endpoints and of each tenant's own address together",
+                &["upstream"],
+            )?,
+            fullness,
             pending: gauge("linkgate_upstream_requests_pending", "Requests that wait for a place", &["upstream"])?,
             counts: counts.collect::<Result<_, prometheus::Error>>()?,
             refused: counter(
@@ -117,7 +129,8 @@ impl UpstreamMetrics {
                 }
             }
             self.in_flight.with_label_values(&[name]).set(whole(upstream.in_flight()));
-            self.bound.with_label_values(&[name]).set(whole(upstream.settings.max_in_flight));
+            self.bound.with_label_values(&[name]).set(whole(upstream.places()));
+            self.fullness.with_label_values(&[name]).set(upstream.fullness());
             self.pending.with_label_values(&[name]).set(whole(upstream.pending()));
             now.upstreams.insert(name.to_owned());
             let tally = upstream.tally();
@@ -136,6 +149,7 @@ impl UpstreamMetrics {
         for name in told.upstreams.difference(&now.upstreams) {
             remove(self.in_flight.remove_label_values(&[name]));
             remove(self.bound.remove_label_values(&[name]));
+            remove(self.fullness.remove_label_values(&[name]));
             remove(self.pending.remove_label_values(&[name]));
         }
         *told = now;

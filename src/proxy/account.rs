@@ -54,13 +54,14 @@ pub async fn begin(worker: &Rc<Worker>, trail: &mut Trail) -> Result<Box<Ledger>
         record = Some(opened.map_err(|error| unrecorded(worker, trail, &error))?);
         trail.decision_id = Some(id);
     }
+    trail.accounted = true;
     Ok(Box::new(Ledger::new(worker, trail, record)))
 }
 
 /// Records a refusal. What is refused before the caller is known is counted, not journalled.
 pub async fn refusal(worker: &Rc<Worker>, trail: &mut Trail, failure: &Failure) -> Result<(), Failure> {
-    if trail.decision_id.is_some() {
-        // The record was opened; its ledger has completed it.
+    if trail.accounted {
+        // Its ledger has completed the record, where there is one, and written the line.
         return Ok(());
     }
     // A request that is refused because it cannot be recorded is not tried again: where only the promise could not be

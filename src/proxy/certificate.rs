@@ -1,7 +1,8 @@
 //! The certificate that a client showed when its connection began, where TLS ends here, and whom it stands for.
 //!
 //! Verified then, and judged again for as long as the connection lives: it ends with its own time, and when the files of
-//! roots and revocation lists change, it must be good by the new ones too. Which user or proxy it stands for is told by the
+//! roots and revocation lists change, it must be good by the new ones too. So it is for each request, and for each stream
+//! that is open. Which user or proxy it stands for is told by the
 //! first rule of the configuration that names it; without one it gives no identity.
 
 use std::{
@@ -12,13 +13,31 @@ use std::{
 
 use rustls::pki_types::CertificateDer;
 
-use super::{session::Session, worker::Worker};
+use super::{respond::Failure, session::Session, worker::Worker};
 use crate::{
     config::settings::{CertificateGrant, CertificateName, ClientRule},
-    domain::Millis,
+    domain::{ErrorCode, Millis},
     identity::{Caller, CertificateUser},
     tls::{CertificateNames, ServerTls},
 };
+
+/// The word for what a certificate that counts no more has ended.
+pub const WORD: &str = "client_certificate";
+
+/// Whether the connection's certificate counts at this moment; where none was shown, none is missing.
+pub fn counts(worker: &Worker, certificate: Option<&ClientCertificate>, now: Millis) -> bool {
+    match (certificate, &worker.gateway.tls) {
+        (None, _) => true,
+        (Some(certificate), Some(tls)) => certificate.is_good(tls, now),
+        (Some(_), None) => false,
+    }
+}
+
+/// What a request gets whose certificate counts no more.
+pub fn counts_no_more() -> Failure {
+    Failure::new(ErrorCode::Unauthorized, WORD)
+        .saying("the client's certificate is past its time, revoked or not trusted any more: connect anew")
+}
 
 /// A verified certificate with the chain that led to a root.
 #[derive(Debug)]

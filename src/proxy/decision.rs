@@ -178,7 +178,7 @@ fn dressed(
     before: HeaderMap,
 ) -> Result<Box<Allowed>, Failure> {
     let mut authorized = checked.admitted.0;
-    let tenant = outgoing::effective_tenant(&authorized)?;
+    let tenant = outgoing::effective_tenant(&authorized)?.cloned();
     let target = Target::of(&trail.uri)?;
     let route = Arc::clone(&authorized.placed.identified.routed.route);
     let upstream = route.upstream.as_ref().ok_or_else(|| Failure::new(ErrorCode::InternalError, "no_upstream"))?;

@@ -83,6 +83,8 @@ pub struct Trail {
     /// What the policies were asked and said.
     pub said: Said,
     pub decision_id: Option<DecisionId>,
+    /// There is a ledger: whatever comes of the request, its record and its log line are that one's to complete.
+    pub accounted: bool,
     pub bucket: Option<crate::limit::Taken>,
     /// The request in traces; `None`: not sampled, or no spans are made.
     pub span: Option<Box<ServerSpan>>,

@@ -3,7 +3,7 @@
 //! The head that is sent is built anew: protected and hop-by-hop headers gone, ours set, framing left to hyper, the path
 //! byte for byte the one that was decided. Bodies stream both ways.
 
-use std::{future::poll_fn, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, future::poll_fn, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{
     account::{Ledger, Opened},
     body::{Broken, Cut, Progress, RequestBody, ResponseBody, UpstreamStream},
+    certificate,
     flow::Trail,
     headers,
     outgoing::{self, Outgoing},
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     domain::{Denial, ErrorCode, Gate},
-    upstream::{Attempts, InFlight, Lease, Picked, Refused, SendError, Upstream},
+    upstream::{Asker, Attempts, Destination, InFlight, Lease, Picked, Refused, SendError},
 };
 
 pub const CROSS_TENANT: HeaderName = HeaderName::from_static("x-cross-tenant-access");
@@ -125,9 +126,13 @@ async fn attempt(
     let upstream = route.upstream.as_ref().ok_or_else(|| Failure::new(ErrorCode::InternalError, "no_upstream"))?;
     ledger.upstream = Some(Arc::clone(&upstream.name));
     let total = route.settings.total_timeout.map(|total| Instant::from_std(trail.started) + total);
-    ledger.place = Some(match upstream.enter() {
+    // The permit's own tenant: nobody else's endpoints, nor places, are used.
+    let to = upstream
+        .destination(outgoing::effective_tenant(&checked.admitted.0)?)
+        .ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "no_address_for_tenant"))?;
+    ledger.place = Some(match to.enter() {
         Some(place) => place,
-        None => Box::pin(queued(upstream, total)).await?,
+        None => Box::pin(queued(to, total)).await?,
     });
     // Before the head is written, which tells its id.
     ledger.call = trail.span.as_ref().map(|span| span.call(&upstream.name, &trail.method));
@@ -140,12 +145,8 @@ async fn attempt(
         }
     }
     let patience = route.settings.response_timeout.unwrap_or(upstream.settings.response_timeout);
-    let Outgoing { request, client_upgrade, tenant } = outgoing;
-    let attempts = upstream
-        .attempts(tenant.as_ref())
-        .ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "no_address_for_tenant"))?;
-    drop(tenant);
-    let waited = wait(worker, attempts, request, exchange, patience, total).await;
+    let Outgoing { request, client_upgrade } = outgoing;
+    let waited = wait(worker, to.attempts(asker(trail)), request, exchange, patience, total).await;
     if let Some(call) = ledger.call.take() {
         match &waited {
             Ok((response, ..)) => call.answered(response.status()),
@@ -161,27 +162,33 @@ async fn attempt(
     Ok((response, client_upgrade, total))
 }
 
-/// Exchanges of a known caller are watched from here to their last byte; public routes have none.
+/// Exchanges of a known caller are watched from here to their last byte; public ones where a certificate opened the
+/// connection.
 fn watch(trail: &Trail, exchange: &Exchange) -> Option<Rc<Watched>> {
-    let session = trail.session.as_ref()?;
-    let stream = match (trail.cross, &trail.managed_tenant, &trail.route) {
-        (false, ..) => Stream::Home,
-        (true, Some(tenant), Some(route)) => Stream::Forwarded { tenant: tenant.clone(), route: Arc::clone(route) },
-        (true, ..) => return None,
+    let stream = match (&trail.session, trail.cross, &trail.managed_tenant, &trail.route) {
+        (None, ..) if trail.peer.certificate.is_some() => Stream::Public,
+        (Some(session), false, ..) => Stream::Home(Rc::clone(session)),
+        (Some(session), true, Some(tenant), Some(route)) => Stream::Forwarded {
+            tenant: tenant.clone(),
+            route: Arc::clone(route),
+            session: RefCell::new(Rc::clone(session)),
+        },
+        (None, ..) | (Some(_), true, ..) => return None,
     };
-    Some(Rc::new(Watched::new(
-        Rc::clone(&exchange.cut),
-        Rc::clone(session),
-        stream,
-        trail.client_ip,
-        trail.method.clone(),
-        Rc::clone(&trail.peer.switch),
-    )))
+    let (cut, method) = (Rc::clone(&exchange.cut), trail.method.clone());
+    Some(Rc::new(Watched::new(cut, stream, trail.client_ip, method, &trail.peer)))
+}
+
+/// Nobody in particular on public routes.
+fn asker(trail: &Trail) -> Asker<'_> {
+    let organisation = trail.session.as_ref().and_then(|session| session.caller.home_tenant.as_ref());
+    let tenant = if trail.cross { trail.managed_tenant.as_ref() } else { organisation };
+    Asker { tenant, organisation }
 }
 
 /// A place of those that come free, or a stated refusal.
-async fn queued(upstream: &Upstream, total: Option<Instant>) -> Result<InFlight, Failure> {
-    upstream.queue(total).await.map_err(|refused| {
+async fn queued(to: Destination<'_>, total: Option<Instant>) -> Result<InFlight, Failure> {
+    to.queue(total).await.map_err(|refused| {
         let word = match refused {
             Refused::Full => "upstream_full",
             Refused::QueueFull => "upstream_queue_full",
@@ -250,7 +257,7 @@ fn wait<'a>(
             None => {
                 // The service had the whole request, and all of its time: it is the one that is late.
                 if exchange.progress.ended.get() && total.is_none_or(|total| Instant::now() < total) {
-                    attempts.failed();
+                    attempts.late();
                 }
                 Err(Failure::new(ErrorCode::UpstreamTimeout, "response_timeout"))
             }
@@ -277,6 +284,7 @@ fn cut_short(why: &'static str) -> Failure {
     let gates = [Gate::Suspension, Gate::Partner, Gate::Approval, Gate::Started, Gate::Address, Gate::Mfa];
     let later = [Gate::User, Gate::Override, Gate::Guardrail, Gate::Link];
     let mut failure = match why {
+        certificate::WORD => certificate::counts_no_more(),
         "links_stale" => Failure::new(ErrorCode::LinksStale, why),
         "policy_error" => Failure::new(ErrorCode::PolicyUnavailable, why),
         "link_expired" => Failure::from(Denial::from(Gate::Ended)),

@@ -5,7 +5,7 @@ use std::{net::IpAddr, rc::Rc, time::Instant};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
 
 use super::{
-    cors,
+    certificate, cors,
     flow::{Peer, Trail},
     headers::{Single, lookalike, single},
     path,
@@ -63,6 +63,7 @@ pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>, asker: Op
         near_misses: Box::default(),
         said: Said::default(),
         decision_id: None,
+        accounted: false,
         bucket: None,
         page: cors::allowed(&worker.gateway.settings.cors, headers).map(Box::new),
         preflight: false,
@@ -104,12 +105,8 @@ pub fn check<B>(worker: &Worker, trail: &Trail, request: &Request<B>) -> Result<
 
 /// A connection may outlive the certificate that it was opened with.
 fn check_certificate(worker: &Worker, trail: &Trail) -> Result<(), Failure> {
-    match (&trail.peer.certificate, &worker.gateway.tls) {
-        (None, _) => Ok(()),
-        (Some(certificate), Some(tls)) if certificate.is_good(tls, trail.now) => Ok(()),
-        (Some(_), _) => Err(Failure::new(ErrorCode::Unauthorized, "client_certificate")
-            .saying("the client's certificate is past its time, revoked or not trusted any more: connect anew")),
-    }
+    let good = certificate::counts(worker, trail.peer.certificate.as_deref(), trail.now);
+    if good { Ok(()) } else { Err(certificate::counts_no_more()) }
 }
 
 /// One host, and the same one wherever it is named.

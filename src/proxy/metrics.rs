@@ -69,7 +69,10 @@ impl Metrics {
         let in_flight = gauge("linkgate_requests_in_flight", "Requests whose answer's head is awaited")?;
         let connections = gauge("linkgate_connections", "Open client connections")?;
         let connections_refused = counter("linkgate_connections_refused_total", "Connections closed at the limit")?;
-        let streams_cut = counter("linkgate_streams_cut_total", "Open streams cut because their link ended")?;
+        let streams_cut = counter(
+            "linkgate_streams_cut_total",
+            "Open streams cut because their link, or their client's certificate, ended",
+        )?;
         let policy_errors = counter("linkgate_policy_errors_total", "Decisions refused because a policy failed")?;
         let audit_refused =
             counter("linkgate_audit_refused_total", "Requests refused because they could not be recorded")?;

@@ -38,8 +38,6 @@ pub struct Outgoing {
     pub request: Box<Request<RequestBody>>,
     /// The client's side of a WebSocket, if the upstream agrees.
     pub client_upgrade: Option<OnUpgrade>,
-    /// Whose address the upstream has.
-    pub tenant: Option<TenantId>,
 }
 
 /// Builds the request. Consumes the permit that comes with it. `Host` is set where the endpoint is chosen.
@@ -52,7 +50,6 @@ pub fn build(
 ) -> Result<Outgoing, Failure> {
     let Checked { admitted, read } = checked;
     let mut authorized = admitted.0;
-    let tenant = effective_tenant(&authorized)?;
     let target = Target::of(&trail.uri)?;
     let parts = &mut authorized.placed.identified.routed.parts;
     let websocket = is_websocket(parts);
@@ -77,7 +74,7 @@ pub fn build(
     let limit = routed.route.settings.max_body_bytes;
     let body = body(worker, routed.body, read, limit, exchange);
     let request = permitted(permit, routed.parts.method, target, headers, body)?;
-    Ok(Outgoing { request, client_upgrade, tenant })
+    Ok(Outgoing { request, client_upgrade })
 }
 
 /// Cleans the client's headers and sets the gateway's own: all that an upstream is told beside framing and host (I2).
@@ -117,12 +114,12 @@ fn permitted(
 }
 
 /// The tenant that upstream is told. A permit of another kind than the scope is a fault of ours, and refused.
-pub fn effective_tenant(authorized: &Authorized) -> Result<Option<TenantId>, Failure> {
+pub fn effective_tenant(authorized: &Authorized) -> Result<Option<&TenantId>, Failure> {
     match (&authorized.placed.scope, authorized.permit.kind(), &authorized.link) {
         (Scope::Public, PermitKind::Public, None) => Ok(None),
-        (Scope::Home(_, tenant), PermitKind::Home, None) => Ok(tenant.clone()),
+        (Scope::Home(_, tenant), PermitKind::Home, None) => Ok(tenant.as_ref()),
         (Scope::Cross(_, Some(tenant)), PermitKind::CrossTenant, Some(link)) if link.link.tenant_id == *tenant => {
-            Ok(Some(tenant.clone()))
+            Ok(Some(tenant))
         }
         _ => Err(Failure::new(ErrorCode::InternalError, "permit_mismatch")),
     }

@@ -3,7 +3,8 @@
 //! A stream is every forwarded exchange from the moment it is sent upstream until its last byte. The sweep asks the very
 //! decision code again with the facts of the request and the time of now, so that whatever would refuse the request today
 //! cuts the stream too: revoked, expired, suspended, changed overrides, a new guardrail, stale links. A stream at home
-//! hangs on no link: only the suspension of its user, session or token cuts it.
+//! hangs on no link: only the suspension of its user, session or token cuts it. And whatever flows on a connection that was
+//! opened with a client certificate hangs on that one too, be it a public route's.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,7 +15,14 @@ use std::{
     task::{Context, Waker},
 };
 
-use super::{body::Cut, route::Route, session::Session, worker::Worker};
+use super::{
+    body::Cut,
+    certificate::{self, ClientCertificate},
+    flow::Peer,
+    route::Route,
+    session::Session,
+    worker::Worker,
+};
 use crate::{
     domain::{Denial, Gate, Millis, TenantId},
     portal::Spec,
@@ -27,10 +35,11 @@ pub const SWEEP_INTERVAL: std::time::Duration = std::time::Duration::from_millis
 #[derive(Debug)]
 pub struct Watched {
     pub cut: Rc<Cut>,
-    pub session: RefCell<Rc<Session>>,
     pub stream: Stream,
     pub ip: IpAddr,
     pub method: http::Method,
+    /// What the client showed.
+    certificate: Option<Rc<ClientCertificate>>,
     /// The connection to end if the stream does not end by itself because its client reads nothing.
     pub connection: Rc<ConnectionSwitch>,
     /// Sweeps since the cut.
@@ -40,24 +49,23 @@ pub struct Watched {
 /// What flows.
 #[derive(Debug)]
 pub enum Stream {
+    /// An exchange on a public route, on a connection with a certificate.
+    Public,
     /// An exchange in the caller's own tenant.
-    Home,
+    Home(Rc<Session>),
     /// An exchange with one managed tenant, forwarded.
-    Forwarded { tenant: TenantId, route: Arc<Route> },
+    Forwarded { tenant: TenantId, route: Arc<Route>, session: Kept },
     /// An answer of the consolidated API that holds data of all these tenants.
-    Consolidated { tenants: Box<[TenantId]>, spec: &'static Spec },
+    Consolidated { tenants: Box<[TenantId]>, spec: &'static Spec, session: Kept },
 }
 
+/// The session of a stream, as it was looked up last.
+pub type Kept = RefCell<Rc<Session>>;
+
 impl Watched {
-    pub fn new(
-        cut: Rc<Cut>,
-        session: Rc<Session>,
-        stream: Stream,
-        ip: IpAddr,
-        method: http::Method,
-        connection: Rc<ConnectionSwitch>,
-    ) -> Self {
-        Self { cut, session: RefCell::new(session), stream, ip, method, connection, overdue: Cell::new(0) }
+    pub fn new(cut: Rc<Cut>, stream: Stream, ip: IpAddr, method: http::Method, peer: &Peer) -> Self {
+        let (certificate, connection) = (peer.certificate.clone(), Rc::clone(&peer.switch));
+        Self { cut, stream, ip, method, certificate, connection, overdue: Cell::new(0) }
     }
 }
 
@@ -171,9 +179,10 @@ async fn look_at(worker: &Rc<Worker>, watched: &Watched) {
     }
     if let Some(why) = ended(worker, watched).await {
         match &watched.stream {
-            Stream::Home => tracing::info!(reason = why, "open stream at home cut"),
+            Stream::Public => tracing::info!(reason = why, "open stream of a public route cut"),
+            Stream::Home(_) => tracing::info!(reason = why, "open stream at home cut"),
             Stream::Forwarded { tenant, .. } => tracing::info!(%tenant, reason = why, "open stream cut"),
-            Stream::Consolidated { tenants, spec } => {
+            Stream::Consolidated { tenants, spec, .. } => {
                 tracing::info!(tenants = tenants.len(), path = spec.path, reason = why, "open stream cut");
             }
         }
@@ -184,28 +193,34 @@ async fn look_at(worker: &Rc<Worker>, watched: &Watched) {
 
 /// Why a stream may not go on; `None` while it may.
 pub async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<&'static str> {
-    if matches!(watched.stream, Stream::Home) {
-        let session = watched.session.borrow();
-        return worker.is_suspended(&session.caller).then_some(Denial::from(Gate::Suspension).word());
+    if !certificate::counts(worker, watched.certificate.as_deref(), Millis::now()) {
+        return Some(certificate::WORD);
     }
+    let kept = match &watched.stream {
+        Stream::Public => return None,
+        Stream::Home(session) => {
+            return worker.is_suspended(&session.caller).then_some(Denial::from(Gate::Suspension).word());
+        }
+        Stream::Forwarded { session, .. } | Stream::Consolidated { session, .. } => session,
+    };
     if !worker.gateway.directory.is_fresh() {
         return Some("links_stale");
     }
-    let session = watched.session.borrow().clone();
+    let session = kept.borrow().clone();
     let session = if worker.is_current(&session) {
         session
     } else {
         let looked_up = Box::pin(tokio::time::timeout(LOOK_UP_TIMEOUT, worker.refreshed(&session))).await;
         let Ok(Ok(session)) = looked_up else { return Some("links_stale") };
-        watched.session.replace(Rc::clone(&session));
+        kept.replace(Rc::clone(&session));
         session
     };
     match &watched.stream {
-        Stream::Home => None,
-        Stream::Forwarded { tenant, route } => {
+        Stream::Public | Stream::Home(_) => None,
+        Stream::Forwarded { tenant, route, .. } => {
             super::authorize::still_allowed(worker, &session, watched, (tenant, route), Millis::now()).err()
         }
-        Stream::Consolidated { tenants, spec } => {
+        Stream::Consolidated { tenants, spec, .. } => {
             super::consolidated::still_allowed(worker, &session, watched, (tenants, *spec), Millis::now()).err()
         }
     }

@@ -12,13 +12,13 @@ use hyper::body::Incoming;
 use smallvec::SmallVec;
 
 use super::{
+    asker::{Asker, Blame},
     channel::Repeat,
     clock,
-    cluster::Cluster,
+    destination::Destination,
     endpoint::{Endpoint, Picked},
     pool::{Lease, Pool, SendError, Unsent},
     shared::{SharedLease, SharedPool, Unanswered},
-    table::Upstream,
 };
 
 /// Most endpoints that one request is tried at.
@@ -26,8 +26,8 @@ const MAX_ATTEMPTS: usize = 3;
 
 #[derive(Debug)]
 pub struct Attempts<'u> {
-    upstream: &'u Upstream,
-    cluster: &'u Cluster,
+    to: Destination<'u>,
+    asker: Asker<'u>,
     picked: Option<Picked>,
     /// Boxed: only where an endpoint could not be reached.
     tried: Option<Box<Tried>>,
@@ -44,12 +44,12 @@ fn is_gateway_error(status: StatusCode) -> bool {
 }
 
 impl<'u> Attempts<'u> {
-    pub(super) fn new(upstream: &'u Upstream, cluster: &'u Cluster) -> Self {
-        let picked = cluster.pick(&[], upstream.tally());
+    pub(super) fn new(to: Destination<'u>, asker: Asker<'u>) -> Self {
+        let picked = to.cluster.pick(&[], to.upstream.tally());
         if picked.as_ref().is_some_and(Picked::is_weighed) {
-            upstream.budget().deposit(clock::now());
+            to.cluster.budget().deposit(clock::now());
         }
-        Self { upstream, cluster, picked, tried: None, judged: false }
+        Self { to, asker, picked, tried: None, judged: false }
     }
 
     /// Sends on a connection of this worker's. `retry`: the request is idempotent. `only_http1`: HTTP/2 cannot carry it.
@@ -73,7 +73,7 @@ impl<'u> Attempts<'u> {
             loop {
                 let endpoint = self.endpoint()?;
                 request.headers_mut().insert(header::HOST, endpoint.host().clone());
-                let unsent = match pool.send(endpoint, self.upstream, request, retry, only_http1).await {
+                let unsent = match pool.send(endpoint, self.to.upstream, request, retry, only_http1).await {
                     Ok(answered) => {
                         self.answered(answered.0.status());
                         return Ok(answered);
@@ -102,7 +102,7 @@ impl<'u> Attempts<'u> {
         loop {
             let endpoint = self.endpoint().map_err(Unanswered::unsent)?;
             request.headers_mut().insert(header::HOST, endpoint.host().clone());
-            let mut unanswered = match pool.send(endpoint, self.upstream, request, again).await {
+            let mut unanswered = match pool.send(endpoint, self.to.upstream, request, again).await {
                 Ok(answered) => {
                     self.answered(answered.0.status());
                     return Ok(answered);
@@ -124,34 +124,44 @@ impl<'u> Attempts<'u> {
     }
 
     fn unresolved(&self) -> SendError {
-        let authority = self.cluster.origins().first().map(|origin| origin.authority.clone());
+        let authority = self.to.cluster.origins().first().map(|origin| origin.authority.clone());
         SendError::Unresolved(authority.unwrap_or_default())
     }
 
     async fn look_up(&mut self) -> Result<(), SendError> {
-        let upstream = self.upstream;
-        let looking = self.cluster.look_up(upstream.resolver(), upstream.tally());
-        if tokio::time::timeout(upstream.settings.connect_timeout, looking).await.is_ok_and(|found| found) {
-            self.picked = self.cluster.pick(&[], upstream.tally());
-        }
+        let Destination { upstream, cluster } = self.to;
+        let looking = cluster.look_up(upstream.resolver(), upstream.tally());
+        let in_time = tokio::time::timeout(upstream.settings.connect_timeout, looking).await.is_ok();
+        // Where one of several names is not answered in time, the others are known by now.
+        self.picked = cluster.pick(&[], upstream.tally());
         if self.picked.is_none() {
-            upstream.look_up_soon();
+            tracing::debug!(upstream = %upstream.name, in_time, "no address is known yet");
+            cluster.look_up_soon();
         }
         self.endpoint().map(drop)
     }
 
-    /// Takes in that the endpoint failed: no connection, an exchange broken off, or no answer in time.
+    /// Takes in that the service failed, as no request can provoke it: no connection, or an exchange broken off.
     pub fn failed(&mut self) {
+        self.judge(Blame::Service);
+    }
+
+    /// Takes in that no answer came in time.
+    pub fn late(&mut self) {
+        self.judge(Blame::Asker(self.asker.mark()));
+    }
+
+    fn judge(&mut self, blame: Blame) {
         let Some(picked) = self.picked.as_ref().filter(|picked| picked.is_weighed() && !self.judged) else { return };
-        if self.cluster.failed(picked.endpoint(), clock::now()) {
-            self.upstream.tally().ejections.add();
+        if self.to.cluster.failed(picked.endpoint(), blame, clock::now()) {
+            self.to.upstream.tally().ejections.add();
         }
         self.judged = true;
     }
 
     fn answered(&mut self, status: StatusCode) {
         if is_gateway_error(status) {
-            self.failed();
+            self.judge(Blame::Asker(self.asker.mark()));
         } else if let Some(picked) = self.picked.as_ref().filter(|picked| picked.is_weighed()) {
             picked.endpoint().outlier.succeeded(clock::now);
         }
@@ -160,24 +170,24 @@ impl<'u> Attempts<'u> {
     /// Goes on to another endpoint after a try of which nothing was sent. False: there is none, or not allowed.
     fn another(&mut self, error: &SendError) -> bool {
         self.failed();
-        if error.is_connect() && self.cluster.is_named() {
+        if error.is_connect() && self.to.cluster.is_named() {
             // The service may have moved.
-            self.upstream.look_up_soon();
+            self.to.cluster.look_up_soon();
         }
-        let tally = self.upstream.tally();
+        let tally = self.to.upstream.tally();
         let Some(picked) = self.picked.as_ref().filter(|picked| picked.is_weighed()) else { return false };
         let tried = self.tried.get_or_insert_default();
         tried.push(picked.endpoint().id());
         if tried.len() >= MAX_ATTEMPTS {
             return false;
         }
-        let Some(next) = self.cluster.pick(tried, tally) else { return false };
-        if !self.upstream.budget().withdraw(&self.upstream.settings.budget, clock::now()) {
+        let Some(next) = self.to.cluster.pick(tried, tally) else { return false };
+        if !self.to.cluster.budget().withdraw(&self.to.upstream.settings.budget, clock::now()) {
             tally.budget_exhausted.add();
             return false;
         }
         tally.retries.add();
-        tracing::debug!(upstream = %self.upstream.name, to = %next.endpoint().address(), "tried at another endpoint");
+        tracing::debug!(upstream = %self.to.upstream.name, to = %next.endpoint().address(), "tried at another endpoint");
         self.picked = Some(next);
         self.judged = false;
         true

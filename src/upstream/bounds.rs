@@ -1,28 +1,40 @@
-//! The bounds of an upstream (circuit breaking): requests under way at once, and a bounded queue before them.
+//! The bounds of a cluster (circuit breaking): requests under way at once, and a bounded queue before them. The shared
+//! endpoints have theirs and each tenant's own address has its own, so that one that hangs takes no place from another.
 //!
 //! Without a queue a request costs one relaxed addition here. With one, who finds all places taken waits until one comes
 //! free, in the order of coming as far as workers can tell, and at most for the queue's time. The counts outlast reloads:
 //! a stream that was opened under the configuration of before still holds its place.
 
-use std::sync::{
-    Arc,
-    atomic::{
-        AtomicUsize,
-        Ordering::{Relaxed, SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{
+            AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
+    time::Duration,
 };
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::{budget::Budget, tally::Tally};
+use super::budget::Budget;
 
-/// How busy an upstream is.
+/// How many are let in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) max_in_flight: usize,
+    pub(super) max_pending: usize,
+    /// Longest wait in the queue.
+    pub(super) queue_timeout: Duration,
+}
+
+/// How busy a cluster is.
 #[derive(Debug, Default)]
 pub(super) struct Load {
     in_flight: AtomicUsize,
     pending: AtomicUsize,
     freed: Notify,
-    pub(super) tally: Tally,
     pub(super) budget: Budget,
 }
 
@@ -128,8 +140,6 @@ impl Load {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn later() -> Instant {

@@ -1,7 +1,8 @@
 //! One connection to an upstream, whichever version of HTTP it speaks, and the shelf on which connections wait.
 //!
 //! HTTP/1.1 serves one exchange at a time and goes back to its shelf between two. HTTP/2 stays on the shelf and serves
-//! many, each of which holds a place; what is beyond the bound goes to another connection.
+//! many, each of which holds a place; what is beyond the bound, or beyond what the service allows, goes to another
+//! connection.
 //! Requests come in the form of HTTP/1.1 and are turned into that of HTTP/2 at the last moment: authority from the
 //! configured address, no `Host`.
 
@@ -79,11 +80,16 @@ where
         matches!(self, Self::Many(_))
     }
 
-    /// Right after an answer's end a connection may need one more turn to be ready. False: it has ended.
-    pub(super) async fn ready(&mut self) -> bool {
+    /// Right after an answer's end a connection may need one more turn to be ready; one that needs longer than a new one
+    /// would, is given up.
+    pub(super) async fn ready(&mut self, patience: Duration) -> Readiness {
         match self {
-            Self::One(sender) => sender.is_ready() || sender.ready().await.is_ok(),
-            Self::Many(stream) => stream.sender.is_ready() || Box::pin(stream.sender.ready()).await.is_ok(),
+            Self::One(sender) if sender.is_ready() => Readiness::Ready,
+            // Boxed: the rare way.
+            Self::One(sender) => Box::pin(one_ready(sender, patience)).await,
+            // It has no turns: what is under way on it is bounded by its places.
+            Self::Many(stream) if stream.sender.is_ready() => Readiness::Ready,
+            Self::Many(_) => Readiness::Ended,
         }
     }
 
@@ -104,6 +110,23 @@ where
                 Either::Right(Box::pin(stream.sender.try_send_request(*request)))
             }
         }
+    }
+}
+
+/// Whether a connection that waited may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readiness {
+    Ready,
+    Ended,
+    /// Not ready in time: a new one is better.
+    Late,
+}
+
+async fn one_ready<B: Body + 'static>(sender: &mut http1::SendRequest<B>, patience: Duration) -> Readiness {
+    match tokio::time::timeout(patience, sender.ready()).await {
+        Ok(Ok(())) => Readiness::Ready,
+        Ok(Err(_)) => Readiness::Ended,
+        Err(_) => Readiness::Late,
     }
 }
 
@@ -154,27 +177,33 @@ struct Idle<B> {
     since: Instant,
 }
 
-#[derive(Debug)]
-struct Shared<B> {
+struct Shared<B, L> {
     sender: http2::SendRequest<B>,
     open: Arc<AtomicUsize>,
+    /// How many streams the service allows now.
+    allowed: L,
     since: Instant,
 }
 
 /// The connections to one address.
-#[derive(Debug)]
-pub(super) struct Shelf<B> {
+pub(super) struct Shelf<B, L> {
     idle: Vec<Idle<B>>,
-    shared: Vec<Shared<B>>,
+    shared: Vec<Shared<B, L>>,
 }
 
-impl<B> Default for Shelf<B> {
+impl<B, L> Default for Shelf<B, L> {
     fn default() -> Self {
         Self { idle: Vec::new(), shared: Vec::new() }
     }
 }
 
-impl<B: 'static> Shelf<B> {
+impl<B, L> std::fmt::Debug for Shelf<B, L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shelf").field("idle", &self.idle.len()).field("shared", &self.shared.len()).finish()
+    }
+}
+
+impl<B: 'static, L: Fn() -> usize> Shelf<B, L> {
     /// The fullest connection that has a place, else the one used last, so that the rest can grow old and go.
     pub(super) fn take(&mut self, idle_timeout: Duration, streams: usize, only_http1: bool) -> Option<Sender<B>> {
         if !only_http1 && let Some(sender) = self.take_shared(streams) {
@@ -196,7 +225,8 @@ impl<B: 'static> Shelf<B> {
     fn take_shared(&mut self, streams: usize) -> Option<Sender<B>> {
         self.shared.retain(|shared| !shared.sender.is_closed());
         for shared in &mut self.shared {
-            if let Some(place) = Place::take(&shared.open, streams) {
+            // Beyond what the service allows a stream would wait inside the connection, unseen, for another one to end.
+            if let Some(place) = Place::take(&shared.open, streams.min((shared.allowed)())) {
                 shared.since = Instant::now();
                 return Some(Sender::Many(Box::new(Stream { sender: shared.sender.clone(), _place: place })));
             }
@@ -211,11 +241,11 @@ impl<B: 'static> Shelf<B> {
     }
 
     /// Puts a new connection up for all, and takes the first place on it.
-    pub(super) fn share(&mut self, sender: http2::SendRequest<B>, keep: usize) -> Sender<B> {
+    pub(super) fn share(&mut self, sender: http2::SendRequest<B>, allowed: L, keep: usize) -> Sender<B> {
         let open = Arc::new(AtomicUsize::new(1));
         let place = Place(Arc::clone(&open));
         if self.shared.len() < keep {
-            self.shared.push(Shared { sender: sender.clone(), open, since: Instant::now() });
+            self.shared.push(Shared { sender: sender.clone(), open, allowed, since: Instant::now() });
         }
         Sender::Many(Box::new(Stream { sender, _place: place }))
     }

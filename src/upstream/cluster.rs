@@ -1,6 +1,9 @@
 //! The endpoints among which one request may choose: an upstream's shared ones, or those of one tenant's own address. Two
 //! clusters have no endpoint in common, so that neither balancing nor failover ever leads from one tenant to another.
 //!
+//! A cluster has its own places for requests, its own queue and its own retry budget; its names are looked up and its
+//! endpoints checked in rounds of its own. So what goes wrong in one is not felt in another.
+//!
 //! The list is replaced as a whole, by the one look-up at a time that changes it; requests read it without a lock. An
 //! address that stays keeps its endpoint, with its health and its connections.
 
@@ -14,9 +17,13 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use tokio::sync::Notify;
 
 use super::{
+    asker::Blame,
     balance::{self, Among},
+    bounds::{Bounds, Load},
+    budget::Budget,
     endpoint::{Endpoint, Picked},
     resolve::{self, Resolve},
     settings::{Origin, OutlierSettings},
@@ -28,11 +35,21 @@ type Members = Vec<Arc<Endpoint>>;
 /// Rounds of look-ups after which a tenant's name that nobody asks for is forgotten until somebody does.
 const IDLE_ROUNDS: u32 = 10;
 
+/// What a cluster is configured with beside its addresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// Tenants have it in common.
+    pub(super) shared: bool,
+    pub(super) outlier: OutlierSettings,
+    pub(super) bounds: Bounds,
+}
+
 #[derive(Debug)]
 pub struct Cluster {
     /// As configured.
     origins: Box<[Origin]>,
-    outlier: OutlierSettings,
+    rules: Rules,
+    load: Arc<Load>,
     members: ArcSwap<Members>,
     /// Serialises ejections and changes of the list.
     changing: Mutex<()>,
@@ -46,11 +63,14 @@ pub struct Cluster {
     looking_up: tokio::sync::Mutex<()>,
     /// The last look-up failed.
     unresolved: AtomicBool,
+    /// Somebody could not connect: its names are looked up before their time.
+    moved: Notify,
 }
 
 impl Cluster {
-    /// Takes over what `before`, the same cluster of the configuration of before, knows of endpoints that stay.
-    pub(super) fn new(origins: Vec<Origin>, outlier: OutlierSettings, before: Option<&Self>) -> Self {
+    /// Takes over what `before`, the same cluster of the configuration of before, knows of endpoints that stay, and the
+    /// requests that are still under way.
+    pub(super) fn new(origins: Vec<Origin>, rules: Rules, before: Option<&Self>) -> Self {
         let known = before.map(|before| before.members.load_full()).unwrap_or_default();
         let mut members = Members::new();
         for origin in &origins {
@@ -62,7 +82,8 @@ impl Cluster {
         Self {
             named: origins.iter().any(|origin| literal(origin).is_none()),
             origins: origins.into(),
-            outlier,
+            rules,
+            load: before.map(|before| Arc::clone(&before.load)).unwrap_or_default(),
             // Nobody has asked for a new tenant's names yet.
             asked: AtomicBool::new(!members.is_empty()),
             members: ArcSwap::from_pointee(members),
@@ -71,6 +92,7 @@ impl Cluster {
             rounds: AtomicU64::new(0),
             looking_up: tokio::sync::Mutex::default(),
             unresolved: AtomicBool::new(false),
+            moved: Notify::new(),
         }
     }
 
@@ -82,7 +104,7 @@ impl Cluster {
             if !checked {
                 member.checked.forget();
             }
-            if self.outlier.consecutive_failures == 0 {
+            if self.rules.outlier.consecutive_failures == 0 {
                 member.outlier.give_back();
             }
         }
@@ -102,6 +124,31 @@ impl Cluster {
         self.named
     }
 
+    pub(super) fn is_shared(&self) -> bool {
+        self.rules.shared
+    }
+
+    pub(super) fn bounds(&self) -> &Bounds {
+        &self.rules.bounds
+    }
+
+    pub(super) fn load(&self) -> &Arc<Load> {
+        &self.load
+    }
+
+    pub(super) fn budget(&self) -> &Budget {
+        &self.load.budget
+    }
+
+    pub(super) fn look_up_soon(&self) {
+        self.moved.notify_one();
+    }
+
+    /// Until somebody could not connect.
+    pub(super) async fn moved(&self) {
+        self.moved.notified().await;
+    }
+
     /// All endpoints known now.
     pub(super) fn members(&self) -> Arc<Members> {
         self.members.load_full()
@@ -119,7 +166,7 @@ impl Cluster {
             many => {
                 let now = super::clock::now();
                 let draw = |below| fastrand::usize(..below);
-                let (endpoint, among) = balance::choose(many, self.outlier.panic_threshold, tried, now, draw)?;
+                let (endpoint, among) = balance::choose(many, self.rules.outlier.panic_threshold, tried, now, draw)?;
                 if among == Among::All {
                     tally.panics.add();
                 }
@@ -129,8 +176,10 @@ impl Cluster {
     }
 
     /// Takes in that an endpoint failed a request. True: it was ejected.
-    pub(super) fn failed(&self, endpoint: &Endpoint, now: u64) -> bool {
-        if !endpoint.outlier.failed(&self.outlier, now) {
+    pub(super) fn failed(&self, endpoint: &Endpoint, blame: Blame, now: u64) -> bool {
+        // Whose own it is takes it away from nobody else.
+        let blame = if self.rules.shared { blame } else { Blame::Service };
+        if !endpoint.outlier.failed(&self.rules.outlier, blame, now) {
             return false;
         }
         let _turn = self.turn();
@@ -142,15 +191,15 @@ impl Cluster {
         if !self.allows(ejected(&members, now) + 1, members.len()) {
             return false;
         }
-        let time = endpoint.outlier.eject(&self.outlier, now);
+        let time = endpoint.outlier.eject(&self.rules.outlier, now);
         tracing::warn!(origin = %endpoint.origin(), address = %endpoint.address(), ?time,
-            failures = self.outlier.consecutive_failures, "an endpoint failed too often in a row and is ejected");
+            failures = self.rules.outlier.consecutive_failures, "an endpoint failed too often in a row and is ejected");
         true
     }
 
     /// Whether so many of so many may be ejected.
     fn allows(&self, ejected: usize, of: usize) -> bool {
-        ejected * 100 <= usize::try_from(self.outlier.max_ejection_percent).unwrap_or(100) * of
+        ejected * 100 <= usize::try_from(self.rules.outlier.max_ejection_percent).unwrap_or(100) * of
     }
 
     /// Replaces the list. Where fewer are left than the ejected are allowed among, those whose time is over first come back.
@@ -184,30 +233,35 @@ impl Cluster {
         }
     }
 
-    /// Looks all names up. What cannot be looked up keeps its last known addresses. False: some failed.
+    /// Looks all names up, each for itself: one that nobody answers for delays no other. What cannot be looked up keeps its
+    /// last known addresses. False: some failed.
     pub(super) async fn refresh(&self, resolver: &dyn Resolve, tally: &Tally) -> bool {
         let names = self.origins.iter().filter(|origin| literal(origin).is_none());
-        let looked_up = names.map(async |origin| (origin, resolve::addresses(resolver, origin).await));
-        let mut failed = false;
-        for (origin, found) in join_all(looked_up).await {
-            match found {
-                Ok(addresses) => self.resolved(origin, &addresses, super::clock::now()),
-                Err(error) => {
-                    failed = true;
-                    tally.resolution_failures.add();
-                    let known = self.members.load().iter().filter(|member| member.origin() == origin).count();
-                    if self.unresolved.load(Relaxed) {
-                        tracing::debug!(%origin, %error, known, "a host name still cannot be looked up");
-                    } else {
-                        tracing::warn!(%origin, %error, known,
-                            "a host name cannot be looked up; the addresses known before stay in use");
-                    }
-                }
+        let looked_up = names.map(async |origin| match resolve::addresses(resolver, origin).await {
+            Ok(addresses) => {
+                self.resolved(origin, &addresses, super::clock::now());
+                true
             }
-        }
-        self.unresolved.store(failed, Relaxed);
+            Err(error) => {
+                self.unresolved(origin, &error, tally);
+                false
+            }
+        });
+        let found = join_all(looked_up).await.into_iter().all(|found| found);
+        self.unresolved.store(!found, Relaxed);
         self.rounds.fetch_add(1, Relaxed);
-        !failed
+        found
+    }
+
+    fn unresolved(&self, origin: &Origin, error: &std::io::Error, tally: &Tally) {
+        tally.resolution_failures.add();
+        let known = self.members.load().iter().filter(|member| member.origin() == origin).count();
+        if self.unresolved.load(Relaxed) {
+            tracing::debug!(%origin, %error, known, "a host name still cannot be looked up");
+        } else {
+            tracing::warn!(%origin, %error, known,
+                "a host name cannot be looked up; the addresses known before stay in use");
+        }
     }
 
     /// Looks the names up for a request that finds no endpoint; requests that come together wait for one look-up. False:
@@ -222,8 +276,8 @@ impl Cluster {
     }
 
     /// Whether its names are worth a look-up in this round: a tenant's that nobody has asked for long is forgotten.
-    pub(super) fn is_due(&self, shared: bool) -> bool {
-        if shared {
+    pub(super) fn is_due(&self) -> bool {
+        if self.rules.shared {
             return true;
         }
         let asked = self.asked.swap(false, Relaxed);

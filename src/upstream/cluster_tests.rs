@@ -36,9 +36,22 @@ fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
+fn origin() -> Origin {
+    Origin { https: false, authority: "isp.example:80".into() }
+}
+
+fn rules(shared: bool, outlier: OutlierSettings) -> Rules {
+    let bounds = Bounds { max_in_flight: 1, max_pending: 0, queue_timeout: Duration::ZERO };
+    Rules { shared, outlier, bounds }
+}
+
 fn named() -> Cluster {
-    let origin = Origin { https: false, authority: "isp.example:80".into() };
-    Cluster::new(vec![origin], OutlierSettings::default(), None)
+    Cluster::new(vec![origin()], rules(true, OutlierSettings::default()), None)
+}
+
+/// A tenant's own.
+fn own() -> Cluster {
+    Cluster::new(vec![origin()], rules(false, OutlierSettings::default()), None)
 }
 
 fn ports(cluster: &Cluster) -> Vec<u16> {
@@ -80,20 +93,20 @@ async fn requests_that_come_together_wait_for_one_look_up() {
 
 #[tokio::test]
 async fn names_that_nobody_asks_for_are_forgotten_until_somebody_does() {
-    let (cluster, resolver, tally) = (named(), Scripted::default(), Tally::default());
+    let (cluster, resolver, tally) = (own(), Scripted::default(), Tally::default());
     resolver.say(&[1]);
-    assert!(!{ cluster.is_due(false) }, "a tenant's name is not looked up before somebody asks");
+    assert!(!{ cluster.is_due() }, "a tenant's name is not looked up before somebody asks");
     assert!(cluster.look_up(&resolver, &tally).await);
     for _ in 0..3 {
         assert!(cluster.pick(&[], &tally).is_some());
-        assert!(cluster.is_due(false));
+        assert!(cluster.is_due());
     }
-    assert_eq!((0..100).take_while(|_| cluster.is_due(false)).count(), 10);
+    assert_eq!((0..100).take_while(|_| cluster.is_due()).count(), 10);
     assert!(cluster.members().is_empty());
-    assert!(!cluster.is_due(false));
+    assert!(!cluster.is_due());
     assert!(cluster.pick(&[], &tally).is_none());
     assert!(cluster.look_up(&resolver, &tally).await, "and is found again");
-    assert!(cluster.is_due(true), "shared ones are always looked up");
+    assert!(named().is_due(), "shared ones are always looked up");
 }
 
 #[derive(Clone, Debug)]
@@ -119,7 +132,7 @@ proptest! {
         max_ejection_percent in 0_u32..=100,
         consecutive_failures in 1_u32..4,
     ) {
-        let origin = Origin { https: false, authority: "isp.example:80".into() };
+        let origin = origin();
         let outlier = OutlierSettings {
             consecutive_failures,
             base_ejection_time: Duration::from_millis(100),
@@ -127,7 +140,7 @@ proptest! {
             max_ejection_percent,
             panic_threshold: 0,
         };
-        let cluster = Cluster::new(vec![origin.clone()], outlier, None);
+        let cluster = Cluster::new(vec![origin.clone()], rules(true, outlier), None);
         let mut now = 1;
         cluster.resolved(&origin, &[1, 2, 3, 4].map(address), now);
         for step in steps {
@@ -135,7 +148,7 @@ proptest! {
                 Step::Fail(which) => {
                     let members = cluster.members();
                     let member = &members[which % members.len()];
-                    let ejected = cluster.failed(member, now);
+                    let ejected = cluster.failed(member, Blame::Service, now);
                     prop_assert_eq!(ejected, ejected && member.outlier.is_ejected(now));
                 }
                 Step::Wait(time) => now += time,
@@ -157,7 +170,7 @@ fn with_two_endpoints_one_may_go_and_with_one_none() {
     let origin = cluster.origins()[0].clone();
     cluster.resolved(&origin, &[1, 2].map(address), 1);
     let members = cluster.members();
-    let fails = |member: &Arc<Endpoint>| (0..20).filter(|_| cluster.failed(member, 1)).count();
+    let fails = |member: &Arc<Endpoint>| (0..20).filter(|_| cluster.failed(member, Blame::Service, 1)).count();
     assert_eq!([fails(&members[0]), fails(&members[1])], [1, 0]);
     assert!(!members[0].is_available(1) && members[1].is_available(1));
     cluster.resolved(&origin, &[address(1)], 1);
@@ -166,9 +179,43 @@ fn with_two_endpoints_one_may_go_and_with_one_none() {
 
 #[test]
 fn a_tenants_name_that_was_asked_for_in_vain_gets_a_round_of_its_own() {
-    let cluster = named();
-    assert!(!cluster.is_due(false), "nobody has asked");
+    let cluster = own();
+    assert!(!cluster.is_due(), "nobody has asked");
     assert!(cluster.pick(&[], &Tally::default()).is_none());
-    assert!(cluster.is_due(false));
-    assert!(!cluster.is_due(false), "once");
+    assert!(cluster.is_due());
+    assert!(!cluster.is_due(), "once");
+}
+
+/// Says nothing of one name, ever.
+#[derive(Debug)]
+struct Silent(&'static str);
+
+impl Resolve for Silent {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        async move {
+            if host == self.0 {
+                std::future::pending::<()>().await;
+            }
+            Ok(vec![address(port)])
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_answers_for_delays_no_other_of_its_service() {
+    let origins = ["silent.test:1", "good.test:2"].map(|name| Origin { https: false, authority: name.into() });
+    let cluster = Cluster::new(origins.to_vec(), rules(true, OutlierSettings::default()), None);
+    let (resolver, tally) = (Silent("silent.test"), Tally::default());
+    let found = async {
+        while cluster.members().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = cluster.refresh(&resolver, &tally) => panic!("nobody has answered for the other yet"),
+        () = found => {}
+    }
+    assert_eq!(ports(&cluster), [2]);
 }

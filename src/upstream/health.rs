@@ -1,7 +1,8 @@
 //! Active health checks: a request of the gateway's own to each endpoint, on a connection of its own, without credentials.
 //!
 //! Checked are the shared endpoints, and those of a tenant's own address where its name has several: one alone is used
-//! however it is. An endpoint counts as healthy until so many checks in a row say otherwise.
+//! however it is. An endpoint counts as healthy until so many checks in a row say otherwise. Each cluster is checked in
+//! rounds of its own, and a tenant's take few turns at once: whoever hangs delays no other's.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,27 +10,35 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{HeaderValue, Request, header};
 use http_body_util::Full;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
-use super::{endpoint::Endpoint, settings::HealthCheck, shared::SharedPool, table::Upstream};
+use super::{cluster::Cluster, endpoint::Endpoint, settings::HealthCheck, shared::SharedPool, table::Upstream};
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static("linkgate-health-check");
-/// Checks of one upstream at once.
-const CHECKS: usize = 64;
+/// Checks at once, of the shared endpoints, and of those of all tenants together.
+pub(super) const CHECKS: usize = 64;
+/// Of these, one tenant's.
+const CHECKS_OF_A_TENANT: usize = 4;
 
-/// Checks all endpoints, again and again.
-pub(super) async fn watch(upstream: Arc<Upstream>, settings: HealthCheck) {
+/// Checks all endpoints of a cluster, again and again. `turns`: of tenants' checks.
+pub(super) async fn watch(
+    upstream: Arc<Upstream>,
+    cluster: Arc<Cluster>,
+    settings: HealthCheck,
+    turns: Arc<Semaphore>,
+) {
+    let shared = cluster.is_shared();
+    let at_once = if shared { CHECKS } else { CHECKS_OF_A_TENANT };
     loop {
         let began = Instant::now();
-        let mut checks = Vec::new();
-        for (cluster, shared) in upstream.clusters() {
-            let members = cluster.members();
-            if shared || members.len() > 1 {
-                members.iter().for_each(|endpoint| endpoint.checked.watch());
-                checks.extend(members.iter().map(|endpoint| check(&upstream, Arc::clone(endpoint), &settings)));
-            }
+        let members = cluster.members();
+        if shared || members.len() > 1 {
+            members.iter().for_each(|endpoint| endpoint.checked.watch());
+            let turns = (!shared).then_some(&*turns);
+            let check = |endpoint: &Arc<Endpoint>| in_turn(&upstream, Arc::clone(endpoint), &settings, turns);
+            let checks: Vec<_> = members.iter().map(check).collect();
+            stream::iter(checks).buffer_unordered(at_once).for_each(|()| std::future::ready(())).await;
         }
-        stream::iter(checks).buffer_unordered(CHECKS).for_each(|()| std::future::ready(())).await;
         tokio::time::sleep_until(began + jittered(settings.interval, fastrand::f64())).await;
     }
 }
@@ -39,8 +48,16 @@ fn jittered(interval: Duration, lot: f64) -> Duration {
     interval.mul_f64(0.9 + 0.2 * lot)
 }
 
-async fn check(upstream: &Upstream, endpoint: Arc<Endpoint>, settings: &HealthCheck) {
-    let asked = tokio::time::timeout(settings.timeout, ask(upstream, &endpoint, settings)).await;
+async fn in_turn(upstream: &Upstream, endpoint: Arc<Endpoint>, settings: &HealthCheck, turns: Option<&Semaphore>) {
+    let _turn = match turns {
+        Some(turns) => turns.acquire().await.ok(),
+        None => None,
+    };
+    check(upstream, &endpoint, settings).await;
+}
+
+async fn check(upstream: &Upstream, endpoint: &Endpoint, settings: &HealthCheck) {
+    let asked = tokio::time::timeout(settings.timeout, ask(upstream, endpoint, settings)).await;
     let result = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
     let tally = upstream.tally();
     match &result {

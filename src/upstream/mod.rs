@@ -1,9 +1,9 @@
 //! Floor 1: the services behind the gateway: endpoints, health, bounds, connection pools.
 //!
-//! A request's way: a place among those under way (`bounds`), the cluster of its tenant (`table`, `cluster`), one of its
-//! endpoints (`balance`), a connection to it (`pool`, `channel`, `dial`), and another endpoint where that fails (`attempts`,
-//! `budget`). What is learnt on the way (`outlier`), asked unasked (`health`) and looked up (`resolve`) decides where the
-//! next one goes; `upkeep` runs what runs in the background.
+//! A request's way: the cluster of its tenant (`table`, `cluster`, `destination`), a place among those under way to it
+//! (`bounds`), one of its endpoints (`balance`), a connection to it (`pool`, `channel`, `dial`), and another endpoint where
+//! that fails (`attempts`, `budget`). What is learnt on the way (`outlier`, `asker`), asked unasked (`health`) and looked up
+//! (`resolve`) decides where the next one goes; `upkeep` runs what runs in the background.
 
 pub mod settings;
 
@@ -12,11 +12,14 @@ pub mod table;
 mod bounds;
 
 pub mod cluster;
+pub mod destination;
 pub mod endpoint;
 pub mod resolve;
 
 mod balance;
 mod clock;
+
+mod asker;
 mod outlier;
 
 mod attempts;
@@ -33,9 +36,11 @@ mod health;
 pub mod tally;
 pub mod upkeep;
 
+pub use asker::Asker;
 pub use attempts::Attempts;
 pub use bounds::{InFlight, Refused};
 pub use channel::Repeat;
+pub use destination::Destination;
 pub use endpoint::{Endpoint, Picked};
 pub use pool::{Lease, Pool, SendError, Unsent};
 pub use resolve::{Resolve, SystemResolver};

@@ -3,7 +3,7 @@
 //! A connection goes back only after both messages on it are complete. A request is sent a second time only if the
 //! caller allows it (idempotent) and the stale pooled connection took not one byte of it: hyper hands such a request back.
 
-use std::{cell::RefCell, collections::HashMap, io, rc::Rc};
+use std::{cell::RefCell, collections::HashMap, future::poll_fn, io, pin::Pin, rc::Rc};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -12,7 +12,7 @@ use hyper::{body::Incoming, client::conn::http1, rt::Executor};
 use hyper_util::rt::TokioIo;
 
 use super::{
-    channel::{Repeat, Sender, Shelf, is_unprocessed},
+    channel::{Readiness, Repeat, Sender, Shelf, is_unprocessed},
     dial::{dial, http2_builder},
     endpoint::Endpoint,
     table::Upstream,
@@ -48,7 +48,10 @@ pub struct Unsent<B> {
 /// Where connections wait: those of one channel to one endpoint may serve each other's requests.
 pub(super) type Key = (u64, u64);
 
-type Shelves<B> = RefCell<HashMap<Key, Shelf<B>, ahash::RandomState>>;
+/// How many streams a service allows on a connection now.
+type Allowed = Box<dyn Fn() -> usize>;
+
+type Shelves<B> = RefCell<HashMap<Key, Shelf<B, Allowed>, ahash::RandomState>>;
 
 /// The pool of one worker. Cloning gives another handle to the same pool.
 pub struct Pool<B>(Rc<Shelves<B>>);
@@ -119,13 +122,16 @@ where
             let mut refused_before = false;
             loop {
                 let key = (upstream.channel(origin), endpoint.id());
-                let (mut sender, reused) = match self.take(key, upstream, only_http1) {
-                    Some(mut sender) => {
-                        if !sender.ready().await {
-                            continue;
-                        }
-                        (sender, true)
+                let mut taken = self.take(key, upstream, only_http1);
+                if let Some(sender) = &mut taken {
+                    match sender.ready(upstream.settings.connect_timeout).await {
+                        Readiness::Ready => {}
+                        Readiness::Ended => continue,
+                        Readiness::Late => taken = None,
                     }
+                }
+                let (mut sender, reused) = match taken {
+                    Some(sender) => (sender, true),
                     // Boxed: room for it would be moved with every request that needs none.
                     None => match Box::pin(self.connect(key, endpoint, upstream, only_http1)).await {
                         Ok(sender) => (sender, false),
@@ -180,14 +186,21 @@ where
             return Ok(Sender::One(sender));
         }
         let (sender, connection) = http2_builder(Local).handshake(io).await.map_err(SendError::Exchange)?;
+        let connection = Rc::new(RefCell::new(connection));
+        let seen = Rc::downgrade(&connection);
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = poll_fn(|cx| Pin::new(&mut *connection.borrow_mut()).poll(cx)).await {
                 tracing::debug!(%error, "upstream connection ended");
             }
         });
+        // Weakly: what is on the shelf keeps no connection that has ended.
+        let allowed = move || {
+            let connection = seen.upgrade();
+            connection.map_or(0, |connection| connection.try_borrow().map_or(0, |one| one.current_max_send_streams()))
+        };
         let mut shelves = self.0.borrow_mut();
         let shelf = shelves.entry(key).or_default();
-        Ok(shelf.share(sender, upstream.settings.pool_idle))
+        Ok(shelf.share(sender, Box::new(allowed), upstream.settings.pool_idle))
     }
 
     /// Closes connections that idle too long; called now and then by the worker.
@@ -215,5 +228,52 @@ impl<F: Future + 'static> Executor<F> for Local {
         tokio::task::spawn_local(async move {
             future.await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use http_body_util::Empty;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::upstream::{Asker, table::tests::settings};
+
+    impl Repeat for Empty<Bytes> {
+        fn repeat(&self) -> Option<Self> {
+            Some(Self::new())
+        }
+    }
+
+    /// A connection that waits on the shelf and is never ready is given up for a new one.
+    #[tokio::test]
+    async fn who_is_never_ready_is_not_waited_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut again = settings(&[&listener.local_addr().unwrap().to_string()], &[]);
+        again.connect_timeout = Duration::from_millis(100);
+        let upstream = Upstream::new(again).unwrap();
+        let pool = Pool::<Empty<Bytes>>::default();
+        let endpoint = Arc::clone(&upstream.cluster(None).unwrap().members()[0]);
+        let key = (upstream.channel(endpoint.origin()), endpoint.id());
+        let (client, _silent) = tokio::io::duplex(64);
+        // Nobody drives it.
+        let (stuck, _connection) = http1::handshake(TokioIo::new(client)).await.unwrap();
+        assert!(!stuck.is_closed() && !stuck.is_ready());
+        pool.0.borrow_mut().entry(key).or_default().put(stuck, 1);
+        let service = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            stream
+        };
+        let mut attempts = upstream.destination(None).unwrap().attempts(Asker::default());
+        let request = Box::new(Request::new(Empty::new()));
+        let both = async { tokio::join!(attempts.send(&pool, request, true, false), service) };
+        let local = tokio::task::LocalSet::new();
+        let answered = local.run_until(tokio::time::timeout(Duration::from_secs(20), both));
+        let (answer, _stream) = answered.await.expect("it was waited for");
+        assert_eq!(answer.unwrap().0.status(), 200);
     }
 }

@@ -1,6 +1,6 @@
 //! Host names to addresses. Production asks the system's resolver; tests bring one of their own.
 
-use std::{fmt::Debug, io, net::SocketAddr};
+use std::{fmt::Debug, io, net::SocketAddr, time::Duration};
 
 use futures_util::future::{BoxFuture, FutureExt};
 
@@ -25,9 +25,14 @@ impl Resolve for SystemResolver {
 /// Most addresses of one name that are used: memory and metrics are bounded by configuration, not by what a name server says.
 const MAX_ADDRESSES: usize = 64;
 
+/// Longest wait for one name.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The addresses of the origin's name now: sorted, at least one, at most [`MAX_ADDRESSES`].
 pub(super) async fn addresses(resolver: &dyn Resolve, origin: &Origin) -> io::Result<Vec<SocketAddr>> {
-    let mut found = resolver.resolve(origin.host(), origin.port()).await?;
+    let resolving = resolver.resolve(origin.host(), origin.port());
+    let resolved = tokio::time::timeout(LOOKUP_TIMEOUT, resolving).await;
+    let mut found = resolved.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))??;
     found.sort_unstable();
     found.dedup();
     if found.len() > MAX_ADDRESSES {

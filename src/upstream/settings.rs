@@ -23,9 +23,11 @@ pub struct UpstreamSettings {
     /// Idle pooled connections kept per worker and address.
     pub pool_idle: usize,
     pub pool_idle_timeout: Duration,
-    /// Requests under way at once, over all workers, open streams included; above it: the queue.
+    /// Requests under way at once to the shared endpoints, over all workers, open streams included; above it: the queue.
     pub max_in_flight: usize,
-    /// Requests that wait for a place; above it: 503 `UPSTREAM_UNAVAILABLE`.
+    /// The same to each tenant's own address, whose places nobody else uses.
+    pub tenant_max_in_flight: usize,
+    /// Requests that wait for a place, in each of these queues; above it: 503 `UPSTREAM_UNAVAILABLE`.
     pub max_pending: usize,
     /// Longest wait in that queue; after it: the same 503.
     pub queue_timeout: Duration,

@@ -6,6 +6,8 @@
 
 use std::{
     collections::HashMap,
+    future::poll_fn,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,7 +18,7 @@ use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::{
-    channel::{Sender, Shelf},
+    channel::{Readiness, Sender, Shelf},
     dial::{dial, http2_builder},
     endpoint::Endpoint,
     pool::{Key, SendError},
@@ -25,9 +27,12 @@ use super::{
 
 type Message = Request<Full<Bytes>>;
 
+/// How many streams a service allows on a connection now.
+type Allowed = Box<dyn Fn() -> usize + Send>;
+
 #[derive(Debug, Default)]
 struct Shelves {
-    by_key: HashMap<Key, Shelf<Full<Bytes>>, ahash::RandomState>,
+    by_key: HashMap<Key, Shelf<Full<Bytes>, Allowed>, ahash::RandomState>,
     /// Given back since shelves of tenants that nobody asks about any more were last cleared.
     returned: u32,
 }
@@ -105,13 +110,16 @@ impl SharedPool {
         let mut request = request;
         loop {
             let key = (upstream.channel(origin), endpoint.id());
-            let (mut sender, reused) = match self.take(key, upstream) {
-                Some(mut sender) => {
-                    if !sender.ready().await {
-                        continue;
-                    }
-                    (sender, true)
+            let mut taken = self.take(key, upstream);
+            if let Some(sender) = &mut taken {
+                match sender.ready(upstream.settings.connect_timeout).await {
+                    Readiness::Ready => {}
+                    Readiness::Ended => continue,
+                    Readiness::Late => taken = None,
                 }
+            }
+            let (mut sender, reused) = match taken {
+                Some(sender) => (sender, true),
                 None => match self.connect(key, endpoint, upstream).await {
                     Ok(sender) => (sender, false),
                     Err(error) => {
@@ -178,13 +186,25 @@ impl SharedPool {
         }
         let builder = http2_builder(TokioExecutor::new());
         let (sender, connection) = builder.handshake(io).await.map_err(SendError::Exchange)?;
+        let connection = Arc::new(Mutex::new(connection));
+        let seen = Arc::downgrade(&connection);
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            // A panic inside a poll has ended its task, and nobody polls it again.
+            let polled = poll_fn(|cx| {
+                let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+                Pin::new(&mut *connection).poll(cx)
+            });
+            if let Err(error) = polled.await {
                 tracing::debug!(%error, "upstream connection ended");
             }
         });
+        // Weakly: what is on the shelf keeps no connection that has ended.
+        let allowed = move || {
+            let connection = seen.upgrade();
+            connection.map_or(0, |connection| connection.lock().map_or(0, |one| one.current_max_send_streams()))
+        };
         let mut shelves = self.open();
         let shelf = shelves.by_key.entry(key).or_default();
-        Ok(shelf.share(sender, upstream.settings.max_in_flight))
+        Ok(shelf.share(sender, Box::new(allowed), upstream.settings.max_in_flight))
     }
 }

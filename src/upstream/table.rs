@@ -1,14 +1,11 @@
-//! Upstreams by name: clusters of endpoints, settings and what is under way, shared by all workers.
+//! Upstreams by name: clusters of endpoints, settings and counts, shared by all workers.
 
 use std::{collections::HashMap, sync::Arc};
 
-use tokio::{sync::Notify, time::Instant};
-
 use super::{
-    attempts::Attempts,
-    bounds::{InFlight, Load, Refused},
-    budget::Budget,
-    cluster::Cluster,
+    bounds::Bounds,
+    cluster::{Cluster, Rules},
+    destination::Destination,
     resolve::{Resolve, SystemResolver},
     settings::{Http2, Origin, UpstreamSettings},
     tally::Tally,
@@ -32,10 +29,18 @@ pub struct Upstream {
     /// Tenants with the same address have one cluster.
     tenants: HashMap<TenantId, Arc<Cluster>>,
     own: Vec<Arc<Cluster>>,
-    load: Arc<Load>,
+    tally: Arc<Tally>,
     resolver: Arc<dyn Resolve>,
-    /// Somebody could not connect: its names are looked up before their time.
-    moved: Notify,
+}
+
+/// What this configuration says of the shared endpoints, or of each tenant's own address.
+fn rules(settings: &UpstreamSettings, shared: bool) -> Rules {
+    let bounds = Bounds {
+        max_in_flight: if shared { settings.max_in_flight } else { settings.tenant_max_in_flight },
+        max_pending: settings.max_pending,
+        queue_timeout: settings.queue_timeout,
+    };
+    Rules { shared, outlier: settings.outlier, bounds }
 }
 
 /// Connections that may serve any request to the same endpoint.
@@ -60,7 +65,7 @@ impl Upstream {
         let name = settings.name.as_str().into();
         let shared = (!settings.endpoints.is_empty()).then(|| {
             let known = before.and_then(|before| before.shared.as_deref());
-            Arc::new(Cluster::new(settings.endpoints.clone(), settings.outlier, known))
+            Arc::new(Cluster::new(settings.endpoints.clone(), rules(&settings, true), known))
         });
         let mut own: HashMap<&Origin, Arc<Cluster>> = HashMap::new();
         let mut tenants = HashMap::with_capacity(settings.tenants.len());
@@ -68,29 +73,18 @@ impl Upstream {
             let cluster = own.entry(origin).or_insert_with(|| {
                 let mut known = before.into_iter().flat_map(|before| &before.own);
                 let known = known.find(|known| known.origins().first() == Some(origin));
-                Arc::new(Cluster::new(vec![origin.clone()], settings.outlier, known.map(|known| &**known)))
+                Arc::new(Cluster::new(vec![origin.clone()], rules(&settings, false), known.map(|known| &**known)))
             });
             tenants.insert(tenant.clone(), Arc::clone(cluster));
         }
         let own: Vec<_> = own.into_values().collect();
-        let load = before.map(|before| Arc::clone(&before.load)).unwrap_or_default();
-        Ok(Arc::new(Self {
-            settings,
-            name,
-            tls,
-            own_channel,
-            shared,
-            tenants,
-            own,
-            load,
-            resolver,
-            moved: Notify::new(),
-        }))
+        let tally = before.map(|before| Arc::clone(&before.tally)).unwrap_or_default();
+        Ok(Arc::new(Self { settings, name, tls, own_channel, shared, tenants, own, tally, resolver }))
     }
 
     /// Its configuration comes into force. Until then what is shared with the one before is left as it is.
     pub(super) fn take_over(&self) {
-        for (cluster, _) in self.clusters() {
+        for cluster in self.clusters() {
             cluster.take_over(self.settings.health_check.is_some());
         }
     }
@@ -108,75 +102,48 @@ impl Upstream {
         tenant.and_then(|tenant| self.tenants.get(tenant)).or(self.shared.as_ref()).map(|cluster| &**cluster)
     }
 
-    /// One request to the tenant's endpoints: the first is chosen here. `None`: it has no address.
-    pub fn attempts(&self, tenant: Option<&TenantId>) -> Option<Attempts<'_>> {
-        self.cluster(tenant).map(|cluster| Attempts::new(self, cluster))
+    /// Where a request for this tenant goes. `None`: it has no address.
+    pub fn destination(&self, tenant: Option<&TenantId>) -> Option<Destination<'_>> {
+        self.cluster(tenant).map(|cluster| Destination { upstream: self, cluster })
     }
 
-    /// A place among the requests under way at once; `None` where all are taken or others wait for one.
-    pub fn enter(&self) -> Option<InFlight> {
-        match self.settings.max_pending {
-            0 => self.load.enter(self.settings.max_in_flight),
-            _ => self.load.enter_unless_queued(self.settings.max_in_flight),
-        }
-    }
-
-    /// Waits for a place in the queue, at most until then. To be asked where [`Self::enter`] gave none.
-    pub async fn queue(&self, until: Option<Instant>) -> Result<InFlight, Refused> {
-        let settings = &self.settings;
-        let tally = self.tally();
-        if settings.max_pending == 0 {
-            tally.refused_full.add();
-            return Err(Refused::Full);
-        }
-        let patience = Instant::now() + settings.queue_timeout;
-        let until = until.map_or(patience, |until| until.min(patience));
-        let place = self.load.queue(settings.max_in_flight, settings.max_pending, until).await;
-        match &place {
-            Ok(_) => {}
-            Err(Refused::QueueTimeout) => tally.refused_queue_timeout.add(),
-            Err(Refused::Full | Refused::QueueFull) => tally.refused_queue_full.add(),
-        }
-        place
-    }
-
-    /// Requests under way now.
+    /// Requests under way now, to all clusters together.
     pub fn in_flight(&self) -> usize {
-        self.load.in_flight()
+        self.clusters().map(|cluster| cluster.load().in_flight()).sum()
     }
 
-    /// Requests in the queue now.
+    /// Requests in all queues now.
     pub fn pending(&self) -> usize {
-        self.load.pending()
+        self.clusters().map(|cluster| cluster.load().pending()).sum()
+    }
+
+    /// Most requests that can be under way: the places of all clusters together.
+    pub fn places(&self) -> usize {
+        self.clusters().map(|cluster| cluster.bounds().max_in_flight).fold(0, usize::saturating_add)
+    }
+
+    /// The share of its places that is taken in the fullest cluster.
+    #[expect(clippy::cast_precision_loss, reason = "a share, to be looked at")]
+    pub fn fullness(&self) -> f64 {
+        let share =
+            |cluster: &Arc<Cluster>| cluster.load().in_flight() as f64 / cluster.bounds().max_in_flight.max(1) as f64;
+        self.clusters().map(share).fold(0.0, f64::max)
     }
 
     pub fn tally(&self) -> &Tally {
-        &self.load.tally
-    }
-
-    pub(super) fn budget(&self) -> &Budget {
-        &self.load.budget
+        &self.tally
     }
 
     pub(super) fn resolver(&self) -> &dyn Resolve {
         &*self.resolver
     }
 
-    pub(super) fn look_up_soon(&self) {
-        self.moved.notify_one();
-    }
-
-    /// Until somebody could not connect.
-    pub(super) async fn moved(&self) {
-        self.moved.notified().await;
-    }
-
-    /// The shared cluster, then those of tenants; each with whether it is the shared one.
-    pub(super) fn clusters(&self) -> impl Iterator<Item = (&Arc<Cluster>, bool)> {
-        self.shared.iter().map(|cluster| (cluster, true)).chain(self.own.iter().map(|cluster| (cluster, false)))
+    /// The shared cluster, then those of tenants.
+    pub(super) fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.shared.iter().chain(&self.own)
     }
 }
 
 #[cfg(test)]
 #[path = "table_tests.rs"]
-mod tests;
+pub(super) mod tests;

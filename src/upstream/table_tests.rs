@@ -5,14 +5,22 @@ use std::time::Duration;
 use super::*;
 use crate::{
     tls::settings::ClientSettings,
-    upstream::settings::{AssertionForm, BudgetSettings, Credential, OutlierSettings},
+    upstream::{
+        asker::{Asker, Blame, Mark},
+        bounds::Refused,
+        settings::{AssertionForm, BudgetSettings, Credential, OutlierSettings},
+    },
 };
 
-fn origin(authority: &str) -> Origin {
+fn to<'u>(upstream: &'u Upstream, tenant: Option<&TenantId>) -> Destination<'u> {
+    upstream.destination(tenant).unwrap()
+}
+
+pub(in crate::upstream) fn origin(authority: &str) -> Origin {
     Origin { https: false, authority: authority.into() }
 }
 
-fn settings(endpoints: &[&str], tenants: &[(&str, &str)]) -> UpstreamSettings {
+pub(in crate::upstream) fn settings(endpoints: &[&str], tenants: &[(&str, &str)]) -> UpstreamSettings {
     UpstreamSettings {
         name: "isp".into(),
         endpoints: endpoints.iter().map(|authority| origin(authority)).collect(),
@@ -23,6 +31,7 @@ fn settings(endpoints: &[&str], tenants: &[(&str, &str)]) -> UpstreamSettings {
         pool_idle: 1,
         pool_idle_timeout: Duration::from_secs(1),
         max_in_flight: 2,
+        tenant_max_in_flight: 1,
         max_pending: 0,
         queue_timeout: Duration::from_secs(1),
         outlier: OutlierSettings::default(),
@@ -44,7 +53,7 @@ fn upstream(endpoints: &[&str], tenants: &[(&str, &str)]) -> Arc<Upstream> {
 /// Where the requests of a tenant go, over many of them.
 fn reached(upstream: &Upstream, tenant: Option<&str>) -> Vec<String> {
     let tenant = tenant.map(|id| TenantId::new(id).unwrap());
-    let picks = (0..100).map(|_| upstream.attempts(tenant.as_ref()).unwrap().into_picked().unwrap());
+    let picks = (0..100).map(|_| to(upstream, tenant.as_ref()).attempts(Asker::default()).into_picked().unwrap());
     let mut found: Vec<String> = picks.map(|picked| picked.endpoint().origin().authority.clone()).collect();
     found.sort_unstable();
     found.dedup();
@@ -72,7 +81,7 @@ fn failures_of_a_tenants_endpoint_lead_nowhere_else() {
     let upstream = upstream(&["127.0.0.1:1"], &[("t1", "127.0.0.1:11"), ("t2", "127.0.0.1:12")]);
     let t1 = TenantId::new("t1").unwrap();
     for _ in 0..100 {
-        let mut attempts = upstream.attempts(Some(&t1)).unwrap();
+        let mut attempts = to(&upstream, Some(&t1)).attempts(Asker::default());
         attempts.failed();
         assert!(
             upstream
@@ -88,8 +97,8 @@ fn failures_of_a_tenants_endpoint_lead_nowhere_else() {
 #[test]
 fn without_a_shared_endpoint_other_tenants_have_none() {
     let upstream = upstream(&[], &[("t1", "127.0.0.1:11")]);
-    assert!(upstream.attempts(None).is_none());
-    assert!(upstream.attempts(Some(&TenantId::new("t2").unwrap())).is_none());
+    assert!(upstream.destination(None).is_none());
+    assert!(upstream.destination(Some(&TenantId::new("t2").unwrap())).is_none());
 }
 
 #[test]
@@ -116,22 +125,57 @@ fn an_address_has_its_usual_port_where_it_names_none() {
 #[tokio::test]
 async fn places_are_bounded_and_come_back() {
     let upstream = upstream(&["127.0.0.1:1"], &[]);
-    let first = upstream.enter().unwrap();
-    let _second = upstream.enter().unwrap();
-    assert!(upstream.enter().is_none());
-    assert_eq!(upstream.queue(None).await.unwrap_err(), Refused::Full);
+    let shared = to(&upstream, None);
+    let first = shared.enter().unwrap();
+    let _second = shared.enter().unwrap();
+    assert!(shared.enter().is_none());
+    assert_eq!(shared.queue(None).await.unwrap_err(), Refused::Full);
     drop(first);
-    assert!(upstream.enter().is_some());
+    assert!(shared.enter().is_some());
     assert_eq!(upstream.tally().refused_full.get(), 1);
+}
+
+/// Whoever fills the places to its own address takes none from others, and the sum is what the metrics say.
+#[test]
+fn each_address_has_places_of_its_own() {
+    let upstream =
+        upstream(&["127.0.0.1:1"], &[("t1", "127.0.0.1:11"), ("t2", "127.0.0.1:12"), ("t3", "127.0.0.1:11")]);
+    let [t1, t2, t3] = ["t1", "t2", "t3"].map(|id| TenantId::new(id).unwrap());
+    let held = to(&upstream, Some(&t1)).enter().unwrap();
+    assert!(to(&upstream, Some(&t1)).enter().is_none());
+    assert!(to(&upstream, Some(&t3)).enter().is_none(), "the same address");
+    assert_eq!(upstream.fullness(), 1.0);
+    let others = [Some(&t2), None, None].map(|tenant| to(&upstream, tenant).enter().unwrap());
+    assert_eq!((upstream.in_flight(), upstream.places()), (4, 2 + 1 + 1));
+    drop((held, others));
+    assert_eq!((upstream.in_flight(), upstream.fullness()), (0, 0.0));
+    let budget = |tenant| to(&upstream, tenant).cluster.budget();
+    let used_up = (0..10_000).any(|_| !budget(Some(&t1)).withdraw(&upstream.settings.budget, 1_000));
+    assert!(used_up && budget(Some(&t2)).withdraw(&upstream.settings.budget, 1_000), "and a retry budget");
+}
+
+/// Nobody else is harmed where the endpoints are the tenant's own: the first row ejects, whoever met it.
+#[test]
+fn a_row_that_one_tenant_alone_met_ejects_its_own_endpoint_and_no_shared_one() {
+    let names = [("isp.test:1", None), ("tenant.test:1", Some(TenantId::new("t1").unwrap()))];
+    let upstream = upstream(&["isp.test:1"], &[("t1", "tenant.test:1")]);
+    let alone = Blame::Asker(Mark(7 << 32 | 7));
+    let ejected = names.map(|(authority, tenant)| {
+        let cluster = upstream.cluster(tenant.as_ref()).unwrap();
+        let addresses = [1, 2].map(|port| std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+        cluster.resolved(&origin(authority), &addresses, 1);
+        (0..20).any(|_| cluster.failed(&cluster.members()[0], alone, 1))
+    });
+    assert_eq!(ejected, [false, true]);
 }
 
 #[test]
 fn a_reload_keeps_what_is_known_of_endpoints_that_stay() {
     let old = upstream(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"], &[("t1", "127.0.0.1:11")]);
     let cluster = old.cluster(None).unwrap();
-    let held = old.enter().unwrap();
+    let held = to(&old, None).enter().unwrap();
     let failing = Arc::clone(&cluster.members()[1]);
-    while !cluster.failed(&failing, super::super::clock::now()) {}
+    while !cluster.failed(&failing, Blame::Service, super::super::clock::now()) {}
     let again = settings(&["127.0.0.1:4", "127.0.0.1:2", "127.0.0.1:1"], &[("t9", "127.0.0.1:11")]);
     let new = Upstream::succeeding(again, Arc::new(SystemResolver), Some(&old)).unwrap();
     let members = new.cluster(None).unwrap().members();
@@ -142,8 +186,10 @@ fn a_reload_keeps_what_is_known_of_endpoints_that_stay() {
         Arc::clone(&upstream.cluster(Some(&TenantId::new(id).unwrap())).unwrap().members()[0])
     };
     assert!(Arc::ptr_eq(&own(&old, "t1"), &own(&new, "t9")));
-    assert_eq!(new.in_flight(), 1, "what is under way still counts");
-    drop(held);
+    let own_held = to(&old, Some(&TenantId::new("t1").unwrap())).enter().unwrap();
+    assert_eq!(new.in_flight(), 2, "what is under way still counts");
+    assert!(to(&new, Some(&TenantId::new("t9").unwrap())).enter().is_none());
+    drop((held, own_held));
     assert_eq!(new.in_flight(), 0);
 }
 
@@ -151,7 +197,7 @@ fn a_reload_keeps_what_is_known_of_endpoints_that_stay() {
 fn where_detection_is_switched_off_nobody_stays_ejected() {
     let old = upstream(&["127.0.0.1:1", "127.0.0.1:2"], &[]);
     let cluster = old.cluster(None).unwrap();
-    while !cluster.failed(&cluster.members()[1], super::super::clock::now()) {}
+    while !cluster.failed(&cluster.members()[1], Blame::Service, super::super::clock::now()) {}
     let mut again = settings(&["127.0.0.1:1", "127.0.0.1:2"], &[]);
     again.outlier.consecutive_failures = 0;
     let new = Upstream::succeeding(again, Arc::new(SystemResolver), Some(&old)).unwrap();

@@ -1,17 +1,25 @@
 //! What an upstream needs unasked: its names looked up anew, its endpoints checked. Once a process, on the service runtime,
 //! for the configuration in force; ends when dropped.
+//!
+//! Each cluster has rounds of its own. Tenants' take turns, so that what they cost is bounded; but a name that nobody
+//! answers for soon waits for its turn among its like, and none of another's rounds waits for it.
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, stream};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
 use super::{clock, cluster::Cluster, health, table::Upstream};
 
-/// Look-ups of one upstream at once.
+/// Look-ups of tenants' names at once, of one upstream.
 const LOOKUPS: usize = 16;
-/// Longest wait for one; names that are not answered keep the addresses known before.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same of those that were not answered at once the last time. They may take as long as a look-up may.
+const SLOW_LOOKUPS: usize = 16;
+/// What is answered at once.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// Shortest pause between rounds, however often a connection fails; and the pause while a name has no address at all.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -27,49 +35,76 @@ impl Upkeep {
         let mut tasks = JoinSet::new();
         for upstream in upstreams {
             upstream.take_over();
-            if upstream.clusters().any(|(cluster, _)| cluster.is_named()) {
-                tasks.spawn(look_up(Arc::clone(upstream)));
+            let turns = Arc::new(Turns::default());
+            for cluster in upstream.clusters().filter(|cluster| cluster.is_named()) {
+                tasks.spawn(look_up(Arc::clone(upstream), Arc::clone(cluster), Arc::clone(&turns)));
             }
-            if let Some(check) = &upstream.settings.health_check {
-                tasks.spawn(health::watch(Arc::clone(upstream), check.clone()));
+            let Some(check) = &upstream.settings.health_check else { continue };
+            let turns = Arc::new(Semaphore::new(health::CHECKS));
+            // An address of a tenant's that is no name is alone, and used however it is.
+            for cluster in upstream.clusters().filter(|cluster| cluster.is_shared() || cluster.is_named()) {
+                tasks.spawn(health::watch(
+                    Arc::clone(upstream),
+                    Arc::clone(cluster),
+                    check.clone(),
+                    Arc::clone(&turns),
+                ));
             }
         }
         Self { _tasks: tasks }
     }
 }
 
-/// Looks names up, again and again.
-async fn look_up(upstream: Arc<Upstream>) {
+/// Whose turn it is among the look-ups of tenants' names.
+#[derive(Debug)]
+struct Turns {
+    quick: Semaphore,
+    slow: Semaphore,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { quick: Semaphore::new(LOOKUPS), slow: Semaphore::new(SLOW_LOOKUPS) }
+    }
+}
+
+/// Looks the names of a cluster up, again and again.
+async fn look_up(upstream: Arc<Upstream>, cluster: Arc<Cluster>, turns: Arc<Turns>) {
+    let shared = cluster.is_shared();
+    let soon = upstream.settings.dns_refresh.min(MIN_PAUSE);
+    let mut answered = true;
     loop {
         let began = Instant::now();
-        let known = round(&upstream).await;
-        let pause = if known { upstream.settings.dns_refresh } else { upstream.settings.dns_refresh.min(MIN_PAUSE) };
+        if cluster.is_due() {
+            answered = round(&upstream, &cluster, &turns, answered).await;
+        }
+        let unknown = shared && cluster.members().is_empty();
+        let pause = if unknown { soon } else { upstream.settings.dns_refresh };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = upstream.moved() => tokio::time::sleep_until(began + upstream.settings.dns_refresh.min(MIN_PAUSE)).await,
+            // A tenant's name that nobody answers for is not asked for before its time, whoever fails to connect.
+            () = cluster.moved(), if shared || answered => tokio::time::sleep_until(began + soon).await,
         }
     }
 }
 
-/// False: the shared endpoints have no address at all.
-async fn round(upstream: &Upstream) -> bool {
-    let mut lookups = Vec::new();
-    for (cluster, shared) in upstream.clusters() {
-        if cluster.is_named() && cluster.is_due(shared) {
-            lookups.push(refresh(upstream, cluster));
+/// Whether there was an answer at once. `before`: whether there was one the last time.
+async fn round(upstream: &Upstream, cluster: &Cluster, turns: &Turns, before: bool) -> bool {
+    let look_up = || cluster.refresh(upstream.resolver(), upstream.tally());
+    if cluster.is_shared() {
+        look_up().await;
+        return true;
+    }
+    if before {
+        let Ok(_turn) = turns.quick.acquire().await else { return false };
+        if timeout(AT_ONCE, look_up()).await.is_ok() {
+            return true;
         }
     }
-    stream::iter(lookups).buffer_unordered(LOOKUPS).for_each(|()| std::future::ready(())).await;
-    upstream.clusters().all(|(cluster, shared)| !shared || !cluster.members().is_empty())
-}
-
-async fn refresh(upstream: &Upstream, cluster: &Cluster) {
-    let refreshed = cluster.refresh(upstream.resolver(), upstream.tally());
-    if tokio::time::timeout(LOOKUP_TIMEOUT, refreshed).await.is_err() {
-        upstream.tally().resolution_failures.add();
-        tracing::warn!(upstream = %upstream.name,
-            "host names were not looked up in time; the addresses known before stay in use");
-    }
+    let Ok(_turn) = turns.slow.acquire().await else { return false };
+    let began = Instant::now();
+    look_up().await;
+    began.elapsed() <= AT_ONCE
 }
 
 /// One configured endpoint as the metrics show it.
@@ -87,8 +122,8 @@ impl Upstream {
     pub fn standing(&self) -> Vec<Standing> {
         let now = clock::now();
         let mut found: Vec<Standing> = Vec::new();
-        for (cluster, shared) in self.clusters() {
-            let members = cluster.members();
+        for cluster in self.clusters() {
+            let (members, shared) = (cluster.members(), cluster.is_shared());
             for origin in cluster.origins() {
                 let endpoint = if shared { origin.to_string() } else { String::new() };
                 let at = found.iter().position(|known| known.endpoint == endpoint).unwrap_or_else(|| {
@@ -110,3 +145,7 @@ impl Upstream {
         found
     }
 }
+
+#[cfg(test)]
+#[path = "upkeep_tests.rs"]
+mod tests;

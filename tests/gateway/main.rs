@@ -43,6 +43,7 @@ mod flow;
 mod framing;
 mod governance;
 mod http2;
+mod isolation;
 mod links;
 mod proxy_protocol;
 mod reload;

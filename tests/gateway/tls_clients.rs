@@ -1,8 +1,13 @@
 //! Client certificates: who is let in, whom they stand for, and what ends them.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    net::TcpStream,
+    time::{Duration, Instant, SystemTime},
+};
 
 use rcgen::{SanType, SerialNumber};
+
+use rustls::{ClientConnection, StreamOwned};
 
 use super::{
     client::{Answer, Connection, Request},
@@ -217,4 +222,100 @@ fn a_certificate_that_ends_takes_its_connection_with_it() {
         open.answer().status == 401
     });
     assert_eq!(door.ask(Some(&short), &request).status, 0);
+}
+
+type Stream = Connection<StreamOwned<ClientConnection, TcpStream>>;
+
+impl Door {
+    /// A stream that flows until it is cut.
+    fn stream(&self, shows: &Leaf, request: Request, id: &str) -> Stream {
+        let client = Client { shows: Some(shows), ..Client::trusting(&self.servers) };
+        let mut stream = Connection::on(client.connect(self.rig.public, "gateway.test").unwrap());
+        stream.write(&request.header("X-Request-ID", id).bytes());
+        assert!([101, 200].contains(&stream.head().status), "{id}");
+        stream
+    }
+
+    /// One of each kind: in a managed tenant, at home, on a public route, and a WebSocket.
+    fn streams(&self, shows: &Leaf, name: &str) -> Vec<Stream> {
+        let token = self.rig.token();
+        let websocket = Request::get("/t/ws")
+            .header("Connection", "Upgrade")
+            .header("Upgrade", "websocket")
+            .header("Sec-WebSocket-Key", "abc");
+        [
+            ("managed", Request::get("/t/sse").tenant("t-full").bearer(&token)),
+            ("home", Request::get("/t/sse").bearer(&token)),
+            ("public", Request::get("/public/sse")),
+            ("ws", websocket.tenant("t-full").bearer(&token)),
+        ]
+        .map(|(kind, request)| self.stream(shows, request, &format!("{name}-{kind}")))
+        .into()
+    }
+
+    /// The records of these streams say that they were cut, and why. A public route has none.
+    fn cut(&self, name: &str) {
+        for kind in ["managed", "home", "ws"] {
+            until("its record is complete", || {
+                let id = format!("{name}-{kind}");
+                let record = self.rig.records().into_iter().find(|record| record["request_id"] == id.as_str()).unwrap();
+                if record["lines"] != 2 {
+                    return false;
+                }
+                assert_eq!((&record["aborted"], &record["reason"]), (&true.into(), &"client_certificate".into()));
+                true
+            });
+        }
+    }
+}
+
+/// Well above what is promised from the moment that the list is read, and well below a stream's own end, which never comes.
+const SOON: Duration = Duration::from_secs(8);
+
+/// Reads to its end, which must come before then.
+fn ends(stream: &mut Stream, until: Instant) {
+    while !stream.read_some().is_empty() {
+        assert!(Instant::now() < until, "it flows on");
+    }
+    assert!(Instant::now() < until, "it came too late");
+}
+
+#[test]
+fn open_streams_end_with_a_certificate_that_is_revoked() {
+    let door = Door::start("required", "", true);
+    let serial =
+        |number: u64| door.partners.leaf(&[], |params| params.serial_number = Some(SerialNumber::from(number)));
+    let (revoked, other) = (serial(7), serial(8));
+    let mut ending = door.streams(&revoked, "revoked");
+    let mut going_on = door.streams(&other, "other");
+    put(&door.files.path().join("partners.crl"), &door.partners.revocations(&[7]));
+    let until = Instant::now() + SOON;
+    for stream in &mut ending {
+        ends(stream, until);
+    }
+    door.cut("revoked");
+    // Streams whose certificate is good flow on: each has more to say.
+    for stream in going_on.iter_mut().take(3) {
+        stream.read_some();
+        assert!(!stream.read_some().is_empty());
+    }
+    let tunnel = going_on.last_mut().unwrap();
+    tunnel.write(b"ping");
+    assert_eq!(tunnel.read_some(), b"ping");
+    assert_eq!(metric(&door.rig, "linkgate_streams_cut_total"), 4.0);
+}
+
+#[test]
+fn open_streams_end_when_their_certificate_does() {
+    let door = Door::start("required", "", false);
+    let ends = SystemTime::now() + Duration::from_secs(5);
+    let short = door.partners.leaf(&[], |params| params.not_after = ends.into());
+    let mut ending = door.streams(&short, "short");
+    let until = Instant::now() + Duration::from_secs(5) + SOON;
+    for stream in &mut ending {
+        self::ends(stream, until);
+        // It is written in whole seconds, and counts to the end of its last.
+        assert!(SystemTime::now() >= ends, "cut before its end");
+    }
+    door.cut("short");
 }

@@ -286,6 +286,7 @@ fn without_a_collector_nothing_is_recorded_and_queues_tell_how_full_they_are() {
     assert_eq!(metric(&rig, "linkgate_queue_bound{queue=\"spans\"}"), 0.0);
     assert!(metric(&rig, "linkgate_queue_bound{queue=\"handover\"}") > 0.0);
     assert_eq!(metric(&rig, "linkgate_upstream_requests_bound{upstream=\"full\"}"), 1.0);
+    assert_eq!(metric(&rig, "linkgate_upstream_fullness_ratio{upstream=\"full\"}"), 0.0);
     let text = rig.health("/metrics").text();
     for name in [
         "linkgate_queue_length{queue=\"handover\"} 0",

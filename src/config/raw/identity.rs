@@ -53,7 +53,7 @@ raw! {
         mfa_acr: Vec<String> = Vec::new(),
         /// Names of claims.
         claims: RawClaims = RawClaims::default(),
-        /// Private key by which `linkgate token` mints for this issuer; only where all listeners that take tokens are loopback ones. No other keys named: its public part is the key set.
+        /// Private key by which `linkgate token` mints for this issuer; only where all listeners that take tokens are loopback ones, and `algorithms` lists what it signs by. No other keys named: its public part is the key set.
         development_key: Option<String> = None,
     }
 

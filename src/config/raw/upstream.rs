@@ -30,9 +30,11 @@ raw! {
         pool_idle: u32 = 64,
         /// Keep it below the upstream's own keep-alive.
         pool_idle_timeout: DurationText = DurationText::of("30s"),
-        /// Requests under way at once, open streams included; above it the queue, or 503.
+        /// Requests under way at once to the shared address or endpoints, open streams included; above it the queue, or 503.
         max_in_flight: u32 = 1_000,
-        /// Requests that wait for a place; above it 503. 0: nothing waits.
+        /// The same to each address among `tenants`: it has places and a queue of its own, so that one that hangs takes nobody else's.
+        tenant_max_in_flight: u32 = 100,
+        /// Requests that wait for a place, in each queue; above it 503. 0: nothing waits.
         max_pending: u32 = 0,
         /// Longest wait in that queue; then 503.
         queue_timeout: DurationText = DurationText::of("1s"),
@@ -46,7 +48,7 @@ raw! {
         tls: RawClientTls = RawClientTls::default(),
         /// When HTTP/2 is spoken.
         http2: RawHttp2 = RawHttp2::Auto,
-        /// HTTP/2 streams open at once on one connection; above it another is opened. At most what the service allows.
+        /// HTTP/2 streams open at once on one connection; above it, or above what the service allows, another is opened.
         http2_streams: u32 = 100,
         /// What becomes of the client's credential in cross-tenant requests.
         credential: RawCredential = RawCredential::Replace,
@@ -84,9 +86,9 @@ raw! {
 
     /// Passive health: when an endpoint that fails requests is left alone.
     struct RawOutlier {
-        /// Failures in a row that eject it (no connection, broken off, no answer in time, 502, 503, 504). 0: off.
+        /// Failures in a row that eject it (no connection, broken off, no answer in time, 502, 503, 504); late answers and statuses only if not one tenant or organisation alone met them. 0: off.
         consecutive_failures: u32 = 5,
-        /// How long it is left alone the first time; the n-th time in a row n times as long.
+        /// How long it is left alone the first time; the n-th time in a row n times as long. Also how long late answers and statuses that one alone meets must last to count.
         base_ejection_time: DurationText = DurationText::of("30s"),
         /// Never longer than this.
         max_ejection_time: DurationText = DurationText::of("5m"),

@@ -11,8 +11,9 @@ use crate::{
         settings::ListenSettings,
     },
     domain::TenantId,
-    identity::settings::{
-        ClaimNames, IdentitySettings, IssuerSettings, KeySource, SigningKey, SigningSettings, Trusts,
+    identity::{
+        mint::DevKey,
+        settings::{ClaimNames, IdentitySettings, IssuerSettings, KeySource, SigningKey, SigningSettings, Trusts},
     },
 };
 
@@ -74,6 +75,7 @@ impl Resolver<'_> {
         }
         let keys = self.key_source(at, raw);
         let algorithms = self.algorithms(at, raw);
+        let development_key = self.development_key(at, raw, &algorithms, listeners);
         IssuerSettings {
             name: name.to_owned(),
             issuer: raw.issuer.clone(),
@@ -90,7 +92,7 @@ impl Resolver<'_> {
             leeway: self.duration(&at.key("leeway"), &raw.leeway, seconds(0)..=seconds(60)),
             mfa_acr: raw.mfa_acr.clone(),
             claims: self.claims(&at.key("claims"), &raw.claims),
-            development_key: self.development_key(at, raw, listeners),
+            development_key,
         }
     }
 
@@ -209,6 +211,7 @@ impl Resolver<'_> {
         &mut self,
         at: &FieldPath,
         raw: &RawIssuer,
+        algorithms: &[String],
         listeners: &[(&str, SocketAddr)],
     ) -> Option<std::path::PathBuf> {
         let field = at.key("development_key");
@@ -219,7 +222,21 @@ impl Resolver<'_> {
             );
             self.fail(&field, message);
         }
-        Some(self.readable(&field, text))
+        let path = self.readable(&field, text);
+        // A file that is missing or holds no such key is told where keys are loaded; that nothing is listed, above.
+        let ways = hs256(at, raw);
+        let has_secret = ways.file.is_some() || ways.env.is_some() || ways.inline.is_some();
+        if (has_secret || !raw.algorithms.is_empty())
+            && let Ok(key) = DevKey::read(&path)
+            && !algorithms.iter().any(|listed| listed == key.algorithm())
+        {
+            let (signs, path, listed) = (key.algorithm(), path.display(), algorithms.join(", "));
+            let message = format!(
+                "`{path}` signs by {signs}, and `algorithms` lists {listed} only: every token that `linkgate token` makes would be refused; list \"{signs}\" too, or name another key"
+            );
+            self.fail(&field, message);
+        }
+        Some(path)
     }
 
     fn one_legacy(&mut self, section: &FieldPath, issuers: &BTreeMap<String, RawIssuer>) {

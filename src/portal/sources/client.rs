@@ -15,7 +15,7 @@ use crate::{
     identity::Keyring,
     policy::Policies,
     spans::{ClientSpan, Spans},
-    upstream::{Attempts, SendError, SharedPool, Unanswered, Upstream},
+    upstream::{Asker, Attempts, SendError, SharedPool, Unanswered, Upstream},
 };
 
 #[derive(Debug)]
@@ -78,17 +78,20 @@ impl Client {
             return Err(Unsaid::unsent(SourceError::Timeout));
         }
         let tenant = site.tenant();
+        let to = upstream.destination(Some(tenant)).ok_or_else(|| {
+            Unsaid::unsent(SourceError::Unavailable(format!("upstream `{}` has no address for it", upstream.name)))
+        })?;
         // A place first: an endpoint that is chosen counts as busy.
-        let _place = match upstream.enter() {
+        let _place = match to.enter() {
             Some(place) => place,
-            None => upstream.queue(Some(until)).await.map_err(|_| {
+            None => to.queue(Some(until)).await.map_err(|_| {
                 let words = format!("too many requests to `{}` are under way", upstream.name);
                 Unsaid::unsent(SourceError::Unavailable(words))
             })?,
         };
-        let attempts = upstream.attempts(Some(tenant)).ok_or_else(|| {
-            Unsaid::unsent(SourceError::Unavailable(format!("upstream `{}` has no address for it", upstream.name)))
-        })?;
+        // What the gateway asks by itself, it asks for the tenant alone.
+        let organisation = site.trace().partner_tenant.as_ref().or(Some(tenant));
+        let attempts = to.attempts(Asker { tenant: Some(tenant), organisation });
         let span = self.spans.as_ref().and_then(|spans| spans.question(site.trace(), &upstream.name, &outgoing.method));
         // Where none is recorded here, the caller's own; else one that nobody has.
         let above = || site.trace().sampling.parent().unwrap_or_else(SpanId::generate);
@@ -122,7 +125,7 @@ impl Client {
         let Ok(sent) = tokio::time::timeout_at(head_by, sent).await else {
             // The caller's own deadline says nothing of the service.
             if head_by < until {
-                attempts.failed();
+                attempts.late();
             }
             // How far it came is not known when time runs out.
             return Err(Unsaid { error: SourceError::Timeout, maybe_received: true });

@@ -1,6 +1,6 @@
 //! The act of a consolidated request: the portal's work on the service runtime, and what becomes of it.
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -163,14 +163,8 @@ fn respond(
         ReplyBody::Stream { length, chunks } => {
             // From here to its last byte: what would be refused now cuts it (contract, section 5).
             let cut = Rc::new(Cut::default());
-            let watched = Watched::new(
-                Rc::clone(&cut),
-                Rc::clone(session),
-                Stream::Consolidated { tenants, spec },
-                trail.client_ip,
-                trail.method.clone(),
-                Rc::clone(&trail.peer.switch),
-            );
+            let stream = Stream::Consolidated { tenants, spec, session: RefCell::new(Rc::clone(session)) };
+            let watched = Watched::new(Rc::clone(&cut), stream, trail.client_ip, trail.method.clone(), &trail.peer);
             ledger.registration = Some(worker.streams.register(Rc::new(watched)));
             OwnedBody::stream(length, chunks, cut, ledger)
         }

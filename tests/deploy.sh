@@ -27,7 +27,7 @@ if ! command -v prometheus >/dev/null || ! command -v promtool >/dev/null; then
     PATH="$dir/prometheus/usr/bin:$PATH"
 fi
 
-python3 tests/deploy/manifests.py deploy/kubernetes/gateway deploy/kubernetes/sidecar
+python3 tests/deploy/manifests.py deploy/kubernetes/{gateway,gateway-without-volume,sidecar}
 
 hadolint deploy/Dockerfile
 sed 's/:nonroot$/:latest/; s/^USER .*/USER root/' deploy/Dockerfile >"$dir/Dockerfile"

@@ -79,7 +79,7 @@ fn every_configuration_is_accepted_without_a_warning() {
         assert!(!checked.out.contains("warning"), "{}: {}", path.display(), checked.out);
         seen += 1;
     }
-    assert_eq!(seen, 3, "compose, gateway, sidecar");
+    assert_eq!(seen, 4, "compose, gateway, the same without a volume, sidecar");
 }
 
 #[test]

@@ -9,10 +9,16 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::{AppError, expiry, gauges::Progress, housekeeping, kept};
+use super::{
+    AppError, expiry,
+    gauges::Progress,
+    gone::Orphans,
+    housekeeping,
+    kept::{self, KeptProgress, Tidying},
+};
 use crate::{
     audit::{
-        ChainHeads, Journal, JournalError, Recovery,
+        ChainHeads, Journal, JournalError,
         evidence::{Checkpointer, KeyError, Signer},
         indexer::Indexer,
         outbox::OutboxRelay,
@@ -23,7 +29,7 @@ use crate::{
     config::settings::Config,
     portal::{Counting, Watcher, exports::Shift, webhooks::Deliverer},
     proxy::worker::{Gateway, Live},
-    store::{AuditStore, Database},
+    store::{AuditStore, Database, KeptJournal},
     upstream::Upkeep,
 };
 
@@ -60,6 +66,8 @@ pub struct Background {
     /// Shippers of the journal, and what stops them.
     shippers: Vec<JoinHandle<()>>,
     stop_shipping: watch::Sender<bool>,
+    /// `None`: the journal is not kept in the database.
+    tidying: Option<Tidying>,
 }
 
 /// What the consolidated API does unasked, under one configuration.
@@ -90,8 +98,8 @@ impl PortalWork {
     }
 }
 
-/// Starts everything.
-pub fn start(live: &Arc<Live>, database: &Database) -> Result<Background, KeyError> {
+/// Starts everything. `epoch`: of the chain's taking, where the journal is kept in the database.
+pub fn start(live: &Arc<Live>, database: &Database, epoch: Option<i64>) -> Result<Background, KeyError> {
     let gateway = live.current();
     let mut tasks = JoinSet::new();
     let journal = Journal::clone(&gateway.journal);
@@ -117,18 +125,45 @@ pub fn start(live: &Arc<Live>, database: &Database) -> Result<Background, KeyErr
     if signed.is_none() {
         tracing::info!("no key signs checkpoints of the audit chain: set `audit.checkpoint_key_file`");
     }
-    let retention = settings_of_retention(&gateway)?.map(|settings| {
-        let made = Retention::new(journal.clone(), Arc::clone(&store), settings);
-        let progress = made.progress();
-        tasks.spawn(made.run());
-        progress
+    let retention = settings_of_retention(&gateway)?.map(|settings| match epoch {
+        Some(epoch) => {
+            let RetentionSettings { age, keys, ship } = settings.clone();
+            let scratch = journal.dir().join(kept::PART);
+            let kept = KeptJournal::new(Arc::clone(&store), (journal.chain_id(), epoch), scratch, keys, ship);
+            let made = Retention::of(journal.clone(), kept, Arc::clone(&store), age);
+            let progress = made.progress();
+            tasks.spawn(made.run());
+            let orphans = Orphans {
+                database: database.clone(),
+                store: Arc::clone(&store),
+                journal: journal.clone(),
+                settings,
+                signer: checkpoints.as_ref().map(|(signer, _)| Arc::clone(signer)),
+                progress: Arc::clone(&progress),
+            };
+            tasks.spawn(orphans.run());
+            progress
+        }
+        None => {
+            let made = Retention::new(journal.clone(), Arc::clone(&store), settings);
+            let progress = made.progress();
+            tasks.spawn(made.run());
+            progress
+        }
     });
-    if gateway.settings.kept_in_database {
-        tasks.spawn(kept::tidy(journal.clone(), Arc::clone(&store), gateway.settings.ship.clone()));
+    let tidying = epoch.map(|epoch| Tidying {
+        journal: journal.clone(),
+        epoch,
+        store: Arc::clone(&store),
+        ship: gateway.settings.ship.clone(),
+        indexed: Arc::clone(&indexed),
+        progress: Arc::new(KeptProgress::default()),
+    });
+    if let Some(tidying) = tidying.clone() {
+        tasks.spawn(tidying.run());
     }
     tasks.spawn(OutboxRelay::new(journal.clone(), Arc::clone(&store), OUTBOX_INTERVAL).run());
-    let kept = housekeeping::run(Arc::clone(live), database.clone(), Arc::clone(&store));
-    tasks.spawn(kept);
+    tasks.spawn(housekeeping::run(Arc::clone(live), database.clone(), Arc::clone(&store)));
     let webhooks = &gateway.settings.webhooks;
     if webhooks.enabled {
         let deliverer = Arc::new(Deliverer::new(
@@ -154,7 +189,13 @@ pub fn start(live: &Arc<Live>, database: &Database) -> Result<Background, KeyErr
     let portal = PortalWork::start(&gateway);
     Ok(Background {
         tasks,
-        progress: Progress { indexed, signed, shipped, retention },
+        progress: Progress {
+            indexed,
+            signed,
+            shipped,
+            retention,
+            kept: tidying.as_ref().map(|tidying| Arc::clone(&tidying.progress)),
+        },
         journal,
         store,
         portal,
@@ -163,6 +204,7 @@ pub fn start(live: &Arc<Live>, database: &Database) -> Result<Background, KeyErr
         checkpoints,
         shippers,
         stop_shipping,
+        tidying,
     })
 }
 
@@ -215,13 +257,22 @@ impl Background {
             Ok(Err(error)) => tracing::warn!(%error, "the audit index ends behind the journal; the next start goes on"),
             Err(_) => tracing::warn!("the audit index ends behind the journal; the next start goes on"),
         }
+        if let Some(tidying) = self.tidying {
+            match tokio::time::timeout(LAST_INDEXING, tidying.last()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "it is not noted how far targets of the audit journal are"),
+                Err(_) => tracing::warn!("it is not noted how far targets of the audit journal are"),
+            }
+        }
     }
 }
 
-/// Opens the journal. It must not end before what the database has seen of it: then its tail was cut off.
-pub async fn open_journal(config: &Config, database: &Database) -> Result<(Journal, Recovery), AppError> {
+/// Opens the journal; where it is kept in the database, with the epoch of its taking. It must not end before what the
+/// database has seen of it: then its tail was cut off.
+pub async fn open_journal(config: &Config, database: &Database) -> Result<(Journal, Option<i64>), AppError> {
     if config.kept_in_database {
-        return kept::open(config, database).await;
+        let opened = kept::open(config, database).await?;
+        return Ok((opened.journal, Some(opened.epoch)));
     }
     let settings = &config.audit;
     let store = AuditStore::new(database, &settings.dir);
@@ -243,5 +294,5 @@ pub async fn open_journal(config: &Config, database: &Database) -> Result<(Journ
         tracing::warn!(dir = %settings.dir.display(),
             "a new audit chain begins, and the database knows others: if this is no new replica, find the old `audit.dir`");
     }
-    Ok(opened)
+    Ok((opened.0, None))
 }

@@ -45,6 +45,8 @@ const ADMIN_PROTOCOLS: &[&[u8]] = &[HTTP_1_1];
 pub struct Lasting {
     pub database: Database,
     pub journal: Arc<Journal>,
+    /// Of the chain's taking, where it is kept in the database.
+    pub epoch: Option<i64>,
     pub policies: Arc<Policies>,
     /// Asked beside them, never enforced.
     pub shadow: Option<Arc<ShadowSet>>,
@@ -86,7 +88,7 @@ impl Lasting {
         let (quotas, shared_quotas) = quotas(&config.limits)?;
         let metrics = Metrics::register(registry)?;
         let portal_metrics = Arc::new(PortalMetrics::register(registry)?);
-        let (journal, _) = background::open_journal(config, database).await?;
+        let (journal, epoch) = background::open_journal(config, database).await?;
         let directory = Directory::start(database, &config.links);
         directory.observe_latency(saturation::change_latency(registry)?);
         let patience = Instant::now() + FIRST_READING;
@@ -96,6 +98,7 @@ impl Lasting {
         Ok(Self {
             database: database.clone(),
             journal: Arc::new(journal),
+            epoch,
             policies: Arc::new(policies),
             shadow: config.policy.shadow.clone().map(|dir| Arc::new(ShadowSet::new(dir))),
             directory,

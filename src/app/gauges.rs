@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 
+use super::kept::KeptProgress;
 use crate::audit::{
     Journal, evidence::signer::CheckpointProgress, indexer::IndexProgress, retention::RetentionProgress,
     ship::ShipProgress,
@@ -19,6 +20,8 @@ pub(super) struct Progress {
     pub(super) shipped: Vec<Arc<ShipProgress>>,
     /// `None`: nothing goes by itself.
     pub(super) retention: Option<Arc<RetentionProgress>>,
+    /// `None`: the journal is not kept in the database.
+    pub(super) kept: Option<Arc<KeptProgress>>,
 }
 
 /// Gauges that are set when somebody looks.
@@ -33,6 +36,7 @@ pub(super) struct AuditGauges {
     unshipped: IntGaugeVec,
     stuck: IntGaugeVec,
     overdue: IntGauge,
+    set_aside: IntGauge,
 }
 
 impl AuditGauges {
@@ -64,12 +68,16 @@ impl AuditGauges {
                 "linkgate_audit_retention_overdue_seconds",
                 "For how long the oldest audit records should have been gone",
             )?,
+            set_aside: gauge(
+                "linkgate_audit_journals_set_aside",
+                "Audit journals in the database that cannot be put together and were set aside",
+            )?,
         })
     }
 
     pub(super) fn refresh(&self, journal: &Journal) {
         let status = journal.status();
-        let Progress { indexed, signed, shipped, retention } = &self.progress;
+        let Progress { indexed, signed, shipped, retention, kept } = &self.progress;
         self.healthy.set(i64::from(status.trouble.is_none()));
         self.last_seq.set(number(status.last_seq));
         self.owed.set(i64::try_from(status.owed_bytes).unwrap_or(i64::MAX));
@@ -78,6 +86,7 @@ impl AuditGauges {
         let covered = signed.as_ref().map_or(0, |signed| signed.signed_seq());
         self.unsigned.set(number(status.last_seq.saturating_sub(covered)));
         self.overdue.set(number(retention.as_ref().map_or(0, |retention| retention.overdue_seconds())));
+        self.set_aside.set(number(kept.as_ref().map_or(0, |kept| kept.set_aside())));
         for target in shipped {
             self.unshipped.with_label_values(&[target.target()]).set(number(target.lag(journal)));
             self.stuck.with_label_values(&[target.target()]).set(i64::from(target.is_stuck()));

@@ -31,6 +31,9 @@ pub async fn run(live: Arc<Live>, database: Database, audit: Arc<AuditStore>) {
             Ok(made) => tracing::info!(made, "partitions of the audit index for the months to come"),
             Err(error) => tracing::warn!(%error, "the audit index lacks partitions for the months to come"),
         }
+        if let Err(error) = audit.note_alive(gateway.journal.chain_id()).await {
+            tracing::warn!(%error, "it is not noted in the audit index that this server is there");
+        }
         told("changes that were chained", audit.prune_outbox(before(CHAINED_KEPT)).await);
         told("announced ends of links", ending::forget_notices(&database, before(NOTICES_KEPT)).await);
         let webhooks = &settings.webhooks;

@@ -1,51 +1,138 @@
 //! A journal that is kept in the database: how a start takes one and makes its working copy, and how that is kept small.
+//!
+//! One that cannot be put together is set aside for people to look at, and a server begins another: what was done to the
+//! journal of a server that is gone must not stop those that are there.
 
-use std::{fs, io, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use super::AppError;
 use crate::{
     audit::{
-        ChainHeads, IndexSink, Journal, JournalError, Recovery,
+        AuditSettings, ChainHeads, EvidenceStore, IndexSink, Journal, JournalError, Recovery,
+        indexer::IndexProgress,
         mirror::Mirror,
         reader::{CHAIN_FILE, segment_path, segments},
         ship::ShipSettings,
     },
     config::settings::Config,
-    store::{AuditStore, Database, PostgresDepot},
+    store::{AuditStore, Database, DepotError, Extent, PostgresDepot, StoreError},
 };
 
 /// In a folder that is a working copy, and may be emptied.
 const MARK: &str = "working-copy";
+/// Folders in it where parts of journals are looked at for a moment: of the own one, and of those whose servers are gone.
+pub(super) const PART: &str = "retention";
+pub(super) const GONE: &str = "gone";
+pub(super) const GONE_PART: &str = "gone-part";
 /// Pause between two rounds of tidying.
 const TIDY: Duration = Duration::from_secs(1);
+/// How often it is counted which journals were set aside.
+const COUNT: Duration = Duration::from_secs(60);
 
 fn failed(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AppError {
     move |source| AppError::Journal(JournalError::Io { act, path: path.to_owned(), source })
 }
 
+/// A chain that was taken.
+pub struct Opened {
+    pub journal: Journal,
+    pub recovery: Recovery,
+    pub epoch: i64,
+}
+
 /// Takes a chain, writes as much of it into the folder as is needed to go on, and opens it.
-pub(super) async fn open(config: &Config, database: &Database) -> Result<(Journal, Recovery), AppError> {
+pub(super) async fn open(config: &Config, database: &Database) -> Result<Opened, AppError> {
     let settings = config.audit.clone();
     let dir = settings.dir.as_path();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("create", dir))?;
-    let lock = Journal::lock(dir)?;
-    empty(dir)?;
     // A pod of a stateful set comes back under its name.
     let holder = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
-    let depot = PostgresDepot::claim(database, &holder).await.map_err(AppError::Kept)?;
-    let (chain, store) = (depot.chain(), AuditStore::new(database, dir));
+    let store = AuditStore::new(database, dir);
+    loop {
+        let lock = Journal::lock(dir)?;
+        empty(dir)?;
+        let depot = PostgresDepot::claim(database, &holder).await.map_err(AppError::Kept)?;
+        // A target that has nothing yet gets all of it.
+        let shipped = store.kept_targets(depot.chain()).await?;
+        let whole = config.ship.targets().iter().any(|target| !shipped.iter().any(|name| name == target.name()));
+        let extent = if whole { Extent::Whole } else { Extent::ToGoOn };
+        drop(lock);
+        // Each that is not taken is set aside, so this ends.
+        if let Some(opened) = go_on(&store, depot, settings.clone(), extent).await? {
+            tracing::info!(recovery = ?opened.recovery, holder, "audit journal in the database open");
+            return Ok(opened);
+        }
+    }
+}
+
+/// Puts a chain that was taken together in a folder without a journal, and opens it. `None`: that cannot be done, and it was set
+/// aside.
+pub async fn go_on(
+    store: &AuditStore,
+    depot: PostgresDepot,
+    settings: AuditSettings,
+    extent: Extent,
+) -> Result<Option<Opened>, AppError> {
+    let (chain, epoch) = (depot.chain(), depot.epoch());
+    let error = match put_together(store, depot, settings, extent).await {
+        Ok((journal, recovery)) => return Ok(Some(Opened { journal, recovery, epoch })),
+        Err(error) => error,
+    };
+    let Some(why) = damage(&error) else { return Err(error) };
+    tracing::error!(%chain, %why,
+        "the audit journal of a server that ended cannot be put together: it is set aside and kept as it is, and another \
+         chain is used; look into it with `linkgate audit verify`");
+    store.set_journal_aside(chain, epoch, &why).await?;
+    Ok(None)
+}
+
+async fn put_together(
+    store: &AuditStore,
+    depot: PostgresDepot,
+    settings: AuditSettings,
+    extent: Extent,
+) -> Result<(Journal, Recovery), AppError> {
+    let chain = depot.chain();
     let head = store.head(chain).await.map_err(AppError::Head)?;
-    // A target that has nothing yet gets all of it.
-    let shipped = store.kept_targets(chain).await?;
-    let whole = config.ship.targets().iter().any(|target| !shipped.iter().any(|name| name == target.name()));
-    store.rebuild(chain, dir, whole).await.map_err(AppError::Kept)?;
-    drop(lock);
+    let signed = store.last(chain).await.map_err(AppError::Head)?;
+    let hole = store.rebuild(chain, &settings.dir, extent).await.map_err(AppError::Kept)?;
+    if let Some(what) = hole {
+        let damaged = StoreError::Damaged { table: "audit_chunks", what };
+        return Err(AppError::Kept(DepotError::Store(damaged)));
+    }
     let medium = Arc::new(Mirror::new(Arc::new(depot)));
     // Its first lines are kept before it is open: that waits for the database on a thread that may.
-    let opened = tokio::task::spawn_blocking(move || Journal::open_kept(settings, head, medium));
-    let opened = opened.await.map_err(|_| AppError::Cancelled)??;
-    tracing::info!(recovery = ?opened.1, holder, "audit journal in the database open");
-    Ok(opened)
+    let open = move || {
+        let (journal, recovery) = Journal::open_kept(settings, head, medium)?;
+        let signed = signed.and_then(|(kept, _)| kept.checkpoint().ok()).map(|said| said.head);
+        signed.map_or(Ok(()), |head| journal.check_head(head))?;
+        Ok::<_, JournalError>((journal, recovery))
+    };
+    Ok(tokio::task::spawn_blocking(open).await.map_err(|_| AppError::Cancelled)??)
+}
+
+/// What is wrong with a journal, where that is why it cannot be gone on with; a database that is away is no such thing.
+fn damage(error: &AppError) -> Option<String> {
+    let row = |error: &StoreError| matches!(error, StoreError::Damaged { .. }).then(|| error.to_string());
+    match error {
+        AppError::Journal(
+            error @ (JournalError::Broken { .. } | JournalError::CutOff { .. } | JournalError::Diverged(_)),
+        ) => Some(error.to_string()),
+        AppError::Kept(DepotError::Store(error)) => row(error),
+        // Of whatever the index said.
+        AppError::Head(error) => error.source().and_then(|inner| inner.downcast_ref()).and_then(row),
+        _ => None,
+    }
 }
 
 /// Makes room for the working copy. A folder that was never one is left as it is.
@@ -61,64 +148,132 @@ fn empty(dir: &Path) -> Result<(), AppError> {
     for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
         let path = entry.map_err(failed("list", dir))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let copied = ["segment-", "cut-", "ship-", "chain.json", "checkpoints.log"];
-        if copied.iter().any(|begin| name.starts_with(begin)) {
+        // `ship-stdout.writing` stays: it is about standard output, where the last process may have left half a line,
+        // whatever becomes of the journal.
+        let position = name.starts_with("ship-") && !name.ends_with(".writing");
+        let copied = ["segment-", "cut-", "chain.json", "checkpoints.log"];
+        if [PART, GONE, GONE_PART].contains(&name) {
+            // A process that was killed had no time for it.
+            fs::remove_dir_all(&path).map_err(failed("remove", &path))?;
+        } else if position || copied.iter().any(|begin| name.starts_with(begin)) {
             fs::remove_file(&path).map_err(failed("remove", &path))?;
         }
     }
     Ok(())
 }
 
-/// Runs until it is dropped: notes in the database how far targets are, and drops there and in the folder what nobody needs
-/// any more.
-pub(super) async fn tidy(journal: Journal, store: Arc<AuditStore>, ship: ShipSettings) {
-    let mut seen = 0;
-    loop {
-        tokio::time::sleep(TIDY).await;
-        let last = journal.status().last_seq;
-        if last == seen {
-            continue;
+/// For metrics.
+#[derive(Debug, Default)]
+pub(super) struct KeptProgress {
+    set_aside: AtomicU64,
+}
+
+impl KeptProgress {
+    /// Journals that were set aside, of all servers.
+    pub(super) fn set_aside(&self) -> u64 {
+        self.set_aside.load(Ordering::Relaxed)
+    }
+}
+
+/// Notes in the database how far targets are, and drops there and in the folder what nobody needs any more.
+#[derive(Clone)]
+pub(super) struct Tidying {
+    pub(super) journal: Journal,
+    pub(super) epoch: i64,
+    pub(super) store: Arc<AuditStore>,
+    pub(super) ship: ShipSettings,
+    pub(super) indexed: Arc<IndexProgress>,
+    pub(super) progress: Arc<KeptProgress>,
+}
+
+/// What a round depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    last_seq: u64,
+    indexed: u64,
+    targets: Vec<(String, Option<String>)>,
+}
+
+impl Tidying {
+    /// Runs until it is dropped.
+    pub(super) async fn run(self) {
+        let (mut before, mut counted) = (None, None::<Instant>);
+        loop {
+            if counted.is_none_or(|at| at.elapsed() >= COUNT) {
+                counted = Some(Instant::now());
+                match self.store.faulty_journals().await {
+                    Ok(found) => {
+                        let count = u64::try_from(found.len()).unwrap_or(u64::MAX);
+                        self.progress.set_aside.store(count, Ordering::Relaxed);
+                    }
+                    Err(error) => tracing::warn!(%error, "it is not known which audit journals were set aside"),
+                }
+            }
+            tokio::time::sleep(TIDY).await;
+            match self.round(before.as_ref()).await {
+                Ok(seen) => before = Some(seen),
+                Err(error) => tracing::warn!(%error, "the working copy of the audit journal is not tidied"),
+            }
         }
-        match round(&journal, &store, &ship).await {
-            Ok(()) => seen = last,
-            Err(error) => tracing::warn!(%error, "the working copy of the audit journal is not tidied"),
+    }
+
+    /// Nothing is done where nothing moved since `before`.
+    async fn round(&self, before: Option<&Seen>) -> Result<Seen, TidyError> {
+        let seen = self.look()?;
+        if before != Some(&seen) {
+            self.tidy(&seen).await?;
         }
+        Ok(seen)
+    }
+
+    /// At a stop, when targets, index and checkpoints are as far as they get: the next server begins there.
+    pub(super) async fn last(&self) -> Result<(), TidyError> {
+        self.round(None).await.map(drop)
+    }
+
+    fn look(&self) -> Result<Seen, TidyError> {
+        let mut targets = Vec::new();
+        for target in self.ship.targets() {
+            let name = target.name();
+            let position = match fs::read_to_string(self.journal.dir().join(format!("ship-{name}.json"))) {
+                Ok(position) => Some(position),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error.into()),
+            };
+            targets.push((name.to_owned(), position));
+        }
+        Ok(Seen { last_seq: self.journal.status().last_seq, indexed: self.indexed.indexed_seq(), targets })
+    }
+
+    async fn tidy(&self, seen: &Seen) -> Result<(), TidyError> {
+        let (dir, chain) = (self.journal.dir(), self.journal.chain_id());
+        let Some(indexed) = self.store.position(chain).await? else { return Ok(()) };
+        // The last two are what the next start checks.
+        let mut needed = indexed.segment.min(self.journal.status().written.segment.saturating_sub(1));
+        if seen.targets.iter().any(|(_, position)| position.is_none()) {
+            needed = 0;
+        }
+        for behind in crate::audit::ship::needed(dir, chain, &self.ship)? {
+            needed = needed.min(behind);
+        }
+        if let Some(signed) = crate::audit::evidence::shelf::last(dir)? {
+            needed = needed.min(signed.segment);
+        }
+        let noted = seen.targets.iter().filter_map(|(name, position)| Some((name.clone(), position.clone()?)));
+        self.store.tidy_journal(chain, self.epoch, &noted.collect::<Vec<_>>()).await?;
+        for number in segments(dir)?.into_iter().filter(|number| *number < needed) {
+            fs::remove_file(segment_path(dir, number))?;
+        }
+        Ok(())
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-enum TidyError {
+pub(super) enum TidyError {
     #[error(transparent)]
-    Store(#[from] crate::store::StoreError),
+    Store(#[from] StoreError),
     #[error(transparent)]
     Index(#[from] crate::audit::IndexUnavailable),
     #[error("`audit.dir`: {0}")]
     Folder(#[from] io::Error),
-}
-
-async fn round(journal: &Journal, store: &AuditStore, ship: &ShipSettings) -> Result<(), TidyError> {
-    let (dir, chain) = (journal.dir(), journal.chain_id());
-    let Some(indexed) = store.position(chain).await? else { return Ok(()) };
-    // The last two are what the next start checks.
-    let mut needed = indexed.segment.min(journal.status().written.segment.saturating_sub(1));
-    let mut targets = Vec::new();
-    for target in ship.targets() {
-        let name = target.name();
-        match fs::read_to_string(dir.join(format!("ship-{name}.json"))) {
-            Ok(position) => targets.push((name.to_owned(), position)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => needed = 0,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    for behind in crate::audit::ship::needed(dir, chain, ship)? {
-        needed = needed.min(behind);
-    }
-    if let Some(signed) = crate::audit::evidence::shelf::last(dir)? {
-        needed = needed.min(signed.segment);
-    }
-    store.tidy_journal(chain, &targets).await?;
-    for number in segments(dir)?.into_iter().filter(|number| *number < needed) {
-        fs::remove_file(segment_path(dir, number))?;
-    }
-    Ok(())
 }

@@ -6,8 +6,9 @@ pub mod configuration;
 mod error;
 pub mod expiry;
 mod gauges;
+pub mod gone;
 pub mod housekeeping;
-mod kept;
+pub mod kept;
 mod listeners;
 pub mod manager;
 mod observed;
@@ -104,7 +105,7 @@ async fn serve(
     let lasting = Arc::new(Lasting::open(&config, &database, resolver, &registry).await?);
     let live = Arc::new(Live::new(lasting.compose(config, &[])?));
     let workers = Arc::new(workers::start(&live).map_err(AppError::Runtime)?);
-    let background = background::start(&live, &database)?;
+    let background = background::start(&live, &database, lasting.epoch)?;
     let progress = background.progress.clone();
     let reloader = Reloader::new(&lasting, &live, source, background, &registry)?;
     // Here, where there is a journal: a shadow set that is refused is told and recorded, and stops nothing.

@@ -39,9 +39,22 @@ pub trait Depot: Send + Sync {
 #[error("another server writes this audit chain now")]
 pub struct TakenOver;
 
-/// Whether this is the end of the journal, and no failure of the moment.
-pub(super) fn was_taken_over(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<TakenOver>())
+/// What was kept, and confirmed, is not there any more: nothing is kept behind a hole.
+#[derive(Debug, thiserror::Error)]
+#[error("audit records that were kept are not there any more")]
+pub struct Lost;
+
+/// Why this is the end of the journal, and no failure of the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    TakenOver,
+    Lost,
+}
+
+pub(super) fn is_over(error: &io::Error) -> Option<Over> {
+    let inner = error.get_ref()?;
+    let lost = || inner.is::<Lost>().then_some(Over::Lost);
+    inner.is::<TakenOver>().then_some(Over::TakenOver).or_else(lost)
 }
 
 /// The folder, and what of it is not in the depot yet.

@@ -3,11 +3,11 @@
 //! By the rules of `evidence::prune`: nothing goes that a target of shipping does not have, that the index has not seen,
 //! that is still open, or behind which no signed checkpoint ends; and the chain tells of it before anything goes. Where
 //! something stands in the way of one segment, those before it go all the same, and what is held up is told: by the log, by
-//! [`RetentionProgress`], by an alert. Where the index is kept by months (Postgres), a month goes as a whole once it is over
+//! [`RetentionProgress`], by an alert. How a journal lets go is its own affair ([`RetainedJournal`]). Where the index is kept by months (Postgres), a month goes as a whole once it is over
 //! and every chain has given it up; until then its records can be asked for.
 
 use std::{
-    path::PathBuf,
+    future::Future,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,10 +16,9 @@ use std::{
 };
 
 use super::{
-    chain::ChainId,
     evidence::{
         Keys,
-        prune::{self, Furthest, PruneError},
+        prune::{self, Folder, Furthest, Plan, PruneError},
     },
     journal::{AuditUnavailable, Journal, JournalError},
     record::{ChangeRecord, Kind},
@@ -29,7 +28,7 @@ use super::{
 use crate::domain::Millis;
 
 /// Pause between two rounds.
-const INTERVAL: Duration = Duration::from_secs(600);
+pub const INTERVAL: Duration = Duration::from_secs(600);
 /// What the record of a month of the index that goes is called.
 pub const MONTH_ACTION: &str = "audit.drop_month";
 /// Who prunes, in the records, and why.
@@ -49,13 +48,19 @@ pub struct RetentionSettings {
 /// For metrics.
 #[derive(Debug, Default)]
 pub struct RetentionProgress {
-    overdue_seconds: AtomicU64,
+    own: AtomicU64,
+    gone: AtomicU64,
 }
 
 impl RetentionProgress {
     /// For how long the oldest segment should have been gone.
     pub fn overdue_seconds(&self) -> u64 {
-        self.overdue_seconds.load(Ordering::Relaxed)
+        self.own.load(Ordering::Relaxed).max(self.gone.load(Ordering::Relaxed))
+    }
+
+    /// The same of journals whose servers are gone.
+    pub fn gone_overdue(&self, seconds: u64) {
+        self.gone.store(seconds, Ordering::Relaxed);
     }
 }
 
@@ -89,11 +94,56 @@ pub struct Round {
     pub months: Vec<String>,
 }
 
-/// One for each journal.
-pub struct Retention<S> {
+/// A journal as retention sees it: by `evidence::prune` it says what may go, and it lets go.
+pub trait RetainedJournal: Send + Sync {
+    /// What may go of all that was closed before this time.
+    fn furthest(&self, before: Millis) -> impl Future<Output = Result<Furthest, RetentionError>> + Send;
+
+    /// The chain has told of it: it goes.
+    fn remove(&self, plan: &Plan) -> impl Future<Output = Result<(), RetentionError>> + Send;
+
+    /// When the oldest segment was closed; `None` while there is but one.
+    fn first_closed(&self) -> impl Future<Output = Result<Option<Millis>, RetentionError>> + Send;
+}
+
+/// In its folder.
+pub struct OnDisk<S> {
     journal: Journal,
     store: Arc<S>,
-    settings: RetentionSettings,
+    keys: Keys,
+    ship: ShipSettings,
+}
+
+impl<S: RetainedIndex> RetainedJournal for OnDisk<S> {
+    async fn furthest(&self, before: Millis) -> Result<Furthest, RetentionError> {
+        let chain_id = self.journal.chain_id();
+        let indexed = self.store.indexed_segment(chain_id).await?;
+        let (journal, keys, ship) = (self.journal.clone(), self.keys.clone(), self.ship.clone());
+        let look = move || {
+            let folder = Folder { dir: journal.dir(), chain_id, indexed, keys: &keys, beyond: None };
+            prune::furthest(folder, before, &ship)
+        };
+        Ok(blocking(look).await??)
+    }
+
+    async fn remove(&self, plan: &Plan) -> Result<(), RetentionError> {
+        self.store.give_up(plan.chain_id, plan.segments.1, plan.records.1).await?;
+        let (plan, dir) = (plan.clone(), self.journal.dir().to_owned());
+        Ok(blocking(move || plan.remove(&dir)).await??)
+    }
+
+    async fn first_closed(&self) -> Result<Option<Millis>, RetentionError> {
+        let dir = self.journal.dir().to_owned();
+        Ok(blocking(move || prune::first_closed(&dir)).await??)
+    }
+}
+
+/// One for each journal.
+pub struct Retention<S, J> {
+    journal: Journal,
+    kept: J,
+    store: Arc<S>,
+    age: Duration,
     progress: Arc<RetentionProgress>,
     /// The last segment that the chain was told of.
     told: u64,
@@ -103,9 +153,20 @@ pub struct Retention<S> {
     complained: Option<String>,
 }
 
-impl<S: RetainedIndex> Retention<S> {
+impl<S: RetainedIndex> Retention<S, OnDisk<S>> {
+    /// Of a journal on disk.
     pub fn new(journal: Journal, store: Arc<S>, settings: RetentionSettings) -> Self {
-        Self { journal, store, settings, progress: Arc::default(), told: 0, told_month: None, complained: None }
+        let RetentionSettings { age, keys, ship } = settings;
+        let kept = OnDisk { journal: journal.clone(), store: Arc::clone(&store), keys, ship };
+        Self::of(journal, kept, store, age)
+    }
+}
+
+impl<S: RetainedIndex, J: RetainedJournal> Retention<S, J> {
+    /// Of the journal that is written as `journal`, and lies in `kept`.
+    pub fn of(journal: Journal, kept: J, store: Arc<S>, age: Duration) -> Self {
+        let progress = Arc::default();
+        Self { journal, kept, store, age, progress, told: 0, told_month: None, complained: None }
     }
 
     pub fn progress(&self) -> Arc<RetentionProgress> {
@@ -129,13 +190,23 @@ impl<S: RetainedIndex> Retention<S> {
 
     /// Removes what may go at this time.
     pub async fn round(&mut self, now: Millis) -> Result<Round, RetentionError> {
-        let age = i64::try_from(self.settings.age.as_millis()).unwrap_or(i64::MAX);
-        let before = Millis(now.0.saturating_sub(age));
-        let chain = self.journal.chain_id();
-        let indexed = self.store.indexed_segment(chain).await?;
-        let found = self.look(chain, before, indexed).await?;
-        let mut round = Round { held: found.held, ..Round::default() };
-        if let Some(plan) = found.plan {
+        let mut round = self.prune(now).await?;
+        round.months = self.drop_months(self.before(now)).await?;
+        Ok(round)
+    }
+
+    fn before(&self, now: Millis) -> Millis {
+        Millis(now.0.saturating_sub(i64::try_from(self.age.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// Of the journal alone.
+    pub async fn prune(&mut self, now: Millis) -> Result<Round, RetentionError> {
+        let before = self.before(now);
+        let mut round = Round::default();
+        loop {
+            let found = self.kept.furthest(before).await?;
+            round.held = found.held;
+            let Some(plan) = found.plan else { break };
             if plan.segments.1 > self.told {
                 let record =
                     ChangeRecord { user_id: Some(ACTOR.to_owned()), reason: Some(REASON.to_owned()), ..plan.record() };
@@ -143,33 +214,19 @@ impl<S: RetainedIndex> Retention<S> {
                 // Should one of the next steps fail, they are done again without another record.
                 self.told = plan.segments.1;
             }
-            self.store.give_up(chain, plan.segments.1, plan.records.1, now).await?;
-            let (segments, dir) = (plan.segments, self.journal.dir().to_owned());
-            blocking(move || plan.remove(&dir)).await??;
-            tracing::info!(first = segments.0, last = segments.1, "old segments of the audit journal are gone");
-            round.segments = Some(segments);
+            self.kept.remove(&plan).await?;
+            let (first, last) = plan.segments;
+            tracing::info!(chain = %plan.chain_id, first, last, "old segments of the audit journal are gone");
+            round.segments = Some((round.segments.map_or(first, |(before, _)| before), last));
+            if !found.more {
+                break;
+            }
         }
-        self.measure(before).await?;
-        round.months = self.drop_months(before).await?;
-        Ok(round)
-    }
-
-    async fn look(&self, chain: ChainId, before: Millis, indexed: Option<u64>) -> Result<Furthest, RetentionError> {
-        let (dir, keys, ship) = (self.dir(), self.settings.keys.clone(), self.settings.ship.clone());
-        Ok(blocking(move || prune::furthest(&dir, chain, before, indexed, &keys, &ship)).await??)
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.journal.dir().to_owned()
-    }
-
-    /// How long what is left has been due.
-    async fn measure(&self, before: Millis) -> Result<(), RetentionError> {
-        let dir = self.dir();
-        let closed = blocking(move || prune::first_closed(&dir)).await??;
+        let closed = self.kept.first_closed().await?;
         let overdue = closed.map_or(0, |closed| before.0.saturating_sub(closed.0).max(0) / 1000);
-        self.progress.overdue_seconds.store(u64::try_from(overdue).unwrap_or_default(), Ordering::Relaxed);
-        Ok(())
+        // How long what is left has been due.
+        self.progress.own.store(u64::try_from(overdue).unwrap_or_default(), Ordering::Relaxed);
+        Ok(round)
     }
 
     /// Months of the index that are over, and that no chain needs any more.
@@ -201,6 +258,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// The error and what is beneath it.
-fn whole(error: &dyn std::error::Error) -> String {
+pub fn whole(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }

@@ -165,7 +165,6 @@ pub trait RetainedIndex: Send + Sync {
         chain: ChainId,
         segment: u64,
         last: u64,
-        now: Millis,
     ) -> impl Future<Output = Result<(), IndexUnavailable>> + Send;
 
     /// Months that were over at this time, and of which nothing must stay; oldest first.

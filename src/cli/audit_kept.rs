@@ -18,20 +18,20 @@ use crate::{
         RecordSource, reader::segments,
     },
     config::Config,
-    store::AuditStore,
+    store::{AuditStore, Extent},
 };
 
 /// Removed with everything in it when dropped.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn make() -> std::io::Result<Self> {
+    pub(super) fn make() -> std::io::Result<Self> {
         let path = std::env::temp_dir().join(format!("linkgate-journal-{}", uuid::Uuid::new_v4()));
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -86,13 +86,22 @@ pub(super) async fn run_on_each(
             Failure::new(Exit::Verification, text)
         });
     }
+    let faulty = index.faulty_journals().await.map_err(|error| database(&error))?;
     let mut command = command.clone();
     for kept in chains {
         eprintln!("chain {kept}:");
+        if let Some(found) = faulty.iter().find(|found| found.chain == kept) {
+            let text =
+                format!("the audit journal {kept} was set aside when a server wanted to go on with it: {}", found.why);
+            eprintln!("{text}");
+            if matches!(command, JournalCommand::Verify(_)) {
+                failed = failed.or(Some(Failure::new(Exit::Verification, text)));
+            }
+        }
         let folder = Folder::make().map_err(|error| Failure::failed(format_args!("no temporary folder: {error}")))?;
         let head = index.head(kept).await.map_err(|error| database(&error))?;
         let stored = index.last(kept).await.map_err(|error| database(&error))?.map(|(stored, _)| stored);
-        index.rebuild(kept, folder.path(), true).await.map_err(|error| database(&error))?;
+        index.rebuild(kept, folder.path(), Extent::Whole).await.map_err(|error| database(&error))?;
         // The first line is there before a chain is used.
         if segments(folder.path()).map_err(|error| Failure::failed(chain(&error)))?.is_empty() {
             let text = format_args!(

@@ -2,7 +2,8 @@
 //!
 //! A server claims changes for its own chain, for good, so that none is ever chained twice. One that is gone for ever keeps
 //! what it had claimed. `release` gives it to the others: exactly once holds where the claimant's journal says what it
-//! had chained, and its lock says that nobody writes there; or where that journal is lost, and its chain with it.
+//! had chained, and its lock says that nobody writes there; or where that journal is lost, and its chain with it. A journal
+//! that is kept in the database is found there.
 
 use std::path::PathBuf;
 
@@ -10,16 +11,17 @@ use clap::{Args, Subcommand};
 use uuid::Uuid;
 
 use super::{
+    audit_kept::Folder,
     context::{Context, chain},
     outcome::{Console, Exit, Failure},
     store_context::{ActorArgs, runtime},
 };
 use crate::{
-    audit::{ChainId, JournalError, RecordFilter, RecordSource, outlived::Outlived},
+    audit::{ChainId, JournalError, RecordFilter, RecordSource, outlived::Outlived, reader::segments},
     config::Config,
     domain::RoleTable,
     store::{
-        AuditStore, Database,
+        AuditStore, Database, DepotError, Extent, HEARD, PostgresDepot,
         admin::{Admin, ClaimedRow, Freed, Waiting},
     },
 };
@@ -49,7 +51,7 @@ struct ReleaseArgs {
     #[arg(long, value_name = "UUID")]
     claimant: Uuid,
     /// The claimant's `audit.dir`: what it had chained is marked, the rest is given to others
-    #[arg(long, value_name = "DIR", required_unless_present = "journal_lost", conflicts_with = "journal_lost")]
+    #[arg(long, value_name = "DIR", conflicts_with = "journal_lost")]
     journal: Option<PathBuf>,
     /// That folder is lost for good, and its server will never start with it again
     #[arg(long)]
@@ -83,12 +85,96 @@ async fn list(admin: &Admin, console: &Console) -> Result<(), Failure> {
     })
 }
 
+/// A journal that nobody writes to as long as this is held.
+enum Silent {
+    /// In a folder.
+    OnDisk(Outlived),
+    /// In the database, written into a folder.
+    Kept { outlived: Outlived, _folder: Folder, _depot: Box<PostgresDepot> },
+    /// Nobody knows what it held.
+    Lost,
+}
+
+impl Silent {
+    fn outlived(&self) -> Option<&Outlived> {
+        match self {
+            Self::OnDisk(outlived) | Self::Kept { outlived, .. } => Some(outlived),
+            Self::Lost => None,
+        }
+    }
+}
+
+async fn silent(args: &ReleaseArgs, config: &Config, db: &Database) -> Result<Silent, Failure> {
+    let store = AuditStore::new(db, &config.audit.dir);
+    let claimant = ChainId(args.claimant);
+    if store.kept_chains().await?.contains(&claimant) {
+        return silent_in_database(args, &store, claimant).await;
+    }
+    match &args.journal {
+        Some(dir) => Outlived::open(dir).map(Silent::OnDisk).map_err(|error| unusable(&error)),
+        None if args.journal_lost => Ok(Silent::Lost),
+        None => {
+            let what = "say where its journal is (`--journal DIR`), or that it is lost for good (`--journal-lost`)";
+            Err(Failure::new(Exit::Usage, what))
+        }
+    }
+}
+
+async fn silent_in_database(args: &ReleaseArgs, store: &AuditStore, claimant: ChainId) -> Result<Silent, Failure> {
+    if args.journal.is_some() {
+        let what = format!(
+            "the journal of `{}` is kept in the database, not in a folder: leave `--journal` out",
+            args.claimant
+        );
+        return Err(Failure::new(Exit::Invalid, what));
+    }
+    let faulty = store.faulty_journals().await?.into_iter().find(|found| found.chain == claimant);
+    match (&faulty, args.journal_lost) {
+        (Some(_), true) => return Ok(Silent::Lost),
+        (None, true) => {
+            let what = format!("the journal of `{}` is in the database: leave `--journal-lost` out", args.claimant);
+            return Err(Failure::new(Exit::Invalid, what));
+        }
+        (Some(found), false) => return Err(incomplete(&found.why)),
+        (None, false) => {}
+    }
+    let unread = |error: DepotError| Failure::new(Exit::Database, chain(&error));
+    // A server that only believes that it still has the chain adds nothing to it from now on.
+    let Some(depot) = PostgresDepot::adopt(store.database(), claimant, HEARD).await.map_err(unread)? else {
+        let what = format!(
+            "a server has the chain `{}`, or had it {} s ago: it will chain what it claimed itself",
+            args.claimant,
+            HEARD.as_secs()
+        );
+        return Err(Failure::new(Exit::Conflict, what));
+    };
+    let folder = Folder::make().map_err(|error| Failure::failed(format_args!("no temporary folder: {error}")))?;
+    if let Some(what) = store.rebuild(claimant, folder.path(), Extent::ToGoOn).await.map_err(unread)? {
+        return Err(incomplete(&what));
+    }
+    // A server keeps the first line before it claims anything.
+    if segments(folder.path())?.is_empty() {
+        return Err(incomplete("nothing of it is there"));
+    }
+    let outlived = Outlived::open(folder.path()).map_err(|error| unusable(&error))?;
+    Ok(Silent::Kept { outlived, _folder: folder, _depot: Box::new(depot) })
+}
+
+fn incomplete(why: &str) -> Failure {
+    let what = format!(
+        "its journal cannot be put together, so nobody knows what it had chained: {why}; look into it with `linkgate audit \
+         verify`, and bring it back from a backup of the database"
+    );
+    Failure::new(Exit::Verification, what)
+}
+
 async fn release(args: ReleaseArgs, config: &Config, db: &Database, console: &Console) -> Result<(), Failure> {
     let claimant = ChainId(args.claimant);
     let admin = admin(db);
     // Held until the rows are freed: no server can begin to write there meanwhile.
-    let outlived = args.journal.as_deref().map(Outlived::open).transpose().map_err(|error| unusable(&error))?;
-    if let Some(found) = outlived.as_ref().filter(|found| found.chain_id != claimant) {
+    let silent = silent(&args, config, db).await?;
+    let outlived = silent.outlived();
+    if let Some(found) = outlived.filter(|found| found.chain_id != claimant) {
         let text = format!("that folder holds the chain `{}`, not `{}`", found.chain_id, args.claimant);
         return Err(Failure::new(Exit::Invalid, text));
     }
@@ -97,7 +183,7 @@ async fn release(args: ReleaseArgs, config: &Config, db: &Database, console: &Co
         let text = format!("no change that waits is claimed by `{}`: see `linkgate audit outbox`", args.claimant);
         return Err(Failure::new(Exit::NotFound, text));
     }
-    match &outlived {
+    match outlived {
         Some(outlived) => rows.iter_mut().for_each(|row| row.chained = outlived.holds(row.seq)),
         None => mark_indexed(&mut rows, config, db).await?,
     }

@@ -1,37 +1,30 @@
-//! `linkgate audit checkpoint | prove-check | prune`, and what `audit verify` needs to know of checkpoints.
+//! `linkgate audit checkpoint | prove-check`, and what `audit verify` needs to know of checkpoints.
 
 use std::{
     io::Read,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use clap::Args;
-use serde::Serialize;
 
 use super::{
     context::chain,
     outcome::{Console, Exit, Failure},
-    store_context::ActorArgs,
 };
 use crate::{
     audit::{
-        AuditSettings, ChainHeads, ChainId, ChangeRecord, EvidenceStore, Journal, JournalError, RetainedIndex,
+        AuditSettings, ChainId, EvidenceStore,
         evidence::{
-            Cause, Checkpoint, Kept, Keys, prune as pruning, shelf,
+            Checkpoint, Kept, Keys, shelf,
             verdict::{self, Verdict},
             witness::Witness,
         },
         reader::chain_file,
     },
     config::Config,
-    domain::Millis,
     ops::journal::ShownCheckpoint,
     store::AuditStore,
 };
-
-/// How long a pruning waits until a running server has it in its chain.
-const CHAINED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Print signed checkpoints of the chain.
 #[derive(Clone, Debug, Args)]
@@ -61,22 +54,6 @@ pub struct ProveCheckArgs {
     /// Records that have no proof yet are no failure.
     #[arg(long)]
     allow_pending: bool,
-}
-
-/// Remove old segments.
-#[derive(Debug, Args)]
-pub struct PruneArgs {
-    /// Segments that were closed before this time: RFC 3339, or a date.
-    #[arg(long, value_name = "TIME", value_parser = Millis::parse)]
-    before: Millis,
-    /// Say what would go, and change nothing.
-    #[arg(long)]
-    dry_run: bool,
-    /// Remove them even if a target of [audit.ship] does not have them yet: it never gets them then.
-    #[arg(long)]
-    unshipped: bool,
-    #[command(flatten)]
-    actor: ActorArgs,
 }
 
 /// What is known of checkpoints before a journal is verified.
@@ -133,7 +110,7 @@ impl Known {
     }
 }
 
-fn invalid(error: impl std::error::Error) -> Failure {
+pub(super) fn invalid(error: impl std::error::Error) -> Failure {
     Failure::new(Exit::Invalid, chain(&error))
 }
 
@@ -227,111 +204,4 @@ fn told(verdict: &Verdict) -> String {
         }
     }
     lines.join("\n")
-}
-
-/// What a pruning did.
-#[derive(Debug, Serialize)]
-struct Pruned {
-    #[serde(flatten)]
-    plan: pruning::Plan,
-    removed: bool,
-}
-
-/// `linkgate audit prune`
-pub(super) async fn prune(
-    args: &PruneArgs,
-    config: &Config,
-    index: Option<&AuditStore>,
-    console: &Console,
-) -> Result<(), Failure> {
-    if config.kept_in_database {
-        return Err(Failure::new(Exit::Conflict, "journals that are kept in the database are not pruned"));
-    }
-    let dir = &config.audit.dir;
-    let index = index.ok_or_else(|| Failure::new(Exit::Database, "pruning needs the database of the server"))?;
-    let keys = config.checkpoints.keys().map_err(invalid)?;
-    let found =
-        chain_file(dir).map_err(|error| Failure::failed(format_args!("cannot read `{}`: {error}", dir.display())))?;
-    let chain_id = found
-        .ok_or_else(|| Failure::new(Exit::NotFound, format_args!("there is no audit journal in `{}`", dir.display())))?
-        .chain_id;
-    let indexed = index.indexed_segment(chain_id).await.map_err(|error| Failure::new(Exit::Database, chain(&error)))?;
-    let plan = pruning::plan(dir, chain_id, args.before, indexed, &keys)
-        .and_then(|plan| plan.held_for(dir, &config.ship, args.unshipped));
-    let plan = plan.map_err(|error| {
-        let exit = match &error {
-            pruning::PruneError::Unsound(_) => Exit::Verification,
-            pruning::PruneError::Nothing(_) => Exit::NotFound,
-            pruning::PruneError::Journal(_) => Exit::Failed,
-            _ => Exit::Conflict,
-        };
-        Failure::new(exit, chain(&error))
-    })?;
-    let mut what = format!(
-        "records {} to {} go for good: segments {} to {} in `{}`, {} bytes, closed until {}",
-        plan.records.0,
-        plan.records.1,
-        plan.segments.0,
-        plan.segments.1,
-        dir.display(),
-        plan.bytes,
-        plan.closed
-    );
-    for behind in &plan.unshipped {
-        what.push_str(&format!("; the target `{}` has them up to {} only", behind.target, behind.taken));
-    }
-    if args.dry_run {
-        return console.show(&Pruned { plan, removed: false }, format!("{what} (nothing was changed)"));
-    }
-    console.confirm(&what)?;
-    let actor = args.actor.actor();
-    let record = ChangeRecord { user_id: Some(actor.name), username: actor.username, ..plan.record() };
-    // The chain tells of it before anything goes.
-    chained(&record, &plan, config, index).await?;
-    index.forget(chain_id, plan.segments.1, plan.records.1).await.map_err(|error| {
-        Failure::new(Exit::Database, format_args!("nothing was removed: {}; prune again", chain(&error)))
-    })?;
-    plan.remove(dir).map_err(|error| Failure::failed(format_args!("{}; prune again", chain(&error))))?;
-    let text = format!(
-        "{} segments are gone; the rest is verified from record {} on",
-        plan.segments.1 + 1 - plan.segments.0,
-        plan.records.1 + 1
-    );
-    console.show(&Pruned { plan, removed: true }, text)
-}
-
-/// Brings the record into the chain: directly where no server runs, else through its outbox.
-async fn chained(
-    record: &ChangeRecord,
-    plan: &pruning::Plan,
-    config: &Config,
-    index: &AuditStore,
-) -> Result<(), Failure> {
-    let chain_id = plan.chain_id;
-    let database = |error: &dyn std::error::Error| Failure::new(Exit::Database, chain(error));
-    let stored = index.head(chain_id).await.map_err(|error| database(&error))?;
-    match Journal::open_behind(config.audit.clone(), stored) {
-        Ok((journal, _)) => {
-            let done = journal.append_change(record).await;
-            // While no server can append to it.
-            let behind = |kept: &Kept| kept.checkpoint().is_ok_and(|said| said.head.seq > plan.records.1);
-            shelf::retain(&config.audit.dir, |kept| kept.cause == Cause::Segment || behind(kept))?;
-            journal.close();
-            return done
-                .map(drop)
-                .map_err(|error| Failure::failed(format_args!("nothing was removed: {}", chain(&error))));
-        }
-        Err(JournalError::Locked(_)) => {}
-        Err(error) => return Err(Failure::failed(format_args!("nothing was removed: {}", chain(&error)))),
-    }
-    let seq = index.enqueue_for(chain_id, record).await.map_err(|error| database(&error))?;
-    let since = Instant::now();
-    while !index.is_chained(seq).await.map_err(|error| database(&error))? {
-        if since.elapsed() > CHAINED_WITHIN && index.withdraw(seq).await.map_err(|error| database(&error))? {
-            let what = "nothing was removed: the server did not chain the record of the pruning; look at its log";
-            return Err(Failure::failed(what));
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Ok(())
 }

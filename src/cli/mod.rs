@@ -39,6 +39,8 @@ pub mod access;
 pub mod audit;
 mod audit_kept;
 pub mod audit_outbox;
+mod audit_prune;
+mod audit_verify;
 pub mod explain;
 pub mod token;
 

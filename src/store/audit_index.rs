@@ -35,6 +35,10 @@ impl AuditStore {
         Self { db: db.clone(), journal: journal.to_owned(), moved: Arc::default() }
     }
 
+    pub fn database(&self) -> &Database {
+        &self.db
+    }
+
     /// Segments that answers would have needed and that were moved out of the journal: their records are left out.
     pub fn moved_segments(&self) -> Vec<u64> {
         self.moved.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()

@@ -7,7 +7,8 @@
 use super::{
     AuditStore, StoreError,
     audit_evidence::forget_proofs,
-    audit_index::{signed, unavailable, unsigned},
+    audit_index::{unavailable, unsigned},
+    audit_kept::set_floor,
 };
 use crate::{
     audit::{ChainId, IndexSink, IndexUnavailable, RetainedIndex},
@@ -24,15 +25,12 @@ impl RetainedIndex for AuditStore {
         Ok(self.position(chain).await?.map(|position| position.segment))
     }
 
-    async fn give_up(&self, chain: ChainId, segment: u64, last: u64, now: Millis) -> Result<(), IndexUnavailable> {
+    async fn give_up(&self, chain: ChainId, segment: u64, last: u64) -> Result<(), IndexUnavailable> {
         if !self.db.is_postgres() {
             return self.forget(chain, segment, last).await;
         }
         let mut tx = self.db.begin_audit_write().await.map_err(unavailable)?;
-        let sql = "INSERT INTO audit_floors (chain_id, last_seq, set_at) VALUES ($1, $2, $3) \
-             ON CONFLICT (chain_id) DO UPDATE \
-             SET last_seq = greatest(audit_floors.last_seq, excluded.last_seq), set_at = excluded.set_at";
-        tx.execute(sql, &[chain.0.into(), signed(last), now.0.into()]).await.map_err(unavailable)?;
+        set_floor(&mut tx, chain, segment, last).await.map_err(unavailable)?;
         tx.commit().await.map_err(unavailable)
     }
 

@@ -40,6 +40,7 @@ const POSTGRES: &[(i64, &str, &str)] = &[
     (8, "audit evidence", include_str!("../../migrations/postgres/0008_audit_evidence.sql")),
     (9, "expand audit months", include_str!("../../migrations/postgres/0009_audit_months.sql")),
     (10, "expand audit journals", include_str!("../../migrations/postgres/0010_audit_journals.sql")),
+    (11, "expand audit journal retention", include_str!("../../migrations/postgres/0011_audit_journal_retention.sql")),
 ];
 
 fn migrator(files: &[(i64, &'static str, &'static str)]) -> Migrator {

@@ -35,7 +35,7 @@ use crate::{support::*, tamper::journal as three_segments};
 
 /// A database in memory, or one that is away.
 #[derive(Default)]
-struct Memory {
+pub(crate) struct Memory {
     kept: Mutex<Vec<Kept>>,
     tiles: Mutex<BTreeMap<TileAt, Vec<u8>>>,
     away: AtomicBool,
@@ -58,7 +58,7 @@ impl EvidenceStore for Memory {
     }
 }
 
-fn signer() -> Arc<Signer> {
+pub(crate) fn signer() -> Arc<Signer> {
     let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
     let body = STANDARD.encode(pkcs8.as_ref());
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");

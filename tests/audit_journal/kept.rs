@@ -5,28 +5,32 @@ use std::{
     fs, io,
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
+use futures_util::FutureExt;
 use linkgate::{
     audit::{
         AuditSettings, AuditUnavailable, Durability, Journal,
-        medium::Medium,
-        mirror::{Depot, Mirror, TakenOver},
+        evidence::{Checkpointer, shelf},
+        medium::{Medium, SegmentFile},
+        mirror::{Depot, Lost, Mirror, TakenOver},
         reader::{segment_path, segments},
     },
     domain::DecisionId,
 };
 
-use crate::support::*;
+use crate::{evidence, support::*};
 
 #[derive(Default)]
 struct Memory {
     segments: Mutex<BTreeMap<u64, Vec<u8>>>,
     away: AtomicBool,
     taken: AtomicBool,
+    lost: AtomicBool,
 }
 
 impl Memory {
@@ -50,6 +54,9 @@ impl Depot for Memory {
     }
 
     fn hold(&self) -> io::Result<()> {
+        if self.lost.load(Ordering::SeqCst) {
+            return Err(io::Error::other(Lost));
+        }
         match (self.taken.load(Ordering::SeqCst), self.away.load(Ordering::SeqCst)) {
             (true, _) => Err(io::Error::other(TakenOver)),
             (_, true) => Err(io::ErrorKind::ConnectionRefused.into()),
@@ -134,4 +141,86 @@ fn each_run_ends_with_a_line() {
     // What is kept asserts it of every run.
     file.sync().unwrap();
     assert!(depot.text() == text);
+}
+
+#[tokio::test]
+async fn what_was_kept_and_is_lost_ends_the_journal() {
+    let (dir, depot) = (folder(), Arc::new(Memory::default()));
+    let journal = opened(dir.path(), &depot);
+    write(&journal, 3).await;
+    journal.settle().await.unwrap();
+    depot.lost.store(true, Ordering::SeqCst);
+    let before = depot.text();
+    let refused = journal.admit(&opening(DecisionId::generate()), Durability::Os).await;
+    assert!(matches!(refused, Err(AuditUnavailable::Lost)), "{refused:?}");
+    depot.lost.store(false, Ordering::SeqCst);
+    let refused = journal.admit(&opening(DecisionId::generate()), Durability::Os).await;
+    assert!(matches!(refused, Err(AuditUnavailable::Lost)), "for good: {refused:?}");
+    depot.lost.store(true, Ordering::SeqCst);
+    journal.close();
+    assert_eq!(depot.text(), before);
+    // What was lost is in the folder still.
+    assert!(folder_text(dir.path()).starts_with(&before));
+}
+
+/// A mirror that has something written at the very moment in which a segment is begun: behind the last sync of the one
+/// before, and into that.
+struct Between {
+    mirror: Mirror,
+    depot: Arc<Memory>,
+    journal: Arc<OnceLock<Journal>>,
+}
+
+impl Medium for Between {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn SegmentFile>> {
+        if let Some(journal) = self.journal.get().filter(|_| !self.depot.away.swap(true, Ordering::SeqCst)) {
+            let (late, done) = (opening(DecisionId::generate()), done(200));
+            journal.record(&late, &done, Durability::Memory).now_or_never().unwrap().unwrap();
+        }
+        self.mirror.create(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn SegmentFile>> {
+        self.mirror.open(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.mirror.sync_dir(dir)
+    }
+
+    fn elsewhere(&self) -> bool {
+        true
+    }
+}
+
+/// The end of a segment is signed once the walk comes by; its last lines may have come in behind the last sync.
+#[tokio::test]
+async fn no_end_of_a_segment_is_signed_before_it_is_kept() {
+    let (dir, depot, handle) = (folder(), Arc::new(Memory::default()), Arc::new(OnceLock::new()));
+    let settings = AuditSettings { segment_bytes: 16_000, ..settings(dir.path()) };
+    let mirror = Mirror::new(Arc::clone(&depot) as Arc<dyn Depot>);
+    let medium = Between { mirror, depot: Arc::clone(&depot), journal: Arc::clone(&handle) };
+    let journal = Journal::open_kept(settings, None, Arc::new(medium)).unwrap().0;
+    handle.set(journal.clone()).unwrap();
+    let store = Arc::new(evidence::Memory::default());
+    let mut checkpointer = Checkpointer::new(journal.clone(), store, evidence::signer(), Duration::from_secs(3600));
+    while journal.status().written.segment == 1 {
+        // The last of them finds the depot away.
+        let admitted = journal.admit(&opening(DecisionId::generate()), Durability::Memory).await;
+        if let Ok(record) = admitted {
+            record.complete(done(200));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let finished = fs::read_to_string(segment_path(dir.path(), 1)).unwrap();
+    assert!(!depot.text().starts_with(&finished), "its last lines are not kept yet");
+    checkpointer.sign_now().await.unwrap_err();
+    assert!(shelf::last(dir.path()).unwrap().is_none(), "it was signed before it was kept");
+    depot.away.store(false, Ordering::SeqCst);
+    eventually("it goes on by itself", || journal.healthy()).await;
+    checkpointer.sign_now().await.unwrap();
+    assert!(depot.text().starts_with(&finished));
+    assert!(shelf::last(dir.path()).unwrap().is_some());
+    // The medium holds the journal, and the journal the medium.
+    journal.close();
 }

@@ -51,6 +51,8 @@ mod disk;
 mod drain;
 mod exports;
 mod kept;
+mod kept_commands;
+mod kept_faults;
 mod kill;
 mod latency;
 mod replicas;

@@ -7,6 +7,7 @@ it looks for, and fails where it does not notice: a check that finds nothing wou
 import copy
 import subprocess
 import sys
+import tomllib
 
 import jsonschema
 import kubernetes_validate
@@ -163,6 +164,19 @@ def consistency_problems(resources):
         mounts = {m["mountPath"]: m["name"] for c in containers(spec) if c["name"] == "linkgate" for m in c["volumeMounts"]}
         if mounts.get("/var/lib/linkgate") not in claims:
             yield "the journal is on no volume of its own"
+    for one in of_kind(resources, "Deployment"):
+        own = one["spec"]["selector"]
+        if not own.get("matchLabels") or not matches(own, one["spec"]["template"]["metadata"]["labels"]):
+            yield "the Deployment does not select its own pods"
+        if "replicas" in one["spec"]:
+            yield "`replicas` would fight the autoscaler"
+        mounts = {m["mountPath"]: m["name"] for c in containers(spec) if c["name"] == "linkgate" for m in c["volumeMounts"]}
+        copies = [v["name"] for v in spec.get("volumes", []) if "sizeLimit" in (v.get("emptyDir") or {})]
+        if not {mounts.get("/var/lib/linkgate"), mounts.get("/tmp")} <= set(copies):
+            yield "there is no bounded room for the working copy of the journal"
+        kept = [tomllib.loads(c["data"]["linkgate.toml"])["audit"].get("store") for c in of_kind(resources, "ConfigMap")]
+        if kept != ["postgres"]:
+            yield "the journal is lost with the pod"
     for one in of_kind(resources, "PodDisruptionBudget"):
         if not one["spec"]["selector"].get("matchLabels") or not matches(one["spec"]["selector"], labels):
             yield "the disruption budget selects no replica"
@@ -198,7 +212,9 @@ def consistency_problems(resources):
         for volume in of.get("volumes", []):
             if "configMap" in volume and volume["configMap"]["name"] not in configured:
                 yield f"{name}: no configuration {volume['configMap']['name']}"
-    for kind in ["ServiceAccount", "Service", "StatefulSet", "PodDisruptionBudget", "NetworkPolicy", "HorizontalPodAutoscaler",
+    if len(of_kind(resources, "StatefulSet") + of_kind(resources, "Deployment")) != 1:
+        yield "there is not one workload"
+    for kind in ["ServiceAccount", "Service", "PodDisruptionBudget", "NetworkPolicy", "HorizontalPodAutoscaler",
                  "ServiceMonitor", "ConfigMap"]:
         if not of_kind(resources, kind):
             yield f"there is no {kind}"
@@ -248,8 +264,24 @@ BREAKAGES = {
     ),
     "ingress": (lambda r: first(r, "NetworkPolicy")["spec"]["ingress"][1].pop("from"), "open to everybody"),
     "egress": (lambda r: first(r, "NetworkPolicy")["spec"]["policyTypes"].remove("Egress"), "left open"),
-    "journal": (lambda r: first(r, "StatefulSet")["spec"].pop("volumeClaimTemplates"), "no volume of its own"),
+    "workload": (lambda r: [one.update(kind="DaemonSet") for one in of_kind(r, "StatefulSet") + of_kind(r, "Deployment")], "not one workload"),
     "nothing": (lambda r: r.remove(first(r, "NetworkPolicy")), "there is no NetworkPolicy"),
+}
+
+# The same where the journal is on a volume, and where it is kept in the database.
+BREAKAGES_OF = {
+    "StatefulSet": {
+        "journal": (lambda r: first(r, "StatefulSet")["spec"].pop("volumeClaimTemplates"), "no volume of its own"),
+    },
+    "Deployment": {
+        "journal": (
+            lambda r: first(r, "ConfigMap")["data"].update({"linkgate.toml": "[audit]\nstore = \"disk\"\n"}),
+            "lost with the pod",
+        ),
+        "working copy": (lambda r: pod(r)["volumes"].pop(), "no bounded room"),
+        "selection": (lambda r: first(r, "Deployment")["spec"]["selector"].update(matchLabels={}), "select its own pods"),
+        "count": (lambda r: first(r, "Deployment")["spec"].update(replicas=3), "fight the autoscaler"),
+    },
 }
 
 
@@ -261,13 +293,16 @@ def main(folders):
         for problem in found:
             print(f"{folder}: {problem}", file=sys.stderr)
         wrong += len(found)
-        for what, (breaks, expected) in BREAKAGES.items():
+        breakages = dict(BREAKAGES)
+        for kind, more in BREAKAGES_OF.items():
+            breakages |= more if of_kind(resources, kind) else {}
+        for what, (breaks, expected) in breakages.items():
             broken = copy.deepcopy(resources)
             breaks(broken)
             if not any(expected in problem for problem in problems(broken)):
                 print(f"{folder}: not noticed when broken on purpose: {what}: {problems(broken)}", file=sys.stderr)
                 wrong += 1
-        print(f"{folder}: {len(resources)} manifests, {len(BREAKAGES)} ways to break them noticed, {len(found)} problems")
+        print(f"{folder}: {len(resources)} manifests, {len(breakages)} ways to break them noticed, {len(found)} problems")
     return 1 if wrong else 0
 
 

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use aws_lc_rs::{rand::SystemRandom, signature::Ed25519KeyPair};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use linkgate::{
+    app::kept::go_on,
     audit::{
         AuditSettings, ChangeRecord, Completion, Decision, Durability, EvidenceStore, Journal, Kind, Opening, Record,
         RecordFilter, RecordSource, RetainedIndex, Slice, SliceOutcome,
@@ -13,7 +14,7 @@ use linkgate::{
         reader::segments,
     },
     domain::{DecisionId, Millis},
-    store::{AuditStore, Provable, Unproven},
+    store::{AuditStore, Extent, PostgresDepot, Provable, Unproven, emptied},
 };
 use serde_json::{Value, json};
 
@@ -47,6 +48,28 @@ impl House {
             signer: Arc::new(Signer::from_pem(pem.as_bytes()).unwrap()),
             dir,
         }
+    }
+
+    /// A journal that is kept in the database, and the epoch of its taking. `signer`: of another house.
+    pub(crate) async fn kept(
+        f: &Fixture,
+        holder: &str,
+        segment_bytes: u64,
+        signer: Option<&Arc<Signer>>,
+    ) -> (Self, i64) {
+        let one = Self::new(f, segment_bytes);
+        let dir = f.dir.path().join(holder);
+        emptied(&dir).unwrap();
+        let store = Arc::new(AuditStore::new(&f.db, &dir));
+        let depot = PostgresDepot::claim(&f.db, holder).await.unwrap();
+        let settings = AuditSettings { dir: dir.clone(), ..one.journal.settings().clone() };
+        let opened = go_on(&store, depot, settings, Extent::ToGoOn).await.unwrap().unwrap();
+        let signer = Arc::clone(signer.unwrap_or(&one.signer));
+        (Self { journal: opened.journal, store, signer, dir }, opened.epoch)
+    }
+
+    pub(crate) fn signer(&self) -> Arc<Signer> {
+        Arc::clone(&self.signer)
     }
 
     pub(crate) fn keys(&self) -> Keys {

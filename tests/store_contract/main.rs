@@ -24,6 +24,7 @@ mod faults;
 mod freshness;
 mod governance;
 mod import;
+mod kept;
 mod links;
 mod retention;
 mod schema;
@@ -42,6 +43,24 @@ macro_rules! on_both {
             $(#[test] fn $name() { crate::fixture::run(crate::fixture::Kind::Postgres, crate::$module::$name); })+
         }
     };
+}
+
+/// The same of what only Postgres has.
+macro_rules! on_postgres {
+    ($($module:ident :: $name:ident),+ $(,)?) => {
+        mod postgres_only {
+            $(#[test] fn $name() { crate::fixture::run(crate::fixture::Kind::Postgres, crate::$module::$name); })+
+        }
+    };
+}
+
+on_postgres! {
+    kept::a_journal_in_the_database_ages_like_one_on_disk,
+    kept::what_is_held_up_stays_and_what_lies_before_it_goes,
+    kept::a_server_that_died_within_a_pruning_leaves_all_or_nothing,
+    kept::whoever_lost_the_chain_takes_nothing_from_it,
+    kept::journals_of_servers_that_are_gone_age_like_all_others,
+    kept::a_server_that_is_idle_loses_nothing_of_the_index,
 }
 
 on_both! {

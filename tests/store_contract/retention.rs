@@ -7,7 +7,7 @@ use linkgate::{
         RecordFilter, RecordSource, RetainedIndex,
         evidence::{prune::PruneError, witness::Witness},
         reader::segments,
-        retention::{Retention, RetentionSettings},
+        retention::{OnDisk, Retention, RetentionSettings},
         ship::{FileSettings, Form, ShipSettings, Shipper},
         verify::{Verification, VerifyOptions, verify_against},
     },
@@ -21,7 +21,7 @@ use crate::{
 };
 
 const DAY: i64 = 86_400_000;
-const NOWHERE: ShipSettings = ShipSettings { form: Form::Full, stdout: false, file: None, otlp: None };
+pub(crate) const NOWHERE: ShipSettings = ShipSettings { form: Form::Full, stdout: false, file: None, otlp: None };
 
 /// A journal of this many segments at least, all indexed and signed.
 async fn journal_of(f: &Fixture, wanted: u64) -> House {
@@ -37,12 +37,12 @@ async fn journal_of(f: &Fixture, wanted: u64) -> House {
 }
 
 /// Of a day.
-fn retention(house: &House, ship: ShipSettings) -> Retention<AuditStore> {
+fn retention(house: &House, ship: ShipSettings) -> Retention<AuditStore, OnDisk<AuditStore>> {
     let settings = RetentionSettings { age: Duration::from_secs(86_400), keys: house.keys(), ship };
     Retention::new(house.journal.clone(), Arc::clone(&house.store), settings)
 }
 
-fn days_from_now(days: i64) -> Millis {
+pub(crate) fn days_from_now(days: i64) -> Millis {
     Millis(Millis::now().0 + days * DAY)
 }
 
@@ -189,17 +189,23 @@ pub(crate) async fn months_are_there_and_go_as_a_whole(f: Arc<Fixture>) {
     // Empty ones between are over too.
     let over = async || house.store.months_over(later).await.unwrap().contains(&month);
     assert!(!over().await && !house.store.drop_month(&month, later).await.unwrap());
-    house.store.give_up(chain, 1, 3, Millis::now()).await.unwrap();
+    house.store.give_up(chain, 1, 3).await.unwrap();
     assert!(!over().await, "not all of it");
-    house.store.give_up(chain, 1, house.journal.status().last_seq, Millis::now()).await.unwrap();
+    house.store.give_up(chain, 1, house.journal.status().last_seq).await.unwrap();
     assert!(over().await);
-    // The index is the only copy of a journal that is kept in the database.
+    // The index is the only copy of a journal that is kept in the database: what was not given up stays, however old.
+    let given_up = f.count("SELECT last_seq FROM audit_floors").await;
+    f.raw("UPDATE audit_floors SET last_seq = 3").await.unwrap();
+    f.raw("UPDATE audit_chunks SET chain_id = gen_random_uuid() WHERE segment = 99").await.unwrap();
+    assert!(over().await, "a replica that is gone");
     f.raw(format!("INSERT INTO audit_journals (chain_id, epoch, holder, taken_at) VALUES ('{chain}', 1, 'x', 1)"))
         .await
         .unwrap();
     assert!(!over().await);
+    f.raw(format!("UPDATE audit_floors SET last_seq = {given_up}")).await.unwrap();
+    assert!(over().await, "what was given up goes there too");
     f.raw("DELETE FROM audit_journals").await.unwrap();
-    assert!(over().await);
+    f.raw(format!("UPDATE audit_chunks SET chain_id = '{chain}' WHERE segment = 99")).await.unwrap();
     assert!(!house.store.drop_month(&month, Millis::now()).await.unwrap(), "it is not over");
     assert!(
         !house.store.drop_month(&month, later).await.unwrap(),

@@ -4,6 +4,9 @@
 //! on the rest is verified by itself), if the index has seen it, and if no record that was opened in it is still open.
 //! What goes is checked once more as a whole: a journal that was touched is evidence, and stays. The pruning itself is a record
 //! of the chain (`audit.prune`); `audit verify` asks for it where the beginning is missing.
+//!
+//! The rules look at files. Of a journal that is kept in the database the oldest segments are written out for them
+//! ([`Folder::beyond`]).
 
 use std::{collections::HashSet, path::Path};
 
@@ -22,6 +25,7 @@ use crate::{
         reader::{Lines, Step, segment_path, segments},
         record::{ChangeRecord, Kind},
         ship::{ShipSettings, Unshipped, unshipped},
+        traits::IndexUnavailable,
         verify::{VerifyOptions, verify_against},
     },
     domain::{DecisionId, Millis},
@@ -52,6 +56,8 @@ const NEVER_SHIPPED: &str =
 pub enum PruneError {
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    Index(#[from] IndexUnavailable),
     #[error("no whole segment was written before {0}: there is nothing to prune")]
     Nothing(Millis),
     #[error(
@@ -69,6 +75,24 @@ pub enum PruneError {
     NotShipped { target: &'static str, taken: u64, wanted: u64 },
     #[error("the journal is not as it was written, and what was touched is evidence: `linkgate audit verify` ({0})")]
     Unsound(String),
+}
+
+/// What is looked at.
+#[derive(Clone, Copy)]
+pub struct Folder<'a> {
+    pub dir: &'a Path,
+    pub chain_id: ChainId,
+    /// The segment up to which the index came.
+    pub indexed: Option<u64>,
+    pub keys: &'a Keys,
+    /// Only the oldest segments lie there: who knows of the others.
+    pub beyond: Option<&'a dyn Beyond>,
+}
+
+/// What is known of the journal beyond the segments that are looked at.
+pub trait Beyond {
+    /// One of these records that is not completed.
+    fn still_open(&self, records: &HashSet<DecisionId>) -> Result<Option<DecisionId>, IndexUnavailable>;
 }
 
 /// The first line of a segment.
@@ -118,19 +142,22 @@ pub fn first_closed(dir: &Path) -> Result<Option<Millis>, JournalError> {
 }
 
 /// Whether all up to this segment may go.
-fn may_go(dir: &Path, numbers: &[u64], last: &Closed, indexed: Option<u64>) -> Result<(), PruneError> {
+fn may_go(folder: Folder<'_>, numbers: &[u64], last: &Closed) -> Result<(), PruneError> {
     let number = last.number;
     if !last.following.vouched {
         return Err(PruneError::NoCheckpoint(number));
     }
-    let seen = indexed.unwrap_or_default();
+    let seen = folder.indexed.unwrap_or_default();
     if seen <= number {
         return Err(PruneError::NotIndexed { seen, wanted: number });
     }
-    match still_open(dir, numbers, number, &last.following.header)? {
-        Some(open) => Err(PruneError::StillOpen(open)),
-        None => Ok(()),
-    }
+    let mut open: HashSet<DecisionId> = last.following.header.open.iter().copied().collect();
+    completed_behind(folder.dir, numbers, number, &mut open)?;
+    let still = match folder.beyond {
+        Some(beyond) if !open.is_empty() => beyond.still_open(&open)?,
+        _ => open.into_iter().min(),
+    };
+    still.map_or(Ok(()), |open| Err(PruneError::StillOpen(open)))
 }
 
 /// What may go of all that was closed before `before`: all of it, or nothing. `indexed`: the segment up to which the index
@@ -142,10 +169,11 @@ pub fn plan(
     indexed: Option<u64>,
     keys: &Keys,
 ) -> Result<Plan, PruneError> {
-    let (mut witness, numbers) = look_around(dir, chain_id, keys)?;
+    let folder = Folder { dir, chain_id, indexed, keys, beyond: None };
+    let (mut witness, numbers) = look_around(folder)?;
     let last = closed_before(dir, &numbers, before, &witness)?.pop().ok_or(PruneError::Nothing(before))?;
-    may_go(dir, &numbers, &last, indexed)?;
-    plan_of(dir, chain_id, &numbers, &last, &mut witness)
+    may_go(folder, &numbers, &last)?;
+    plan_of(folder, &numbers, &last, &mut witness)
 }
 
 /// What may go just now, and what holds up the rest.
@@ -154,33 +182,28 @@ pub struct Furthest {
     pub plan: Option<Plan>,
     /// Why the last segment that is old enough stays.
     pub held: Option<PruneError>,
+    /// There are more segments than were looked at.
+    pub more: bool,
 }
 
 /// The same as far as it goes: where something stands in the way of a segment, those before it. What a target of `ship` does
 /// not have stays.
-pub fn furthest(
-    dir: &Path,
-    chain_id: ChainId,
-    before: Millis,
-    indexed: Option<u64>,
-    keys: &Keys,
-    ship: &ShipSettings,
-) -> Result<Furthest, PruneError> {
-    let (mut witness, numbers) = look_around(dir, chain_id, keys)?;
+pub fn furthest(folder: Folder<'_>, before: Millis, ship: &ShipSettings) -> Result<Furthest, PruneError> {
+    let (mut witness, numbers) = look_around(folder)?;
     let mut held = None;
-    for last in closed_before(dir, &numbers, before, &witness)?.iter().rev() {
+    for last in closed_before(folder.dir, &numbers, before, &witness)?.iter().rev() {
         let wanted = last.following.seq.saturating_sub(1);
-        let free = may_go(dir, &numbers, last, indexed).and_then(|()| shipped(dir, chain_id, ship, wanted));
+        let free = may_go(folder, &numbers, last).and_then(|()| shipped(folder.dir, folder.chain_id, ship, wanted));
         match free {
             Ok(()) => {
-                let plan = plan_of(dir, chain_id, &numbers, last, &mut witness)?;
-                return Ok(Furthest { plan: Some(plan), held });
+                let plan = plan_of(folder, &numbers, last, &mut witness)?;
+                return Ok(Furthest { plan: Some(plan), held, more: false });
             }
-            Err(error @ PruneError::Journal(_)) => return Err(error),
+            Err(error @ (PruneError::Journal(_) | PruneError::Index(_))) => return Err(error),
             Err(error) => held = held.or(Some(error)),
         }
     }
-    Ok(Furthest { plan: None, held })
+    Ok(Furthest { plan: None, held, more: false })
 }
 
 /// Fails while a target does not have all up to `wanted`.
@@ -192,26 +215,27 @@ fn shipped(dir: &Path, chain_id: ChainId, ship: &ShipSettings, wanted: u64) -> R
     }
 }
 
-fn look_around(dir: &Path, chain_id: ChainId, keys: &Keys) -> Result<(Witness, Vec<u64>), PruneError> {
+fn look_around(Folder { dir, chain_id, keys, .. }: Folder<'_>) -> Result<(Witness, Vec<u64>), PruneError> {
     let mut witness = Witness::new(chain_id);
     witness.recall_shelf(dir, keys).map_err(io_error("read the checkpoints in", dir))?;
     let numbers = segments(dir).map_err(io_error("list", dir))?;
     Ok((witness, numbers))
 }
 
-/// What goes is checked once more, with all the rest.
+/// What goes is checked once more, with all the rest that lies there.
 fn plan_of(
-    dir: &Path,
-    chain_id: ChainId,
+    Folder { dir, chain_id, beyond, .. }: Folder<'_>,
     numbers: &[u64],
     last: &Closed,
     witness: &mut Witness,
 ) -> Result<Plan, PruneError> {
-    let checked = verify_against(dir, VerifyOptions::default(), Some(witness))?;
+    let first = numbers.first().copied().unwrap_or(last.number);
+    // The record of the pruning before stands where it is not looked at.
+    let options = VerifyOptions { from_segment: beyond.map(|_| first), ..VerifyOptions::default() };
+    let checked = verify_against(dir, options, Some(witness))?;
     if let Some(finding) = checked.findings.first() {
         return Err(PruneError::Unsound(finding.to_string()));
     }
-    let first = numbers.first().copied().unwrap_or(last.number);
     let mut bytes = 0;
     for number in first..=last.number {
         let path = segment_path(dir, number);
@@ -228,14 +252,13 @@ fn plan_of(
     })
 }
 
-/// A record opened up to the segment `last` that is not completed behind it.
-fn still_open(
+/// Takes out of `open` what is completed behind the segment `last`.
+fn completed_behind(
     dir: &Path,
     numbers: &[u64],
     last: u64,
-    header: &SegmentHeader,
-) -> Result<Option<DecisionId>, JournalError> {
-    let mut open: HashSet<DecisionId> = header.open.iter().copied().collect();
+    open: &mut HashSet<DecisionId>,
+) -> Result<(), JournalError> {
     for number in numbers.iter().filter(|number| **number > last) {
         let path = segment_path(dir, *number);
         let mut lines = Lines::open(&path, 0).map_err(io_error("read", &path))?;
@@ -246,7 +269,7 @@ fn still_open(
             }
         }
     }
-    Ok(open.into_iter().min())
+    Ok(())
 }
 
 impl Plan {

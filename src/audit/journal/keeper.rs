@@ -23,7 +23,7 @@ use crate::{
     audit::{
         encode::{self, FORMAT, LineType, SegmentHeader},
         medium::SegmentFile,
-        mirror::was_taken_over,
+        mirror::{Over, is_over},
         reader::segment_path,
     },
     domain::Millis,
@@ -154,14 +154,29 @@ fn failed(shared: &Shared, error: io::Error) {
     if !shared.medium.elsewhere() {
         return poison(shared, error);
     }
-    if was_taken_over(&error) {
-        tracing::error!("another server has taken the audit chain: no audited request is accepted until a restart");
+    if let Some(over) = is_over(&error) {
+        let dir = shared.settings.dir.display();
+        let (state, told) = match over {
+            Over::TakenOver => {
+                tracing::error!(
+                    "another server has taken the audit chain: no audited request is accepted until a restart"
+                );
+                (State::TakenOver, AuditUnavailable::TakenOver)
+            }
+            Over::Lost => {
+                tracing::error!(%dir,
+                    "the database has lost audit records that it had confirmed, as a failover to a standby that was \
+                     behind does: no audited request is accepted; keep a copy of `audit.dir`, whose files still have \
+                     them, then restart linkgate, which goes on behind what is left");
+                (State::Lost, AuditUnavailable::Lost)
+            }
+        };
         let waiters = {
             let mut writer = shared.lock();
-            writer.state = State::TakenOver;
+            writer.state = state;
             mem::take(&mut writer.waiters)
         };
-        return answer(waiters, &Err(AuditUnavailable::TakenOver));
+        return answer(waiters, &Err(told));
     }
     let away = AuditUnavailable::Away(Arc::new(error));
     let (waiters, first) = {

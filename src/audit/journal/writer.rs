@@ -71,6 +71,8 @@ pub(super) enum State {
     Altered(Arc<JournalError>),
     /// The chain has another writer.
     TakenOver,
+    /// What had been kept is not there any more.
+    Lost,
     Closed,
 }
 
@@ -82,6 +84,7 @@ impl State {
             Self::Poisoned(error) => Some(AuditUnavailable::Poisoned(Arc::clone(error))),
             Self::Altered(error) => Some(AuditUnavailable::Altered(Arc::clone(error))),
             Self::TakenOver => Some(AuditUnavailable::TakenOver),
+            Self::Lost => Some(AuditUnavailable::Lost),
             Self::Closed => Some(AuditUnavailable::Closed),
         }
     }

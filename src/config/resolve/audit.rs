@@ -46,10 +46,6 @@ impl Resolver<'_> {
         if kept && !matches!(database, DatabaseSettings::Postgres { .. }) {
             self.fail(&at.key("store"), "needs a Postgres database: name its URL in [database]");
         }
-        if kept && raw.retention.is_some() {
-            let what = "works on journals on disk only: take it out, or `audit.store`";
-            self.fail(&at.key("retention"), what);
-        }
         kept
     }
 

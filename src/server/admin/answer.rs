@@ -114,7 +114,8 @@ pub(super) fn refusal(response: Response<ResponseBody>) -> Response<Full<Bytes>>
 pub(super) fn store_problem(ask: &Ask, error: StoreError) -> Problem {
     match error {
         StoreError::Refused(refusal) => refusal.into(),
-        StoreError::NotFound { ref id, .. } if *id == ask.param => ask.unknown(),
+        // An id of the path may be written in upper case.
+        StoreError::NotFound { ref id, .. } if id.eq_ignore_ascii_case(&ask.param) => ask.unknown(),
         StoreError::NotFound { what, .. } => {
             let field = match (what, ask.spec.resource) {
                 (_, "suspension") => "subject",

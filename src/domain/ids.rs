@@ -13,16 +13,17 @@ pub struct TenantId(Arc<str>);
 /// Longest tenant id in characters (contract, section 1).
 pub const TENANT_ID_MAX_CHARS: usize = 255;
 
-/// A tenant id that is empty, too long, or holds a control character.
+/// A tenant id that is empty or too long, holds a control character, or has white space at an edge.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a tenant id has 1 to 255 characters, none of them a control character")]
+#[error("a tenant id has 1 to 255 characters, none of them a control character, and no white space at its edges")]
 pub struct InvalidTenantId;
 
 impl TenantId {
-    /// Controls are refused: such an id could never travel in a header.
+    /// Controls are refused: such an id could never travel in a header. So is white space at the edges: a header loses it
+    /// on the way, and what arrives is another tenant's id.
     pub fn new(text: &str) -> Result<Self, InvalidTenantId> {
         let chars = text.chars().count();
-        if chars == 0 || chars > TENANT_ID_MAX_CHARS || text.chars().any(char::is_control) {
+        if chars == 0 || chars > TENANT_ID_MAX_CHARS || text.chars().any(char::is_control) || has_open_edge(text) {
             return Err(InvalidTenantId);
         }
         Ok(Self(text.into()))
@@ -56,6 +57,11 @@ impl<'de> Deserialize<'de> for TenantId {
         let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
         Self::new(&text).map_err(serde::de::Error::custom)
     }
+}
+
+/// White space at the beginning or end, which parsers of headers take away.
+pub fn has_open_edge(text: &str) -> bool {
+    text.trim().len() != text.len()
 }
 
 macro_rules! uuid_id {
@@ -160,6 +166,10 @@ mod tests {
         assert_eq!(TenantId::new(&"a".repeat(256)), Err(InvalidTenantId));
         assert_eq!(TenantId::new(""), Err(InvalidTenantId));
         assert_eq!(TenantId::new("a\u{0}b"), Err(InvalidTenantId));
+        assert!(TenantId::new("a b").is_ok());
+        for edged in [" a", "a ", "a\u{a0}", "\u{3000}a", " "] {
+            assert_eq!(TenantId::new(edged), Err(InvalidTenantId), "{edged:?}");
+        }
     }
 
     #[test]

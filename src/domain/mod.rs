@@ -29,7 +29,7 @@ pub use error::ErrorCode;
 pub use event::{About, EventType};
 pub use facts::{Facts, LinkFacts, Member, Partner, Portfolio, UserFacts};
 pub use gate::{Denial, Gate, Reason};
-pub use ids::{DecisionId, LinkId, LinkVersion, PartnerId, RequestId, TenantId};
+pub use ids::{DecisionId, LinkId, LinkVersion, PartnerId, RequestId, TenantId, has_open_edge};
 pub use link::{Approval, Link, RelationshipType};
 pub use money::Currency;
 pub use permission::{Permission, PermissionSet};

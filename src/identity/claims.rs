@@ -14,7 +14,7 @@ use super::{
     issuer::Issuer,
     json::{Json, Object},
 };
-use crate::domain::{Millis, PartnerId, TenantId};
+use crate::domain::{Millis, PartnerId, TenantId, has_open_edge};
 
 const MAX_TEXT_CHARS: usize = 255;
 /// Email addresses and names are longer than ids.
@@ -34,7 +34,7 @@ pub(super) fn caller(issuer: &Issuer, claims: &Object<'_>, token: &str, now: Mil
         Some(_) => return Err(AuthError::TokenType),
     }
 
-    let sub = text(claims, "sub", MAX_TEXT_CHARS)?.ok_or_else(|| bad("sub"))?;
+    let sub = id(claims, "sub")?.ok_or_else(|| bad("sub"))?;
     let home_tenant = match claims.get(&names.tenant_id) {
         None | Some(Json::Null) => None,
         Some(Json::Text(id)) => Some(TenantId::new(id).map_err(|_| bad(&names.tenant_id))?),
@@ -64,8 +64,8 @@ pub(super) fn caller(issuer: &Issuer, claims: &Object<'_>, token: &str, now: Mil
         sub,
         username,
         email,
-        session_id: text(claims, &names.session_id, MAX_TEXT_CHARS)?,
-        jti: text(claims, "jti", MAX_TEXT_CHARS)?,
+        session_id: id(claims, &names.session_id)?,
+        jti: id(claims, "jti")?,
         home_tenant,
         roles: if trusts.roles { roles } else { Vec::new() },
         permissions: if trusts.permissions { permissions } else { Vec::new() },
@@ -121,6 +121,15 @@ fn audience(issuer: &Issuer, claims: &Object<'_>) -> Result<(), AuthError> {
         Some(list) => list.texts().ok_or_else(|| bad("aud"))?,
     };
     if named.iter().any(|name| accepted.iter().any(|known| known == name)) { Ok(()) } else { Err(AuthError::Audience) }
+}
+
+/// What somebody or something is known by. A header loses white space at the edges on the way: at the service one id would
+/// become another.
+fn id(claims: &Object<'_>, name: &str) -> Result<Option<Arc<str>>, AuthError> {
+    match text(claims, name, MAX_TEXT_CHARS)? {
+        Some(id) if has_open_edge(&id) => Err(bad(name)),
+        id => Ok(id),
+    }
 }
 
 /// A text without controls; absent or null is `None`.

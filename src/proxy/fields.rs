@@ -91,7 +91,7 @@ pub fn is_plain_json(headers: &http::HeaderMap) -> bool {
 }
 
 fn is_encoded(headers: &http::HeaderMap) -> bool {
-    headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity")
+    headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity")
 }
 
 /// One `Content-Type`, `application/json` or `…+json`, in UTF-8.

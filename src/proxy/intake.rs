@@ -88,8 +88,14 @@ pub fn check<B>(worker: &Worker, trail: &Trail, request: &Request<B>) -> Result<
     if headers.len() > limits.max_header_count {
         return bad("header_count", "too many header fields");
     }
-    if request.version() == Version::HTTP_2 && header_bytes(headers) > limits.max_header_bytes {
-        return bad("header_bytes", "header section too large");
+    if request.version() == Version::HTTP_2 {
+        if header_bytes(headers) > limits.max_header_bytes {
+            return bad("header_bytes", "header section too large");
+        }
+        // RFC 9113, section 8.2.1. On the way to an HTTP/1 service it would be lost, and the value be another one.
+        if headers.values().any(|value| value.as_bytes().trim_ascii().len() != value.len()) {
+            return bad("header_edges", "a header field's value begins or ends with white space");
+        }
     }
     if uri.path_and_query().is_none_or(|target| target.as_str().len() > limits.max_uri_bytes) {
         return bad("uri_bytes", "the request target is missing or too long");
@@ -120,12 +126,22 @@ fn check_host(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<(), Fa
     if host.is_none() && uri.authority().is_none() && version > Version::HTTP_10 {
         return bad("the request names no host");
     }
+    let named = host.into_iter().chain(uri.authority().map(|authority| authority.as_str().as_bytes()));
+    if named.into_iter().any(|host| !is_host(host)) {
+        return bad("what the request names is no host");
+    }
     if let (Some(host), Some(authority)) = (host, uri.authority())
         && !host.eq_ignore_ascii_case(authority.as_str().as_bytes())
     {
         return bad("the request names two different hosts");
     }
     Ok(())
+}
+
+/// A name or an address, with a port or without: no user, no second host, nothing that a reader would take apart another
+/// way. Services build links and decide about origins with it. Empty where a target has no host (RFC 9112, section 3.2).
+pub fn is_host(host: &[u8]) -> bool {
+    host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(byte))
 }
 
 /// As HTTP/2 counts them.
@@ -203,6 +219,18 @@ mod tests {
             assert_eq!(address_in(text), Some(expected.parse().unwrap()), "{text}");
         }
         assert_eq!(address_in("unknown"), None);
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address() {
+        for good in
+            ["a", "isp.example:8443", "127.0.0.1:1", "[2001:db8::1]:80", "under_score", "xn--bcher-kva.example", ""]
+        {
+            assert!(is_host(good.as_bytes()), "{good}");
+        }
+        for bad in ["a b", "u@a", "u:p@a", "a, b", "a/b", "a\"b", "a\\b", "a;b", "<a>", "\u{e4}"] {
+            assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
     }
 
     #[test]

@@ -195,7 +195,20 @@ fn own_scheme(worker: &Worker) -> Option<HeaderValue> {
     }
 }
 
-/// `X-Forwarded-*`: a client's are kept only from a trusted proxy.
+/// Of each proxy on the way, separated by commas.
+fn each(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
+
+fn is_scheme(value: &HeaderValue) -> bool {
+    each(value).all(|scheme| [&b"https"[..], b"http"].iter().any(|known| scheme.eq_ignore_ascii_case(known)))
+}
+
+fn are_hosts(value: &HeaderValue) -> bool {
+    each(value).all(|host| !host.is_empty() && intake::is_host(host))
+}
+
+/// `X-Forwarded-*`: a client's are kept only from a trusted proxy, and what is no scheme or host not even then.
 struct Forwarded {
     chain: Option<HeaderValue>,
     proto: Option<HeaderValue>,
@@ -223,8 +236,8 @@ impl Forwarded {
         };
         Self {
             chain,
-            proto: believed(&FORWARDED_PROTO).or_else(|| own_scheme(worker)),
-            host: believed(&FORWARDED_HOST).or_else(own_host),
+            proto: believed(&FORWARDED_PROTO).filter(is_scheme).or_else(|| own_scheme(worker)),
+            host: believed(&FORWARDED_HOST).filter(are_hosts).or_else(own_host),
         }
     }
 

@@ -91,7 +91,9 @@ pub fn place(trail: &mut Trail, identified: Identified, named: Named) -> Result<
         }
         Who::Plain | Who::Partner(_) => {}
     }
-    if session.suspended {
+    // Where a link decides, `no_link` stands before this gate as before every other: the decision tests both, in order.
+    let by_link = trail.cross && matches!(identified.routed.route.settings.access, Access::Permission(_));
+    if session.suspended && !by_link {
         return Err(Denial::new(ErrorCode::TenantAccessDenied, Reason::AccessSuspended).into());
     }
     match (identified.routed.route.settings.access, trail.cross) {

@@ -77,6 +77,11 @@ fn check_request_line(line: &[u8]) -> Result<bool, Inexact> {
     if any(target, |byte| (byte >= 0x80) | (byte == b'#') | (byte == b'\\')) {
         return Err(Inexact(AMBIGUOUS_TARGET));
     }
+    // What the parser behind would refuse without an answer of ours; where all is plain it need not be asked twice.
+    let plain = target.first() == Some(&b'/') && !any(target, |byte| b"\"<>^`{|}".contains(&byte));
+    if !plain && http::Uri::try_from(target).is_err() {
+        return Err(Inexact("malformed request target"));
+    }
     match version {
         b"HTTP/1.1" => Ok(false),
         b"HTTP/1.0" => Ok(true),
@@ -305,6 +310,9 @@ mod tests {
             "GET  / HTTP/1.1\nhost: a",
             "GET / HTTP/1.1 \nhost: a",
             "GET /a b HTTP/1.1\nhost: a",
+            "GET ?x HTTP/1.1\nhost: a",
+            "GET http:///x HTTP/1.1\nhost: a",
+            "GET /x?a=\"<> HTTP/1.1\nhost: a",
             "GET / HTTP/2.0\nhost: a",
             "GET / http/1.1\nhost: a",
             "GET /#x HTTP/1.1\nhost: a",

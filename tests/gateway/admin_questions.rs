@@ -380,10 +380,16 @@ fn the_journal_is_verified_and_exported(house: &House) {
         .unwrap();
     let text = std::fs::read_to_string(&segment).unwrap();
     std::fs::write(&segment, text.replacen("t-billing", "t-billinG", 1)).unwrap();
-    let verified = done(&secured(house, "/audit/verification"));
-    assert!(!verified["findings"].as_array().unwrap().is_empty(), "{verified}");
+    // The server finds it too, by and by, and records no call any more.
+    let unrecorded = |answer: &Answer| answer.text().contains("could not be recorded");
+    let verified = secured(house, "/audit/verification");
+    if !unrecorded(&verified) {
+        let verified = done(&verified);
+        assert!(!verified["findings"].as_array().unwrap().is_empty(), "{verified}");
+    }
     let refused = secured(house, "/audit/export");
-    assert_eq!((refused.status, refused.text().contains("audit verify")), (503, true), "{}", refused.text());
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert!(unrecorded(&refused) || refused.text().contains("audit verify"), "{}", refused.text());
 }
 
 fn what_waits_to_be_chained_is_counted(house: &House) {

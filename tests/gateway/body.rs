@@ -50,6 +50,8 @@ fn refused_fields_are_found_in_every_spelling() {
     let packed =
         rig.ask(Request::new("POST", "/api/tickets").tenant("t-full").header("Content-Encoding", "gzip").json("{}"));
     assert_eq!(packed.error(), "BAD_REQUEST");
+    let twice = Request::new("POST", "/api/tickets").tenant("t-full").header("Content-Encoding", "identity");
+    assert_eq!(rig.ask(twice.header("Content-Encoding", "br").json("{}")).error(), "BAD_REQUEST");
     let large = format!(r#"{{"subject":"{}"}}"#, "x".repeat(1024 * 1024));
     assert_eq!(post(&large).error(), "PAYLOAD_TOO_LARGE");
 }

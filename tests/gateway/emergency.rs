@@ -165,6 +165,8 @@ fn each_scope_refuses_cuts_and_is_lifted(house: &House) {
         let took = house.becomes(&ask(&meant, "t-full"), SUSPENDED);
         println!("{words:?}: refused {took:?} after the command ended");
 
+        // `no_link` stands before every other gate.
+        assert_eq!(ask(&meant, "t-nobody").send(rig.public).error(), "TENANT_ACCESS_DENIED/no_link", "{words:?}");
         ends_in_time(&mut crossing, since);
         house.becomes(&ask(&meant, "t-billing"), expected(case.elsewhere));
         house.becomes(&ask(&colleague, "t-full"), expected(case.colleague));

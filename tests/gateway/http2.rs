@@ -79,6 +79,19 @@ fn protected_headers_split_cookies_and_ambiguous_paths_are_treated_as_in_http_1(
             let answer = sender.send_request(request(&rig, path).body(empty()).unwrap()).await.unwrap();
             assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{path}");
         }
+        // What HTTP/1 would lose on the way to the service makes one tenant of two.
+        for (name, value) in [("x-active-tenant-id", "t-full "), ("x-active-tenant-id", "\tt-full"), ("x-other", " a")]
+        {
+            let mut edged = request(&rig, "/t/a").body(empty()).unwrap();
+            edged.headers_mut().insert(name, value.parse().unwrap());
+            assert_eq!(
+                sender.send_request(edged).await.unwrap().status(),
+                StatusCode::BAD_REQUEST,
+                "{name}: {value:?}"
+            );
+        }
+        let user = Request::builder().uri("http://u:p@gateway.test/t/a").body(empty()).unwrap();
+        assert_eq!(sender.send_request(user).await.unwrap().status(), StatusCode::BAD_REQUEST);
         let other_host = request(&rig, "/t/a").header("host", "other").body(empty()).unwrap();
         assert_eq!(sender.send_request(other_host).await.unwrap().status(), StatusCode::BAD_REQUEST);
     });

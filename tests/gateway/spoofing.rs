@@ -240,6 +240,20 @@ fn forwarded_headers_are_believed_only_from_trusted_proxies() {
     let seen = trusting.upstream.last();
     assert_eq!(seen.one("x-forwarded-for"), "10.1.2.3, 127.0.0.1");
     assert_eq!(seen.one("x-forwarded-proto"), "https");
+    let told = |proto: &str, host: &str| {
+        let request = Request::get("/t/a").tenant("t-cidr").header("X-Forwarded-For", "10.1.2.3");
+        let request = request.header("X-Forwarded-Proto", proto).header("X-Forwarded-Host", host);
+        assert_eq!(trusting.ask(request).status, 200);
+        let seen = trusting.upstream.last();
+        (seen.one("x-forwarded-proto").to_owned(), seen.one("x-forwarded-host").to_owned())
+    };
+    let kept = ("https, http".to_owned(), "isp.example, inner:8080".to_owned());
+    assert_eq!(told("https, http", "isp.example, inner:8080"), kept);
+    let own = told("http", "");
+    assert_eq!(own.0, "http");
+    for (proto, host) in [("javascript:", "a b, c"), ("ws", "u@evil"), ("", "evil/x"), ("http,,", "a,,b")] {
+        assert_eq!(told(proto, host), own, "{proto} {host}");
+    }
     // The rightmost untrusted entry counts, not what the client wrote to its left.
     let chain =
         |value: &str| trusting.ask(Request::get("/t/a").tenant("t-cidr").header("X-Forwarded-For", value)).status;

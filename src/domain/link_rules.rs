@@ -11,7 +11,7 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-pub use super::link_input::LinkInput;
+pub use super::link_input::{LinkInput, network};
 use super::{
     Approval, ErrorCode, LinkId, LinkRole, Millis, PartnerId, PermissionSet, RelationshipType, RoleTable, TenantId,
 };
@@ -199,9 +199,6 @@ pub(super) fn check_alone(terms: &LinkTerms, faults: &mut Faults) {
     if let Some(notes) = &terms.notes {
         if notes.chars().count() > MAX_NOTES_CHARS {
             faults.add("notes", format_args!("at most {MAX_NOTES_CHARS} characters"));
-        }
-        if notes.contains('\0') {
-            faults.add("notes", "holds a NUL character");
         }
     }
     let metadata = serde_json::to_string(&terms.metadata).unwrap_or_default();

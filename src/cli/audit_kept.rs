@@ -108,7 +108,7 @@ pub(super) async fn run_on_each(
                 "nothing is there of the audit journal {kept}: its lines were removed, or a server ended before it wrote the first (then the \
                  next start goes on with it)"
             );
-            tell(&text);
+            tell(text);
             failed = failed.or(Some(Failure::new(Exit::Verification, text)));
             continue;
         }

@@ -199,6 +199,10 @@ fn every_kind_of_failure_has_its_exit_code() {
     assert_eq!(grant("home", &[]), Err(Exit::Invalid));
     assert_eq!(grant("t2", &["--override", "billing.write=true"]), Err(Exit::Invalid));
     assert_eq!(grant("t2", &["--override", "billing.write"]), Err(Exit::Usage));
+    let twice = ["--override", "partner.tenants.list=false", "--override", "partner.tenants.list=true"];
+    assert_eq!(grant("t2", &twice), Err(Exit::Invalid));
+    assert_eq!(grant("t2", &["--actor", "\u{1b}[2Jmallory"]), Err(Exit::Invalid));
+    assert_eq!(grant("t2", &["--metadata", r#"{"a": 1, "a": 2}"#]), Err(Exit::Usage));
     assert_eq!(grant("nowhere", &[]), Err(Exit::NotFound));
     assert_eq!(shell.exit(&["link", "show", PARTNER]), Exit::NotFound);
     assert_eq!(shell.exit(&["user", "show", "--sub", "nobody"]), Exit::NotFound);
@@ -229,15 +233,25 @@ fn an_import_reports_what_it_refused() {
     let told = told.to_str().unwrap();
     assert_eq!(shell.exit(&["import", &links, "--refused", told]), Exit::Invalid);
     assert_eq!(shell.links().len(), 2);
+    let written = fs::read_to_string(told).unwrap();
+    let again = shell.file("again.csv", &format!("partner_id,managed_tenant_id,access_role\n{PARTNER},t2,auditor\n"));
+    let failure = shell.run(&["import", &again, "--refused", told]).unwrap_err();
+    assert_eq!(failure.exit, Exit::Failed, "{}", failure.message);
+    assert!(failure.message.contains("nothing was imported"), "{}", failure.message);
+    assert_eq!(shell.links().len(), 2, "the report of before stands in the way, so nothing is imported");
     let told = fs::read_to_string(told).unwrap();
+    assert_eq!(told, written);
     let lines: Vec<&str> = told.lines().collect();
     assert_eq!(lines.len(), 3, "{told}");
-    assert!(lines[1].starts_with("3,TENANT_NOT_FOUND,"), "{told}");
-    assert!(lines[2].starts_with("4,VALIDATION_ERROR,access_role,"), "{told}");
+    assert!(lines[1].starts_with("3,\"TENANT_NOT_FOUND\","), "{told}");
+    assert!(lines[2].starts_with("4,\"VALIDATION_ERROR\",\"access_role\","), "{told}");
 
     let tenants = shell.file("more.jsonl", "{\"tenant_id\": \"t4\"}\n{\"tenant_id\": \"t5\", \"status\": \"trial\"}\n");
     shell.run(&["import", &tenants, "--what", "tenants"]).unwrap();
     shell.run(&["tenant", "show", "t5"]).unwrap();
+    let list = shell.file("list.jsonl", "[\"t6\", \"Six\"]\n");
+    assert_eq!(shell.exit(&["import", &list, "--what", "tenants"]), Exit::Invalid);
+    assert_eq!(shell.exit(&["tenant", "show", "t6"]), Exit::NotFound);
     assert_eq!(shell.exit(&["import", &shell.file("odd.csv", "tenant,role\nx,y\n")]), Exit::Invalid);
     assert_eq!(shell.exit(&["import", &shell.file("links.txt", "")]), Exit::Usage);
     assert_eq!(shell.exit(&["import", "/nonexistent/links.csv"]), Exit::NotFound);

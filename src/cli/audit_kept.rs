@@ -10,7 +10,7 @@ use super::{
     audit::{JournalCommand, run},
     context::chain,
     evidence::Known,
-    outcome::{Console, Exit, Failure},
+    outcome::{Console, Exit, Failure, tell},
 };
 use crate::{
     audit::{
@@ -39,7 +39,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("warning: cannot remove `{}`: {error}", self.0.display());
+            tell(format_args!("warning: cannot remove `{}`: {error}", self.0.display()));
         }
     }
 }
@@ -89,11 +89,11 @@ pub(super) async fn run_on_each(
     let faulty = index.faulty_journals().await.map_err(|error| database(&error))?;
     let mut command = command.clone();
     for kept in chains {
-        eprintln!("chain {kept}:");
+        tell(format_args!("chain {kept}:"));
         if let Some(found) = faulty.iter().find(|found| found.chain == kept) {
             let text =
                 format!("the audit journal {kept} was set aside when a server wanted to go on with it: {}", found.why);
-            eprintln!("{text}");
+            tell(&text);
             if matches!(command, JournalCommand::Verify(_)) {
                 failed = failed.or(Some(Failure::new(Exit::Verification, text)));
             }
@@ -108,7 +108,7 @@ pub(super) async fn run_on_each(
                 "nothing is there of the audit journal {kept}: its lines were removed, or a server ended before it wrote the first (then the \
                  next start goes on with it)"
             );
-            eprintln!("{text}");
+            tell(text);
             failed = failed.or(Some(Failure::new(Exit::Verification, text)));
             continue;
         }

@@ -12,7 +12,7 @@ use super::{
     audit_kept::Folder,
     context::chain,
     evidence::invalid,
-    outcome::{Console, Exit, Failure},
+    outcome::{Console, Exit, Failure, tell},
     store_context::ActorArgs,
 };
 use crate::{
@@ -142,7 +142,7 @@ async fn prune_kept(
             Ok(plan) => plans.push(plan),
             Err(failure) if failure.exit == Exit::NotFound => nothing = Some(failure),
             Err(failure) => {
-                eprintln!("chain {kept} stays as it is: {}", failure.message);
+                tell(format_args!("chain {kept} stays as it is: {}", failure.message));
                 held = held.or(Some(failure));
             }
         }
@@ -152,13 +152,12 @@ async fn prune_kept(
         return Err(held.or(nothing).unwrap_or_else(none));
     }
     let what: Vec<String> = plans.iter().map(|plan| told(plan, &format!(" of chain {}", plan.chain_id))).collect();
-    let what = what.join("\n");
     let shown = |removed| plans.iter().cloned().map(|plan| Pruned { plan, removed }).collect::<Vec<_>>();
     if args.dry_run {
-        console.show(&shown(false), format!("{what} (nothing was changed)"))?;
+        console.show(&shown(false), format!("{} (nothing was changed)", what.join("\n")))?;
         return held.map_or(Ok(()), Err);
     }
-    console.confirm(&what)?;
+    console.confirm(&what.join("; "))?;
     let mut lines = Vec::new();
     for plan in &plans {
         chained_in_database(&record_of(args, plan), plan.chain_id, config, index).await?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    outcome::{Console, Exit, Failure},
+    outcome::{Console, Exit, Failure, tell},
     store_context::{StoreContext, runtime},
 };
 use crate::{
@@ -97,7 +97,7 @@ impl Context {
             let database = match open(&config).await {
                 Ok(database) => Some(database),
                 Err(error) => {
-                    eprintln!("warning: {error}; the journal alone is asked");
+                    tell(format_args!("warning: {error}; the journal alone is asked"));
                     None
                 }
             };
@@ -106,11 +106,11 @@ impl Context {
             let moved = index.as_ref().map(AuditStore::moved_segments).unwrap_or_default();
             if !moved.is_empty() {
                 let moved: Vec<String> = moved.iter().map(u64::to_string).collect();
-                eprintln!(
+                tell(format_args!(
                     "warning: records of segments that are not in `{}` any more are left out: {}",
                     config.audit.dir.display(),
                     moved.join(", ")
-                );
+                ));
             }
             if let Some(database) = database {
                 database.close().await;

@@ -13,7 +13,7 @@ use std::{
 
 use super::outcome::{Console, Exit, Failure};
 use crate::{
-    domain::Reason,
+    domain::{Reason, plain::plain},
     ops::policy::decide::{Answer, answer},
     policy::{Bundle, Memo},
 };
@@ -177,7 +177,7 @@ fn write_answer(out: &mut String, answer: &Answer, json: bool) {
         (Err(error), true) => writeln!(out, "{}", serde_json::json!({"error": error})),
         (Ok(Ok(())), false) => writeln!(out, "allow"),
         (Ok(Err((code, why))), false) => writeln!(out, "deny {code} {}", reason(why).unwrap_or("-")),
-        (Err(error), false) => writeln!(out, "error {error}"),
+        (Err(error), false) => writeln!(out, "error {}", plain(error)),
     };
 }
 
@@ -242,6 +242,33 @@ mod tests {
         assert_eq!(bad, 7);
         assert_eq!(answers[3]["reason"], serde_json::Value::Null);
         assert!(answers[6]["error"].as_str().unwrap().contains("partner.reports.export"), "{}", answers[6]);
+    }
+
+    #[test]
+    fn what_no_stored_link_can_be_is_not_decided() {
+        let of = |link: &str| {
+            format!(r#"{{"user":{{"permissions":["partner.*"]}},"link":{link},"permission":"partner.reports.export"}}"#)
+        };
+        let refused = [
+            (of(r#"{"access_role":"auditor","parents":[{"access_role":"msp_full"}]}"#), "always of role `delegate`"),
+            (of(r#"{"access_role":"auditor","allowed_cidrs":["::ffff:192.0.2.0/120"]}"#), "IPv4 in IPv6 form"),
+            (of(r#"{"access_role":"auditor","allowed_cidrs":["192.0.2.1/24"]}"#), "host bits"),
+            ("[]".to_owned(), "a JSON object"),
+            (of(r#"["019a0000-0000-7000-8000-000000000001"]"#), "a JSON object"),
+            (of(r#"{"access_role":"delegate","parents":[[]]}"#), "a JSON object"),
+            (r#"{"user":[["partner_msp_full"]],"permission":"partner.reports.export"}"#.to_owned(), "a JSON object"),
+        ];
+        for (line, why) in refused {
+            let (answers, bad) = ask(&line);
+            assert_eq!(bad, 1, "{line}");
+            assert!(answers[0]["error"].as_str().unwrap().contains(why), "{line}: {}", answers[0]);
+        }
+        let delegated = of(
+            r#"{"access_role":"delegate","custom_permissions":{"partner.*":true},"parents":[{"access_role":"msp_full"}],
+                "allowed_cidrs":["127.0.0.0/8"]}"#,
+        );
+        assert_eq!(ask(&delegated.replace('\n', " ")).0[0]["allowed"], true);
+        assert_eq!(ask(&of(r#"{"access_role":"auditor","parents":[]}"#)).0[0]["allowed"], true);
     }
 
     #[test]

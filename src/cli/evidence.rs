@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{
     context::chain,
-    outcome::{Console, Exit, Failure},
+    outcome::{Console, Exit, Failure, tell},
 };
 use crate::{
     audit::{
@@ -73,7 +73,7 @@ impl Known {
             (Some(index), Some(found)) => match index.last(found.chain_id).await {
                 Ok(last) => last.map(|(kept, _)| kept),
                 Err(error) => {
-                    eprintln!("warning: {}; its checkpoints are not compared", super::context::chain(&error));
+                    tell(format_args!("warning: {}; its checkpoints are not compared", super::context::chain(&error)));
                     None
                 }
             },

@@ -3,7 +3,7 @@
 //! How rows are read and what is refused stands in `ops::import`, for the admin API too.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -16,6 +16,7 @@ use super::{
     store_context::{ActorArgs, StoreContext},
 };
 use crate::{
+    domain::plain::plain,
     ops::import::{Format, What, rows, write_refused},
     store::admin::{ImportReport, ImportStopped},
 };
@@ -39,7 +40,7 @@ pub struct ImportArgs {
     /// csv or jsonl [default: by the file's name]
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Write refused rows to this CSV file too: line, code, field, reason
+    /// Write refused rows to this new CSV file too: line, code, field, reason
     #[arg(long, value_name = "FILE")]
     refused: Option<PathBuf>,
 }
@@ -53,21 +54,30 @@ pub fn run(args: ImportArgs, context: &StoreContext<'_>) -> Result<(), Failure> 
     let bar = progress_bar(&args.file);
     let source = bar.wrap_read(open(&args.file)?);
     let rows = rows(source, format, args.what).map_err(|message| Failure::new(Exit::Invalid, message))?;
+    // Before anything is imported: another file's content is not ours to replace, and a report that cannot be written is
+    // known too late after it.
+    let refused = args.refused.map(Refused::create).transpose()?;
     let done = context.with(|admin| {
         let bar = bar.clone();
         async move {
             let told = |read| bar.set_message(format!("{read} rows"));
             Ok(admin.import(&actor, rows, told, |_| ()).await)
         }
-    })?;
+    });
     bar.finish_and_clear();
+    let done = match done {
+        Ok(done) => done,
+        Err(failure) => {
+            refused.map(Refused::discard).transpose()?;
+            return Err(failure);
+        }
+    };
     let (report, stopped) = match done {
         Ok(report) => (report, None),
         Err(ImportStopped { report, error }) => (report, Some(error)),
     };
-    if let Some(path) = &args.refused {
-        let written = |error: csv::Error| Failure::failed(format_args!("cannot write {}: {error}", path.display()));
-        write_refused(&report, File::create(path).map_err(|error| written(error.into()))?).map_err(written)?;
+    if let Some(refused) = refused {
+        refused.write(&report)?;
     }
     show(&report, context)?;
     if let Some(error) = stopped {
@@ -84,6 +94,32 @@ pub fn run(args: ImportArgs, context: &StoreContext<'_>) -> Result<(), Failure> 
     }
     let rows = report.refused_rows + report.imported;
     Err(Failure::new(Exit::Invalid, format!("{} of {rows} rows were refused", report.refused_rows)))
+}
+
+/// The file of `--refused`, made for this import.
+struct Refused {
+    path: PathBuf,
+    file: File,
+}
+
+impl Refused {
+    fn create(path: PathBuf) -> Result<Self, Failure> {
+        let file = File::create_new(&path).map_err(|error| {
+            Failure::failed(format_args!("cannot create `{}`: {error}; nothing was imported", path.display()))
+        })?;
+        Ok(Self { path, file })
+    }
+
+    fn write(self, report: &ImportReport) -> Result<(), Failure> {
+        write_refused(report, self.file)
+            .map_err(|error| Failure::failed(format_args!("cannot write `{}`: {error}", self.path.display())))
+    }
+
+    /// Nothing was looked at: the next try finds the name free.
+    fn discard(self) -> Result<(), Failure> {
+        fs::remove_file(&self.path)
+            .map_err(|error| Failure::failed(format_args!("cannot remove `{}`: {error}", self.path.display())))
+    }
 }
 
 fn guess(file: &Path) -> Result<Format, Failure> {
@@ -124,7 +160,8 @@ fn show(report: &ImportReport, context: &StoreContext<'_>) -> Result<(), Failure
     table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     table.set_header(["line", "code", "field", "reason"]);
     for row in &report.refused {
-        table.add_row([row.line.to_string().as_str(), row.code, row.field.as_deref().unwrap_or("-"), &row.reason]);
+        let (line, field) = (row.line.to_string(), plain(row.field.as_deref().unwrap_or("-")));
+        table.add_row([line.as_str(), row.code, &field, &plain(&row.reason)]);
     }
     context.console.show(report, format_args!("{table}\n{summary}"))
 }

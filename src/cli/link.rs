@@ -167,7 +167,7 @@ pub fn run(args: LinkArgs, context: &StoreContext<'_>) -> Result<(), Failure> {
                 partner_id: Some(partner.to_string()),
                 managed_tenant_id: Some(tenant.0.to_string()),
                 access_role: Some(role.to_string()),
-                ..fields.input()
+                ..fields.input()?
             };
             let granted = context.with(|admin| async move { Ok(admin.create_link(&actor, &input).await?) })?;
             context.show(&granted.value)
@@ -209,7 +209,7 @@ pub fn run(args: LinkArgs, context: &StoreContext<'_>) -> Result<(), Failure> {
         LinkCommand::Show { id, history: true } => show_history(id, context),
         LinkCommand::Update { id, role, fields, active, clear: cleared, expect_version } => {
             let mut input =
-                LinkInput { access_role: role.map(|role| role.to_string()), is_active: active, ..fields.input() };
+                LinkInput { access_role: role.map(|role| role.to_string()), is_active: active, ..fields.input()? };
             let keeps_overrides = input.custom_permissions.is_some() && !cleared.contains(&Clearable::Overrides);
             clear(&mut input, &cleared);
             let written = context.with(|admin| async move {

@@ -1,4 +1,7 @@
 //! How a command ends and how it speaks: exit codes, tables or JSON, and the question before a destructive act.
+//!
+//! Whatever is said to a person goes through here and comes out as `domain::plain`: a name in the database, or a cell of
+//! somebody's file, must not write on the screen of who approves it. JSON is for programs and stays as it is.
 
 use std::{
     fmt,
@@ -7,6 +10,8 @@ use std::{
 };
 
 use serde::Serialize;
+
+use crate::domain::plain::{plain, plain_page};
 
 /// Documented exit codes; `linkgate --help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +56,7 @@ impl Failure {
             let line = serde_json::json!({"error": {"exit": self.exit as u8, "message": self.message}});
             eprintln!("{line}");
         } else {
-            eprintln!("error: {}", self.message);
+            tell(format_args!("error: {}", self.message));
         }
         ExitCode::from(self.exit as u8)
     }
@@ -61,6 +66,11 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::failed(error)
     }
+}
+
+/// A line for people on standard error: a warning, or how far a command has come.
+pub fn tell(text: impl fmt::Display) {
+    eprintln!("{}", plain_page(&text.to_string()));
 }
 
 /// What every command gets beside its own arguments.
@@ -79,7 +89,7 @@ impl Console {
             serde_json::to_writer_pretty(&mut out, value).map_err(Failure::failed)?;
             writeln!(out)?;
         } else {
-            writeln!(out, "{text}")?;
+            writeln!(out, "{}", plain_page(&text.to_string()))?;
         }
         Ok(())
     }
@@ -95,7 +105,7 @@ impl Console {
         table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
         table.set_header(header.iter().copied());
         for value in values {
-            table.add_row(row(value));
+            table.add_row(row(value).iter().map(|cell| plain(cell)));
         }
         self.show(&values, table)
     }
@@ -114,11 +124,13 @@ impl Console {
         if self.yes {
             return Ok(());
         }
+        // One sentence: a line end in it is not ours.
+        let what = plain(what);
         let declined = |why: &str| Err(Failure::new(Exit::Declined, format!("{what}: {why}; nothing was changed")));
         if !std::io::stdin().is_terminal() {
             return declined("not confirmed (no terminal to ask on: pass --yes)");
         }
-        eprint!("{what}. {question} ");
+        eprint!("{what}. {} ", plain(question));
         std::io::stderr().flush()?;
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;

@@ -130,8 +130,10 @@ pub(super) fn fields(record: &impl Serialize) -> Result<String, Failure> {
         return Ok(String::new());
     };
     let width = fields.keys().map(String::len).max().unwrap_or_default();
-    let lines: Vec<String> = fields.iter().map(|(name, value)| format!("{name:width$}  {}", word(value))).collect();
-    Ok(lines.join("\n"))
+    // A further line of a value stands under its first: none passes for a field.
+    let under = format!("\n{:width$}  ", "");
+    let lines = fields.iter().map(|(name, value)| format!("{name:width$}  {}", word(value).replace('\n', &under)));
+    Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// A value as a person reads it.
@@ -160,6 +162,8 @@ mod tests {
     fn a_record_is_shown_one_field_a_line() {
         let record = serde_json::json!({"id": "a", "cidrs": ["x", "y"], "end": null, "active": true, "o": {}});
         assert_eq!(fields(&record).unwrap(), "id      a\ncidrs   x, y\nend     -\nactive  yes\no       -");
+        let notes = serde_json::json!({"id": "a", "notes": "one\nid     b"});
+        assert_eq!(fields(&notes).unwrap(), "id     a\nnotes  one\n       id     b");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{io::IsTerminal, path::Path};
 
 use serde_json::{Map, Value, json};
 
-use super::outcome::{Console, Exit, Failure};
+use super::outcome::{Console, Exit, Failure, tell};
 use crate::{
     domain::{Millis, PartnerId, TenantId},
     identity::{
@@ -71,7 +71,7 @@ fn parse_tenant(text: &str) -> Result<TenantId, String> {
 pub fn run(args: &TokenArgs, identity: &IdentitySettings, console: &Console) -> Result<(), Failure> {
     let made = make(args, identity, Millis::now())?;
     if !console.json && std::io::stdout().is_terminal() {
-        eprintln!("issuer `{}`, valid for {} s", made.issuer, args.ttl);
+        tell(format_args!("issuer `{}`, valid for {} s", made.issuer, args.ttl));
     }
     let shown = json!({"token": made.token, "issuer": made.issuer, "claims": made.claims});
     console.show(&shown, &made.token)

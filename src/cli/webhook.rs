@@ -7,7 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    outcome::{Exit, Failure},
+    outcome::{Exit, Failure, tell},
     store_context::{ActorArgs, PageArgs, StoreContext, runtime, yes},
 };
 use crate::{
@@ -159,10 +159,10 @@ fn invalid(error: impl fmt::Display) -> Failure {
 /// Told where a secret is made: only then does one stand in the database.
 fn warn_of_plain_secrets(settings: &WebhookSettings) {
     if settings.secret_keys.is_empty() {
-        eprintln!(
+        tell(format_args!(
             "warning: this secret stands unencrypted in the database: add a key under `webhooks.secret_keys`, then run \
              `linkgate webhook reseal`"
-        );
+        ));
     }
 }
 

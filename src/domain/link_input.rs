@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::{
     LinkId, LinkRole, Millis,
     link_rules::{Faults, LinkTerms, MAX_ENTRIES, Refusal, check_alone},
+    plain,
 };
 
 /// What an operator writes, unchecked. A field left out keeps its value (or takes its default in a new link);
@@ -94,6 +95,9 @@ impl LinkInput {
         }
         if let Some(notes) = &self.notes {
             terms.notes.clone_from(notes);
+            if let Some(fault) = notes.as_deref().and_then(plain::fault_of_lines) {
+                faults.add("notes", fault);
+            }
         }
         if let Some(metadata) = &self.metadata {
             terms.metadata.clone_from(metadata);
@@ -158,7 +162,7 @@ fn hundredths(value: &Value, most: &str) -> Result<Decimal, String> {
 fn networks(texts: &[String], faults: &mut Faults) -> Vec<IpNet> {
     let mut nets = Vec::with_capacity(texts.len().min(MAX_ENTRIES));
     for text in texts.iter().take(MAX_ENTRIES + 1) {
-        match network(text.trim()) {
+        match network(text) {
             Ok(net) if nets.contains(&net) => {}
             Ok(net) => nets.push(net),
             Err(message) => faults.add("allowed_cidrs", message),
@@ -170,7 +174,9 @@ fn networks(texts: &[String], faults: &mut Faults) -> Vec<IpNet> {
     nets
 }
 
-fn network(text: &str) -> Result<IpNet, String> {
+/// One range, or one address, as a link may hold it.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
     let net: IpNet =
         match text.parse() {
             Ok(net) => net,

@@ -11,7 +11,7 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-pub use super::link_input::LinkInput;
+pub use super::link_input::{LinkInput, network};
 use super::{
     Approval, ErrorCode, LinkId, LinkRole, Millis, PartnerId, PermissionSet, RelationshipType, RoleTable, TenantId,
 };
@@ -196,13 +196,8 @@ pub(super) fn check_alone(terms: &LinkTerms, faults: &mut Faults) {
     if terms.sla_response_hours.is_some_and(|hours| !(0..=MAX_SLA_HOURS).contains(&hours)) {
         faults.add("sla_response_hours", format_args!("is out of range: 0 to {MAX_SLA_HOURS}"));
     }
-    if let Some(notes) = &terms.notes {
-        if notes.chars().count() > MAX_NOTES_CHARS {
-            faults.add("notes", format_args!("at most {MAX_NOTES_CHARS} characters"));
-        }
-        if notes.contains('\0') {
-            faults.add("notes", "holds a NUL character");
-        }
+    if terms.notes.as_ref().is_some_and(|notes| notes.chars().count() > MAX_NOTES_CHARS) {
+        faults.add("notes", format_args!("at most {MAX_NOTES_CHARS} characters"));
     }
     let metadata = serde_json::to_string(&terms.metadata).unwrap_or_default();
     if metadata.len() > MAX_METADATA_BYTES {

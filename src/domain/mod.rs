@@ -14,6 +14,7 @@ mod link_input;
 pub mod link_rules;
 pub mod money;
 pub mod permission;
+pub mod plain;
 pub mod role;
 mod schema;
 pub mod secret;

@@ -1,8 +1,9 @@
-//! JSON in which no object repeats a key: the first and the last of two are both somebody's reading.
+//! JSON in which no object repeats a key: the first and the last of two are both somebody's reading. And objects that are
+//! objects: a list in the place of one would be read by the order of fields that nobody ever wrote down.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde_json::{Map, Value};
 
 /// Any JSON value without repeated keys, at any depth.
@@ -100,6 +101,30 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for UniqueVisitor<T> {
     }
 }
 
+/// A struct that is written as an object; serde alone would take a list as well.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(ObjectVisitor(PhantomData)).map(Self)
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(entries))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +139,24 @@ mod tests {
         assert_eq!(value.pointer("/b/a").unwrap(), 1);
         assert!(serde_json::from_str::<UniqueKeys<bool>>(r#"{"a":true,"a":false}"#).is_err());
         assert_eq!(serde_json::from_str::<UniqueKeys<bool>>(r#"{"a":true}"#).unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn a_list_is_no_object() {
+        #[derive(Debug, Default, PartialEq, serde::Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        struct Row<'a> {
+            name: &'a str,
+            below: Option<Box<Object<Row<'a>>>>,
+        }
+        assert_eq!(serde_json::from_str::<Row<'_>>(r#"["a"]"#).unwrap().name, "a", "what serde alone does");
+        let read = |text| serde_json::from_str::<Object<Row<'_>>>(text).map_err(|error| error.to_string());
+        for bad in [r#"["a"]"#, "[]", r#"{"below":["b"]}"#, r#"{"nam":"a"}"#] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        assert!(read("[]").unwrap_err().contains("expected a JSON object at line 1"), "{:?}", read("[]"));
+        let Object(row) = read(r#"{"name":"a","below":{"name":"b"}}"#).unwrap();
+        assert_eq!((row.name, row.below.unwrap().0.name), ("a", "b"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 use crate::{
-    domain::{link_rules::Refusal, sheet::harmless, strict_json::StrictJson},
+    domain::{link_rules::Refusal, plain::plain, sheet::harmless, strict_json::StrictJson},
     store::admin::{ImportInput, ImportReport, ImportRow},
 };
 
@@ -112,7 +112,11 @@ fn json_rows(source: impl Read + Send, what: What) -> impl Iterator<Item = Impor
                 Ok(_) if text.iter().all(u8::is_ascii_whitespace) => continue,
                 Ok(_) => serde_json::from_slice(&text)
                     .map_err(|error| unreadable(format!("not a JSON object: {error}")))
-                    .and_then(|StrictJson(fields)| what.input(fields)),
+                    .and_then(|StrictJson(row)| match row {
+                        // A list would be taken for the fields in the order that we happen to write them in.
+                        Json::Object(_) => what.input(row),
+                        _ => Err(unreadable("not a JSON object")),
+                    }),
                 Err(error) => Err(unreadable(format!("cannot be read: {error}"))),
             };
             return Some(ImportRow { line, input });
@@ -209,12 +213,13 @@ fn overrides(column: &str, cell: &str) -> Result<Json, Refusal> {
 
 /// The refused rows as CSV: line, code, field, reason.
 pub fn write_refused(report: &ImportReport, out: impl Write) -> Result<(), csv::Error> {
-    let mut writer = csv::Writer::from_writer(out);
+    let mut writer = csv::WriterBuilder::new().quote_style(csv::QuoteStyle::NonNumeric).from_writer(out);
     writer.write_record(["line", "code", "field", "reason"])?;
     for row in &report.refused {
         let (line, field) = (row.line.to_string(), row.field.as_deref().unwrap_or_default());
-        // Field and reason may be words of the file: nothing that a spreadsheet would run.
-        writer.write_record([line.as_str(), row.code, harmless(field).as_ref(), harmless(&row.reason).as_ref()])?;
+        // Field and reason may be words of the file: nothing that a terminal or a spreadsheet would run.
+        let (field, reason) = (plain(field), plain(&row.reason));
+        writer.write_record([line.as_str(), row.code, harmless(&field).as_ref(), harmless(&reason).as_ref()])?;
     }
     Ok(writer.flush()?)
 }
@@ -258,19 +263,24 @@ mod tests {
     #[test]
     fn json_lines_are_read_one_by_one() {
         let long = format!("{{\"tenant_id\": \"{}\"}}", "x".repeat(2 << 20));
-        let text =
-            format!("{{\"tenant_id\": \"a\"}}\n\n{{\"tenant\": \"b\"}}\n{long}\nnot json\n{{\"tenant_id\": \"c\"}}");
+        let text = format!(
+            "{{\"tenant_id\": \"a\"}}\n\n{{\"tenant\": \"b\"}}\n{long}\nnot json\n{{\"tenant_id\": \"c\"}}\n[\"d\", \"D\"]"
+        );
         let read: Vec<ImportRow> = json_rows(text.as_bytes(), What::Tenants).collect();
         let seen: Vec<(u64, bool)> = read.iter().map(|row| (row.line, row.input.is_ok())).collect();
-        assert_eq!(seen, [(1, true), (3, false), (4, false), (5, false), (6, true)]);
+        assert_eq!(seen, [(1, true), (3, false), (4, false), (5, false), (6, true), (7, false)]);
     }
 
     #[test]
     fn a_report_of_refused_rows_runs_nothing_in_a_spreadsheet() {
-        let refused = RefusedRow { line: 2, code: "X", field: Some("=a".into()), reason: "@cmd".into() };
+        let refused =
+            RefusedRow { line: 2, code: "X", field: Some("=a".into()), reason: "a;@cmd \u{1b}[2J\u{202e}".into() };
         let report = ImportReport { imported: 0, refused_rows: 1, refused: vec![refused] };
         let mut out = Vec::new();
         write_refused(&report, &mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "line,code,field,reason\n2,X,'=a,'@cmd\n");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "\"line\",\"code\",\"field\",\"reason\"\n2,\"X\",\"'=a\",\"a;'@cmd \u{fffd}[2J\u{fffd}\"\n"
+        );
     }
 }

@@ -13,6 +13,7 @@ pub mod policy;
 pub mod journal;
 pub mod standing;
 
+pub use crate::domain::plain::plain;
 use crate::{
     audit::{IndexUnavailable, JournalError, scan::ScanError},
     store::StoreError,
@@ -66,9 +67,4 @@ impl Window {
     pub fn of<'a, T>(&self, rows: &'a [T]) -> impl Iterator<Item = &'a T> + use<'a, T> {
         rows.iter().skip(self.offset).take(self.limit)
     }
-}
-
-/// Text from a request as a terminal may show it: control characters would let a client write on the operator's screen.
-pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

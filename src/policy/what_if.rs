@@ -6,14 +6,18 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
-use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::bundle::Bundle;
 use crate::domain::{
     Approval, Case, Facts, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, PartnerId, Permission,
-    PermissionSet, TenantId, UserFacts, facts::Ancestor, permission::Kind, role::UnknownRole, strict_json::UniqueKeys,
+    PermissionSet, TenantId, UserFacts,
+    facts::Ancestor,
+    link_rules::network,
+    permission::Kind,
+    role::UnknownRole,
+    strict_json::{Object, UniqueKeys},
 };
 
 /// A question that can be decided.
@@ -33,11 +37,11 @@ pub struct WhatIf<'a> {
 impl<'a> WhatIf<'a> {
     /// The error is a message for the line's author.
     pub fn read(bundle: &Bundle, line: &'a [u8]) -> Result<Self, String> {
-        let question: Question<'a> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        let Object(question): Object<Question<'a>> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
         let permission = permission(&question.permission)?;
-        let link = question.link.map(|link| link.facts(bundle)).transpose()?;
+        let link = question.link.map(|Object(link)| link.facts(bundle)).transpose()?;
         Ok(Self {
-            user: question.user.facts(bundle, link.as_ref()),
+            user: question.user.0.facts(bundle, link.as_ref()),
             link,
             permission,
             now: question.now.unwrap_or_else(Millis::now),
@@ -149,10 +153,12 @@ fn permission(name: &str) -> Result<Permission, String> {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "WhatIf")]
 struct Question<'a> {
-    #[serde(default)]
-    user: User<'a>,
     #[serde(borrow, default)]
-    link: Option<GivenLink<'a>>,
+    #[schemars(with = "User<'a>")]
+    user: Object<User<'a>>,
+    #[serde(borrow, default)]
+    #[schemars(with = "Option<GivenLink<'a>>")]
+    link: Option<Object<GivenLink<'a>>>,
     #[serde(borrow)]
     permission: Cow<'a, str>,
     now: Option<Millis>,
@@ -222,7 +228,9 @@ struct GivenLink<'a> {
     suspended: Option<bool>,
     #[serde(borrow)]
     tenant_status: Option<Cow<'a, str>>,
-    parents: Option<Vec<GivenLink<'a>>>,
+    #[serde(borrow)]
+    #[schemars(with = "Option<Vec<GivenLink<'a>>>")]
+    parents: Option<Vec<Object<GivenLink<'a>>>>,
     #[serde(rename = "partner_tenant_id")]
     #[schemars(with = "Option<serde_json::Value>")]
     _partner_tenant_id: Option<IgnoredAny>,
@@ -279,8 +287,14 @@ impl GivenLink<'_> {
         if self.parent_link_id.is_some() && parents.is_empty() {
             return Err("the link names a parent: give it (and those above it) in `parents`".to_owned());
         }
+        if !parents.is_empty() && self.access_role != LinkRole::Delegate.as_str() {
+            return Err(format!(
+                "a link with `parents` is delegated onward, and such a link is always of role `delegate`, not `{}`",
+                self.access_role
+            ));
+        }
         let mut ancestors = Vec::with_capacity(parents.len());
-        for mut parent in parents {
+        for Object(mut parent) in parents {
             if parent.parents.take().is_some_and(|more| !more.is_empty()) {
                 return Err("a parent takes no `parents` of its own: list all of them in the link's".to_owned());
             }
@@ -335,11 +349,4 @@ impl GivenLink<'_> {
             version: self.version.unwrap_or(LinkVersion(1)),
         })
     }
-}
-
-/// A network, or a single address.
-fn network(text: &str) -> Result<IpNet, String> {
-    text.parse()
-        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .map_err(|_| format!("`{text}` is no network: write an address and a prefix length, such as 192.0.2.0/24"))
 }

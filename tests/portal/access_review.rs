@@ -173,7 +173,7 @@ fn who_and_what_tell_the_same_of_both_sides() {
     let csv = linkgate(&rig, &["access", "unused", "--partner", P1, "--csv"]);
     let rows = csv::Reader::from_reader(csv.stdout.as_slice()).records().count();
     assert!(
-        rows > 26 && text(&csv.stdout).contains("partner.billing.invoices.read,yes,used,1,"),
+        rows > 26 && text(&csv.stdout).contains("\"partner.billing.invoices.read\",\"yes\",\"used\",1,"),
         "{}",
         text(&csv.stdout)
     );

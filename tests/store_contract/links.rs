@@ -5,13 +5,13 @@ use std::sync::Arc;
 use linkgate::{
     domain::{Approval, Millis, link_rules::LinkInput},
     store::{
-        Admin, StoreError,
-        admin::{LinkFilter, Page, PartnerInput, TenantInput, UserInput},
+        Actor, Admin, StoreError, SuspensionScope,
+        admin::{LinkFilter, Page, PartnerInput, SuspensionInput, TenantInput, UserInput},
     },
 };
 use serde_json::json;
 
-use crate::fixture::{Fixture, change, link, refused, roles};
+use crate::fixture::{Fixture, Kind, change, link, refused, roles};
 
 pub(crate) async fn a_link_keeps_every_field(f: Arc<Fixture>) {
     let (partner, tenant) = (f.partner("p").await, f.tenant("Tenant Ünïq 1").await);
@@ -112,6 +112,8 @@ pub(crate) async fn every_rule_refuses_at_the_way_in(f: Arc<Fixture>) {
             "no link has the id",
         ),
         (with(json!({"metadata": {"a": "\u{0}"}})), "VALIDATION_ERROR", "NUL"),
+        (with(json!({"notes": "a\u{1b}[2J"})), "VALIDATION_ERROR", "`notes`: holds a control character"),
+        (with(json!({"notes": "a\rb"})), "VALIDATION_ERROR", "`notes`: holds a control character"),
         (LinkInput { access_role: None, ..with(json!({})) }, "VALIDATION_ERROR", "`access_role`: is required"),
         (LinkInput { managed_tenant_id: None, ..with(json!({})) }, "VALIDATION_ERROR", "is required"),
     ] {
@@ -339,6 +341,50 @@ pub(crate) async fn revoke_all_revokes_everything_of_one_partner(f: Arc<Fixture>
     assert_eq!(f.admin.revoke_all(&f.actor, one).await.unwrap().change.seq, 0);
     let nobody = "00000000-0000-4000-8000-000000000001".parse().unwrap();
     assert!(matches!(f.admin.revoke_all(&f.actor, nobody).await, Err(StoreError::NotFound { what: "partner", .. })));
+}
+
+/// Names and reasons that write on the screen of who reads them, or turn their words round.
+pub(crate) async fn what_people_are_shown_holds_no_controls(f: Arc<Fixture>) {
+    let (partner, tenant) = (f.partner("p").await, f.tenant("t").await);
+    let link = link(partner, &tenant, "auditor");
+    for (bad, says) in
+        [("a\u{1b}[2J", "control"), ("a\u{9b}8m", "control"), ("a\nb", "control"), ("a\u{202e}b", "direction")]
+    {
+        let told = |found: (&str, String), field: &str| {
+            assert_eq!(found.0, "VALIDATION_ERROR", "{}", found.1);
+            assert!(found.1.contains(&format!("`{field}`")) && found.1.contains(says), "{}", found.1);
+        };
+        let name = Some(bad.to_owned());
+        let new = TenantInput { tenant_id: Some("new".into()), name: name.clone(), ..TenantInput::default() };
+        told(refused(f.admin.create_tenant(&f.actor, &new).await), "name");
+        let renamed = TenantInput { name: name.clone(), ..TenantInput::default() };
+        told(refused(f.admin.update_tenant(&f.actor, &tenant, None, &renamed).await), "name");
+        let renamed = PartnerInput { name: name.clone(), ..PartnerInput::default() };
+        told(refused(f.admin.update_partner(&f.actor, partner, None, &renamed).await), "name");
+        let new = PartnerInput { home_tenant_id: Some(tenant.to_string()), ..renamed };
+        told(refused(f.admin.create_partner(&f.actor, &new).await), "name");
+        let user = UserInput {
+            sub: Some("u".into()),
+            partner_id: Some(partner.to_string()),
+            username: name,
+            ..UserInput::default()
+        };
+        told(refused(f.admin.create_user(&f.actor, &user).await), "username");
+        told(refused(f.admin.create_link(&Actor::new(bad), &link).await), "actor");
+        let suspension =
+            SuspensionInput { scope: SuspensionScope::User, issuer: None, subject: "u".into(), reason: bad.into() };
+        told(refused(f.admin.suspend(&f.actor, &suspension).await), "reason");
+    }
+    let lines = LinkInput { notes: Some(Some("one\r\n\ttwo\nthree".into())), ..link };
+    let kept = f.grant(&lines).await.unwrap().value;
+    assert_eq!(kept.terms.notes.as_deref(), Some("one\r\n\ttwo\nthree"));
+
+    // What an older version took stands in the way of no other change.
+    let planted = "UPDATE tenants SET name = 'a' || char(27) WHERE id = 't'";
+    let planted = if f.kind == Kind::Postgres { planted.replace("char(", "chr(") } else { planted.to_owned() };
+    assert_eq!(f.raw(planted).await.unwrap(), 1);
+    let off = TenantInput { status: Some("suspended".into()), ..TenantInput::default() };
+    assert_eq!(f.admin.update_tenant(&f.actor, &tenant, None, &off).await.unwrap().value.status, "suspended");
 }
 
 pub(crate) async fn partners_tenants_and_users_keep_their_fields(f: Arc<Fixture>) {

@@ -82,6 +82,7 @@ on_both! {
     links::only_one_of_many_writers_gets_the_full_role,
     links::approval_falls_back_where_something_widens,
     links::revoke_all_revokes_everything_of_one_partner,
+    links::what_people_are_shown_holds_no_controls,
     links::partners_tenants_and_users_keep_their_fields,
     delegation::a_delegated_link_is_bounded_by_its_parents,
     delegation::a_change_of_a_parent_raises_all_below_at_once,

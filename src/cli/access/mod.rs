@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
     context::Context,
-    outcome::Failure,
+    outcome::{Failure, tell},
     policy::{SetArgs, flips::Bar, name_of},
     store_context::runtime,
     tenant::TenantArg,
@@ -157,7 +157,7 @@ fn unused(args: &UnusedArgs, context: &Context) -> Result<(), Failure> {
         Ok((unused::report(&asked, set, desk).await?, desk.journal.display().to_string()))
     })?;
     if !report.complete {
-        eprintln!("warning: {}", report.incomplete(&journal));
+        tell(format_args!("warning: {}", report.incomplete(&journal)));
     }
     if args.csv && !context.console.json {
         return report.csv(stdout().lock()).map_err(Failure::failed);

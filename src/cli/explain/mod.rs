@@ -15,7 +15,7 @@ use self::ask::MadeUp;
 use super::{
     audit::{plain, unreadable},
     context::Context,
-    outcome::{Console, Exit, Failure},
+    outcome::{Console, Exit, Failure, tell},
     policy::{SetArgs, load},
 };
 use crate::{
@@ -131,7 +131,7 @@ async fn find<S: RecordSource>(id: &str, audit: &AuditSettings, source: Option<&
         for filter in &filters {
             match source.query(filter).await {
                 Ok(found) => records.extend(found),
-                Err(error) => eprintln!("warning: {error}; reading the journal instead"),
+                Err(error) => tell(format_args!("warning: {error}; reading the journal instead")),
             }
         }
     }

@@ -3,7 +3,8 @@
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value as Json};
 
-use crate::domain::{LinkId, link_rules::LinkInput};
+use super::super::outcome::{Exit, Failure};
+use crate::domain::{LinkId, PermissionSet, link_rules::LinkInput, strict_json::StrictJson};
 
 #[derive(Debug, Args)]
 pub(super) struct LinkFields {
@@ -77,12 +78,20 @@ fn parse_override(text: &str) -> Result<(String, bool), String> {
 }
 
 fn parse_object(text: &str) -> Result<Map<String, Json>, String> {
-    serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
+    match serde_json::from_str(text) {
+        Ok(StrictJson(Json::Object(fields))) => Ok(fields),
+        Ok(_) => Err("not a JSON object".to_owned()),
+        Err(error) => Err(format!("not a JSON object: {error}")),
+    }
 }
 
 impl LinkFields {
-    pub(super) fn input(self) -> LinkInput {
-        LinkInput {
+    pub(super) fn input(self) -> Result<LinkInput, Failure> {
+        if let Some((one, other)) = named_twice(&self.overrides) {
+            let message = format!("`--override` names one permission twice: `{one}` and `{other}`; give it once");
+            return Err(Failure::new(Exit::Invalid, message));
+        }
+        Ok(LinkInput {
             custom_permissions: (!self.overrides.is_empty()).then(|| self.overrides.into_iter().collect()),
             relationship_type: self.relationship,
             start_date: self.start,
@@ -99,8 +108,18 @@ impl LinkFields {
             require_mfa: self.require_mfa,
             parent_link_id: self.parent.map(|id| Some(id.to_string())),
             ..LinkInput::default()
-        }
+        })
     }
+}
+
+/// Two overrides of the very same permissions, in whatever spelling: the first and the last are both somebody's reading.
+fn named_twice(overrides: &[(String, bool)]) -> Option<(&str, &str)> {
+    overrides.iter().enumerate().find_map(|(at, (name, _))| {
+        let set = PermissionSet::from_name(name).ok();
+        let same = |other: &str| other == name || set.is_some() && set == PermissionSet::from_name(other).ok();
+        let (before, _) = overrides.iter().take(at).find(|(other, _)| same(other))?;
+        Some((before.as_str(), name.as_str()))
+    })
 }
 
 /// What is cleared stays so unless it was given anew beside it.
@@ -131,6 +150,23 @@ mod tests {
         assert_eq!(parse_override("billing.write=false"), Ok(("billing.write".to_owned(), false)));
         assert!(parse_override("billing.write").is_err());
         assert!(parse_override("billing.write=no").is_err());
+    }
+
+    #[test]
+    fn a_permission_is_overridden_once() {
+        let given = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), true)).collect::<Vec<_>>();
+        let twice = given(&["reports.sla", "support.create_ticket", "partner.support.tickets.create"]);
+        assert_eq!(named_twice(&twice), Some(("support.create_ticket", "partner.support.tickets.create")));
+        assert_eq!(named_twice(&given(&["nonsense", "nonsense"])), Some(("nonsense", "nonsense")));
+        // A group beside one of its own is how an exception is written: false beats true, in either order.
+        assert_eq!(named_twice(&given(&["billing.*", "billing.read", "odd", "even"])), None);
+    }
+
+    #[test]
+    fn metadata_repeats_no_key() {
+        assert!(parse_object(r#"{"a": {"b": 1, "b": 2}}"#).is_err());
+        assert!(parse_object("[]").is_err());
+        assert_eq!(parse_object(r#"{"a": 1}"#).unwrap()["a"], 1);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
     cli::{
         audit::unreadable,
         context::Context,
-        outcome::{Exit, Failure},
+        outcome::{Exit, Failure, tell},
     },
     domain::Millis,
     ops::explain::recorded::{Again, One, Recorded, again},
@@ -104,7 +104,7 @@ pub fn run(args: &ReplayArgs, context: &Context) -> Result<(), Failure> {
         flips: tally.flips.rows(),
     };
     if let Some(warning) = flips::told_missing(report.since, report.missing_before) {
-        eprintln!("{warning}");
+        tell(warning);
     }
     let rows: Vec<&Row> = report.flips.iter().collect();
     flips::show(&context.console, args.period.csv, &report, &rows, &summary(&report))?;

@@ -5,7 +5,11 @@ use std::{num::NonZero, thread::available_parallelism};
 
 use super::flips::{self, Bar, PeriodArgs, Row};
 use crate::{
-    cli::{audit::unreadable, context::Context, outcome::Failure},
+    cli::{
+        audit::unreadable,
+        context::Context,
+        outcome::{Failure, tell},
+    },
     ops::policy::shadow::{Report, report},
 };
 
@@ -31,7 +35,7 @@ pub fn run(args: &ShadowArgs, context: &Context) -> Result<(), Failure> {
     bar.clear();
     let report = report.map_err(|error| unreadable(error.into()))?;
     if let Some(warning) = flips::told_missing(report.since, report.missing_before) {
-        eprintln!("{warning}");
+        tell(warning);
     }
     let rows: Vec<&Row> = report.flips.iter().chain(&report.waived_by).collect();
     flips::show(&context.console, period.csv, &report, &rows, &summary(&report))

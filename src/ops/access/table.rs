@@ -1,25 +1,26 @@
-//! CSV for auditors: RFC 4180 (comma, CRLF, quotes where needed), UTF-8, a header line; what a spreadsheet would run as a
-//! formula begins with an apostrophe.
+//! CSV for auditors: RFC 4180 (comma, CRLF, text in quotes), UTF-8, a header line; what a spreadsheet would run as a formula
+//! begins with an apostrophe, and what a terminal would run is replaced.
 
 use std::io::Write;
 
-use csv::{Terminator, Writer, WriterBuilder};
+use csv::{QuoteStyle, Terminator, Writer, WriterBuilder};
 
-use crate::domain::{Permission, sheet::harmless};
+use crate::domain::{Permission, plain::plain, sheet::harmless};
 
 /// A table that is being written.
 pub(crate) struct Table<W: Write>(Writer<W>);
 
 impl<W: Write> Table<W> {
     pub(crate) fn begin(out: W, header: &[&str]) -> Result<Self, csv::Error> {
-        let mut writer = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(out);
+        let mut writer =
+            WriterBuilder::new().terminator(Terminator::CRLF).quote_style(QuoteStyle::NonNumeric).from_writer(out);
         writer.write_record(header)?;
         Ok(Self(writer))
     }
 
     pub(crate) fn row<'a>(&mut self, cells: impl IntoIterator<Item = &'a str>) -> Result<(), csv::Error> {
         for cell in cells {
-            self.0.write_field(harmless(cell).as_ref())?;
+            self.0.write_field(harmless(&plain(cell)).as_ref())?;
         }
         self.0.write_record(None::<&[u8]>)
     }
@@ -59,15 +60,17 @@ mod tests {
 
     #[test]
     fn hostile_cells_come_back_as_text() {
-        let hostile = ["=cmd()", "a \"quoted\" name", "two\r\nlines", "a,b", "שלום, עולם", "+1", ""];
+        let hostile = ["=cmd()", "a \"quoted\" name", "x;=cmd()", "a,b", "שלום, עולם", "+1", "\u{1b}[8m", ""];
         let mut out = Vec::new();
-        let mut table = Table::begin(&mut out, &["a", "b", "c", "d", "e", "f", "g"]).unwrap();
+        let mut table = Table::begin(&mut out, &["a", "b", "c", "d", "e", "f", "g", "h"]).unwrap();
         table.row(hostile).unwrap();
         table.end().unwrap();
         assert!(out.ends_with(b"\r\n"), "{}", String::from_utf8_lossy(&out));
+        let text = String::from_utf8(out.clone()).unwrap();
+        assert!(text.contains("\"x;'=cmd()\",\"a,b\""), "text stands in quotes: {text}");
         let mut reader = csv::Reader::from_reader(out.as_slice());
         let read: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().unwrap();
-        let expected = ["'=cmd()", "a \"quoted\" name", "two\r\nlines", "a,b", "שלום, עולם", "'+1", ""];
+        let expected = ["'=cmd()", "a \"quoted\" name", "x;'=cmd()", "a,b", "שלום, עולם", "'+1", "\u{fffd}[8m", ""];
         assert_eq!(read[0].iter().collect::<Vec<_>>(), expected);
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io::Write};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::domain::{DecisionId, Millis, PartnerId, sheet::harmless};
+use crate::domain::{DecisionId, Millis, PartnerId, plain::plain, sheet::harmless};
 
 /// Most groups that are kept apart; the rest are counted as one.
 const MAX_GROUPS: usize = 100_000;
@@ -135,7 +135,7 @@ pub fn cells(row: &Row) -> [String; 8] {
 
 /// One CSV line a group.
 pub fn write_csv(rows: &[&Row], out: impl Write) -> Result<(), csv::Error> {
-    let mut out = csv::Writer::from_writer(out);
+    let mut out = csv::WriterBuilder::new().quote_style(csv::QuoteStyle::NonNumeric).from_writer(out);
     out.write_record([
         "direction",
         "count",
@@ -149,7 +149,7 @@ pub fn write_csv(rows: &[&Row], out: impl Write) -> Result<(), csv::Error> {
     ])?;
     for row in rows {
         let [direction, count, partner, tenant, action, refused, permitted, _] =
-            cells(row).map(|cell| harmless(&cell).into_owned());
+            cells(row).map(|cell| harmless(&plain(&cell)).into_owned());
         let id = row.key.partner_id.map(|id| id.to_string()).unwrap_or_default();
         let examples = row.examples.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         out.write_record([direction, count, id, partner, tenant, action, refused, permitted, examples])?;

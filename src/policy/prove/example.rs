@@ -144,7 +144,7 @@ impl Counterexample {
             facts: tell::lines(draft),
             policies: policies.unwrap_or_default(),
             gateway: Some(gateway),
-            question: Some(tell::question(draft)),
+            question: askable(draft).then(|| tell::question(draft)),
         }
     }
 }
@@ -216,12 +216,26 @@ const ORDINARY: &[&[Change]] = &[
             link(draft, |facts| facts.link.granted = asked);
         },
     ],
+    &[|draft| {
+        let asked = PermissionSet::of(draft.permission);
+        // What stands below another link is always a delegate.
+        link(draft, |facts| {
+            if !facts.ancestors.is_empty() {
+                (facts.link.role, facts.link.granted) = (LinkRole::Delegate, asked);
+            }
+        });
+    }],
 ];
 
 fn link(draft: &mut Case, change: impl FnOnce(&mut crate::domain::LinkFacts)) {
     if let Some(facts) = &mut draft.link {
         change(facts);
     }
+}
+
+/// Whether `linkgate decide` takes it: no stored link of another role than delegate has links above it.
+fn askable(draft: &Case) -> bool {
+    draft.link.as_ref().is_none_or(|facts| facts.ancestors.is_empty() || facts.link.role == LinkRole::Delegate)
 }
 
 fn own(draft: &Case) -> crate::domain::PartnerId {

@@ -11,6 +11,7 @@ use super::{
     *,
 };
 use crate::domain::{LinkRole, Permission, PermissionSet, permission::Kind};
+use crate::policy::WhatIf;
 
 fn bundle() -> Arc<Bundle> {
     Arc::new(Bundle::load(None).unwrap())
@@ -81,6 +82,8 @@ fn each_gate_has_an_invariant_that_notices_its_loss() {
         let example = verdict.counterexample.as_ref().unwrap();
         let facts: Vec<_> = example.facts.iter().map(|(_, told)| told.as_str()).collect();
         assert!(facts.join("; ").contains(fact), "without {gate}: {facts:?}");
+        let question = example.question.as_ref().unwrap().to_string();
+        WhatIf::read(&bundle(), question.as_bytes()).unwrap();
     }
 }
 

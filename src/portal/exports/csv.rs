@@ -1,4 +1,4 @@
-//! An export as CSV: RFC 4180, UTF-8, CRLF, written as rows come, in constant memory.
+//! An export as CSV: RFC 4180, UTF-8, CRLF, text in quotes, written as rows come, in constant memory.
 //!
 //! What a spreadsheet would run as a formula is made text by an apostrophe in front. Only text from services is: amounts
 //! are written by us, and a negative one must stay a number.
@@ -9,7 +9,7 @@ use std::{
     io::{self, Seek, SeekFrom, Write},
 };
 
-use csv::{Terminator, Writer, WriterBuilder};
+use csv::{QuoteStyle, Terminator, Writer, WriterBuilder};
 use jiff::civil::Date;
 
 use super::{
@@ -51,7 +51,11 @@ impl CsvSheet {
     /// Begins an empty file with its header.
     pub(super) fn begin(file: File, columns: &[Column], line_items: bool, today: Date) -> Result<Self, SheetError> {
         let sink = Sink { file, written: Counter::new(0) };
-        let writer = WriterBuilder::new().terminator(Terminator::CRLF).buffer_capacity(BUFFER).from_writer(sink);
+        let writer = WriterBuilder::new()
+            .terminator(Terminator::CRLF)
+            .quote_style(QuoteStyle::NonNumeric)
+            .buffer_capacity(BUFFER)
+            .from_writer(sink);
         let mut sheet = Self { writer, columns: columns.to_vec(), line_items, today, rows: 0 };
         let mut header: Vec<&str> = Vec::new();
         header.extend(line_items.then_some("row_type"));

@@ -211,7 +211,9 @@ async fn a_file_is_whole_even_where_a_source_failed_half_way() {
     let job = stage.work(id, &source, JobState::Completed).await;
     assert_eq!((job.row_count, stage.files()), (6, 1));
     let text = stage.text(&job);
-    assert_eq!(text, "invoice_id,tenant_name\r\na-0,'=a\r\na-1,'=a\r\nb-0,'=b\r\nb-1,'=b\r\nb-2,'=b\r\nb-3,'=b\r\n");
+    let rows = ["a-0,'=a", "a-1,'=a", "b-0,'=b", "b-1,'=b", "b-2,'=b", "b-3,'=b"];
+    let quoted = |row: &str| format!("\"{}\"\r\n", row.replace(',', "\",\""));
+    assert_eq!(text, quoted("invoice_id,tenant_name") + &rows.map(quoted).concat());
     assert_eq!(job.file_size, Some(i64::try_from(text.len()).unwrap()));
 }
 

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     audit::{ChangeRecord, Kind},
-    domain::{ApprovalRules, Millis, PartnerId, RoleTable},
+    domain::{ApprovalRules, Millis, PartnerId, RoleTable, link_rules::Refusal, plain},
     identity::Vault,
 };
 
@@ -61,6 +61,17 @@ pub struct Actor {
 impl Actor {
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
+    }
+
+    /// A name that people are shown before they approve what it asked for.
+    fn check(&self) -> Result<(), Refusal> {
+        match plain::fault(&self.name) {
+            Some(fault) => Err(Refusal {
+                message: "the change names nobody who can be shown".to_owned(),
+                ..Refusal::field("actor", fault)
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Every name by which four eyes know them; the first is the one that is shown.
@@ -116,6 +127,7 @@ impl Admin {
     }
 
     async fn session<'a>(&'a self, actor: &'a Actor) -> Result<Session<'a>, StoreError> {
+        actor.check()?;
         let mut tx = self.db.begin_write().await?;
         let seq = tx
             .row("UPDATE change_counter SET seq = seq + 1 WHERE id = 1 RETURNING seq", &[])

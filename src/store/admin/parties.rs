@@ -13,6 +13,7 @@ use crate::{
     domain::{
         About, EventType, LinkId, PartnerId, TenantId,
         link_rules::{FieldError, Refusal},
+        plain,
     },
     store::{
         StoreError,
@@ -53,14 +54,28 @@ impl Faults {
         self.0.push(FieldError { field: field.to_owned(), message: message.into() });
     }
 
-    /// A text of at most `most` characters without controls.
+    /// A text of at most `most` characters without controls. A subject or issuer is what a token says, letter for letter.
     pub(super) fn text(&mut self, field: &str, text: &str, least: usize, most: usize) {
-        let chars = text.chars().count();
-        if chars < least || chars > most {
-            self.add(field, format!("{least} to {most} characters"));
-        } else if text.chars().any(char::is_control) {
+        if self.long_enough(field, text, least, most) && text.chars().any(char::is_control) {
             self.add(field, "holds a control character");
         }
+    }
+
+    /// A name, which people read beside others: nothing in it turns the direction of text either.
+    pub(super) fn name(&mut self, field: &str, text: &str, least: usize, most: usize) {
+        if self.long_enough(field, text, least, most)
+            && let Some(fault) = plain::fault(text)
+        {
+            self.add(field, fault);
+        }
+    }
+
+    fn long_enough(&mut self, field: &str, text: &str, least: usize, most: usize) -> bool {
+        let fits = (least..=most).contains(&text.chars().count());
+        if !fits {
+            self.add(field, format!("{least} to {most} characters"));
+        }
+        fits
     }
 
     fn tenant(&mut self, field: &str, text: Option<&str>) -> Option<TenantId> {
@@ -122,7 +137,7 @@ impl Admin {
         expect_version(expected, before.stamps.version)?;
         let mut after = before.clone();
         apply_tenant(&mut after, input);
-        check_tenant(&after, Faults::default())?;
+        check_tenant(&after, Some(&before), Faults::default())?;
         if after == before {
             return Ok(unchanged(before));
         }
@@ -164,7 +179,9 @@ impl Admin {
         {
             after.home_tenant_id = home;
         }
-        faults.text("name", &after.name, 1, 255);
+        if after.name != before.name {
+            faults.name("name", &after.name, 1, 255);
+        }
         faults.check("partner")?;
         if after == before {
             return Ok(unchanged(before));
@@ -194,8 +211,11 @@ fn apply_tenant(record: &mut TenantRecord, input: &TenantInput) {
     }
 }
 
-fn check_tenant(record: &TenantRecord, mut faults: Faults) -> Result<(), Refusal> {
-    faults.text("name", &record.name, 1, 255);
+/// A name that an older version took is no reason to refuse another change.
+fn check_tenant(record: &TenantRecord, before: Option<&TenantRecord>, mut faults: Faults) -> Result<(), Refusal> {
+    if before.is_none_or(|before| before.name != record.name) {
+        faults.name("name", &record.name, 1, 255);
+    }
     faults.text("slug", record.slug.as_deref().unwrap_or_default(), 0, 255);
     faults.text("domain", record.domain.as_deref().unwrap_or_default(), 0, 255);
     faults.text("status", &record.status, 1, 32);
@@ -234,7 +254,7 @@ impl Session<'_> {
             stamps: Stamps::new(self.now, &self.actor.name),
         };
         apply_tenant(&mut record, input);
-        check_tenant(&record, faults)?;
+        check_tenant(&record, None, faults)?;
         self.store_tenant(None, &record).await?;
         Ok(record)
     }
@@ -245,7 +265,7 @@ impl Session<'_> {
         let id = faults.partner("partner_id", Some(input.partner_id.as_deref().unwrap_or(&made)));
         let home = faults.tenant("home_tenant_id", input.home_tenant_id.as_deref());
         let name = input.name.clone().unwrap_or_default();
-        faults.text("name", &name, 1, 255);
+        faults.name("name", &name, 1, 255);
         faults.check("partner")?;
         let (Some(partner_id), Some(home_tenant_id)) = (id, home) else {
             return Err(Refusal::field("partner_id", "is required").into());

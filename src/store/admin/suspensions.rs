@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{Actor, Admin, Touch, Written};
 use crate::{
     audit::{ChangeRecord, Kind},
-    domain::{LinkId, Millis, PartnerId, TenantId, link_rules::Refusal},
+    domain::{LinkId, Millis, PartnerId, TenantId, link_rules::Refusal, plain},
     store::{
         StoreError,
         portfolio::load_suspended,
@@ -221,6 +221,9 @@ fn canonical(input: &SuspensionInput) -> Result<String, Refusal> {
     }
     if input.reason.trim().is_empty() || input.reason.chars().count() > 1000 {
         return Err(Refusal::field("reason", "1 to 1000 characters"));
+    }
+    if let Some(fault) = plain::fault(&input.reason) {
+        return Err(Refusal::field("reason", fault));
     }
     match input.scope {
         SuspensionScope::All if subject.is_empty() => Ok(String::new()),

@@ -66,7 +66,7 @@ impl Admin {
         }
         if let Some(username) = &input.username {
             after.username = filled(username);
-            faults.text("username", username, 0, 255);
+            faults.name("username", username, 0, 255);
         }
         if let Some(active) = input.is_active {
             after.is_active = active;
@@ -89,7 +89,7 @@ impl Session<'_> {
         let partner = faults.partner("partner_id", input.partner_id.as_deref());
         faults.text("issuer", &issuer, 0, 512);
         faults.text("sub", &sub, 1, 255);
-        faults.text("username", input.username.as_deref().unwrap_or_default(), 0, 255);
+        faults.name("username", input.username.as_deref().unwrap_or_default(), 0, 255);
         faults.check("user")?;
         let Some(partner_id) = partner else {
             return Err(Refusal::field("partner_id", "is required").into());

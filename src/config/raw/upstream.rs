@@ -33,7 +33,7 @@ raw! {
         /// Requests under way at once to the shared address or endpoints, open streams included; above it the queue, or 503.
         max_in_flight: u32 = 1_000,
         /// The same to each address among `tenants`: it has places and a queue of its own, so that one that hangs takes nobody else's.
-        tenant_max_in_flight: u32 = 100,
+        tenant_max_in_flight: u32 = 250,
         /// Requests that wait for a place, in each queue; above it 503. 0: nothing waits.
         max_pending: u32 = 0,
         /// Longest wait in that queue; then 503.

@@ -15,8 +15,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::headers::{StripList, clean_trailers};
 pub use super::owned_body::OwnedBody;
+use super::{
+    headers::{StripList, clean_trailers},
+    unread::ClientBody,
+};
 use crate::upstream::Repeat;
 
 /// Why a body ended before its end.
@@ -94,7 +97,7 @@ pub enum RequestBody {
 /// The client's body as it comes.
 #[derive(Debug)]
 pub struct ClientStream {
-    pub inner: Incoming,
+    pub inner: ClientBody,
     /// Bytes still allowed.
     pub left: u64,
     pub idle: Duration,

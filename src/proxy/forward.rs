@@ -20,6 +20,7 @@ use super::{
     query,
     respond::Failure,
     tunnel,
+    unread::ClientBody,
     watch::{self, Stream, Watched},
     worker::Worker,
 };
@@ -73,7 +74,7 @@ impl Target {
 }
 
 /// The gateway's own public documents.
-pub fn own_document(worker: &Worker, request: &Request<Incoming>) -> Option<Response<ResponseBody>> {
+pub fn own_document(worker: &Worker, request: &Request<ClientBody>) -> Option<Response<ResponseBody>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return None;
     }

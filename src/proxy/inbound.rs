@@ -8,13 +8,14 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+
+use super::unread::ClientBody;
 
 /// What a stage may read of a request's body.
 #[derive(Debug)]
 pub enum Inbound {
     /// From the client's own connection.
-    Streamed(Incoming),
+    Streamed(ClientBody),
     /// All of it, as the proxy that asks has it.
     Given(Option<Bytes>),
     /// It may exist, but only the proxy that asks has seen it: what hangs on it cannot be decided.

@@ -40,6 +40,7 @@ pub mod query;
 pub mod body;
 mod owned_body;
 pub mod tunnel;
+pub mod unread;
 pub mod watch;
 
 pub mod respond;

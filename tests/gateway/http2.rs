@@ -212,6 +212,43 @@ fn pseudo_header_tricks_are_refused() {
     refused(&rig, &with(&[("content-length", "5")]), "a length without a body");
 }
 
+/// A refusal is ready while its client still sends. What comes then is part of the request all the same: its fault is told, and
+/// a body of ordinary size is taken before the answer ends the stream.
+#[test]
+fn what_follows_an_early_refusal_is_still_looked_at() {
+    let rig = Rig::start();
+    let nowhere = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/nowhere")];
+    // How its stream ended: each kind of frame that was seen on it, and the code of a reset.
+    let ended = |parts: [Vec<u8>; 2]| {
+        let mut stream = raw(&rig);
+        for part in parts {
+            stream.write_all(&part).unwrap();
+            // Long for a refusal, short for who waits for the rest.
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        let (mut kinds, mut code) = (Vec::new(), None);
+        read_until(&mut stream, |kind, id, payload| {
+            if id == 1 && matches!(kind, HEADERS | DATA | RST_STREAM) {
+                kinds.push(kind);
+                code = (kind == RST_STREAM).then(|| payload.to_vec()).or(code.take());
+            }
+            id == 1 && matches!(kind, DATA | RST_STREAM)
+        });
+        (kinds, code)
+    };
+    let head = || frame(HEADERS, END_HEADERS, 1, &block(&nowhere));
+    // On a machine that stands still for a moment the answer is the earlier one.
+    let faulty =
+        (0..10).map(|_| ended([head(), frame(HEADERS, END_HEADERS, 1, &block(&[("x", "trailers end a stream")]))]));
+    let told = faulty.into_iter().find(|(kinds, _)| kinds == &[RST_STREAM]);
+    assert_eq!(told.expect("the fault was passed over").1, Some(vec![0, 0, 0, 1]), "PROTOCOL_ERROR");
+    let (kinds, _) = ended([head(), frame(DATA, END_STREAM, 1, &[b'x'; 10_000])]);
+    assert_eq!(kinds, [HEADERS, DATA]);
+    // Who sends no more is answered as well.
+    let (kinds, _) = ended([head(), Vec::new()]);
+    assert_eq!(kinds, [HEADERS, DATA]);
+}
+
 /// The connection must end before `most` rounds are through.
 fn floods(rig: &Rig, what: &str, most: usize, mut round: impl FnMut(usize) -> Vec<u8>) {
     let mut stream = raw(rig);

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
 
 use self::{
     act::{Acting, act},
@@ -25,6 +24,7 @@ use super::{
     respond::Failure,
     said,
     session::{self, Session, Unresolved},
+    unread::ClientBody,
     watch::Watched,
     worker::Worker,
 };
@@ -80,7 +80,7 @@ pub fn find<B>(worker: &Worker, trail: &mut Trail, request: &Request<B>) -> Resu
 pub async fn serve(
     worker: &Rc<Worker>,
     trail: &mut Trail,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     target: Target,
 ) -> Result<Response<ResponseBody>, Failure> {
     let (parts, body) = request.into_parts();
@@ -171,7 +171,7 @@ fn stale() -> Failure {
 }
 
 /// Reads the whole body; this API takes small ones only.
-async fn read(parts: &Parts, mut body: Incoming) -> Result<Bytes, Failure> {
+async fn read(parts: &Parts, mut body: ClientBody) -> Result<Bytes, Failure> {
     let bad = |detail, message: &str| Failure::new(ErrorCode::BadRequest, detail).saying(message);
     let reading = Limited::new(&mut body, MAX_BODY_BYTES).collect();
     let bytes = match tokio::time::timeout(BODY_TIMEOUT, reading).await {

@@ -64,6 +64,10 @@ pub struct Trail {
     pub user_agent: Option<HeaderValue>,
     /// An HTTP/1 upgrade was asked for: if it is not made, the connection closes.
     pub upgrade_asked: bool,
+    /// What follows on an HTTP/1 connection cannot be told for certain: it closes.
+    pub closes: bool,
+    /// Credentials are taken from a cookie as well.
+    pub by_cookie: bool,
     pub route: Option<Arc<Route>>,
     /// The endpoint of the consolidated API, with its place in the table, instead of a route.
     pub endpoint: Option<(&'static Spec, usize)>,
@@ -163,7 +167,10 @@ pub async fn handle(worker: Rc<Worker>, peer: Peer, request: Request<Incoming>) 
     measured.head(&worker, &trail, response.status());
     trail.traced(Some(response.status()), refusal);
     if let Some(unread) = unread {
-        Box::pin(unread.pass()).await;
+        trail.closes |= !Box::pin(unread.pass()).await;
+    }
+    if trail.closes {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
@@ -192,7 +199,7 @@ async fn serve(
     // After the decision: a refusal counts in the partner's refusal bucket, not in the tenant's.
     let admitted = quota::admit(worker, trail, authorized)?;
     // Before the record is opened: a refused body is a refusal, not an aborted act.
-    let checked = fields::check(trail, admitted).await?;
+    let checked = fields::check(trail, admitted, worker.gateway.settings.listen.body_idle_timeout).await?;
     // Reading a body takes as long as its sender likes: what was revoked meanwhile must not be acted upon.
     let checked = authorize::confirm(worker, trail, checked).await?;
     // Before the act: no upstream is called for what is not recorded (I3).
@@ -231,10 +238,10 @@ pub fn finish_head<B>(trail: &Trail, response: &mut Response<B>) {
     if !keeps_cache || !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     }
-    if !headers.contains_key(header::VARY) {
-        headers.insert(header::VARY, HeaderValue::from_static("Authorization, X-Active-Tenant-Id"));
-    } else if !keeps_cache {
-        headers.append(header::VARY, HeaderValue::from_static("Authorization, X-Active-Tenant-Id"));
+    // Beside what a service says itself: a cache must not give one tenant's answer to another, whoever sets its times.
+    headers.append(header::VARY, HeaderValue::from_static("Authorization, X-Active-Tenant-Id"));
+    if trail.by_cookie {
+        headers.append(header::VARY, HeaderValue::from_static("Cookie"));
     }
     headers.remove(tenant::ACTIVE_TENANT);
     headers.remove(forward::CROSS_TENANT);
@@ -264,6 +271,6 @@ mod tests {
     /// It is moved as a whole with every request: what seldom runs belongs into a box of its own.
     #[test]
     fn the_way_of_a_request_takes_little_room() {
-        assert!(size(handle) <= 3_232, "{} bytes", size(handle));
+        assert!(size(handle) <= 3_264, "{} bytes", size(handle));
     }
 }

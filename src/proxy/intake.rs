@@ -49,6 +49,8 @@ pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>, asker: Op
         uri: request.uri().clone(),
         user_agent: headers.get(header::USER_AGENT).cloned(),
         upgrade_asked: request.version() <= Version::HTTP_11 && headers.contains_key(header::UPGRADE),
+        closes: false,
+        by_cookie: worker.gateway.settings.identity.cookie.is_some(),
         route: None,
         endpoint: None,
         compatible: false,
@@ -75,7 +77,7 @@ pub fn begin<B>(worker: &Rc<Worker>, peer: Peer, request: &Request<B>, asker: Op
 }
 
 /// Refuses what is not exact. What hyper's parsers guarantee is not tested again.
-pub fn check<B>(worker: &Worker, trail: &Trail, request: &Request<B>) -> Result<(), Failure> {
+pub fn check<B>(worker: &Worker, trail: &mut Trail, request: &Request<B>) -> Result<(), Failure> {
     check_certificate(worker, trail)?;
     let limits = &worker.gateway.settings.listen;
     let headers = request.headers();
@@ -97,13 +99,22 @@ pub fn check<B>(worker: &Worker, trail: &Trail, request: &Request<B>) -> Result<
             return bad("header_edges", "a header field's value begins or ends with white space");
         }
     }
-    if uri.path_and_query().is_none_or(|target| target.as_str().len() > limits.max_uri_bytes) {
-        return bad("uri_bytes", "the request target is missing or too long");
+    let Some(target) = uri.path_and_query() else {
+        return bad("target", "the request target has no path: this gateway forwards to its own routes only");
+    };
+    if target.as_str().len() > limits.max_uri_bytes {
+        return bad("uri_bytes", "the request target is too long");
+    }
+    // Over HTTP/1 the guard has looked at the whole target.
+    if target.query().is_some_and(|query| query.bytes().any(|byte| byte >= 0x80 || byte == b'\\')) {
+        let message = "ambiguous query: a backslash or a character beyond ASCII must be percent-encoded";
+        return Err(Failure::new(ErrorCode::AmbiguousPath, "query").saying(message));
     }
     if let Err(ambiguous) = path::check(uri.path()) {
         return Err(Failure::new(ErrorCode::AmbiguousPath, "path").saying(ambiguous.to_string()));
     }
     if lookalike(headers).is_some() {
+        trail.closes = request.version() <= Version::HTTP_11;
         return bad("lookalike_header", "a header field is spelled so that it could be taken for another one");
     }
     check_host(uri, headers, request.version())

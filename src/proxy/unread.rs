@@ -2,8 +2,8 @@
 //!
 //! A refusal is often ready before its request has come to its end. Over HTTP/2 the whole answer also ends the stream, and
 //! what comes behind it meets a stream that is no more: a fault in it is passed over in silence, and a client that still
-//! sends may report a reset where it should report the refusal. An early answer is allowed, not asked for (RFC 9113, section
-//! 8.1): so a rest that is short is awaited for a moment. HTTP/1 needs none of this; its connection closes in order.
+//! sends may report a reset where it should report the refusal. Over HTTP/1 the connection would have to close. An early answer
+//! is allowed, not asked for (RFC 9113, section 8.1): so a rest that is short is awaited for a moment.
 
 use std::{
     cell::RefCell,
@@ -35,30 +35,53 @@ pub struct ClientBody {
 }
 
 /// What nobody read of a body, once it was dropped.
-#[derive(Clone, Debug, Default)]
-pub struct Unread(Rc<RefCell<Option<Incoming>>>);
+#[derive(Clone, Debug)]
+pub struct Unread(Rc<Slot>);
+
+#[derive(Debug)]
+struct Slot {
+    rest: RefCell<Option<Incoming>>,
+    comes: bool,
+    /// A stream of its own: nothing else waits behind the body.
+    ends_alone: bool,
+}
 
 impl ClientBody {
-    /// Takes the body of a request; its rest will be in `Unread`, where one is worth waiting for.
+    /// Takes the body of a request; its rest will be in `Unread`, where it has any.
     pub fn of(request: Request<Incoming>) -> (Request<Self>, Option<Unread>) {
-        // Who expects `100 Continue` sends nothing before the answer.
-        let waits = request.version() == Version::HTTP_2
-            && !request.body().is_end_stream()
-            && !request.headers().contains_key(header::EXPECT);
-        let unread = waits.then(Unread::default);
+        let unread = (!request.body().is_end_stream()).then(|| {
+            Unread(Rc::new(Slot {
+                rest: RefCell::default(),
+                // Who expects `100 Continue` sends nothing before the answer.
+                comes: !request.headers().contains_key(header::EXPECT),
+                ends_alone: request.version() == Version::HTTP_2,
+            }))
+        });
         let request = request.map(|inner| Self { inner: Some(inner), unread: unread.clone() });
         (request, unread)
     }
 }
 
 impl Unread {
-    /// Reads the rest to its end, or as far as it is worth it. Where it has a fault, its stream is reset meanwhile.
-    pub async fn pass(self) {
-        let Some(rest) = self.0.take() else { return };
+    /// Reads the rest to its end, or as far as it is worth it: whether the connection can carry more. Over HTTP/2 it can, and a
+    /// stream with a fault is reset meanwhile.
+    pub async fn pass(self) -> bool {
+        let Slot { rest, comes, ends_alone } = &*self.0;
+        let Some(rest) = rest.take() else { return true };
+        if !comes {
+            return *ends_alone;
+        }
         let mut rest = Limited::new(rest, REST_BYTES);
-        let end = async { while let Some(Ok(_)) = rest.frame().await {} };
-        // The answer goes out either way.
-        let _ = tokio::time::timeout(PATIENCE, end).await;
+        let end = async {
+            loop {
+                match rest.frame().await {
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) => return false,
+                    None => return true,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, end).await.unwrap_or(false) || *ends_alone
     }
 }
 
@@ -67,7 +90,7 @@ impl Drop for ClientBody {
         if let (Some(unread), Some(inner)) = (self.unread.take(), self.inner.take())
             && !inner.is_end_stream()
         {
-            *unread.0.borrow_mut() = Some(inner);
+            *unread.0.rest.borrow_mut() = Some(inner);
         }
     }
 }

@@ -58,6 +58,8 @@ const FIRST_BYTES_IN_DRAIN: Duration = Duration::from_secs(1);
 
 /// Streams reset by the client and not yet accepted, before the connection ends (rapid reset, CVE-2023-44487).
 const MAX_PENDING_RESETS: usize = 32;
+/// Bytes beyond `max_header_bytes` up to which a header section is still read, so that the refusal is ours.
+const HEADER_MARGIN: usize = 32 * 1024;
 /// Streams that we had to reset for the client's errors, before the connection ends (CVE-2025-8671).
 const MAX_ERROR_RESETS: usize = 128;
 
@@ -275,7 +277,8 @@ fn http2_builder(settings: &ListenSettings) -> http2::Builder<LocalExecutor> {
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.max_concurrent_streams)
-        .max_header_list_size(u32::try_from(settings.max_header_bytes).unwrap_or(u32::MAX))
+        // Beyond the bound that a refusal of ours tells: h2 answers what is beyond its own with a bare 431.
+        .max_header_list_size(u32::try_from(settings.max_header_bytes + HEADER_MARGIN).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_ERROR_RESETS)
         .keep_alive_interval(PING_INTERVAL)

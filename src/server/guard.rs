@@ -2,7 +2,9 @@
 //!
 //! Stands between the socket and hyper. A head is held back until it is complete and exact; then it and its body go
 //! on unchanged. An inexact head is replaced by a request for an unguessable path, so that hyper answers it in
-//! order behind what was pipelined before, with our own error body, and closes. An inexact body ends the connection.
+//! order behind what was pipelined before, with our own error body, and closes. An inexact body ends with an error where it
+//! is no longer exact, and the connection behind the answer. A client that still sends when its connection closes is listened
+//! to for a moment: a socket that is closed with something unread takes back the answer that is on its way.
 
 use std::{
     io,
@@ -10,6 +12,7 @@ use std::{
     pin::Pin,
     sync::LazyLock,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -29,6 +32,9 @@ pub fn refusal_of(path: &str, query: Option<&str>) -> Option<String> {
 
 /// One read of the socket.
 const READ_BYTES: usize = 16 * 1024;
+
+/// How long a client that still sends is listened to once our side is closed.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Limits of a request head.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +60,8 @@ pub struct Guarded<T> {
     upgrade_follows: bool,
     /// A good head has come: answers are owed, in order.
     began: bool,
+    /// Our side is closed; when the client's must be.
+    farewell: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +73,8 @@ enum State {
     Raw,
     /// A refused request was replaced; what still comes is thrown away.
     Refused,
+    /// A body is inexact from here on. What was good before it is given first, so that it is answered.
+    Inexact(Inexact),
 }
 
 impl<T> Guarded<T> {
@@ -80,6 +90,7 @@ impl<T> Guarded<T> {
             state: State::Head,
             upgrade_follows: false,
             began: false,
+            farewell: None,
         }
     }
 
@@ -92,7 +103,7 @@ impl<T> Guarded<T> {
             }
             match &mut self.state {
                 State::Raw => self.checked = self.buffer.len(),
-                State::Refused => self.buffer.truncate(self.checked),
+                State::Refused | State::Inexact(_) => self.buffer.truncate(self.checked),
                 State::Length(left) => {
                     let here = u64::try_from(pending.len()).unwrap_or(u64::MAX).min(*left);
                     *left -= here;
@@ -101,13 +112,15 @@ impl<T> Guarded<T> {
                         self.next_message();
                     }
                 }
-                State::Chunked(chunks) => {
-                    let (here, ended) = chunks.advance(pending).map_err(inexact_body)?;
-                    self.checked += here;
-                    if ended {
-                        self.next_message();
+                State::Chunked(chunks) => match chunks.advance(pending) {
+                    Ok((here, ended)) => {
+                        self.checked += here;
+                        if ended {
+                            self.next_message();
+                        }
                     }
-                }
+                    Err(inexact) => self.state = State::Inexact(inexact),
+                },
                 State::Head => {
                     if !self.check_one_head()? {
                         return Ok(());
@@ -228,6 +241,9 @@ impl<T: AsyncRead + Unpin> Read for Guarded<T> {
             if out.remaining() == 0 || this.give(&mut out) {
                 return Poll::Ready(Ok(()));
             }
+            if let State::Inexact(why) = this.state {
+                return Poll::Ready(Err(inexact_body(why)));
+            }
             let mut space = [const { MaybeUninit::<u8>::uninit() }; READ_BYTES];
             let mut read = ReadBuf::uninit(&mut space);
             std::task::ready!(Pin::new(&mut this.io).poll_read(cx, &mut read))?;
@@ -240,7 +256,23 @@ impl<T: AsyncRead + Unpin> Read for Guarded<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> Write for Guarded<T> {
+impl<T: AsyncRead + Unpin> Guarded<T> {
+    /// Throws away what comes until the client has ended, or for as long as it is listened to.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(farewell) = &mut self.farewell else { return Poll::Ready(()) };
+        while farewell.as_mut().poll(cx).is_pending() {
+            let mut space = [const { MaybeUninit::<u8>::uninit() }; READ_BYTES];
+            let mut read = ReadBuf::uninit(&mut space);
+            let ended = std::task::ready!(Pin::new(&mut self.io).poll_read(cx, &mut read)).is_err();
+            if ended || read.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Write for Guarded<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
     }
@@ -250,7 +282,15 @@ impl<T: AsyncWrite + Unpin> Write for Guarded<T> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.farewell.is_none() {
+            std::task::ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            if matches!(this.state, State::Head | State::Raw) {
+                return Poll::Ready(Ok(()));
+            }
+            this.farewell = Some(Box::pin(tokio::time::sleep(FAREWELL)));
+        }
+        this.poll_farewell(cx).map(Ok)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -166,6 +166,58 @@ fn inexact_chunks_end_the_exchange_and_cancel_the_upstream_call() {
     assert_eq!(rig.upstream.count(), 0, "no inexact body arrived whole");
 }
 
+/// What is exact is answered, however much of the rest came with it.
+#[test]
+fn an_inexact_body_takes_no_good_request_with_it() {
+    let rig = Rig::start();
+    let auth = format!("Authorization: Bearer {}\r\nX-Active-Tenant-Id: t-full\r\n", rig.token());
+    for body in ["zz\r\n", "2\r\nhi\r\n0x5\r\n", "2\r\nhi!\r\n0\r\n\r\n"] {
+        let mut connection = Connection::open(rig.public);
+        let first = format!("GET /t/first HTTP/1.1\r\nHost: a\r\n{auth}\r\n");
+        let second = format!("POST /t/a HTTP/1.1\r\nHost: a\r\n{auth}Transfer-Encoding: chunked\r\n\r\n{body}");
+        connection.write(format!("{first}{second}").as_bytes());
+        assert_eq!(connection.answer().status, 200, "{body:?}");
+        let refused = connection.answer();
+        assert_eq!(refused.error(), "BAD_REQUEST", "{body:?}");
+        assert!(refused.header("x-request-id").starts_with("req_"));
+        assert_eq!(connection.answer().status, 0, "the connection ends");
+    }
+    assert!(rig.upstream.seen().iter().all(|seen| seen.target() == "/t/first"));
+}
+
+/// A socket that is closed with something unread makes the kernel take back the answer that is on its way.
+#[test]
+fn who_is_refused_while_sending_hears_why() {
+    let rig = Rig::start();
+    for size in [100, 100_000, 8_000_000] {
+        for at in 0..5 {
+            let mut connection = Connection::open(rig.public);
+            let head = format!("POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n");
+            connection.write(head.as_bytes());
+            connection.try_write(&vec![b'x'; size]).unwrap_or_else(|error| panic!("{size}, {at}: {error}"));
+            let answer = connection.answer();
+            assert_eq!(answer.error(), "ROUTE_NOT_FOUND", "{size}, {at}");
+            let short = size == 100;
+            assert_eq!(answer.header("connection"), if short { "" } else { "close" });
+            // What was read to its end stands in nobody's way.
+            if short {
+                connection.write(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n");
+                assert_eq!(connection.answer().error(), "ROUTE_NOT_FOUND");
+            }
+        }
+    }
+    // Who waits to be asked for the body is not waited for.
+    let mut connection = Connection::open(rig.public);
+    connection.write(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(connection.head().status, 404);
+    // One reader's body is another one's request.
+    let mut connection = Connection::open(rig.public);
+    connection.write(b"POST /t/a HTTP/1.1\r\nHost: a\r\nContent_Length: 9\r\n\r\nGET /own HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = connection.answer();
+    assert_eq!((answer.error().as_str(), answer.header("connection")), ("BAD_REQUEST", "close"));
+    assert_eq!(connection.answer().status, 0);
+}
+
 #[test]
 fn heads_are_bounded_in_bytes_and_in_number() {
     let rig = Rig::with(Setup {

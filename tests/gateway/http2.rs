@@ -90,6 +90,16 @@ fn protected_headers_split_cookies_and_ambiguous_paths_are_treated_as_in_http_1(
                 "{name}: {value:?}"
             );
         }
+        for target in ["/t/a?x=\\", "/t/a?x=\u{fc}"] {
+            let mut raw = request(&rig, "/t/a").body(empty()).unwrap();
+            *raw.uri_mut() = http::Uri::from_maybe_shared(format!("http://gateway.test{target}").into_bytes()).unwrap();
+            let answer = sender.send_request(raw).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{target}");
+        }
+        let long = request(&rig, "/t/a").header("x-long", "x".repeat(40_000)).body(empty()).unwrap();
+        let answer = sender.send_request(long).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+        assert!(answer.headers().contains_key("x-request-id"), "the refusal is the gateway's own");
         let user = Request::builder().uri("http://u:p@gateway.test/t/a").body(empty()).unwrap();
         assert_eq!(sender.send_request(user).await.unwrap().status(), StatusCode::BAD_REQUEST);
         let other_host = request(&rig, "/t/a").header("host", "other").body(empty()).unwrap();

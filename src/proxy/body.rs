@@ -19,6 +19,7 @@ pub use super::owned_body::OwnedBody;
 use super::{
     headers::{StripList, clean_trailers},
     unread::ClientBody,
+    worker::Worker,
 };
 use crate::upstream::Repeat;
 
@@ -227,16 +228,25 @@ pub struct UpstreamStream {
     pub inner: Incoming,
     pub cut: Rc<Cut>,
     pub deadline: Option<Pin<Box<Sleep>>>,
+    pub worker: Rc<Worker>,
     pub bytes: u64,
+    /// Its end was read. A body without a length does not know it by itself.
+    pub ended: bool,
     pub broken: Option<Broken>,
     pub finish: Option<Box<dyn Finish>>,
 }
 
 impl UpstreamStream {
     /// A stream that ends at `deadline` at the latest.
-    pub fn new(inner: Incoming, cut: Rc<Cut>, deadline: Option<Instant>, finish: Box<dyn Finish>) -> Self {
+    pub fn new(
+        inner: Incoming,
+        cut: Rc<Cut>,
+        deadline: Option<Instant>,
+        worker: Rc<Worker>,
+        finish: Box<dyn Finish>,
+    ) -> Self {
         let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
-        Self { inner, cut, deadline, bytes: 0, broken: None, finish: Some(finish) }
+        Self { inner, cut, deadline, worker, bytes: 0, ended: false, broken: None, finish: Some(finish) }
     }
 
     fn fail(&mut self, why: Broken) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
@@ -249,14 +259,21 @@ impl UpstreamStream {
             return self.fail(Broken::Cut(why));
         }
         match Pin::new(&mut self.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 if let Some(data) = frame.data_ref() {
                     self.bytes += data.len() as u64;
+                } else if let Some(trailers) = frame.trailers_mut() {
+                    // Nothing is read behind them. What a service must not say in its head it must not say here.
+                    self.ended = true;
+                    clean_trailers(&self.worker.gateway.strip, trailers);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(_))) => self.fail(Broken::Upstream),
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(None) => {
+                self.ended = true;
+                Poll::Ready(None)
+            }
             Poll::Pending => {
                 let over = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
                 if over { self.fail(Broken::Deadline) } else { Poll::Pending }
@@ -272,7 +289,7 @@ impl Drop for UpstreamStream {
             Some(Broken::Deadline) => Some("total_timeout"),
             Some(_) => Some("upstream_aborted"),
             // A response without a body is never polled; one that was read to its end is complete as well.
-            None if self.inner.is_end_stream() => None,
+            None if self.ended || self.inner.is_end_stream() => None,
             None => Some(self.cut.reason().unwrap_or(CLIENT_LEFT)),
         };
         if let Some(finish) = self.finish.take() {

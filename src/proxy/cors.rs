@@ -1,10 +1,10 @@
 //! Pages of other origins (CORS): what a browser may let them read, by configuration; nothing by default.
 //!
-//! It is the browser that enforces this; nothing here lets a request in or keeps one out. Where origins are configured the
-//! gateway answers preflights itself and speaks for all upstreams: their own words on it are removed. A cookie's unsafe
+//! It is the browser that enforces this; nothing here lets a request in or keeps one out. The gateway speaks for all upstreams:
+//! their own words on it are removed (`headers::clean_response`), and where origins are configured it answers preflights itself. A cookie's unsafe
 //! requests must come from the gateway's own origin all the same (`identify`).
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::{
     body::ResponseBody,
@@ -18,16 +18,6 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PAT
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "X-Request-ID, X-Decision-Id, X-Active-Tenant-Id, X-Cross-Tenant-Access, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After",
 );
-
-/// What upstreams might say of it.
-const OWN: [HeaderName; 6] = [
-    header::ACCESS_CONTROL_ALLOW_ORIGIN,
-    header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
-    header::ACCESS_CONTROL_ALLOW_METHODS,
-    header::ACCESS_CONTROL_ALLOW_HEADERS,
-    header::ACCESS_CONTROL_EXPOSE_HEADERS,
-    header::ACCESS_CONTROL_MAX_AGE,
-];
 
 /// The page's origin as the answer has to name it; `None`: it may read nothing.
 pub fn allowed(settings: &CorsSettings, headers: &HeaderMap) -> Option<HeaderValue> {
@@ -65,11 +55,6 @@ pub fn preflight<B>(settings: &CorsSettings, request: &Request<B>) -> Option<Res
 pub fn say(settings: &CorsSettings, origin: Option<&HeaderValue>, is_preflight: bool, answered: &mut HeaderMap) {
     if !settings.is_on() {
         return;
-    }
-    if !is_preflight {
-        for name in &OWN {
-            answered.remove(name);
-        }
     }
     // A cache must not give one origin's answer to another, nor to one that may read nothing.
     answered.append(header::VARY, HeaderValue::from_static("Origin"));

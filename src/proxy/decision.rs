@@ -153,7 +153,7 @@ async fn judged(
     let placed = tenant::place(trail, identified, named)?;
     let authorized = authorize::decide(worker, trail, placed)?;
     let admitted = quota::admit(worker, trail, authorized)?;
-    let checked = fields::check(trail, admitted).await?;
+    let checked = fields::check(trail, admitted, worker.gateway.settings.listen.body_idle_timeout).await?;
     let checked = authorize::confirm(worker, trail, checked).await?;
     check_binding(trail, &checked, means)?;
     // Before the answer: the other proxy acts on it at once (I3).

@@ -4,14 +4,16 @@
 //! fields, the body is read first, up to 1 MiB, and must be JSON that every parser reads alike: UTF-8, no repeated key,
 //! no compression.
 
-use bytes::Bytes;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
 use http::header;
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::{
     flow::Trail,
-    headers::{Single, single},
+    headers::{Single, nominates, single},
     inbound::Inbound,
     quota::Admitted,
     respond::Failure,
@@ -21,8 +23,8 @@ use crate::domain::{ErrorCode, strict_json::StrictJson};
 /// Longest body that is read beforehand, in bytes.
 pub const MAX_READ_BYTES: usize = 1024 * 1024;
 
-/// How long the whole of such a body may take.
-const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+/// How long the whole of a body may take that is read before anything is done.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A request whose body may go on; `read` holds it where it was read.
 #[derive(Debug)]
@@ -31,8 +33,8 @@ pub struct Checked {
     pub read: Option<Bytes>,
 }
 
-/// Reads and checks the body where the route asks for it.
-pub async fn check(trail: &Trail, mut admitted: Admitted) -> Result<Checked, Failure> {
+/// Reads and checks the body where the route asks for it. `idle`: how long its client may send nothing.
+pub async fn check(trail: &Trail, mut admitted: Admitted, idle: Duration) -> Result<Checked, Failure> {
     let routed = &mut admitted.0.placed.identified.routed;
     let pointers = &routed.route.settings.refuse_body_fields;
     let limit = routed.route.settings.max_body_bytes;
@@ -61,20 +63,19 @@ pub async fn check(trail: &Trail, mut admitted: Admitted) -> Result<Checked, Fai
     {
         return Err(bad("body_type", "this route takes a body of content type application/json only"));
     }
+    // Judged as JSON and then forwarded without saying so, it would be read as something else.
+    if [header::CONTENT_TYPE, header::CONTENT_ENCODING].iter().any(|name| nominates(&routed.parts.headers, name)) {
+        return Err(bad("body_type", "`Connection` must not take the body's type away"));
+    }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(MAX_READ_BYTES);
-    let reading = Limited::new(&mut routed.body, limit).collect();
-    let bytes = match tokio::time::timeout(READ_TIMEOUT, reading).await {
-        Err(_) => return Err(bad("body_timeout", "the request body took too long")),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Ok(Err(_)) => return Err(bad("body_broken", "the request body broke off")),
-        Ok(Ok(body)) => body.to_bytes(),
-    };
+    // Boxed: the rare way.
+    let bytes = Box::pin(read_whole(&mut routed.body, limit, idle)).await?;
     if bytes.is_empty() {
         return Ok(Checked { admitted, read: Some(bytes) });
     }
     let StrictJson(value) = serde_json::from_slice(&bytes).map_err(|error: serde_json::Error| {
         tracing::debug!(request_id = %trail.request_id, %error, "body refused");
-        bad("body_json", "the request body must be JSON without repeated keys")
+        bad("body_json", &format!("the request body is no JSON that every reader takes alike: {error}"))
     })?;
     if !value.is_object() {
         return Err(bad("body_json", "the request body must be a JSON object"));
@@ -83,6 +84,30 @@ pub async fn check(trail: &Trail, mut admitted: Admitted) -> Result<Checked, Fai
         return Err(bad("body_field", &format!("the request body must not hold `{pointer}`")));
     }
     Ok(Checked { admitted, read: Some(bytes) })
+}
+
+/// The whole body, of at most `most` bytes; its client may send nothing for `idle` at a time.
+pub async fn read_whole<B>(body: B, most: usize, idle: Duration) -> Result<Bytes, Failure>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let bad = |detail, message: &str| Failure::new(ErrorCode::BadRequest, detail).saying(message);
+    let late = || bad("body_timeout", "the request body took too long");
+    let mut body = Limited::new(body, most);
+    let reading = async {
+        let mut whole = BytesMut::new();
+        loop {
+            match tokio::time::timeout(idle, body.frame()).await {
+                Err(_) => return Err(late()),
+                Ok(None) => return Ok(whole.freeze()),
+                Ok(Some(Ok(frame))) => whole.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
+                Ok(Some(Err(error))) if error.is::<LengthLimitError>() => return Err(too_large()),
+                Ok(Some(Err(_))) => return Err(bad("body_broken", "the request body broke off or is not exact HTTP")),
+            }
+        }
+    };
+    tokio::time::timeout(READ_TIMEOUT, reading).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// JSON as it is, and nothing that another reader could take it for.

@@ -96,7 +96,7 @@ pub async fn send(worker: &Rc<Worker>, trail: &mut Trail, opened: Opened) -> Res
     match attempt(worker, trail, checked, &mut ledger, &exchange).await {
         Ok((response, client_upgrade, total)) => {
             ledger.status = Some(response.status());
-            Ok(answer(trail, response, client_upgrade, ledger, exchange.cut, total))
+            Ok(answer(worker, trail, response, client_upgrade, ledger, exchange.cut, total))
         }
         Err(failure) => {
             let failure = explained(failure, &exchange);
@@ -147,7 +147,7 @@ async fn attempt(
     }
     let patience = route.settings.response_timeout.unwrap_or(upstream.settings.response_timeout);
     let Outgoing { request, client_upgrade } = outgoing;
-    let waited = wait(worker, to.attempts(asker(trail)), request, exchange, patience, total).await;
+    let waited = wait(worker, trail, to.attempts(asker(trail)), request, exchange, patience, total).await;
     if let Some(call) = ledger.call.take() {
         match &waited {
             Ok((response, ..)) => call.answered(response.status()),
@@ -155,6 +155,11 @@ async fn attempt(
         }
     }
     let (response, lease, picked) = waited?;
+    if !headers::is_framed_once(response.headers()) {
+        tracing::warn!(request_id = %trail.request_id, upstream = &*upstream.name,
+            "an upstream's answer does not say in one way where it ends: it is not passed on");
+        return Err(Failure::new(ErrorCode::UpstreamError, "upstream_framing"));
+    }
     ledger.picked = picked;
     // After an upgrade was asked for, the two sides may disagree on what follows: such a connection serves nobody else.
     if client_upgrade.is_none() {
@@ -212,6 +217,7 @@ type Sent = (Response<Incoming>, Lease<RequestBody>, Option<Picked>);
 #[expect(clippy::manual_async_fn, reason = "the arguments of an `async fn` take their room twice")]
 fn wait<'a>(
     worker: &'a Rc<Worker>,
+    trail: &'a Trail,
     mut attempts: Attempts<'a>,
     request: Box<Request<RequestBody>>,
     exchange: &'a Exchange,
@@ -253,7 +259,7 @@ fn wait<'a>(
                 if exchange.progress.broken.get().is_none() {
                     attempts.failed();
                 }
-                Err(unsent(&error))
+                Err(unsent(trail, &error, exchange))
             }
             None => {
                 // The service had the whole request, and all of its time: it is the one that is late.
@@ -270,9 +276,16 @@ fn bounded(at: Instant, total: Option<Instant>) -> Instant {
     total.map_or(at, |total| total.min(at))
 }
 
-fn unsent(error: &SendError) -> Failure {
+fn unsent(trail: &Trail, error: &SendError, exchange: &Exchange) -> Failure {
     let source = std::error::Error::source(error).map(ToString::to_string);
-    tracing::warn!(%error, source, "an upstream call failed");
+    let upstream = trail.route.as_ref().and_then(|route| route.upstream.as_ref()).map(|upstream| &*upstream.name);
+    match exchange.progress.broken.get() {
+        // The client's doing, or what was done to it: nothing for the operator.
+        Some(broken) => {
+            tracing::debug!(request_id = %trail.request_id, upstream, %broken, "a request broke off on its way")
+        }
+        None => tracing::warn!(request_id = %trail.request_id, upstream, %error, source, "an upstream call failed"),
+    }
     match error {
         SendError::Connect { .. } | SendError::ConnectTimeout(_) => unavailable("connect_failed"),
         SendError::Unresolved(_) => unavailable("name_unresolved"),
@@ -312,6 +325,7 @@ fn explained(failure: Failure, exchange: &Exchange) -> Failure {
 }
 
 fn answer(
+    worker: &Rc<Worker>,
     trail: &Trail,
     response: Response<Incoming>,
     client_upgrade: Option<OnUpgrade>,
@@ -326,8 +340,9 @@ fn answer(
     let (mut parts, body) = response.into_parts();
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
-    headers::clean_response(&mut parts.headers);
-    let stream = UpstreamStream::new(body, cut, total, ledger);
+    let keeps_cache = trail.route.as_ref().is_some_and(|route| route.settings.keep_cache_control);
+    headers::clean_response(&mut parts.headers, keeps_cache);
+    let stream = UpstreamStream::new(body, cut, total, Rc::clone(worker), ledger);
     Response::from_parts(parts, ResponseBody::Stream(Box::new(stream)))
 }
 

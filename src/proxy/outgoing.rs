@@ -14,7 +14,7 @@ use super::{
     fields::Checked,
     flow::Trail,
     forward::{Exchange, Target},
-    headers::{Single, single},
+    headers::{self, Single, single},
     inbound::Inbound,
     intake::{self, FORWARDED_PROTO},
     respond::Failure,
@@ -73,6 +73,13 @@ pub fn build(
     let routed = *placed.identified.routed;
     let limit = routed.route.settings.max_body_bytes;
     let body = body(worker, routed.body, read, limit, exchange);
+    if matches!(routed.parts.method, Method::GET | Method::HEAD)
+        && matches!(body, RequestBody::Stream(_))
+        && body.size_hint().exact().is_none()
+    {
+        // Unsaid, hyper would take it that there is no body, and drop what comes.
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let request = permitted(permit, routed.parts.method, target, headers, body)?;
     Ok(Outgoing { request, client_upgrade })
 }
@@ -150,10 +157,12 @@ fn body(worker: &Worker, inner: Inbound, read: Option<bytes::Bytes>, limit: u64,
     }))
 }
 
-/// Only WebSocket, only HTTP/1.1 GET; any other upgrade is answered as the plain request that it is.
+/// Only WebSocket, only HTTP/1.1 GET, only where `Connection` says so too (RFC 9110, section 7.8); any other upgrade is answered as
+/// the plain request that it is.
 fn is_websocket(parts: &Parts) -> bool {
     let websocket = matches!(single(&parts.headers, header::UPGRADE), Single::One(value) if value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    websocket && parts.method == Method::GET && parts.version == Version::HTTP_11
+    let asked = || headers::nominates(&parts.headers, &header::UPGRADE);
+    websocket && parts.method == Method::GET && parts.version == Version::HTTP_11 && asked()
 }
 
 /// HTTP/2 may split the cookie header; HTTP/1 knows one line only (RFC 9113, section 8.2.3).

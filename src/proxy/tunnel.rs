@@ -17,10 +17,10 @@ use super::{
     account::Ledger,
     body::{Cut, Ending, Finish, ResponseBody},
     flow::Trail,
-    headers,
+    headers::{self, Single},
     respond::{self, Failure},
 };
-use crate::domain::ErrorCode;
+use crate::domain::{ErrorCode, TenantId};
 
 /// One read in either direction, in bytes.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -37,15 +37,17 @@ pub fn begin(
     cut: Rc<Cut>,
     total: Option<Instant>,
 ) -> Response<ResponseBody> {
-    let Some(client) = client else {
+    let agreed = matches!(headers::single(response.headers(), header::UPGRADE), Single::One(word) if word.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let Some(client) = client.filter(|_| agreed) else {
         let failure = Failure::new(ErrorCode::UpstreamError, "unasked_upgrade");
         ledger.fail(&failure);
-        return respond::failure(&failure, &trail.request_id, None, false);
+        let named = trail.managed_tenant.as_ref().filter(|_| trail.cross).map(TenantId::as_str);
+        return respond::failure(&failure, &trail.request_id, named, trail.compatible);
     };
     let upstream = hyper::upgrade::on(&mut response);
     let (mut parts, _) = response.into_parts();
     parts.extensions.clear();
-    headers::clean_response(&mut parts.headers);
+    headers::clean_response(&mut parts.headers, true);
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let connection = Rc::clone(&trail.peer.switch);

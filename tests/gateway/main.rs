@@ -31,6 +31,7 @@ mod admin_access;
 mod admin_import;
 mod admin_questions;
 mod admin_tls;
+mod answers;
 mod body;
 mod cors;
 mod dead_upstreams;

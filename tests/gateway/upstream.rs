@@ -1,6 +1,6 @@
 //! An upstream that records what arrives, byte for byte where it matters, and behaves as its paths say.
 //!
-//! `/t/...` paths choose a behaviour: `echo`, `sse`, `slow/MS`, `download/BYTES`, `upload`, `ws`, `trailers`, `reset`,
+//! `/t/...` paths choose a behaviour: `raw/HEX` (answers these bytes; see [`raw`]), `sse`, `slow/MS`, `download/BYTES`, `upload`, `ws`, `trailers`, `reset`,
 //! `close-after` (answers once, then closes the connection without saying so).
 
 use std::{
@@ -13,6 +13,17 @@ use std::{
     thread,
     time::Duration,
 };
+
+/// The path by which such an answer is asked for: its bytes as hex digits. It closes the connection if it says so.
+pub fn raw(below: &str, answer: &str) -> String {
+    let hex: String = answer.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("/{below}/raw/{hex}")
+}
+
+fn unhex(hex: &str) -> Vec<u8> {
+    let digits: Vec<u8> = hex.chars().map(|digit| u8::try_from(digit.to_digit(16).unwrap()).unwrap()).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
 
 /// One request as it stood on the wire.
 #[derive(Clone, Debug)]
@@ -113,6 +124,11 @@ impl Upstream {
                     self.plain(&mut writer, b"slow")
                 }
                 ["t", "download", bytes] => self.download(&mut writer, bytes.parse().unwrap()),
+                [_, "raw", hex] => {
+                    let bytes = unhex(hex);
+                    let text = String::from_utf8_lossy(&bytes);
+                    self.write(&mut writer, &bytes) && !text.contains("Connection: close")
+                }
                 [_, "sse"] => self.events(&mut writer),
                 ["t", "trailers"] => self.write(
                     &mut writer,

@@ -7,7 +7,7 @@ use super::form::raw;
 use crate::config::scalar::DurationText;
 
 raw! {
-    /// Pages of other origins (CORS). With any origin named, the gateway answers preflights itself and speaks for all upstreams.
+    /// Pages of other origins (CORS). The gateway speaks for all upstreams: what they say of it is removed. With any origin named, it answers preflights itself.
     struct RawCors {
         /// Exact origins whose pages may read answers, such as `https://portal.example`; or `*` alone. None: no page of another origin.
         allowed_origins: Vec<String> = Vec::new(),

@@ -34,7 +34,7 @@ raw! {
         total_timeout: Option<DurationText> = None,
         /// JSON pointers that a request body must not hold, such as `/tenant_id`.
         refuse_body_fields: Vec<String> = Vec::new(),
-        /// Keep the upstream's Cache-Control.
+        /// Keep what the upstream says to caches (`Cache-Control` and its kin). `Vary` names the tenant and the credential all the same.
         keep_cache_control: bool = false,
     }
 }

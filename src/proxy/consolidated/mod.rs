@@ -4,12 +4,11 @@
 mod act;
 mod judge;
 
-use std::{borrow::Cow, rc::Rc, sync::Arc};
+use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use http_body::Body as _;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use self::{
     act::{Acting, act},
@@ -36,8 +35,6 @@ use crate::{
 
 /// Longest request body of this API, in bytes.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// How long the whole of a body may take.
-const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// An endpoint that the path led to.
 #[derive(Debug)]
@@ -89,7 +86,7 @@ pub async fn serve(
     quota::consolidated(worker, trail, &target.spec.limit, decided.named.as_ref())?;
     // An empty body can be sent slowly too.
     let waited = !body.is_end_stream();
-    let body = read(&parts, body).await?;
+    let body = read(&parts, body, worker.gateway.settings.listen.body_idle_timeout).await?;
     let prepared = prepare(&target, &parts, &body, trail.now)?;
     // Reading a body takes as long as its sender likes: what was revoked meanwhile must not be acted upon.
     let (session, decided) = if !waited {
@@ -171,17 +168,9 @@ fn stale() -> Failure {
 }
 
 /// Reads the whole body; this API takes small ones only.
-async fn read(parts: &Parts, mut body: ClientBody) -> Result<Bytes, Failure> {
+async fn read(parts: &Parts, body: ClientBody, idle: Duration) -> Result<Bytes, Failure> {
     let bad = |detail, message: &str| Failure::new(ErrorCode::BadRequest, detail).saying(message);
-    let reading = Limited::new(&mut body, MAX_BODY_BYTES).collect();
-    let bytes = match tokio::time::timeout(BODY_TIMEOUT, reading).await {
-        Err(_) => return Err(bad("body_timeout", "the request body took too long")),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            return Err(Failure::new(ErrorCode::PayloadTooLarge, "body_bytes"));
-        }
-        Ok(Err(_)) => return Err(bad("body_broken", "the request body broke off")),
-        Ok(Ok(body)) => body.to_bytes(),
-    };
+    let bytes = fields::read_whole(body, MAX_BODY_BYTES, idle).await?;
     if !bytes.is_empty() && !fields::is_plain_json(&parts.headers) {
         return Err(bad("body_type", "this endpoint takes an uncompressed body of content type application/json only"));
     }

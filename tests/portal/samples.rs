@@ -69,6 +69,11 @@ tenants = [{new}]
         Self { rig, isp, gen2, _platform: platform, _runtime: runtime }
     }
 
+    /// The older generation answers well for this tenant, and so much later.
+    pub fn slow(&self, tenant: &str, by: std::time::Duration) {
+        self.isp.misbehave(tenant, Misbehave::Slow(by));
+    }
+
     fn truth(&self, tenant: &str) -> Truth {
         if tenant.starts_with("g2-") { self.gen2.truth(tenant) } else { self.isp.truth(tenant) }
     }

@@ -1,9 +1,11 @@
 //! Tickets opened and changed through the gateway, in the sample services of both generations.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{
-    client::{Answer, Request},
+    client::{Answer, Connection, Request},
     rig::{BASE, names},
     samples::Samples,
 };
@@ -88,4 +90,30 @@ fn a_ticket_is_changed_where_it_is_and_nowhere_else() {
     let unknown = patch(&samples, "00000000-0000-4000-8000-000000000000", r#"{"status":"closed"}"#);
     assert_eq!((unknown.status, unknown.error()), (404, "TICKET_NOT_FOUND".to_owned()));
     assert_eq!(patch(&samples, "x", "{}").status, 422);
+}
+
+/// What is written goes on without its client, and the record says how it ended.
+#[test]
+fn a_client_that_leaves_hides_no_outcome() {
+    let samples = Samples::start("");
+    samples.slow("g1-a", Duration::from_millis(600));
+    for (at, key) in [Some("k"), None].into_iter().enumerate() {
+        let request = Request::new("POST", &format!("{BASE}/support/tickets")).tenant("g1-a").json(NEW);
+        let request = request.bearer(&samples.rig.token("user-1", "home-1", "partner_msp_full"));
+        let request = key.map_or_else(|| request.clone(), |key| request.clone().header("Idempotency-Key", key));
+        let mut connection = Connection::open(samples.rig.public);
+        connection.write(&request.bytes());
+        let opened = || samples.rig.journal(0).iter().filter(|line| line["type"] == "open").count();
+        while opened() <= at {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(connection);
+    }
+    let lines = samples.rig.journal(2);
+    for line in lines.iter().filter(|line| line["type"] == "complete") {
+        let said = (&line["pub"]["status"], &line["pub"]["reason"], &line["priv"]["aborted"]);
+        assert_eq!(said, (&json!(201), &json!("client_disconnected"), &json!(true)), "{line}");
+        assert_eq!(line["slices"][0]["status"], "acted", "{line}");
+    }
+    assert_eq!(create(&samples, "g1-a", "k", NEW).header("idempotent-replayed"), "true");
 }

@@ -4,6 +4,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
+use tokio::task::JoinHandle;
 
 use super::{
     failure,
@@ -36,12 +37,58 @@ pub(super) struct Acting {
     pub(super) ledger: Box<Ledger>,
 }
 
-/// Ends the work on the service runtime when the client leaves.
-struct AbortOnDrop(tokio::task::AbortHandle);
+type Answered = Result<Reply, Problem>;
 
-impl Drop for AbortOnDrop {
+/// The work on the service runtime, and its record. A client that leaves ends what is only read; what is written goes on, and
+/// the record tells how it ended.
+struct UnderWay {
+    work: Option<(JoinHandle<Answered>, Box<Ledger>)>,
+    writes: bool,
+}
+
+impl UnderWay {
+    fn new(task: JoinHandle<Answered>, ledger: Box<Ledger>, spec: &Spec) -> Self {
+        Self { work: Some((task, ledger)), writes: spec.class == RouteClass::Write }
+    }
+
+    /// What came of it. To be asked once.
+    async fn ended(mut self) -> (Answered, Option<Box<Ledger>>) {
+        let answered = match &mut self.work {
+            Some((task, _)) => outcome(task).await,
+            None => Err(Problem::new(ErrorCode::InternalError, "")),
+        };
+        (answered, self.work.take().map(|(_, ledger)| ledger))
+    }
+}
+
+async fn outcome(task: &mut JoinHandle<Answered>) -> Answered {
+    task.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a consolidated request ended by a panic");
+        Err(Problem::new(ErrorCode::InternalError, ""))
+    })
+}
+
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.abort();
+        let Some((mut task, mut ledger)) = self.work.take() else { return };
+        if !self.writes {
+            task.abort();
+            return;
+        }
+        tokio::task::spawn_local(async move {
+            match outcome(&mut task).await {
+                Ok(reply) => {
+                    ledger.status = StatusCode::from_u16(reply.status).ok();
+                    ledger.slices = reply.slices;
+                }
+                Err(problem) => {
+                    ledger.status = StatusCode::from_u16(problem.code.status()).ok();
+                    ledger.slices = problem.slices;
+                }
+            }
+            // Nobody heard the answer: it is completed as aborted.
+            drop(ledger);
+        });
     }
 }
 
@@ -56,11 +103,8 @@ pub(super) async fn act(worker: &Rc<Worker>, trail: &Trail, acting: Acting) -> R
     }
     // Sockets and database connections belong to the service runtime.
     let task = worker.gateway.service.spawn(prepared.answer(portal, call));
-    let _guard = AbortOnDrop(task.abort_handle());
-    let answered = task.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "a consolidated request ended by a panic");
-        Err(Problem::new(ErrorCode::InternalError, ""))
-    });
+    let (answered, ledger) = UnderWay::new(task, ledger, spec).ended().await;
+    let mut ledger = ledger.ok_or_else(|| Failure::new(ErrorCode::InternalError, "ledger"))?;
     let answered = match answered {
         // What was written is done; what was read is not shown to whom it was taken from meanwhile.
         Ok(reply) if spec.class != RouteClass::Write => {

@@ -99,6 +99,8 @@ pub async fn send(worker: &Rc<Worker>, trail: &mut Trail, opened: Opened) -> Res
             Ok(answer(worker, trail, response, client_upgrade, ledger, exchange.cut, total))
         }
         Err(failure) => {
+            // What is left of a body that broke off stands in the way of another request.
+            trail.closes |= exchange.progress.broken.get().is_some();
             let failure = explained(failure, &exchange);
             ledger.fail(&failure);
             Err(failure)

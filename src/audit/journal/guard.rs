@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc, time::Instant};
 
 use super::Shared;
 use crate::{
-    audit::record::{Completion, Decision, reason},
+    audit::{
+        decision::{Decision, reason},
+        record::Completion,
+    },
     domain::DecisionId,
 };
 

@@ -45,9 +45,9 @@ pub use chain::{ChainHead, ChainId, Hash, Stamp};
 pub use decision::Decision;
 pub use joined::{Completed, Record, RecordFilter};
 pub use journal::{AuditUnavailable, Journal, JournalError, JournalStatus, OpenRecord, Recovery, Written};
-pub use record::{ChangeRecord, Completion, Kind, Opening, Slice, SliceOutcome};
+pub use record::{ChangeRecord, Completion, Kind, Opening, OutboxRow, Slice, SliceOutcome};
 pub use settings::{AuditSettings, Durability};
 pub use traits::{
-    ChainHeads, Chunk, EvidenceStore, IndexBatch, IndexPosition, IndexSink, IndexUnavailable, Late, OutboxRow,
-    OutboxSource, RecordSource, RetainedIndex,
+    ChainHeads, Chunk, EvidenceStore, IndexBatch, IndexPosition, IndexSink, IndexUnavailable, Late, OutboxSource,
+    RecordSource, RetainedIndex,
 };

@@ -278,3 +278,11 @@ impl ChangeRecord {
         }
     }
 }
+
+/// One change waiting to be chained.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutboxRow {
+    /// The outbox's own sequence number; unique in the database.
+    pub seq: i64,
+    pub change: ChangeRecord,
+}

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Instant};
 
-use super::Shared;
+use super::shared::Shared;
 use crate::{
     audit::{
         decision::{Decision, reason},

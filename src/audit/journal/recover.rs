@@ -15,7 +15,8 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    JournalError, Shared, io_error,
+    JournalError, io_error,
+    shared::Shared,
     writer::{Body, Writer, bytes},
 };
 use crate::{

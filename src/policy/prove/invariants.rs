@@ -19,7 +19,8 @@ use super::super::{
     problem::{PolicyErrors, Problem},
     roles::{as_actions, nearest},
     schema::Vocabulary,
-    source::{self, SourceFile},
+    source,
+    source_file::SourceFile,
     written::first_line,
 };
 use crate::domain::{Permission, PermissionSet, permission::Kind};

@@ -7,7 +7,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use cedar_policy::{Policy, PolicyId};
 
 use super::{
-    super::{Bundle, PolicyErrors, generate, source::SourceFile},
+    super::{Bundle, PolicyErrors, generate, source_file::SourceFile},
     *,
 };
 use crate::domain::{LinkRole, Permission, PermissionSet, permission::Kind};

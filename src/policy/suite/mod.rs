@@ -15,7 +15,8 @@ use std::{collections::BTreeMap, ops::Range, path::Path};
 use super::{
     bundle::Bundle,
     problem::{PolicyErrors, Problem},
-    source::{self, SourceFile},
+    source,
+    source_file::SourceFile,
 };
 use crate::domain::Permission;
 

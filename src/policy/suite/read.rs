@@ -16,7 +16,7 @@ use super::{
         bundle::Bundle,
         problem::Problem,
         roles::nearest,
-        source::SourceFile,
+        source_file::SourceFile,
         what_if::{WhatIf, known_names},
     },
     Ask, Case, Expected, Suite,

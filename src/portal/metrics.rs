@@ -14,7 +14,7 @@ use prometheus::{
 };
 
 use super::{
-    fanout::{Kind, Loaded},
+    fanout::{kind::Kind, part::Loaded},
     sources::SourceError,
 };
 use crate::{

@@ -14,7 +14,11 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tonic::body::Body;
 
-use super::{callers, full, own, question::Question, refusal};
+use super::{
+    answer::{full, own, refusal},
+    callers,
+    question::{Question, invalid},
+};
 use crate::{
     domain::ErrorCode,
     proxy::{
@@ -197,10 +201,6 @@ async fn read(body: Incoming) -> Result<Value, Failure> {
     let crate::domain::strict_json::StrictJson(value) =
         serde_json::from_slice(&bytes).map_err(|_| invalid("the body must be JSON without repeated keys"))?;
     if value.is_object() { Ok(value) } else { Err(invalid("the body must be a JSON object")) }
-}
-
-pub(super) fn invalid(message: &str) -> Failure {
-    Failure::new(ErrorCode::BadRequest, "evaluation").saying(message)
 }
 
 /// What can be asked, and where. It names nobody, so whoever reaches this listener may read it.

@@ -12,9 +12,9 @@ use hyper::body::Incoming;
 use tonic::body::Body;
 
 use super::{
-    callers, full,
+    answer::{full, refusal},
+    callers,
     original::{self, Original},
-    refusal,
 };
 use crate::{
     domain::ErrorCode,

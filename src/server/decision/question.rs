@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use serde_json::{Map, Value};
 
-use super::{authzen::invalid, original};
+use super::original;
 use crate::{
-    domain::{Permission, TenantId},
+    domain::{ErrorCode, Permission, TenantId},
     identity::{
         Attested,
         settings::{IdentitySettings, IssuerSettings},
@@ -109,6 +109,11 @@ impl<'a> Question<'a> {
             parent: trace_context::read(headers),
         }
     }
+}
+
+/// A question that is not taken.
+pub(super) fn invalid(message: &str) -> Failure {
+    Failure::new(ErrorCode::BadRequest, "evaluation").saying(message)
 }
 
 fn of_type(entity: &Map<String, Value>, name: &str, expected: &str) -> Result<(), String> {

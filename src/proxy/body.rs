@@ -82,6 +82,13 @@ pub struct Progress {
     pub broken: Cell<Option<Broken>>,
 }
 
+/// The two switches of one exchange.
+#[derive(Debug)]
+pub struct Exchange {
+    pub cut: Rc<Cut>,
+    pub progress: Rc<Progress>,
+}
+
 /// The body sent upstream.
 #[derive(Debug)]
 pub enum RequestBody {

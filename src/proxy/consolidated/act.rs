@@ -6,9 +6,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 
 use super::{
-    failure,
-    judge::{Judge, Told},
-    stale,
+    judge::Judge,
+    refusal::{Told, failure, stale},
 };
 use crate::{
     audit::Decision,
@@ -18,10 +17,10 @@ use crate::{
     proxy::{
         account::Ledger,
         body::{Cut, OwnedBody, ResponseBody},
-        flow::Trail,
         respond::Failure,
         session::{Session, Unresolved},
-        watch::{Stream, Watched},
+        streams::{Stream, Watched},
+        trail::Trail,
         worker::Worker,
     },
 };

@@ -28,9 +28,9 @@ use crate::{
     identity::Vault,
     portal::Problem,
     proxy::{
-        account::{DECISION_ID, REQUEST_ID, id_header},
         consolidated,
         headers::{Single, lookalike, single},
+        ids::{DECISION_ID, REQUEST_ID, id_header},
         path,
         respond::Failure,
         worker::Gateway,

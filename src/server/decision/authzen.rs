@@ -22,11 +22,11 @@ use super::{
 use crate::{
     domain::ErrorCode,
     proxy::{
-        account,
         decision_metrics::{Face, Outcome},
-        flow::Peer,
         headers::{Single, single},
+        ids,
         judgement::{self, Judged},
+        peer::Peer,
         respond::Failure,
         worker::Worker,
     },
@@ -52,7 +52,7 @@ enum Semantic {
 
 /// Answers one call.
 pub(super) async fn answer(worker: Rc<Worker>, connection: Peer, request: Request<Incoming>) -> Response<Body> {
-    let request_id = match single(request.headers(), account::REQUEST_ID) {
+    let request_id = match single(request.headers(), ids::REQUEST_ID) {
         Single::One(value) => Some(value.clone()),
         Single::Absent | Single::Repeated => None,
     };
@@ -67,7 +67,7 @@ pub(super) async fn answer(worker: Rc<Worker>, connection: Peer, request: Reques
     };
     // AuthZEN, section 10: the caller finds its answer again by it.
     if let Some(value) = request_id {
-        response.headers_mut().insert(account::REQUEST_ID, value);
+        response.headers_mut().insert(ids::REQUEST_ID, value);
     }
     response
 }

@@ -21,9 +21,9 @@ use crate::{
     proxy::{
         decision::{self, Allowed, Asked, Asker, Decided, Means, Refused},
         decision_metrics::{Face, Outcome},
-        flow::Peer,
         headers::{Single, single},
         inbound::Inbound,
+        peer::Peer,
         respond::Failure,
         trace_context,
         worker::Worker,

@@ -25,7 +25,7 @@ use self::answer::refusal;
 use crate::{
     config::settings::{Config, ListenSettings},
     domain::ErrorCode,
-    proxy::{flow::Peer, respond::Failure, worker::Worker},
+    proxy::{peer::Peer, respond::Failure, worker::Worker},
 };
 
 /// Which listener a connection came to.

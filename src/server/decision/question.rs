@@ -12,7 +12,7 @@ use crate::{
         Attested,
         settings::{IdentitySettings, IssuerSettings},
     },
-    proxy::{account, flow::Peer, judgement::Asked, respond::Failure, trace_context},
+    proxy::{ids, judgement::Asked, peer::Peer, respond::Failure, trace_context},
 };
 
 /// Longest text of a user's, as in tokens.
@@ -88,8 +88,8 @@ impl<'a> Question<'a> {
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = http::Uri::from_static(path);
-        if let Some(value) = headers.get(account::REQUEST_ID) {
-            request.headers_mut().insert(account::REQUEST_ID, value.clone());
+        if let Some(value) = headers.get(ids::REQUEST_ID) {
+            request.headers_mut().insert(ids::REQUEST_ID, value.clone());
         }
         if let Ok(agent) = HeaderValue::try_from(format!("authzen caller {caller}")) {
             request.headers_mut().insert(HeaderName::from_static("user-agent"), agent);

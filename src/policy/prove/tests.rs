@@ -239,7 +239,7 @@ fn kinds_are_the_catalogues() {
     let bundle = bundle();
     let list = invariants(&bundle).list;
     let auditor = list.iter().find(|one| one.name == "an-auditor-never-writes").unwrap();
-    let invariants::Rule::Never(policy) = &auditor.rule else { panic!("{auditor:?}") };
+    let entry::Rule::Never(policy) = &auditor.rule else { panic!("{auditor:?}") };
     let cedar_policy::ActionConstraint::In(actions) = policy.action_constraint() else { panic!("{policy}") };
     let named: Vec<_> = actions.iter().map(|uid| uid.id().unescaped().to_owned()).collect();
     let writes = Permission::all().filter(|one| one.kind() == Kind::Write);

@@ -3,9 +3,9 @@
 //! Reading order: `decision` and `record` (what is said), `asked` (what was asked of the policies), `chain` (what binds
 //! it), `encode`, `line` and `entry` (how it is written and read), `journal` (when and how durably), `check` and `verify`
 //! (what is found when someone touched it), `scan`, `sweep`, `batch`, `indexer`, `outbox` and `outlived` (what stands
-//! around it), `mirror` (a journal that is kept in a database),
-//! `glance`, `words` and `run` (how records are found), `evidence` (what someone outside can check), `ship` (what goes to
-//! other systems), `retention` (what goes for good). The database is behind `traits`.
+//! around it), `mirror` (a journal that is kept in a database), `glance`, `words` and `run` (how records are found),
+//! `evidence` (what someone outside can check), `ship` (what goes to other systems), `retention` (what goes for good). The
+//! database is behind `traits`.
 
 pub mod settings;
 

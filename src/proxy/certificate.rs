@@ -2,8 +2,8 @@
 //!
 //! Verified then, and judged again for as long as the connection lives: it ends with its own time, and when the files of
 //! roots and revocation lists change, it must be good by the new ones too. So it is for each request, and for each stream
-//! that is open. Which user or proxy it stands for is told by the
-//! first rule of the configuration that names it; without one it gives no identity.
+//! that is open: the worker asks. Which user or proxy it stands for is told by the first rule of the configuration that
+//! names it; without one it gives no identity.
 
 use std::{
     cell::{Cell, RefCell},

@@ -7,11 +7,12 @@
 //! accept -> PROXY header, TLS                        server::{workers, proxy_protocol, handshake}
 //!        -> exact framing, limits, request id        server::{connection, guard}, proxy::intake
 //!        -> route (method + path -> permission)      proxy::route          no rule: refused
-//!        -> identify (token -> user, partner)        proxy::identify, proxy::session
+//!        -> identify (token -> user, partner)        proxy::identify, proxy::resolve, proxy::session
 //!        -> tenant (which one is meant)              proxy::tenant
 //!        -> decide (link gates, then Cedar)          proxy::authorize      => Permit | Denial
 //!        -> rate limit                               proxy::quota
 //!        -> refused body fields                      proxy::fields
+//!        -> decide once more, where a body was read  proxy::confirm
 //!        -> audit open (durable as the class asks)   proxy::account
 //!        -> forward, watch, cut                      proxy::{forward, outgoing, body, tunnel, watch}
 //!        -> audit complete (ledger; drop = aborted)  proxy::account

@@ -23,7 +23,7 @@ use crate::{
     proxy::{
         headers::StripList,
         metrics::Metrics,
-        route::Routes,
+        routes::Routes,
         worker::{Gateway, Upkeep},
     },
     spans::{SpanMetrics, Spans},

@@ -7,7 +7,7 @@ use crate::{
     identity::{IdentityError, SigningError},
     limit::SharedError,
     policy::PolicyErrors,
-    proxy::route::InvalidRoutes,
+    proxy::routes::InvalidRoutes,
     server::inherited::InheritError,
     spans::SpansError,
     store::{DepotError, StoreError},

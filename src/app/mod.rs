@@ -18,6 +18,7 @@ mod signals;
 pub mod telemetry;
 pub mod tls;
 pub mod upstreams;
+mod watch;
 
 use std::{
     sync::{Arc, atomic::Ordering},

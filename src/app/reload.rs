@@ -1,38 +1,35 @@
-//! Policies, key files, certificates (`tls`) and the configuration are read anew on SIGHUP and when a file changes. A bad one changes nothing,
-//! says why and is audited (I6).
+//! Policies, key files, certificates (`tls`) and the configuration are read anew on SIGHUP and when a file changes
+//! (`watch`). A bad one changes nothing, says why and is audited (I6).
 
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
-use notify::{RecursiveMode, Watcher};
+use notify::RecursiveMode;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::Mutex;
 
 use super::{
     background::Background,
     compose::Lasting,
     configuration::{self, ConfigSource},
-    tls::{self, Certificates},
+    tls::Certificates,
+    watch,
 };
 use crate::{
     audit::{ChangeRecord, Decision, Kind},
     domain::Millis,
     policy::Bundle,
     proxy::worker::Live,
+    tls::TlsError,
 };
-
-/// Editors write a file in several steps; the set is read once they are quiet for this long.
-pub(super) const DEBOUNCE: Duration = Duration::from_millis(200);
-/// In a folder that is never quiet, such as one with the database in it, nobody waits longer.
-const LONGEST_DEBOUNCE: Duration = Duration::from_secs(1);
 
 /// What is loaded, as the record calls it.
 const POLICY_LOAD: &str = "policy.load";
 const SHADOW_LOAD: &str = "policy.shadow.load";
 const CONFIG_LOAD: &str = "config.load";
+const TLS_LOAD: &str = "tls.load";
 
 /// Reads anew what can be read anew.
 #[derive(Clone)]
@@ -102,13 +99,18 @@ impl Reloader {
         self.reload_certificates(cause).await;
     }
 
-    pub(super) fn certificates(&self) -> Certificates {
-        Certificates::of(&self.0.live.current())
-    }
-
     /// From now on the files that the configuration in force names.
     pub fn watch_certificates(&self) -> Result<(), notify::Error> {
-        let watcher = tls::watch(self)?;
+        let watched = watch::files(Certificates::of(&self.0.live.current()).files())?;
+        let watcher = watched.map(|(watcher, mut told)| {
+            let reloader = self.clone();
+            tokio::spawn(async move {
+                while watch::all_written(&mut told).await {
+                    reloader.reload_certificates("file").await;
+                }
+            });
+            watcher
+        });
         *self.0.certificates.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = watcher;
         Ok(())
     }
@@ -191,6 +193,32 @@ impl Reloader {
         }
     }
 
+    /// Reads certificates, keys and roots again. A set that cannot be used changes nothing.
+    async fn reload_certificates(&self, cause: &'static str) {
+        let certificates = Certificates::of(&self.0.live.current());
+        let read = match tokio::task::spawn_blocking(move || certificates.reload()).await {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::error!(cause, %error, "reading the certificates failed; the old ones stay in use");
+                return;
+            }
+        };
+        for (section, result) in read {
+            match result {
+                Ok(true) => {
+                    tracing::info!(cause, section, "certificates in use");
+                    self.record_certificates(Decision::Allow, &section, cause, None).await;
+                }
+                Ok(false) => tracing::info!(cause, section, "certificates read again: no change"),
+                Err(error) => {
+                    let why = told(&error);
+                    tracing::error!(cause, section, "certificates refused; the old ones stay in use: {why}");
+                    self.record_certificates(Decision::Deny, &section, cause, Some(why)).await;
+                }
+            }
+        }
+    }
+
     async fn record(&self, kind: Kind, act: &str, decision: Decision, cause: &str, reason: Option<String>) {
         self.put_down(ChangeRecord {
             decision,
@@ -214,7 +242,18 @@ impl Reloader {
         .await;
     }
 
-    pub(super) async fn put_down(&self, change: ChangeRecord) {
+    async fn record_certificates(&self, decision: Decision, section: &str, cause: &str, reason: Option<String>) {
+        self.put_down(ChangeRecord {
+            decision,
+            reason,
+            resource_type: Some("certificates".into()),
+            resource_id: Some(format!("{section} ({cause})")),
+            ..ChangeRecord::new(Kind::Config, TLS_LOAD)
+        })
+        .await;
+    }
+
+    async fn put_down(&self, change: ChangeRecord) {
         if let Err(error) = self.0.lasting.journal.append_change(&change).await {
             tracing::error!(%error, "the reload could not be recorded");
         }
@@ -233,11 +272,11 @@ pub fn watch_all<'d>(
 ) -> Result<Watching, notify::Error> {
     let mut watchers = Vec::new();
     for dir in policies {
-        let (watcher, mut told) = watch(dir, RecursiveMode::Recursive)?;
+        let (watcher, mut told) = watch::folder(dir, RecursiveMode::Recursive)?;
         let reloader = reloader.clone();
         watchers.push(watcher);
         tokio::spawn(async move {
-            while quiet(&mut told).await {
+            while watch::quiet(&mut told).await {
                 reloader.reload_policies("file").await;
             }
         });
@@ -245,11 +284,11 @@ pub fn watch_all<'d>(
     if let Some(file) = reloader.0.source.file() {
         // Its folder: editors and mounted configuration maps put another file in its place.
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let (watcher, mut told) = watch(folder, RecursiveMode::NonRecursive)?;
+        let (watcher, mut told) = watch::folder(folder, RecursiveMode::NonRecursive)?;
         let reloader = reloader.clone();
         watchers.push(watcher);
         tokio::spawn(async move {
-            while quiet(&mut told).await {
+            while watch::quiet(&mut told).await {
                 // Most of what happens in the folder is about other files, such as the database.
                 if reloader.is_new() {
                     reloader.reload_configuration("file").await;
@@ -260,26 +299,10 @@ pub fn watch_all<'d>(
     Ok(Watching { _watchers: watchers })
 }
 
-/// Waits for a change and until there are no more; false: nobody watches any more.
-async fn quiet(told: &mut mpsc::Receiver<()>) -> bool {
-    if told.recv().await.is_none() {
-        return false;
+/// With what lies behind it: a permission, a damaged structure.
+fn told(error: &TlsError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
-    let last = tokio::time::Instant::now() + LONGEST_DEBOUNCE;
-    while tokio::time::Instant::now() < last
-        && tokio::time::timeout(DEBOUNCE, told.recv()).await.is_ok_and(|more| more.is_some())
-    {}
-    true
-}
-
-fn watch(path: &Path, mode: RecursiveMode) -> Result<(notify::RecommendedWatcher, mpsc::Receiver<()>), notify::Error> {
-    let (tell, told) = mpsc::channel::<()>(1);
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading the files is an event of its own kind and would make us read them for ever.
-        if event.is_ok_and(|event| !event.kind.is_access()) && tell.try_send(()).is_err() {
-            tracing::trace!("a change is already noted");
-        }
-    })?;
-    watcher.watch(path, mode)?;
-    Ok((watcher, told))
 }

@@ -15,8 +15,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
+    decision::Decision,
     json::{Object, key, string},
-    record::Decision,
 };
 use crate::domain::{
     Approval, Link, LinkFacts, LinkId, LinkRole, LinkVersion, Millis, PartnerId, PermissionSet, RoleTable, TenantId,

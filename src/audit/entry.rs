@@ -9,10 +9,11 @@ use serde::Deserialize;
 use super::{
     asked::{Other, Question, Shadow, if_known},
     chain::ChainId,
+    decision::Decision,
     encode::LineType,
     joined::{Completed, Record},
     line::{Line, NotALine, read, unreadable},
-    record::{ChangeRecord, Completion, Decision, Kind, Slice, SliceOutcome},
+    record::{ChangeRecord, Completion, Kind, Slice, SliceOutcome},
 };
 use crate::domain::{DecisionId, LinkId, LinkVersion, Millis, PartnerId};
 

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     asked::{Other, Question, Shadow},
     chain::{ChainId, Stamp},
-    record::{ChangeRecord, Completion, Decision, Kind, Slice},
+    decision::Decision,
+    record::{ChangeRecord, Completion, Kind, Slice},
 };
 use crate::domain::{DecisionId, LinkId, LinkVersion, Millis, PartnerId};
 

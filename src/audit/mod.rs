@@ -1,11 +1,11 @@
 //! Floor 1: the audit record, its journal and its chain.
 //!
-//! Reading order: `record` (what is said), `asked` (what was asked of the policies), `chain` (what binds it), `encode`,
-//! `line` and `entry` (how it is written and read), `journal` (when and how durably), `check` and `verify` (what is found
-//! when someone touched it), `scan`, `sweep`, `batch`, `indexer`, `outbox` and `outlived` (what stands around it),
-//! `mirror` (a journal that is kept in a database),
-//! `glance`, `words` and `run` (how records are found), `evidence` (what someone outside can check), `ship` (what goes to
-//! other systems), `retention` (what goes for good). The database is behind `traits`.
+//! Reading order: `decision` and `record` (what is said), `asked` (what was asked of the policies), `chain` (what binds
+//! it), `encode`, `line` and `entry` (how it is written and read), `journal` (when and how durably), `check` and `verify`
+//! (what is found when someone touched it), `scan`, `sweep`, `batch`, `indexer`, `outbox` and `outlived` (what stands
+//! around it), `mirror` (a journal that is kept in a database), `glance`, `words` and `run` (how records are found),
+//! `evidence` (what someone outside can check), `ship` (what goes to other systems), `retention` (what goes for good). The
+//! database is behind `traits`.
 
 pub mod settings;
 
@@ -13,6 +13,7 @@ pub mod asked;
 pub mod batch;
 pub mod chain;
 pub mod check;
+pub mod decision;
 pub mod encode;
 pub mod entry;
 pub mod evidence;
@@ -41,11 +42,12 @@ pub mod words;
 
 pub use asked::{Asked, Holds, RecordedLink};
 pub use chain::{ChainHead, ChainId, Hash, Stamp};
+pub use decision::Decision;
 pub use joined::{Completed, Record, RecordFilter};
 pub use journal::{AuditUnavailable, Journal, JournalError, JournalStatus, OpenRecord, Recovery, Written};
-pub use record::{ChangeRecord, Completion, Decision, Kind, Opening, Slice, SliceOutcome};
+pub use record::{ChangeRecord, Completion, Kind, Opening, OutboxRow, Slice, SliceOutcome};
 pub use settings::{AuditSettings, Durability};
 pub use traits::{
-    ChainHeads, Chunk, EvidenceStore, IndexBatch, IndexPosition, IndexSink, IndexUnavailable, Late, OutboxRow,
-    OutboxSource, RecordSource, RetainedIndex,
+    ChainHeads, Chunk, EvidenceStore, IndexBatch, IndexPosition, IndexSink, IndexUnavailable, Late, OutboxSource,
+    RecordSource, RetainedIndex,
 };

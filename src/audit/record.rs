@@ -11,8 +11,10 @@ use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::asked::{Asked, Other, RecordedLink, Shadow, if_known};
-
+use super::{
+    asked::{Asked, Other, RecordedLink, Shadow, if_known},
+    decision::Decision,
+};
 use crate::domain::{DecisionId, LinkId, LinkVersion, Millis, PartnerId};
 
 /// What a record is about.
@@ -46,34 +48,6 @@ impl Kind {
             Self::Admin => "admin",
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Decision {
-    Allow,
-    /// The default, so that a forgotten field never claims a permission.
-    #[default]
-    Deny,
-}
-
-impl Decision {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Deny => "deny",
-        }
-    }
-}
-
-/// The words of `reason` that are no gate and no error code.
-pub mod reason {
-    /// The record could not be made as durable as promised; the request was answered with 503.
-    pub const AUDIT_UNAVAILABLE: &str = "audit_unavailable";
-    /// A policy failed to evaluate.
-    pub const POLICY_ERROR: &str = "policy_error";
-    /// The process ended before the completion was written.
-    pub const PROCESS_ENDED: &str = "process_ended";
 }
 
 /// Longest `user_agent` kept, in bytes.
@@ -303,4 +277,12 @@ impl ChangeRecord {
             after: None,
         }
     }
+}
+
+/// One change waiting to be chained.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutboxRow {
+    /// The outbox's own sequence number; unique in the database.
+    pub seq: i64,
+    pub change: ChangeRecord,
 }

@@ -21,11 +21,12 @@ use serde::Deserialize;
 use super::{
     asked::{Other, Question, Shadow, if_known},
     check::Fault,
+    decision::Decision,
     encode::{LineType, SegmentHeader},
     journal::{JournalError, io_error},
     line::{Line, NotALine, read},
     reader::{Lines, Step, extent, segment_path, segments},
-    record::{Decision, Kind, Slice},
+    record::{Kind, Slice},
 };
 use crate::domain::{DecisionId, LinkId, LinkVersion, Millis, PartnerId};
 

@@ -11,7 +11,7 @@ use super::{
     evidence::{Kept, tree::Tile},
     joined::{Record, RecordFilter},
     journal::JournalError,
-    record::ChangeRecord,
+    record::OutboxRow,
 };
 use crate::domain::{DecisionId, Millis};
 
@@ -111,14 +111,6 @@ pub trait ChainHeads: Send + Sync {
 pub trait RecordSource: Send + Sync {
     /// Newest first. `filter.limit` of `None` means the source's own bound.
     fn query(&self, filter: &RecordFilter) -> impl Future<Output = Result<Vec<Record>, IndexUnavailable>> + Send;
-}
-
-/// One change waiting to be chained.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OutboxRow {
-    /// The outbox's own sequence number; unique in the database.
-    pub seq: i64,
-    pub change: ChangeRecord,
 }
 
 /// Changes that were committed together with the rows that they describe and still have to be chained.

@@ -10,8 +10,9 @@ use std::collections::HashMap;
 
 use super::{
     asked::{Claims, Question},
+    decision::Decision,
     joined::Record,
-    record::{Decision, Slice},
+    record::Slice,
     sweep::Opened,
 };
 use crate::domain::{LinkId, Millis, PartnerId, Permission, PermissionSet};

@@ -1,12 +1,13 @@
 //! Floor 7: the command line. One file a command; this one names them and maps the outcome to an exit code.
 //!
 //! A command is a struct of arguments and a `run`; `help` groups them, `context` gives them the configuration, a
-//! runtime and the database, `outcome` prints and ends. To add one: its file, a line in [`Command`], a line in
-//! `dispatch`, its name in `help::GROUPS`.
+//! runtime and the database, `outcome` prints and ends, `trouble` knows the failures of journals and questions. To add one:
+//! its file, a line in [`Command`], a line in `dispatch`, its name in `help::GROUPS`.
 
 pub mod context;
 mod help;
 pub mod outcome;
+mod trouble;
 
 pub mod serve;
 
@@ -16,7 +17,6 @@ pub mod demo;
 pub mod check;
 pub mod completions;
 pub mod config;
-pub mod evidence;
 pub mod man;
 pub mod migrate;
 
@@ -37,10 +37,6 @@ pub mod policy;
 
 pub mod access;
 pub mod audit;
-mod audit_kept;
-pub mod audit_outbox;
-mod audit_prune;
-mod audit_verify;
 pub mod explain;
 pub mod token;
 

@@ -5,48 +5,13 @@ use serde_json::value::RawValue;
 use super::{
     build::{self, CommentCells},
     cell::{Row, is_nothing},
+    misfit::Misfit,
     pointer::Pointer,
     projection::{Slots, Stop},
     rows::{BreachRow, InvoiceRow, MetricsRow, TenantRow, TicketRow, UptimeDay, UsageRow},
     settings::{LinePlan, Resource, Witness},
 };
 use crate::domain::TenantId;
-
-/// Where an answer is not what the connector says. Holds nothing of the answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misfit {
-    /// With the row's number in a list.
-    pub pointer: String,
-    pub problem: &'static str,
-}
-
-impl Misfit {
-    pub(super) fn new(pointer: &Pointer, problem: &'static str) -> Self {
-        Self { pointer: pointer.to_string(), problem }
-    }
-
-    /// Configurations without a required field are refused, so nobody sees this.
-    pub(super) fn unmapped() -> Self {
-        Self { pointer: String::new(), problem: "a required field is not mapped" }
-    }
-
-    fn of_row(self, rows: &Pointer, at: u64) -> Self {
-        Self { pointer: format!("{rows}/{at}{}", self.pointer), ..self }
-    }
-
-    fn no_json() -> Self {
-        Self { pointer: String::new(), problem: "this is no JSON, or a key in it stands twice" }
-    }
-}
-
-impl std::fmt::Display for Misfit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.pointer.is_empty() {
-            return f.write_str(self.problem);
-        }
-        write!(f, "`{}`: {}", self.pointer, self.problem)
-    }
-}
 
 /// What a page says beside its rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,12 +1,12 @@
 //! From the cells of a row to the row.
 
 use super::{
-    answer::Misfit,
     cell::Row,
     fields::{
         BreachField, CommentField, InvoiceField, LineItemField, MetricsField, TenantField, TicketField, UptimeField,
         UsageField,
     },
+    misfit::Misfit,
     rows::{
         BreachRow, InvoiceRow, InvoiceStatus, LineItem, MetricsRow, Priority, Severity, TenantRow, TicketRow,
         TicketStatus, UptimeDay, UsageRow,

@@ -11,7 +11,7 @@ use rust_decimal::{Decimal, RoundingStrategy};
 use serde_json::value::RawValue;
 
 use super::{
-    answer::Misfit,
+    misfit::Misfit,
     projection::Slots,
     settings::{FieldPlan, Unit},
 };

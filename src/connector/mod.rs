@@ -4,7 +4,7 @@
 //! engine. This room is pure: it makes requests and reads answers, and opens no socket.
 //!
 //! Reading order: [`rows`] what comes out, [`fields`] what may be mapped, [`settings`] one connector, `template` and
-//! [`request`] the way out, `pointer`, `projection`, `cell` and [`answer`] the way back, [`presets`] what is shipped.
+//! [`request`] the way out, `pointer`, `projection`, `misfit`, `cell` and [`answer`] the way back, [`presets`] what is shipped.
 
 pub mod fields;
 pub mod pointer;
@@ -16,9 +16,11 @@ pub mod template;
 pub mod answer;
 mod build;
 mod cell;
+mod misfit;
 mod projection;
 pub mod request;
 
-pub use answer::{Misfit, Page};
+pub use answer::Page;
 pub use fields::ResourceKind;
+pub use misfit::Misfit;
 pub use settings::{ConnectorSettings, Resource};

@@ -14,14 +14,12 @@ use serde::Serialize;
 
 use super::{
     caller::Caller,
-    keyring::{Keyring, SigningError, encode_header},
+    keyring::{ASSERTION_TYP, Keyring, SigningError, encode_header},
 };
 use crate::domain::{
     DecisionId, LinkId, LinkRole, LinkVersion, Millis, PartnerId, Permission, PermissionSet, Secret, TenantId,
 };
 
-/// A type of its own (RFC 8725, section 3.11), so that no verifier of access tokens takes an assertion for one.
-pub(super) const ASSERTION_TYP: &str = "linkgate-assertion+jwt";
 /// The contract's bound.
 const LIFE_SECONDS: i64 = 60;
 

@@ -6,7 +6,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{claims::user_digest, settings::IssuerSettings};
+use aws_lc_rs::digest;
+
+use super::settings::IssuerSettings;
 use crate::domain::{Millis, PartnerId, TenantId};
 
 /// How far an `iat` may lie in the future before it is no use for telling a token's age.
@@ -102,4 +104,24 @@ impl Caller {
             user_digest,
         }
     }
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    to_array(&digest::digest(&digest::SHA256, bytes))
+}
+
+fn to_array(digest: &digest::Digest) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest.as_ref());
+    out
+}
+
+/// Length-prefixed, so that no two users share one.
+pub(super) fn user_digest(issuer: &str, sub: &str, username: Option<&str>, email: Option<&str>) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in [Some(issuer), Some(sub), username, email] {
+        context.update(&part.map_or(u64::MAX, |text| text.len() as u64).to_be_bytes());
+        context.update(part.unwrap_or_default().as_bytes());
+    }
+    to_array(&context.finish())
 }

@@ -5,10 +5,7 @@
 
 use std::{fmt::Write, sync::Arc};
 
-use super::{
-    caller::Caller,
-    claims::{sha256, user_digest},
-};
+use super::caller::{Caller, sha256, user_digest};
 use crate::domain::{Millis, TenantId};
 
 /// What the configuration says of a certificate's user.

@@ -6,10 +6,8 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
-
 use super::{
-    caller::Caller,
+    caller::{Caller, sha256, user_digest},
     error::AuthError,
     issuer::Issuer,
     json::{Json, Object},
@@ -170,24 +168,4 @@ fn mfa(issuer: &Issuer, claims: &Object<'_>) -> Result<bool, AuthError> {
         Some(_) => return Err(bad("acr")),
     };
     Ok(by_method || by_class)
-}
-
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    to_array(&digest::digest(&digest::SHA256, bytes))
-}
-
-fn to_array(digest: &digest::Digest) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest.as_ref());
-    out
-}
-
-/// Length-prefixed, so that no two users share one.
-pub(super) fn user_digest(issuer: &str, sub: &str, username: Option<&str>, email: Option<&str>) -> [u8; 32] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for part in [Some(issuer), Some(sub), username, email] {
-        context.update(&part.map_or(u64::MAX, |text| text.len() as u64).to_be_bytes());
-        context.update(part.unwrap_or_default().as_bytes());
-    }
-    to_array(&context.finish())
 }

@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use super::mint::MintError;
+use super::{jwks::JwksProblem, mint::MintError};
 
 /// Why a token was refused. Outside, each of these is `UNAUTHORIZED`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,15 +92,4 @@ pub enum IdentityError {
     Url { issuer: Arc<str>, url: String, problem: &'static str },
     #[error("the TLS client for key set addresses cannot be set up; is a CA bundle installed?")]
     Tls(#[source] rustls::Error),
-}
-
-/// Why a JWKS document gives no keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum JwksProblem {
-    #[error("it is no JSON object with an array `keys`")]
-    Form,
-    #[error("it holds no public key for one of the issuer's algorithms")]
-    NoUsableKey,
-    #[error("it holds more keys than the bound of 64")]
-    TooManyKeys,
 }

@@ -8,13 +8,23 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::{
-    error::JwksProblem,
     json::{Json, Object},
     key::{Alg, Family, KeySet, VerifyingKey},
 };
 
 /// Most keys of one set.
 const MAX_KEYS: usize = 64;
+
+/// Why a JWKS document gives no keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JwksProblem {
+    #[error("it is no JSON object with an array `keys`")]
+    Form,
+    #[error("it holds no public key for one of the issuer's algorithms")]
+    NoUsableKey,
+    #[error("it holds more keys than the bound of 64")]
+    TooManyKeys,
+}
 
 /// The usable keys of the document for these algorithms.
 pub(super) fn parse(document: &[u8], algorithms: &[Alg]) -> Result<KeySet, JwksProblem> {

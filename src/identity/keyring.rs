@@ -15,6 +15,9 @@ use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 
 use super::{key::Family, settings::SigningSettings};
 
+/// The type of assertions: one of its own (RFC 8725, section 3.11), so that no verifier of access tokens takes an assertion for one.
+pub(super) const ASSERTION_TYP: &str = "linkgate-assertion+jwt";
+
 /// Keys that cannot be loaded, or a signature that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningError {
@@ -177,7 +180,7 @@ impl Keyring {
         let documents: Vec<String> = published.into_iter().map(|(_, jwk)| jwk).collect();
         Ok(Self {
             issuer: settings.issuer.as_str().into(),
-            assertion_header: encode_header(super::assertion::ASSERTION_TYP, signer.algorithm(), Some(&kid)),
+            assertion_header: encode_header(ASSERTION_TYP, signer.algorithm(), Some(&kid)),
             replacement_header: encode_header("JWT", signer.algorithm(), Some(&kid)),
             signer,
             jwks: format!(r#"{{"keys":[{}]}}"#, documents.join(",")),

@@ -18,6 +18,7 @@ mod claims;
 mod error;
 
 mod fetch;
+mod generation;
 mod issuer;
 mod jwks;
 mod key;

@@ -20,10 +20,10 @@ use tokio::sync::{Notify, watch};
 use super::{
     error::IdentityError,
     fetch::{FETCH_TIMEOUT, Fetcher},
+    generation::Generation,
     jwks,
     key::{Alg, KeySet},
     mint::DevKey,
-    verifier::Generation,
 };
 
 /// Most requests that wait for a fetch at once; further ones are refused without waiting.

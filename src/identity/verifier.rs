@@ -4,10 +4,7 @@
 //! count, and the caller is made of claims only after the signature verified. `verify` blocks on nothing. Keys of an
 //! address are fetched by `maintain` on the service runtime; the workers only ask for it (`refetch`) and wait.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 
@@ -15,6 +12,7 @@ use super::{
     caller::Caller,
     claims,
     error::{AuthError, IdentityError},
+    generation::Generation,
     issuer::{Issuer, Keys},
     json::{Json, Object},
     key::{Alg, NoKey},
@@ -25,27 +23,6 @@ use crate::domain::Millis;
 
 /// Claim by which the gateway marks tokens that it made for upstreams.
 pub(super) const OWN_TOKEN_CLAIM: &str = "linkgate";
-
-/// Counts over all verifiers of the process, so that two configurations never share a generation.
-static GENERATIONS: AtomicU64 = AtomicU64::new(1);
-
-/// Announces that keys or configuration changed: cached tokens of before are no longer found.
-#[derive(Clone)]
-pub(super) struct Generation(Arc<AtomicU64>);
-
-impl Generation {
-    fn new() -> Self {
-        Self(Arc::new(AtomicU64::new(GENERATIONS.fetch_add(1, Ordering::Relaxed))))
-    }
-
-    pub(super) fn advance(&self) {
-        self.0.fetch_max(GENERATIONS.fetch_add(1, Ordering::Relaxed), Ordering::AcqRel);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
-    }
-}
 
 /// Verifies tokens of all configured issuers.
 pub struct Verifier {

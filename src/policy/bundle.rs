@@ -22,7 +22,8 @@ use super::{
     roles::{self, Roles},
     schema::{self, Vocabulary},
     slices::{self, Slice},
-    source::{SourceFile, Sources},
+    source::Sources,
+    source_file::SourceFile,
     written::{self, Validated, Written},
 };
 use crate::domain::{

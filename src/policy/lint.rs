@@ -354,11 +354,7 @@ pub(super) fn evaluate(request: &Request, entities: &Entities, leaf: &Expr) -> O
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            schema,
-            source::{SourceFile, Sources},
-            written,
-        },
+        super::{schema, source::Sources, source_file::SourceFile, written},
         *,
     };
 

@@ -16,6 +16,7 @@
 pub mod settings;
 
 mod source;
+mod source_file;
 
 mod problem;
 

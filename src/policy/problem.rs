@@ -6,7 +6,7 @@ use std::{fmt, ops::Range, sync::Arc};
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity, SourceCode};
 
-use super::source::SourceFile;
+use super::source_file::SourceFile;
 
 /// One problem at one place of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use toml::de::{DeTable, DeValue};
 
-use super::{problem::Problem, source::SourceFile};
+use super::{problem::Problem, source_file::SourceFile};
 use crate::domain::{LinkRole, Permission, PermissionSet, RoleTable, permission::wildcards};
 
 /// The role table and the entries that it was made from.

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, ops::Range, str::FromStr};
 
 use cedar_policy::{Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression, Schema};
 
-use super::{problem::Problem, roles::nearest, source::SourceFile};
+use super::{problem::Problem, roles::nearest, source_file::SourceFile};
 use crate::domain::{
     LinkRole, Permission, PermissionSet,
     permission::{SCOPES, wildcards},

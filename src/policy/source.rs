@@ -8,22 +8,14 @@ use std::{
     fs,
     io::Read,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
-use super::problem::Problem;
+use super::{problem::Problem, source_file::SourceFile};
 
 /// Largest file that is read; a policy set of people's making is some kilobytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Most files of one folder. Cedar's cost grows with the number of policies.
 const MAX_FILES: usize = 256;
-
-/// One file's text under the name that messages use.
-#[derive(Clone, Debug)]
-pub(super) struct SourceFile {
-    pub(super) name: String,
-    pub(super) text: Arc<str>,
-}
 
 /// All inputs of one policy set.
 #[derive(Clone, Debug)]

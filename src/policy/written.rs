@@ -11,7 +11,7 @@ use super::{
     faults::{self, Fault},
     generate::PREFIX,
     problem::Problem,
-    source::SourceFile,
+    source_file::SourceFile,
 };
 
 /// Longest `@id`; it travels in audit records.

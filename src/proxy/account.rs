@@ -6,16 +6,16 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderName, HeaderValue, StatusCode};
-use uuid::Uuid;
+use http::{HeaderMap, StatusCode};
 
 use super::{
     body::{CLIENT_LEFT, Ending, Finish},
     fields::Checked,
-    flow::Trail,
-    metrics::log_request,
+    headers::clean_trailers,
+    measured::log_request,
     respond::Failure,
     session::Who,
+    trail::Trail,
     worker::Worker,
 };
 use crate::{
@@ -27,9 +27,6 @@ use crate::{
 
 /// The word for what was allowed and carried out by another proxy.
 pub const DECIDED: &str = "decided";
-
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-pub const DECISION_ID: HeaderName = HeaderName::from_static("x-decision-id");
 
 /// A request that may be acted upon: decided, counted, recorded.
 #[derive(Debug)]
@@ -177,12 +174,6 @@ fn elapsed_us(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
-/// An id as a header value.
-pub fn id_header(id: Uuid) -> HeaderValue {
-    let mut space = Uuid::encode_buffer();
-    HeaderValue::from_str(id.hyphenated().encode_lower(&mut space)).unwrap_or(HeaderValue::from_static(""))
-}
-
 /// What has to be settled when an exchange ends, however it ends. Dropped without an ending it counts as aborted.
 #[derive(Debug)]
 pub struct Ledger {
@@ -197,7 +188,7 @@ pub struct Ledger {
     pub picked: Option<crate::upstream::Picked>,
     /// Of the call to the upstream, until its answer's head.
     pub call: Option<crate::spans::ClientSpan>,
-    pub registration: Option<super::watch::Registration>,
+    pub registration: Option<super::streams::Registration>,
     pub lease: Option<(crate::upstream::Lease<super::body::RequestBody>, Rc<super::body::Progress>)>,
     /// The word for an outcome that overturns or explains: an upstream's failure, a limit passed.
     pub reason: Option<&'static str>,
@@ -212,7 +203,7 @@ pub struct Ledger {
 #[derive(Debug)]
 pub struct LedgerTrail {
     pub started: Instant,
-    pub line: Option<super::metrics::LogLine>,
+    pub line: Option<super::measured::LogLine>,
 }
 
 impl Ledger {
@@ -220,7 +211,7 @@ impl Ledger {
         Self {
             worker: Rc::clone(worker),
             record,
-            trail: LedgerTrail { started: trail.started, line: super::metrics::LogLine::of(worker, trail) },
+            trail: LedgerTrail { started: trail.started, line: super::measured::LogLine::of(worker, trail) },
             status: None,
             upstream: None,
             place: None,
@@ -294,6 +285,10 @@ impl Ledger {
 }
 
 impl Finish for Ledger {
+    fn clean(&self, trailers: &mut HeaderMap) {
+        clean_trailers(&self.worker.gateway.strip, trailers);
+    }
+
     fn finish(mut self: Box<Self>, ending: Ending) {
         self.settle(ending);
     }

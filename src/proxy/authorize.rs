@@ -5,20 +5,18 @@
 use std::{rc::Rc, sync::Arc};
 
 use super::{
-    fields::Checked,
-    flow::Trail,
-    quota::Admitted,
     respond::Failure,
-    route::Route,
+    routes::Route,
     said::{self, Said},
-    session::{self, PartnerUser, Session, Who},
+    session::{self, PartnerUser, Session},
+    streams::Watched,
     tenant::{Placed, Scope},
-    watch::Watched,
+    trail::Trail,
     worker::Worker,
 };
 use crate::{
     config::settings::Access,
-    domain::{Denial, ErrorCode, Facts, Gate, LinkFacts, Millis, Permission, Reason, TenantId, UserFacts},
+    domain::{Denial, ErrorCode, Facts, Gate, LinkFacts, Millis, Permission, TenantId, UserFacts},
     policy::{self, Permit, Refusal},
 };
 
@@ -78,33 +76,6 @@ pub fn decide(worker: &Rc<Worker>, trail: &mut Trail, placed: Placed) -> Result<
             Err(Failure::new(ErrorCode::PolicyUnavailable, "policy_error"))
         }
     }
-}
-
-/// Decides once more, by the facts of now, what waited for its body to be read.
-pub async fn confirm(worker: &Rc<Worker>, trail: &mut Trail, checked: Checked) -> Result<Checked, Failure> {
-    let Checked { admitted: Admitted(authorized), read } = checked;
-    let Scope::Cross(session, tenant) = &authorized.placed.scope else {
-        return Ok(Checked { admitted: Admitted(authorized), read });
-    };
-    if read.is_none() {
-        return Ok(Checked { admitted: Admitted(authorized), read });
-    }
-    let (session, tenant) = (Rc::clone(session), tenant.clone());
-    let refreshed = worker.refreshed(&session).await;
-    let session = refreshed.map_err(|session::Unresolved| Failure::new(ErrorCode::LinksStale, "links_stale"))?;
-    trail.now = Millis::now();
-    trail.session = Some(Rc::clone(&session));
-    trail.said = Said::default();
-    match &session.who {
-        Who::Refused(denial) => return Err((*denial).into()),
-        Who::Plain => return Err(Denial::new(ErrorCode::Forbidden, Reason::NotAPartner).into()),
-        Who::Partner(_) if session.suspended => {
-            return Err(Denial::new(ErrorCode::TenantAccessDenied, Reason::AccessSuspended).into());
-        }
-        Who::Partner(_) => {}
-    }
-    let placed = Placed { scope: Scope::Cross(session, tenant), ..authorized.placed };
-    Ok(Checked { admitted: Admitted(decide(worker, trail, placed)?), read })
 }
 
 /// One question to the policies, from a request or from an open stream.

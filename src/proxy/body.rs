@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
@@ -19,7 +20,6 @@ pub use super::owned_body::OwnedBody;
 use super::{
     headers::{StripList, clean_trailers},
     unread::ClientBody,
-    worker::Worker,
 };
 use crate::upstream::Repeat;
 
@@ -84,6 +84,13 @@ pub struct Progress {
     /// Bytes taken from the client so far.
     pub bytes: Cell<u64>,
     pub broken: Cell<Option<Broken>>,
+}
+
+/// The two switches of one exchange.
+#[derive(Debug)]
+pub struct Exchange {
+    pub cut: Rc<Cut>,
+    pub progress: Rc<Progress>,
 }
 
 /// The body sent upstream.
@@ -200,6 +207,8 @@ pub struct Ending {
 
 /// Whoever wants to know how a response ended: audit, log, metrics, connection pool.
 pub trait Finish {
+    /// Takes from trailers what a client must not get.
+    fn clean(&self, trailers: &mut HeaderMap);
     fn finish(self: Box<Self>, ending: Ending);
 }
 
@@ -228,7 +237,6 @@ pub struct UpstreamStream {
     pub inner: Incoming,
     pub cut: Rc<Cut>,
     pub deadline: Option<Pin<Box<Sleep>>>,
-    pub worker: Rc<Worker>,
     pub bytes: u64,
     /// Its end was read. A body without a length does not know it by itself.
     pub ended: bool,
@@ -238,15 +246,9 @@ pub struct UpstreamStream {
 
 impl UpstreamStream {
     /// A stream that ends at `deadline` at the latest.
-    pub fn new(
-        inner: Incoming,
-        cut: Rc<Cut>,
-        deadline: Option<Instant>,
-        worker: Rc<Worker>,
-        finish: Box<dyn Finish>,
-    ) -> Self {
+    pub fn new(inner: Incoming, cut: Rc<Cut>, deadline: Option<Instant>, finish: Box<dyn Finish>) -> Self {
         let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
-        Self { inner, cut, deadline, worker, bytes: 0, ended: false, broken: None, finish: Some(finish) }
+        Self { inner, cut, deadline, bytes: 0, ended: false, broken: None, finish: Some(finish) }
     }
 
     fn fail(&mut self, why: Broken) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
@@ -265,7 +267,9 @@ impl UpstreamStream {
                 } else if let Some(trailers) = frame.trailers_mut() {
                     // Nothing is read behind them. What a service must not say in its head it must not say here.
                     self.ended = true;
-                    clean_trailers(&self.worker.gateway.strip, trailers);
+                    if let Some(finish) = &self.finish {
+                        finish.clean(trailers);
+                    }
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

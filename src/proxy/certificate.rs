@@ -2,8 +2,8 @@
 //!
 //! Verified then, and judged again for as long as the connection lives: it ends with its own time, and when the files of
 //! roots and revocation lists change, it must be good by the new ones too. So it is for each request, and for each stream
-//! that is open. Which user or proxy it stands for is told by the
-//! first rule of the configuration that names it; without one it gives no identity.
+//! that is open: the worker asks. Which user or proxy it stands for is told by the first rule of the configuration that
+//! names it; without one it gives no identity.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,7 +13,7 @@ use std::{
 
 use rustls::pki_types::CertificateDer;
 
-use super::{respond::Failure, session::Session, worker::Worker};
+use super::{respond::Failure, session::Session};
 use crate::{
     config::settings::{CertificateGrant, CertificateName, ClientRule},
     domain::{ErrorCode, Millis},
@@ -23,15 +23,6 @@ use crate::{
 
 /// The word for what a certificate that counts no more has ended.
 pub const WORD: &str = "client_certificate";
-
-/// Whether the connection's certificate counts at this moment; where none was shown, none is missing.
-pub fn counts(worker: &Worker, certificate: Option<&ClientCertificate>, now: Millis) -> bool {
-    match (certificate, &worker.gateway.tls) {
-        (None, _) => true,
-        (Some(certificate), Some(tls)) => certificate.is_good(tls, now),
-        (Some(_), None) => false,
-    }
-}
 
 /// What a request gets whose certificate counts no more.
 pub fn counts_no_more() -> Failure {
@@ -98,12 +89,9 @@ impl ClientCertificate {
         self.user()?.caller(self.chain.first()?, self.ends())
     }
 
-    /// The session of before, if nothing has changed since.
-    pub fn known_session(&self, worker: &Worker) -> Option<Rc<Session>> {
-        let known = self.session.borrow();
-        let session = known.as_ref()?;
-        let current = session.keys == worker.gateway.verifier.generation() && worker.is_current(session);
-        current.then(|| Rc::clone(session))
+    /// The session of before, whatever has changed since.
+    pub(super) fn kept_session(&self) -> Option<Rc<Session>> {
+        self.session.borrow().clone()
     }
 
     pub fn keep_session(&self, session: &Rc<Session>) {

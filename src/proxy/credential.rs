@@ -4,14 +4,15 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{
+    active_tenant::ACTIVE_TENANT,
     authorize::Authorized,
-    flow::Trail,
-    forward::Target,
     headers::drop_second_credentials,
     identify::presented_token,
     respond::Failure,
     session::{Session, text_header},
-    tenant::{ACTIVE_TENANT, Scope},
+    target::Target,
+    tenant::Scope,
+    trail::Trail,
     worker::Worker,
 };
 use crate::{
@@ -98,7 +99,7 @@ fn identity(bearer: &Bearer<'_>, cross: bool, headers: &mut HeaderMap) -> Result
     }
     if let Some(link) = bearer.link {
         headers.insert(PARTNER_ROLE, HeaderValue::from_static(link.link.role.as_str()));
-        headers.insert(LINK, super::account::id_header(link.link.id.0));
+        headers.insert(LINK, super::ids::id_header(link.link.id.0));
     }
     Ok(())
 }

@@ -12,19 +12,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 
 use super::{
-    account, authorize,
-    body::ResponseBody,
-    consolidated,
-    decision_metrics::Face,
-    fields,
-    flow::{self, Peer, Trail},
-    forward::Target,
-    headers, identify,
-    inbound::Inbound,
-    intake, outgoing, query, quota,
-    respond::Failure,
-    route, tenant,
-    worker::Worker,
+    account, authorize, body::ResponseBody, confirm, consolidated, decision_metrics::Face, fields, flow, headers,
+    identify, inbound::Inbound, intake, outgoing, peer::Peer, query, quota, respond::Failure, route, target::Target,
+    tenant, trail::Trail, worker::Worker,
 };
 use crate::{
     domain::{DecisionId, ErrorCode, LinkId, PartnerId, RemoteParent, TenantId},
@@ -154,7 +144,7 @@ async fn judged(
     let authorized = authorize::decide(worker, trail, placed)?;
     let admitted = quota::admit(worker, trail, authorized)?;
     let checked = fields::check(trail, admitted, worker.gateway.settings.listen.body_idle_timeout).await?;
-    let checked = authorize::confirm(worker, trail, checked).await?;
+    let checked = confirm::again(worker, trail, checked).await?;
     check_binding(trail, &checked, means)?;
     // Before the answer: the other proxy acts on it at once (I3).
     let account::Opened { checked, ledger } = account::open(worker, trail, checked).await?;

@@ -12,11 +12,11 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::{
-    flow::Trail,
     headers::{Single, nominates, single},
     inbound::Inbound,
     quota::Admitted,
     respond::Failure,
+    trail::Trail,
 };
 use crate::domain::{ErrorCode, strict_json::StrictJson};
 

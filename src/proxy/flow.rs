@@ -3,147 +3,27 @@
 //! Each stage consumes one type and gives the next. What is refused on the way is answered, rate-limited and audited by
 //! `refuse`, with whatever the trail holds by then.
 
-use std::{net::IpAddr, rc::Rc, sync::Arc, time::Instant};
+use std::rc::Rc;
 
 use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 
 use super::{
-    account, authorize,
+    account, active_tenant, authorize,
     body::ResponseBody,
-    certificate::ClientCertificate,
-    consolidated, cors,
-    decision_metrics::Face,
-    fields, forward, identify,
+    confirm, consolidated, cors, fields, forward, identify, ids,
     inbound::Inbound,
     intake,
-    metrics::Measured,
+    measured::Measured,
+    peer::Peer,
     quota,
     respond::{self, Failure},
-    route::{self, Route},
-    said::Said,
-    session::Session,
-    tenant,
-    trace_context::Believed,
+    route, tenant,
+    trail::Trail,
     unread::ClientBody,
-    watch::ConnectionSwitch,
     worker::Worker,
 };
-use crate::{
-    domain::{DecisionId, LinkFacts, Millis, RequestId, TenantId, Trace, TraceId},
-    identity::Caller,
-    portal::Spec,
-    spans::ServerSpan,
-};
-
-/// The connection that a request came on.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    pub ip: IpAddr,
-    /// The address as `X-Forwarded-For` has it.
-    pub forwarded_for: HeaderValue,
-    pub switch: Rc<ConnectionSwitch>,
-    /// What the client showed, where TLS ends here.
-    pub certificate: Option<Rc<ClientCertificate>>,
-}
-
-/// What is known of a request so far, for its audit record, its log line and its answer's headers. It grants nothing:
-/// what a stage needs from an earlier one travels in the stage's own type.
-#[derive(Debug)]
-pub struct Trail {
-    pub started: Instant,
-    pub now: Millis,
-    pub request_id: RequestId,
-    /// The same as a header value.
-    pub request_id_value: HeaderValue,
-    pub trace_id: TraceId,
-    pub client_ip: IpAddr,
-    pub peer: Peer,
-    pub method: http::Method,
-    pub uri: http::Uri,
-    pub user_agent: Option<HeaderValue>,
-    /// An HTTP/1 upgrade was asked for: if it is not made, the connection closes.
-    pub upgrade_asked: bool,
-    /// What follows on an HTTP/1 connection cannot be told for certain: it closes.
-    pub closes: bool,
-    /// Credentials are taken from a cookie as well.
-    pub by_cookie: bool,
-    pub route: Option<Arc<Route>>,
-    /// The endpoint of the consolidated API, with its place in the table, instead of a route.
-    pub endpoint: Option<(&'static Spec, usize)>,
-    /// Errors carry what older clients read, beside the envelope.
-    pub compatible: bool,
-    /// Each tenant's part of a consolidated request, for the record.
-    pub slices: Box<[crate::audit::Slice]>,
-    pub resource_id: Option<Box<str>>,
-    pub session: Option<Rc<Session>>,
-    /// Verified, where the account behind the token could not be looked up.
-    pub stranger: Option<Arc<Caller>>,
-    pub managed_tenant: Option<TenantId>,
-    pub cross: bool,
-    pub link: Option<Arc<LinkFacts>>,
-    pub policies: Arc<[Arc<str>]>,
-    /// Further gates that were closed too, in a refusal.
-    pub near_misses: Box<[&'static str]>,
-    /// What the policies were asked and said.
-    pub said: Said,
-    pub decision_id: Option<DecisionId>,
-    /// There is a ledger: whatever comes of the request, its record and its log line are that one's to complete.
-    pub accounted: bool,
-    pub bucket: Option<crate::limit::Taken>,
-    /// The request in traces; `None`: not sampled, or no spans are made.
-    pub span: Option<Box<ServerSpan>>,
-    /// Whether spans are made here.
-    pub recorded: bool,
-    pub believed: Option<Box<Believed>>,
-    /// How a decision is asked for that another proxy or service carries out.
-    pub face: Option<Face>,
-    /// Whose page may read the answer (CORS).
-    pub page: Option<Box<HeaderValue>>,
-    pub preflight: bool,
-}
-
-impl Trail {
-    /// What upstreams that are asked on the request's behalf hear of it.
-    pub fn trace(&self) -> Arc<Trace> {
-        let mut trace = Trace::new(self.request_id.clone(), self.trace_id);
-        if let Some(session) = &self.session {
-            trace.user = Some(Arc::clone(&session.caller.sub));
-            trace.partner_tenant = session.partner().map(|partner| partner.portfolio.partner.home_tenant_id.clone());
-        }
-        trace.decision_id = self.decision_id;
-        trace.sampling = self.sampling();
-        trace.state = self.trace_state().cloned();
-        Arc::new(trace)
-    }
-
-    /// Ends the request's span: what came of it, and under which names its record is found. Status: `None` where the answer
-    /// is given by others.
-    pub fn traced(&mut self, status: Option<http::StatusCode>, refusal: Option<(&str, &str)>) {
-        let Some(mut span) = self.span.take() else { return };
-        let endpoint = self.endpoint.map(|(spec, _)| spec.label());
-        if let Some(pattern) = self.route.as_ref().map(|route| route.settings.path.as_str()).or(endpoint.as_deref()) {
-            span.route(pattern);
-        }
-        if let Some(face) = self.face {
-            span.face(face.as_str());
-        }
-        let decision = self.decision_id.map(|id| id.to_string());
-        span.names(self.request_id.as_str(), decision.as_deref());
-        span.decided(refusal);
-        if let Some(status) = status {
-            span.answered(status);
-        }
-    }
-}
-
-impl Drop for Trail {
-    fn drop(&mut self) {
-        if let Some(span) = &mut self.span {
-            span.left();
-        }
-    }
-}
+use crate::domain::TenantId;
 
 /// Answers one request. Never fails: whatever goes wrong becomes a response here.
 ///
@@ -201,7 +81,7 @@ async fn serve(
     // Before the record is opened: a refused body is a refusal, not an aborted act.
     let checked = fields::check(trail, admitted, worker.gateway.settings.listen.body_idle_timeout).await?;
     // Reading a body takes as long as its sender likes: what was revoked meanwhile must not be acted upon.
-    let checked = authorize::confirm(worker, trail, checked).await?;
+    let checked = confirm::again(worker, trail, checked).await?;
     // Before the act: no upstream is called for what is not recorded (I3).
     let opened = account::open(worker, trail, checked).await?;
     forward::send(worker, trail, opened).await
@@ -226,13 +106,13 @@ pub fn finish_head<B>(trail: &Trail, response: &mut Response<B>) {
     let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
     let keeps_cache = trail.route.as_ref().is_some_and(|route| route.settings.keep_cache_control);
     let headers = response.headers_mut();
-    headers.insert(account::REQUEST_ID, trail.request_id_value.clone());
+    headers.insert(ids::REQUEST_ID, trail.request_id_value.clone());
     match trail.decision_id {
         Some(id) => {
-            headers.insert(account::DECISION_ID, account::id_header(id.0));
+            headers.insert(ids::DECISION_ID, ids::id_header(id.0));
         }
         None => {
-            headers.remove(account::DECISION_ID);
+            headers.remove(ids::DECISION_ID);
         }
     }
     if !keeps_cache || !headers.contains_key(header::CACHE_CONTROL) {
@@ -243,13 +123,13 @@ pub fn finish_head<B>(trail: &Trail, response: &mut Response<B>) {
     if trail.by_cookie {
         headers.append(header::VARY, HeaderValue::from_static("Cookie"));
     }
-    headers.remove(tenant::ACTIVE_TENANT);
+    headers.remove(active_tenant::ACTIVE_TENANT);
     headers.remove(forward::CROSS_TENANT);
     if trail.cross
         && let Some(tenant) = &trail.managed_tenant
         && let Some(value) = super::session::text_header(tenant.as_str())
     {
-        headers.insert(tenant::ACTIVE_TENANT, value);
+        headers.insert(active_tenant::ACTIVE_TENANT, value);
         headers.insert(forward::CROSS_TENANT, HeaderValue::from_static("true"));
     }
     if let Some(bucket) = &trail.bucket {

@@ -6,22 +6,21 @@
 use std::{cell::RefCell, future::poll_fn, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::time::Instant;
 
 use super::{
     account::{Ledger, Opened},
-    body::{Broken, Cut, Progress, RequestBody, ResponseBody, UpstreamStream},
-    certificate,
-    flow::Trail,
-    headers,
+    body::{Broken, Cut, Exchange, RequestBody, ResponseBody, UpstreamStream},
+    certificate, headers,
     outgoing::{self, Outgoing},
-    query,
     respond::Failure,
+    streams::{Stream, Watched},
+    trail::Trail,
     tunnel,
     unread::ClientBody,
-    watch::{self, Stream, Watched},
+    watch,
     worker::Worker,
 };
 use crate::{
@@ -38,40 +37,6 @@ const AUDIT_KEYS_PATH: &str = "/.well-known/linkgate/audit-keys.json";
 
 /// Seconds after which a request that found no place or no service may be tried again.
 const RETRY_AFTER: u32 = 1;
-
-/// Path and query as they are forwarded.
-#[derive(Debug)]
-pub struct Target(Uri);
-
-impl Target {
-    /// Drops the query parameters by which upstreams would take another tenant.
-    pub fn of(uri: &Uri) -> Result<Self, Failure> {
-        let unfit = || Failure::new(ErrorCode::BadRequest, "target");
-        let target = uri.path_and_query().ok_or_else(unfit)?;
-        let Some(asked) = target.query().filter(|query| !query.is_empty()) else {
-            // Without a query, or with an empty one, the bytes go on as they are.
-            return Ok(Self(Uri::from(target.clone())));
-        };
-        let text = match query::cleaned(asked) {
-            Some(kept) if kept.len() == asked.len() => return Ok(Self(Uri::from(target.clone()))),
-            Some(kept) => format!("{}?{kept}", target.path()),
-            None => target.path().to_owned(),
-        };
-        text.parse().map(Self).map_err(|_| unfit())
-    }
-
-    pub fn into_uri(self) -> Uri {
-        self.0
-    }
-
-    pub fn path(&self) -> &str {
-        self.0.path()
-    }
-
-    pub fn query(&self) -> &str {
-        self.0.query().unwrap_or_default()
-    }
-}
 
 /// The gateway's own public documents.
 pub fn own_document(worker: &Worker, request: &Request<ClientBody>) -> Option<Response<ResponseBody>> {
@@ -96,7 +61,7 @@ pub async fn send(worker: &Rc<Worker>, trail: &mut Trail, opened: Opened) -> Res
     match attempt(worker, trail, checked, &mut ledger, &exchange).await {
         Ok((response, client_upgrade, total)) => {
             ledger.status = Some(response.status());
-            Ok(answer(worker, trail, response, client_upgrade, ledger, exchange.cut, total))
+            Ok(answer(trail, response, client_upgrade, ledger, exchange.cut, total))
         }
         Err(failure) => {
             // What is left of a body that broke off stands in the way of another request.
@@ -106,13 +71,6 @@ pub async fn send(worker: &Rc<Worker>, trail: &mut Trail, opened: Opened) -> Res
             Err(failure)
         }
     }
-}
-
-/// The two switches of one exchange.
-#[derive(Debug)]
-pub struct Exchange {
-    pub cut: Rc<Cut>,
-    pub progress: Rc<Progress>,
 }
 
 type Answered = (Response<Incoming>, Option<OnUpgrade>, Option<Instant>);
@@ -327,7 +285,6 @@ fn explained(failure: Failure, exchange: &Exchange) -> Failure {
 }
 
 fn answer(
-    worker: &Rc<Worker>,
     trail: &Trail,
     response: Response<Incoming>,
     client_upgrade: Option<OnUpgrade>,
@@ -344,24 +301,6 @@ fn answer(
     parts.extensions.clear();
     let keeps_cache = trail.route.as_ref().is_some_and(|route| route.settings.keep_cache_control);
     headers::clean_response(&mut parts.headers, keeps_cache);
-    let stream = UpstreamStream::new(body, cut, total, Rc::clone(worker), ledger);
+    let stream = UpstreamStream::new(body, cut, total, ledger);
     Response::from_parts(parts, ResponseBody::Stream(Box::new(stream)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_path_goes_on_byte_for_byte_and_tenant_parameters_do_not() {
-        for (asked, expected) in [
-            ("/a/%C3%BC?x=%20", "/a/%C3%BC?x=%20"),
-            ("/a?tenant_id=b", "/a"),
-            ("/a?x=1&PARTNER_ID=b&y", "/a?x=1&y"),
-            ("/a?", "/a?"),
-        ] {
-            let target = Target::of(&asked.parse().unwrap()).unwrap();
-            assert_eq!(target.into_uri().to_string(), expected);
-        }
-    }
 }

@@ -8,12 +8,12 @@ use std::{rc::Rc, sync::Arc};
 use http::{HeaderMap, header};
 
 use super::{
-    flow::Trail,
-    intake,
+    active_tenant::{self, Named},
+    forwarded, resolve,
     respond::Failure,
     route::Routed,
     session::{self, Session},
-    tenant::{self, Named},
+    trail::Trail,
     worker::Worker,
 };
 use crate::{
@@ -61,7 +61,7 @@ pub async fn bearer(
         None => Box::pin(by_certificate(worker, trail, &parts.headers)).await?,
     };
     // Told before anything about the account is, but recorded as the account's.
-    let named = tenant::named(&parts.headers)?;
+    let named = active_tenant::named(&parts.headers)?;
     let certified = trail.peer.certificate.as_ref().and_then(|certificate| certificate.user());
     if certified.is_some_and(|user| !user.is(&session.caller)) {
         return Err(Failure::from(Denial::new(ErrorCode::Forbidden, Reason::IdentityConflict)));
@@ -80,7 +80,7 @@ fn check_origin(worker: &Worker, trail: &Trail, parts: &http::request::Parts, so
         Source::Certificate => unsafe_act && from_a_page(),
     };
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
-    let scheme = || intake::client_scheme(worker, &trail.peer, &parts.headers);
+    let scheme = || forwarded::client_scheme(worker, &trail.peer, &parts.headers);
     if !asked || identity::same_origin(&parts.headers, authority, scheme()) {
         return Ok(());
     }
@@ -96,7 +96,7 @@ fn check_origin(worker: &Worker, trail: &Trail, parts: &http::request::Parts, so
 async fn by_certificate(worker: &Worker, trail: &mut Trail, headers: &HeaderMap) -> Result<Rc<Session>, Failure> {
     let missing = || Failure::new(ErrorCode::Unauthorized, "no_credential");
     let certificate = trail.peer.certificate.clone().ok_or_else(missing)?;
-    let session = match certificate.known_session(worker) {
+    let session = match worker.certified_session(&certificate) {
         Some(session) => session,
         None => {
             let caller = certificate.caller().ok_or_else(missing)?;
@@ -153,14 +153,14 @@ async fn resolved(
     caller: Arc<Caller>,
     keys: u64,
 ) -> Result<(Rc<Session>, bool), Failure> {
-    let named = tenant::named(headers);
+    let named = active_tenant::named(headers);
     let home = named.as_ref().is_ok_and(|named| stays_home(&caller, named));
-    if let Ok(session) = session::resolve(worker, Arc::clone(&caller), keys).await {
+    if let Ok(session) = resolve::session(worker, Arc::clone(&caller), keys).await {
         return Ok((session, true));
     }
     let named = named?;
     let known_last = if home {
-        session::resolve_for_home(worker, Arc::clone(&caller), keys).await
+        resolve::session_for_home(worker, Arc::clone(&caller), keys).await
     } else {
         Err(session::Unresolved)
     };

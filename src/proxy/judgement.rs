@@ -6,17 +6,9 @@ use std::{rc::Rc, sync::Arc};
 use http::{Method, Request};
 
 use super::{
-    account, authorize,
-    decision_metrics::Face,
-    flow::{self, Peer, Trail},
-    identify::Identified,
-    inbound::Inbound,
-    intake, quota,
-    respond::Failure,
-    route::{Route, Routed},
-    session::{self, Unresolved},
-    tenant::{self, Named},
-    worker::Worker,
+    account, active_tenant::Named, authorize, decision_metrics::Face, flow, identify::Identified, inbound::Inbound,
+    intake, peer::Peer, quota, resolve, respond::Failure, route::Routed, routes::Route, session::Unresolved, tenant,
+    trail::Trail, worker::Worker,
 };
 use crate::{
     config::settings::{Access, RouteClass, RouteSettings},
@@ -76,7 +68,7 @@ async fn judged(worker: &Rc<Worker>, trail: &mut Trail, asked: Asked<'_>) -> Res
     let at_home = user.home_tenant.as_ref() == Some(&tenant);
     let caller = Arc::new(Caller::attested(issuer, user, trail.now));
     let keys = worker.gateway.verifier.generation();
-    let session = session::resolve(worker, caller, keys).await.map_err(|Unresolved| unknown())?;
+    let session = resolve::session(worker, caller, keys).await.map_err(|Unresolved| unknown())?;
     trail.session = Some(Rc::clone(&session));
     let route = Arc::new(rule(worker, permission, trail.uri.path()));
     trail.route = Some(Arc::clone(&route));

@@ -7,19 +7,19 @@ use http_body::Body;
 use hyper::upgrade::OnUpgrade;
 
 use super::{
-    account::{self, id_header},
     authorize::Authorized,
-    body::{ClientStream, RequestBody},
+    body::{ClientStream, Exchange, RequestBody},
     credential,
     fields::Checked,
-    flow::Trail,
-    forward::{Exchange, Target},
+    forwarded::{self, FORWARDED_PROTO},
     headers::{self, Single, single},
+    ids::{self, id_header},
     inbound::Inbound,
-    intake::{self, FORWARDED_PROTO},
+    intake,
     respond::Failure,
+    target::Target,
     tenant::Scope,
-    trace_context,
+    trail::Trail,
     worker::Worker,
 };
 use crate::{
@@ -177,11 +177,11 @@ pub fn join_cookies(headers: &mut HeaderMap) {
 }
 
 fn set_tracing(trail: &Trail, headers: &mut HeaderMap) {
-    headers.insert(account::REQUEST_ID, trail.request_id_value.clone());
+    headers.insert(ids::REQUEST_ID, trail.request_id_value.clone());
     if let Some(id) = trail.decision_id {
-        headers.insert(account::DECISION_ID, id_header(id.0));
+        headers.insert(ids::DECISION_ID, id_header(id.0));
     }
-    trace_context::tell(trail, headers);
+    trail.tell_trace(headers);
 }
 
 /// `X-Target-Tenant-ID` of a verified platform admin, where the configuration lets it pass. Home requests only: in
@@ -227,7 +227,7 @@ struct Forwarded {
 impl Forwarded {
     fn read(worker: &Worker, trail: &Trail, headers: &HeaderMap) -> Self {
         let peer = &trail.peer.forwarded_for;
-        let trusted = intake::trusts(worker, &trail.peer);
+        let trusted = forwarded::trusts(worker, &trail.peer);
         let believed = |name: &HeaderName| if trusted { headers.get(name).cloned() } else { None };
         let before: Vec<u8> = if trusted {
             headers.get_all(&FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b", "[..])

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{authorize::Authorized, flow::Trail, respond::Failure, tenant::Scope, worker::Worker};
+use super::{authorize::Authorized, respond::Failure, tenant::Scope, trail::Trail, worker::Worker};
 use crate::{
     domain::{ErrorCode, TenantId},
     limit::{Class, Moment, Taken},

@@ -8,12 +8,10 @@ use std::{rc::Rc, sync::Arc};
 
 use http::HeaderValue;
 
-use super::worker::Worker;
 use crate::{
     audit::Holds,
-    domain::{Denial, ErrorCode, PermissionSet, Portfolio, Reason, RoleTable, UserFacts},
+    domain::{Denial, PermissionSet, Portfolio, RoleTable, UserFacts},
     identity::{Caller, Remembered},
-    store::Reading,
 };
 
 /// One token's bearer.
@@ -69,59 +67,6 @@ impl Remembered for Rc<Session> {
 /// The database could not tell; nothing may be concluded.
 #[derive(Debug)]
 pub struct Unresolved;
-
-/// Looks the bearer up in data that is known to be fresh. Only such a session may be kept and used again.
-pub async fn resolve(worker: &Worker, caller: Arc<Caller>, keys: u64) -> Result<Rc<Session>, Unresolved> {
-    look_up(worker, caller, keys, Reading::Fresh).await
-}
-
-/// For one home request while the database is away: what was known last will do. Never to be kept: the change feed may
-/// come back between two of its reads, and the session would carry the old rows under the new epoch.
-pub async fn resolve_for_home(worker: &Worker, caller: Arc<Caller>, keys: u64) -> Result<Rc<Session>, Unresolved> {
-    look_up(worker, caller, keys, Reading::HomeOnly).await
-}
-
-async fn look_up(worker: &Worker, caller: Arc<Caller>, keys: u64, reading: Reading) -> Result<Rc<Session>, Unresolved> {
-    let gateway = &worker.gateway;
-    let directory = &gateway.directory;
-    let epoch = directory.epoch();
-    let bundle = gateway.policies.current();
-    let member = directory.member(&caller.issuer, &caller.sub, reading).await.map_err(|_| Unresolved)?;
-    let suspended = worker.is_suspended(&caller);
-    let refused = |reason| Who::Refused(Denial::new(ErrorCode::Forbidden, reason));
-    let partner_id = match (member.as_deref(), caller.partner_id) {
-        (Some(member), _) if !member.active => Err(refused(Reason::NotAPartner)),
-        (Some(member), Some(claimed)) if member.partner_id != claimed => Err(refused(Reason::IdentityConflict)),
-        (Some(member), _) => Ok(Some(member.partner_id)),
-        (None, claimed) => Ok(claimed),
-    };
-    let who = match partner_id {
-        Err(who) => who,
-        Ok(None) => Who::Plain,
-        Ok(Some(id)) => match directory.portfolio(id, reading).await.map_err(|_| Unresolved)? {
-            Some(portfolio) if caller.home_tenant.as_ref() == Some(&portfolio.partner.home_tenant_id) => {
-                let holds = held(&caller, bundle.roles());
-                Who::Partner(Box::new(PartnerUser {
-                    facts: UserFacts {
-                        issuer: Arc::clone(&caller.issuer),
-                        sub: Arc::clone(&caller.sub),
-                        partner_id: id,
-                        holds,
-                        suspended,
-                    },
-                    holds: Holds::of(&caller.roles, &caller.permissions),
-                    partner_header: HeaderValue::from_str(&id.to_string()).ok(),
-                    partner_tenant_header: text_header(portfolio.partner.home_tenant_id.as_str()),
-                    portfolio,
-                }))
-            }
-            // A partner that nobody registered has no home either.
-            Some(_) | None => refused(Reason::IdentityConflict),
-        },
-    };
-    let user_header = text_header(&caller.sub);
-    Ok(Rc::new(Session { caller, who, suspended, user_header, epoch, policies: bundle.generation(), keys }))
-}
 
 /// What the token grants by this role table.
 pub fn held(caller: &Caller, roles: &RoleTable) -> PermissionSet {

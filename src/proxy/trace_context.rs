@@ -7,13 +7,13 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::{
-    flow::{Peer, Trail},
+    forwarded,
     headers::{Single, single},
-    intake,
+    peer::Peer,
     worker::Worker,
 };
 use crate::{
-    domain::{RemoteParent, Sampling, TraceId, TraceState},
+    domain::{RemoteParent, TraceId, TraceState},
     spans::ServerSpan,
 };
 
@@ -32,9 +32,9 @@ pub struct TraceContext {
 /// What a caller who is believed told of its trace.
 #[derive(Debug)]
 pub struct Believed {
-    parent: RemoteParent,
+    pub(super) parent: RemoteParent,
     /// Only of a trusted proxy: it goes on with the trace that it came with.
-    state: Option<TraceState>,
+    pub(super) state: Option<TraceState>,
 }
 
 /// `asker`: of whoever asks for a decision, by a field that no client can write.
@@ -45,7 +45,7 @@ pub fn begin(
     method: &Method,
     asker: Option<RemoteParent>,
 ) -> TraceContext {
-    let proxys = || if intake::trusts(worker, peer) { read(headers) } else { None };
+    let proxys = || if forwarded::trusts(worker, peer) { read(headers) } else { None };
     let believed = match asker {
         Some(parent) => Some(Box::new(Believed { parent, state: None })),
         None => proxys().map(|parent| Box::new(Believed { parent, state: state(headers) })),
@@ -55,24 +55,6 @@ pub fn begin(
     let spans = worker.gateway.spans.as_ref();
     let span = spans.and_then(|spans| spans.request(id, parent, method));
     TraceContext { id, span, recorded: spans.is_some(), believed }
-}
-
-impl Trail {
-    /// Before the span is ended.
-    pub fn sampling(&self) -> Sampling {
-        match (&self.span, &self.believed) {
-            (Some(span), _) => Sampling::Under(span.id()),
-            (None, _) if self.recorded => Sampling::Out,
-            // Passed on: under the caller's own span, because there is none here.
-            (None, Some(told)) if told.parent.sampled => Sampling::Under(told.parent.span),
-            (None, Some(_)) => Sampling::Out,
-            (None, None) => Sampling::Unasked,
-        }
-    }
-
-    pub fn trace_state(&self) -> Option<&TraceState> {
-        self.believed.as_ref().and_then(|told| told.state.as_ref())
-    }
 }
 
 /// The one `traceparent`, if it is one.
@@ -85,17 +67,4 @@ pub fn read(headers: &HeaderMap) -> Option<RemoteParent> {
 
 fn state(headers: &HeaderMap) -> Option<TraceState> {
     TraceState::parse(headers.get_all(TRACESTATE).iter().map(HeaderValue::as_bytes))
-}
-
-/// Tells a service both fields.
-pub fn tell(trail: &Trail, headers: &mut HeaderMap) {
-    let sampling = trail.sampling();
-    let above = || sampling.parent().unwrap_or_else(|| trail.trace_id.nobody());
-    let parent = trail.span.as_ref().map_or_else(above, |span| span.told());
-    if let Ok(value) = HeaderValue::from_bytes(&trail.trace_id.traceparent(parent, sampling.flag())) {
-        headers.insert(TRACEPARENT, value);
-    }
-    if let Some(value) = trail.trace_state().and_then(|state| HeaderValue::from_str(state.as_str()).ok()) {
-        headers.insert(TRACESTATE, value);
-    }
 }

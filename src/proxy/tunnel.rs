@@ -16,9 +16,9 @@ use tokio::{
 use super::{
     account::Ledger,
     body::{Cut, Ending, Finish, ResponseBody},
-    flow::Trail,
     headers::{self, Single},
     respond::{self, Failure},
+    trail::Trail,
 };
 use crate::domain::{ErrorCode, TenantId};
 

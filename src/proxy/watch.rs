@@ -1,4 +1,4 @@
-//! Open streams of one worker, and the sweep that cuts those that may not go on (contract, section 5).
+//! The sweep that cuts open streams that may not go on (contract, section 5).
 //!
 //! A stream is every forwarded exchange from the moment it is sent upstream until its last byte. The sweep asks the very
 //! decision code again with the facts of the request and the time of now, so that whatever would refuse the request today
@@ -6,161 +6,21 @@
 //! hangs on no link: only the suspension of its user, session or token cuts it. And whatever flows on a connection that was
 //! opened with a client certificate hangs on that one too, be it a public route's.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
-    net::IpAddr,
-    rc::Rc,
-    sync::Arc,
-    task::{Context, Waker},
-};
+use std::rc::Rc;
 
 use super::{
-    body::Cut,
-    certificate::{self, ClientCertificate},
-    flow::Peer,
-    route::Route,
-    session::Session,
+    certificate,
+    streams::{Stream, Watched},
     worker::Worker,
 };
-use crate::{
-    domain::{Denial, Gate, Millis, TenantId},
-    portal::Spec,
-};
+use crate::domain::{Denial, Gate, Millis};
 
 /// How often open streams are looked at. With the poll of the change feed (100 to 250 ms) well below the promised 1 s.
 pub const SWEEP_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
 
-/// What a stream was allowed by.
-#[derive(Debug)]
-pub struct Watched {
-    pub cut: Rc<Cut>,
-    pub stream: Stream,
-    pub ip: IpAddr,
-    pub method: http::Method,
-    /// What the client showed.
-    certificate: Option<Rc<ClientCertificate>>,
-    /// The connection to end if the stream does not end by itself because its client reads nothing.
-    pub connection: Rc<ConnectionSwitch>,
-    /// Sweeps since the cut.
-    overdue: Cell<u32>,
-}
-
-/// What flows.
-#[derive(Debug)]
-pub enum Stream {
-    /// An exchange on a public route, on a connection with a certificate.
-    Public,
-    /// An exchange in the caller's own tenant.
-    Home(Rc<Session>),
-    /// An exchange with one managed tenant, forwarded.
-    Forwarded { tenant: TenantId, route: Arc<Route>, session: Kept },
-    /// An answer of the consolidated API that holds data of all these tenants.
-    Consolidated { tenants: Box<[TenantId]>, spec: &'static Spec, session: Kept },
-}
-
-/// The session of a stream, as it was looked up last.
-pub type Kept = RefCell<Rc<Session>>;
-
-impl Watched {
-    pub fn new(cut: Rc<Cut>, stream: Stream, ip: IpAddr, method: http::Method, peer: &Peer) -> Self {
-        let (certificate, connection) = (peer.certificate.clone(), Rc::clone(&peer.switch));
-        Self { cut, stream, ip, method, certificate, connection, overdue: Cell::new(0) }
-    }
-}
-
-/// Ends a client connection from outside. A tunnel holds it for as long as it uses the connection.
-///
-/// All of it is one thread's own: to look at it is to read a cell, which the connection does whenever it is polled.
-#[derive(Debug)]
-pub struct ConnectionSwitch {
-    asked: Cell<Asked>,
-    waker: RefCell<Option<Waker>>,
-    /// Given back when nobody uses the connection any more: its place among the open ones.
-    _place: Box<dyn std::any::Any>,
-}
-
-/// What a connection is asked to do; it never takes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Asked {
-    Nothing,
-    /// Finish what is open and end.
-    Drain,
-    /// End at once.
-    End,
-}
-
-impl ConnectionSwitch {
-    pub fn new(place: impl std::any::Any) -> Self {
-        Self { asked: Cell::new(Asked::Nothing), waker: RefCell::default(), _place: Box::new(place) }
-    }
-
-    pub fn kill(&self) {
-        self.ask(Asked::End);
-    }
-
-    pub fn drain(&self) {
-        self.ask(Asked::Drain);
-    }
-
-    fn ask(&self, what: Asked) {
-        self.asked.set(self.asked.get().max(what));
-        let waker = self.waker.take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// What is asked now. The task is woken when more is; only the connection's own task calls this.
-    pub fn asked(&self, cx: &Context<'_>) -> Asked {
-        let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
-        self.asked.get()
-    }
-}
-
-/// All open streams of one worker.
-#[derive(Debug, Default)]
-pub struct OpenStreams {
-    next: Cell<u64>,
-    open: RefCell<HashMap<u64, Rc<Watched>, ahash::RandomState>>,
-}
-
-/// Takes the stream off the list when dropped.
-#[derive(Debug)]
-pub struct Registration {
-    streams: Rc<OpenStreams>,
-    key: u64,
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        self.streams.open.borrow_mut().remove(&self.key);
-    }
-}
-
-impl OpenStreams {
-    pub fn register(self: &Rc<Self>, watched: Rc<Watched>) -> Registration {
-        let key = self.next.get();
-        self.next.set(key.wrapping_add(1));
-        self.open.borrow_mut().insert(key, watched);
-        Registration { streams: Rc::clone(self), key }
-    }
-
-    pub fn len(&self) -> usize {
-        self.open.borrow().len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
 /// One look at all open streams.
 pub async fn sweep(worker: &Rc<Worker>) {
-    let open: Vec<Rc<Watched>> = worker.streams.open.borrow().values().cloned().collect();
+    let open: Vec<Rc<Watched>> = worker.streams.all();
     // Side by side: a load that hangs for one partner must not delay the cut of another's streams.
     futures_util::future::join_all(open.iter().map(|watched| look_at(worker, watched))).await;
 }
@@ -193,7 +53,7 @@ async fn look_at(worker: &Rc<Worker>, watched: &Watched) {
 
 /// Why a stream may not go on; `None` while it may.
 pub async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<&'static str> {
-    if !certificate::counts(worker, watched.certificate.as_deref(), Millis::now()) {
+    if !worker.certificate_counts(watched.certificate.as_deref(), Millis::now()) {
         return Some(certificate::WORD);
     }
     let kept = match &watched.stream {

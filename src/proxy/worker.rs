@@ -20,11 +20,12 @@ use tokio::{
 
 use super::{
     body::RequestBody,
+    certificate::ClientCertificate,
     headers::StripList,
     metrics::Metrics,
-    route::{Route, Routes},
-    session::{self, Session, Unresolved},
-    watch::OpenStreams,
+    routes::{Route, Routes},
+    session::Session,
+    streams::OpenStreams,
 };
 use crate::{
     audit::Journal,
@@ -235,6 +236,22 @@ impl Worker {
         known
     }
 
+    /// The same for the bearer of a connection's certificate, where that is enough.
+    pub fn certified_session(&self, certificate: &ClientCertificate) -> Option<Rc<Session>> {
+        let session = certificate.kept_session()?;
+        let current = session.keys == self.gateway.verifier.generation() && self.is_current(&session);
+        current.then_some(session)
+    }
+
+    /// Whether the connection's certificate counts at this moment; where none was shown, none is missing.
+    pub fn certificate_counts(&self, certificate: Option<&ClientCertificate>, now: Millis) -> bool {
+        match (certificate, &self.gateway.tls) {
+            (None, _) => true,
+            (Some(certificate), Some(tls)) => certificate.is_good(tls, now),
+            (Some(_), None) => false,
+        }
+    }
+
     /// Adds to the metrics what the caches were asked since the last time: a counter that all workers share has no place
     /// on a request's way.
     pub fn tell_caches(&self) {
@@ -264,13 +281,5 @@ impl Worker {
     pub fn is_suspended(&self, caller: &Caller) -> bool {
         let (session, jti) = (caller.session_id.as_deref(), caller.jti.as_deref());
         self.gateway.directory.suspended_subject(&caller.issuer, &caller.sub, session, jti)
-    }
-
-    /// The same bearer under the facts of now, for a cross-tenant stream.
-    pub async fn refreshed(&self, session: &Rc<Session>) -> Result<Rc<Session>, Unresolved> {
-        if self.is_current(session) {
-            return Ok(Rc::clone(session));
-        }
-        session::resolve(self, Arc::clone(&session.caller), session.keys).await
     }
 }

@@ -9,12 +9,9 @@ use super::{
     data,
     invoices::Invoice,
     network,
-    reply::{Body, Call, detail, json_reply, json_text, method_not_allowed, not_found, ok, slash_redirect},
+    reply::{Answer, Body, Call, detail, json_reply, json_text, method_not_allowed, not_found, ok, slash_redirect},
     tickets,
 };
-
-/// An endpoint answers, or fails with the answer to give instead.
-pub(super) type Answer = Result<Response<Body>, Response<Body>>;
 
 pub(super) async fn answer(shared: &Shared, call: Call) -> Response<Body> {
     if !call.request.uri().path().starts_with(shared.kind.base()) {

@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 use super::{
     control::Control,
     data::{self, Dice},
-    isp::Answer,
-    reply::{Body, Call, detail, method_not_allowed, not_found, ok},
+    reply::{Answer, Body, Call, detail, method_not_allowed, not_found, ok},
 };
 
 pub(super) async fn answer(control: &Control, call: Call) -> Response<Body> {

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 
 pub(super) type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
+/// An endpoint answers, or fails with the answer to give instead.
+pub(super) type Answer = Result<Response<Body>, Response<Body>>;
+
 /// Largest JSON body that is read.
 const MAX_JSON: usize = 1 << 20;
 

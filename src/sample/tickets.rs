@@ -10,8 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     data::{self, Dice},
-    isp::Answer,
-    reply::{Call, detail, json_reply, method_not_allowed, not_found, ok},
+    reply::{Answer, Call, detail, json_reply, method_not_allowed, not_found, ok},
 };
 
 /// Most tenants whose tickets are kept; beyond it all are forgotten and made anew.

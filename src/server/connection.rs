@@ -40,8 +40,8 @@ use crate::{
     config::settings::ListenSettings,
     proxy::{
         certificate::ClientCertificate,
-        flow::{self, Peer},
-        watch::{Asked, ConnectionSwitch},
+        flow,
+        peer::{Asked, ConnectionSwitch, Peer},
         worker::{Duty, Worker},
     },
 };

@@ -33,7 +33,8 @@ use super::{
     handshake::{self, Gate},
 };
 use crate::proxy::{
-    watch::{self as streams, ConnectionSwitch},
+    peer::ConnectionSwitch,
+    watch as streams,
     worker::{Duty, Gateway, Live, Worker},
 };
 

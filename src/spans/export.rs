@@ -4,7 +4,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::Method;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
     resource::v1::Resource,
@@ -16,10 +15,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{ClientSpan, ServerSpan, SpanMetrics, settings::TracingSettings};
+use super::{SpanMetrics, settings::TracingSettings};
 use crate::{
     collector::{self, Collector, NotTaken},
-    domain::{RemoteParent, Sampling, Trace, TraceId},
+    domain::TraceId,
     tls::{ClientTls, TlsError},
 };
 
@@ -63,26 +62,8 @@ impl Spans {
         Ok(Arc::new(Self { queue, below, metrics: metrics.clone() }))
     }
 
-    /// The span of a request, if it is sampled: as a believed caller has decided, else by the trace id.
-    pub fn request(
-        self: &Arc<Self>,
-        trace: TraceId,
-        parent: Option<RemoteParent>,
-        method: &Method,
-    ) -> Option<Box<ServerSpan>> {
-        let sampled = parent.map_or_else(|| self.samples(trace), |parent| parent.sampled);
-        sampled.then(|| Box::new(ServerSpan::begin(self, trace, parent, method)))
-    }
-
-    /// The span of a question that is asked on a request's behalf, if the request has one.
-    pub fn question(self: &Arc<Self>, trace: &Trace, upstream: &str, method: &Method) -> Option<ClientSpan> {
-        match trace.sampling {
-            Sampling::Under(parent) => Some(ClientSpan::begin(self, trace.trace_id, parent, upstream, method)),
-            Sampling::Out | Sampling::Unasked => None,
-        }
-    }
-
-    fn samples(&self, trace: TraceId) -> bool {
+    /// Whether a trace that begins here is sampled.
+    pub(super) fn samples(&self, trace: TraceId) -> bool {
         let low = trace.bytes().iter().skip(9).fold(0, |sum: u64, byte| (sum << 8) | u64::from(*byte));
         low < self.below
     }

@@ -12,8 +12,8 @@ use opentelemetry_proto::tonic::{
     trace::v1::{Span, Status, span::SpanKind, status::StatusCode as Outcome},
 };
 
-use super::Spans;
-use crate::domain::{RemoteParent, SpanId, TraceId};
+use super::export::Spans;
+use crate::domain::{RemoteParent, Sampling, SpanId, Trace, TraceId};
 
 /// The parent of a span was told by another process, and that is known (`SpanFlags` of OTLP), beside `sampled`.
 const REMOTE: u32 = 0x301;
@@ -35,6 +35,27 @@ pub struct ServerSpan {
 pub struct ClientSpan {
     open: Open,
     id: SpanId,
+}
+
+impl Spans {
+    /// The span of a request, if it is sampled: as a believed caller has decided, else by the trace id.
+    pub fn request(
+        self: &Arc<Self>,
+        trace: TraceId,
+        parent: Option<RemoteParent>,
+        method: &Method,
+    ) -> Option<Box<ServerSpan>> {
+        let sampled = parent.map_or_else(|| self.samples(trace), |parent| parent.sampled);
+        sampled.then(|| Box::new(ServerSpan::begin(self, trace, parent, method)))
+    }
+
+    /// The span of a question that is asked on a request's behalf, if the request has one.
+    pub fn question(self: &Arc<Self>, trace: &Trace, upstream: &str, method: &Method) -> Option<ClientSpan> {
+        match trace.sampling {
+            Sampling::Under(parent) => Some(ClientSpan::begin(self, trace.trace_id, parent, upstream, method)),
+            Sampling::Out | Sampling::Unasked => None,
+        }
+    }
 }
 
 /// A span that is sent when it is dropped.

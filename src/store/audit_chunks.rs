@@ -5,9 +5,8 @@
 
 use super::{
     StoreError,
-    audit_index::{signed, unsigned},
     audit_terms::Terms,
-    sql::{Row, Tx, Value, composed},
+    sql::{Row, Tx, Value, composed, signed, unsigned},
 };
 use crate::audit::{ChainId, Chunk};
 

@@ -15,9 +15,8 @@ use uuid::Uuid;
 
 use super::{
     Database, StoreError,
-    audit_index::{signed, unsigned},
     database::Backend,
-    sql::{Conn, Value, composed},
+    sql::{Conn, Value, composed, signed, unsigned},
 };
 use crate::audit::{
     ChainId,

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
     AuditStore, StoreError,
-    audit_index::{signed, unavailable},
+    audit_index::unavailable,
     audit_lines::{PLACE, read_places},
-    sql::{Row, Tx, Value, composed},
+    sql::{Row, Tx, Value, composed, signed, unsigned},
 };
 use crate::{
     audit::{
@@ -78,8 +78,8 @@ pub(super) fn kept(row: &Row) -> Result<Kept, StoreError> {
     Ok(Kept {
         note: row.str(0)?.to_owned(),
         cause: cause.ok_or_else(|| damaged("cause: unknown"))?,
-        segment: super::audit_index::unsigned(row.int(2)?),
-        offset: super::audit_index::unsigned(row.int(3)?),
+        segment: unsigned(row.int(2)?),
+        offset: unsigned(row.int(3)?),
         peaks: hashes.iter().copied().map(Hash).collect(),
     })
 }
@@ -104,7 +104,7 @@ async fn tiles(tx: &mut Tx, chain: ChainId, wanted: &BTreeSet<TileAt>) -> Result
             numbers.join(",")
         );
         for row in tx.rows(composed(sql), &[chain.0.into(), i64::from(level).into()]).await? {
-            found.0.insert((level, super::audit_index::unsigned(row.int(0)?)), row.bytes(1)?.to_vec());
+            found.0.insert((level, unsigned(row.int(0)?)), row.bytes(1)?.to_vec());
         }
     }
     Ok(found)

@@ -15,7 +15,7 @@ use std::{
 
 use super::{
     Database, StoreError, audit_chunks,
-    sql::{Tx, Value},
+    sql::{Tx, Value, signed, unsigned},
 };
 use crate::audit::{ChainHead, ChainHeads, ChainId, Hash, IndexBatch, IndexPosition, IndexSink, IndexUnavailable};
 
@@ -109,14 +109,6 @@ async fn read_head(tx: &mut Tx, chain: ChainId) -> Result<Option<ChainHead>, Sto
 
 fn hash(text: &str) -> Result<Hash, StoreError> {
     text.parse().map_err(|error| StoreError::Damaged { table: "audit_positions", what: format!("head_hash: {error}") })
-}
-
-pub(super) fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or_default()
-}
-
-pub(super) fn signed(number: u64) -> Value<'static> {
-    Value::Int(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
 /// Moves the position, if it is still where the batch starts. The row is locked until the commit.

@@ -11,8 +11,7 @@ use super::{
     AuditStore, StoreError,
     audit_depot::{CLOCK, Floor, HEARD, is_own, lock_for_now},
     audit_evidence::forget_proofs,
-    audit_index::{signed, unsigned},
-    sql::{Row, Tx, Value, composed},
+    sql::{Row, Tx, Value, composed, signed, unsigned},
 };
 use crate::{
     audit::{ChainId, encode::SegmentHeader, line::Line, mirror::TakenOver},

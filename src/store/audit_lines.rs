@@ -5,9 +5,9 @@ use std::{collections::HashSet, io, sync::PoisonError};
 
 use super::{
     AuditStore, StoreError,
-    audit_index::{signed, unavailable, unsigned},
+    audit_index::unavailable,
     audit_terms::Terms,
-    sql::{Row, Tx, Value},
+    sql::{Row, Tx, Value, signed, unsigned},
 };
 use crate::{
     audit::{

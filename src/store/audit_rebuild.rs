@@ -14,8 +14,7 @@ use super::{
     AuditStore, DepotError, StoreError,
     audit_depot::Floor,
     audit_evidence::{COLUMNS, kept},
-    audit_index::{signed, unsigned},
-    sql::{Tx, Value, composed},
+    sql::{Tx, Value, composed, signed, unsigned},
 };
 use crate::audit::{
     ChainId,

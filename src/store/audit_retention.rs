@@ -5,10 +5,8 @@
 //! it must stay. The rule is the database's own (`audit_month_kept`), so that it is looked at under the lock.
 
 use super::{
-    AuditStore, StoreError,
-    audit_evidence::forget_proofs,
-    audit_index::{unavailable, unsigned},
-    audit_kept::set_floor,
+    AuditStore, StoreError, audit_evidence::forget_proofs, audit_index::unavailable, audit_kept::set_floor,
+    sql::unsigned,
 };
 use crate::{
     audit::{ChainId, IndexSink, IndexUnavailable, RetainedIndex},

@@ -52,6 +52,16 @@ impl From<Uuid> for Value<'_> {
     }
 }
 
+/// A count, place or sequence number: both databases store signed numbers only.
+pub(crate) fn signed(number: u64) -> Value<'static> {
+    Value::Int(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+/// As [`signed`] stored it.
+pub(crate) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
 fn encoding(error: sqlx::error::BoxDynError) -> sqlx::Error {
     sqlx::Error::Encode(error)
 }

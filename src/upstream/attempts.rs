@@ -17,7 +17,8 @@ use super::{
     clock,
     destination::Destination,
     endpoint::{Endpoint, Picked},
-    pool::{Lease, Pool, SendError, Unsent},
+    error::{SendError, Unsent},
+    pool::{Lease, Pool},
     shared::{SharedLease, SharedPool, Unanswered},
 };
 
@@ -43,8 +44,15 @@ fn is_gateway_error(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
 }
 
+impl<'u> Destination<'u> {
+    /// One request: its first endpoint is chosen here.
+    pub fn attempts(self, asker: Asker<'u>) -> Attempts<'u> {
+        Attempts::new(self, asker)
+    }
+}
+
 impl<'u> Attempts<'u> {
-    pub(super) fn new(to: Destination<'u>, asker: Asker<'u>) -> Self {
+    fn new(to: Destination<'u>, asker: Asker<'u>) -> Self {
         let picked = to.cluster.pick(&[], to.upstream.tally());
         if picked.as_ref().is_some_and(Picked::is_weighed) {
             to.cluster.budget().deposit(clock::now());

@@ -25,6 +25,9 @@ use hyper::{
 
 use super::settings::Origin;
 
+/// Where connections wait: those of one channel to one endpoint may serve each other's requests.
+pub(super) type Key = (u64, u64);
+
 /// A body of which there may be a second one.
 pub trait Repeat: Sized {
     /// The same body once more, if there is nothing to it.

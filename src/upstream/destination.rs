@@ -3,18 +3,24 @@
 use tokio::time::Instant;
 
 use super::{
-    asker::Asker,
-    attempts::Attempts,
     bounds::{InFlight, Refused},
     cluster::Cluster,
     table::Upstream,
 };
+use crate::domain::TenantId;
 
 /// A cluster of an upstream.
 #[derive(Clone, Copy, Debug)]
 pub struct Destination<'u> {
     pub(super) upstream: &'u Upstream,
     pub(super) cluster: &'u Cluster,
+}
+
+impl Upstream {
+    /// Where a request for this tenant goes. `None`: it has no address.
+    pub fn destination(&self, tenant: Option<&TenantId>) -> Option<Destination<'_>> {
+        self.cluster(tenant).map(|cluster| Destination { upstream: self, cluster })
+    }
 }
 
 impl<'u> Destination<'u> {
@@ -43,10 +49,5 @@ impl<'u> Destination<'u> {
             Err(Refused::Full | Refused::QueueFull) => tally.refused_queue_full.add(),
         }
         place
-    }
-
-    /// One request: its first endpoint is chosen here.
-    pub fn attempts(self, asker: Asker<'u>) -> Attempts<'u> {
-        Attempts::new(self, asker)
     }
 }

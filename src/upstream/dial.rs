@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{endpoint::Endpoint, pool::SendError, settings::Http2, table::Upstream};
+use super::{endpoint::Endpoint, error::SendError, settings::Http2, table::Upstream};
 use crate::tls::H2;
 
 /// A service that answers no ping for this long is gone.

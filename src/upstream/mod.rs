@@ -27,6 +27,7 @@ mod budget;
 
 mod channel;
 mod dial;
+mod error;
 
 pub mod pool;
 
@@ -42,7 +43,8 @@ pub use bounds::{InFlight, Refused};
 pub use channel::Repeat;
 pub use destination::Destination;
 pub use endpoint::{Endpoint, Picked};
-pub use pool::{Lease, Pool, SendError, Unsent};
+pub use error::{SendError, Unsent};
+pub use pool::{Lease, Pool};
 pub use resolve::{Resolve, SystemResolver};
 pub use shared::{SharedLease, SharedPool, Unanswered};
 pub use table::Upstream;

@@ -3,7 +3,7 @@
 //! A connection goes back only after both messages on it are complete. A request is sent a second time only if the
 //! caller allows it (idempotent) and the stale pooled connection took not one byte of it: hyper hands such a request back.
 
-use std::{cell::RefCell, collections::HashMap, future::poll_fn, io, pin::Pin, rc::Rc};
+use std::{cell::RefCell, collections::HashMap, future::poll_fn, pin::Pin, rc::Rc};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -12,41 +12,12 @@ use hyper::{body::Incoming, client::conn::http1, rt::Executor};
 use hyper_util::rt::TokioIo;
 
 use super::{
-    channel::{Readiness, Repeat, Sender, Shelf, is_unprocessed},
+    channel::{Key, Readiness, Repeat, Sender, Shelf, is_unprocessed},
     dial::{dial, http2_builder},
     endpoint::Endpoint,
+    error::{SendError, Unsent},
     table::Upstream,
 };
-
-/// Why no response came.
-#[derive(Debug, thiserror::Error)]
-pub enum SendError {
-    #[error("connecting to `{authority}` failed")]
-    Connect { authority: String, source: io::Error },
-    #[error("connecting to `{0}` took too long")]
-    ConnectTimeout(String),
-    #[error("the name `{0}` cannot be looked up")]
-    Unresolved(String),
-    #[error("the upstream broke the connection or its answer was malformed")]
-    Exchange(#[source] hyper::Error),
-}
-
-impl SendError {
-    /// No connection was had.
-    pub fn is_connect(&self) -> bool {
-        !matches!(self, Self::Exchange(_))
-    }
-}
-
-/// Why no response came, with the request where it did not leave the gateway and may be sent elsewhere.
-#[derive(Debug)]
-pub struct Unsent<B> {
-    pub error: SendError,
-    pub request: Option<Box<Request<B>>>,
-}
-
-/// Where connections wait: those of one channel to one endpoint may serve each other's requests.
-pub(super) type Key = (u64, u64);
 
 /// How many streams a service allows on a connection now.
 type Allowed = Box<dyn Fn() -> usize>;

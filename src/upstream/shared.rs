@@ -18,10 +18,10 @@ use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::{
-    channel::{Readiness, Sender, Shelf},
+    channel::{Key, Readiness, Sender, Shelf},
     dial::{dial, http2_builder},
     endpoint::Endpoint,
-    pool::{Key, SendError},
+    error::SendError,
     table::Upstream,
 };
 

@@ -5,7 +5,6 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     bounds::Bounds,
     cluster::{Cluster, Rules},
-    destination::Destination,
     resolve::{Resolve, SystemResolver},
     settings::{Http2, Origin, UpstreamSettings},
     tally::Tally,
@@ -100,11 +99,6 @@ impl Upstream {
     /// The tenant's own endpoints, else the shared ones; `None` where neither is configured. Nobody else's, ever.
     pub fn cluster(&self, tenant: Option<&TenantId>) -> Option<&Cluster> {
         tenant.and_then(|tenant| self.tenants.get(tenant)).or(self.shared.as_ref()).map(|cluster| &**cluster)
-    }
-
-    /// Where a request for this tenant goes. `None`: it has no address.
-    pub fn destination(&self, tenant: Option<&TenantId>) -> Option<Destination<'_>> {
-        self.cluster(tenant).map(|cluster| Destination { upstream: self, cluster })
     }
 
     /// Requests under way now, to all clusters together.

@@ -8,6 +8,7 @@ use crate::{
     upstream::{
         asker::{Asker, Blame, Mark},
         bounds::Refused,
+        destination::Destination,
         settings::{AssertionForm, BudgetSettings, Credential, OutlierSettings},
     },
 };

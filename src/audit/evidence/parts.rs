@@ -289,9 +289,10 @@ mod tests {
     use super::*;
     use crate::{
         audit::{
+            decision::Decision,
             encode,
             line::frame,
-            record::{Completion, Decision, Opening, Slice, SliceOutcome},
+            record::{Completion, Opening, Slice, SliceOutcome},
         },
         domain::{DecisionId, Millis},
     };

@@ -2,9 +2,12 @@
 
 use std::{fmt, sync::Arc, time::Instant};
 
-use super::Shared;
+use super::shared::Shared;
 use crate::{
-    audit::record::{Completion, Decision, reason},
+    audit::{
+        decision::{Decision, reason},
+        record::Completion,
+    },
     domain::DecisionId,
 };
 

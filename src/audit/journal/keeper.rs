@@ -16,7 +16,8 @@ use std::{
 };
 
 use super::{
-    AuditUnavailable, JournalError, Shared, io_error,
+    AuditUnavailable, JournalError, io_error,
+    shared::Shared,
     writer::{Body, State, Waiter, Writer, Written},
 };
 use crate::{

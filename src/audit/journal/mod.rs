@@ -37,9 +37,8 @@ use self::{
 use super::{
     chain::{ChainHead, ChainId},
     medium::{Medium, OsMedium},
-    record::{ChangeRecord, Completion, Opening},
+    record::{ChangeRecord, Completion, Opening, OutboxRow},
     settings::{AuditSettings, Durability},
-    traits::OutboxRow,
 };
 
 /// For metrics and readiness.
@@ -116,7 +115,8 @@ impl Journal {
     /// thread. `disk` awaits stable storage, for at most `commit_timeout` (a tokio timer must be running). A record that
     /// was chained and is not there in time, or cannot be written with those behind it, is completed as refused.
     pub async fn admit(&self, opening: &Opening<'_>, level: Durability) -> Result<OpenRecord, AuditUnavailable> {
-        let (record, promise) = self.shared.begin(opening, level)?;
+        let (seq, promise) = self.shared.begin(opening, level)?;
+        let record = OpenRecord::new(Arc::clone(&self.shared), opening.id, seq);
         match promise {
             Promise::Kept => Ok(record),
             Promise::Write(entered) => {

@@ -15,18 +15,20 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    JournalError, Shared, io_error,
+    JournalError, io_error,
+    shared::Shared,
     writer::{Body, Writer, bytes},
 };
 use crate::{
     audit::{
         chain::{ChainHead, ChainId, Hash},
         check::{Checker, Fault},
+        decision::reason,
         encode::{self, FORMAT, LineType, RecoveryNote, SegmentHeader},
         line::Line,
         medium::{Medium, SegmentFile, volatile_file_system},
         reader::{CHAIN_FILE, ChainFile, Lines, Step, chain_file, segment_path, segments},
-        record::{Completion, reason},
+        record::Completion,
         settings::{AuditSettings, Durability},
     },
     domain::{DecisionId, Millis},

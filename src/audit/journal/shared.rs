@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    AuditUnavailable, OpenRecord,
+    AuditUnavailable,
     writer::{Body, Entered, Waiter, Writer, Written, completion_room},
 };
 use crate::{
@@ -19,9 +19,8 @@ use crate::{
         chain::ChainId,
         encode::{self, LineType},
         medium::Medium,
-        record::{ChangeRecord, Completion, Opening},
+        record::{ChangeRecord, Completion, Opening, OutboxRow},
         settings::{AuditSettings, Durability},
-        traits::OutboxRow,
     },
     domain::DecisionId,
 };
@@ -71,22 +70,17 @@ impl Shared {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything of an admission but the wait.
-    pub(super) fn begin(
-        self: &Arc<Self>,
-        opening: &Opening<'_>,
-        level: Durability,
-    ) -> Result<(OpenRecord, Promise), AuditUnavailable> {
+    /// Everything of an admission but the wait, and the place of the line in the chain.
+    pub(super) fn begin(&self, opening: &Opening<'_>, level: Durability) -> Result<(u64, Promise), AuditUnavailable> {
         let level = self.keepable(level)?;
         let room = completion_room(opening.slices.iter().map(|slice| slice.managed_tenant_id.as_str()));
-        let (seq, promise) = with_scratch(|text| {
+        with_scratch(|text| {
             let unplaced = encode::opening(text, opening);
             let body = Body { line_type: LineType::Open, text, unplaced };
             let mut writer = self.lock();
             let entered = writer.open(opening.id, body, room, level != Durability::Disk)?;
             Ok((entered.seq, self.promise(&mut writer, entered, level)))
-        })?;
-        Ok((OpenRecord::new(Arc::clone(self), opening.id, seq), promise))
+        })
     }
 
     pub(super) fn once(

@@ -1,8 +1,8 @@
 //! Requests to try on the consolidated API: every endpoint once, and the refusals that are its own.
 
 use super::{
-    document::Tokens,
-    requests::{Request, get, patch, post},
+    request::{Request, get, patch, post},
+    tokens::Tokens,
     world::{city_tenant, place},
 };
 use crate::{cli::outcome::Failure, domain::ErrorCode};

@@ -6,9 +6,11 @@
 
 mod consolidated;
 mod document;
+mod request;
 mod requests;
 mod seed;
 mod settings;
+mod tokens;
 mod world;
 
 use std::{

@@ -13,15 +13,18 @@ use clap::{Args, ValueEnum};
 
 use self::ask::MadeUp;
 use super::{
-    audit::{plain, unreadable},
     context::Context,
     outcome::{Console, Exit, Failure, tell},
     policy::{SetArgs, load},
+    trouble::unreadable,
 };
 use crate::{
     audit::{AuditSettings, Record, RecordFilter, RecordSource, scan},
     domain::DecisionId,
-    ops::explain::{Asked, Seen, Viewer, Whole},
+    ops::{
+        explain::{Asked, Seen, Viewer, Whole},
+        plain,
+    },
     policy::Bundle,
     proxy::account::DECIDED,
 };

@@ -7,13 +7,13 @@ use serde::Serialize;
 pub use crate::ops::policy::flips::{Direction, Flips, Key, Row, told_missing};
 use crate::{
     audit::sweep::{Progress, Wanted},
-    cli::{
-        audit::plain,
-        outcome::{Console, Failure},
-    },
+    cli::outcome::{Console, Failure},
     config,
     domain::{Millis, PartnerId},
-    ops::policy::flips::{cells, write_csv},
+    ops::{
+        plain,
+        policy::flips::{cells, write_csv},
+    },
 };
 
 /// Groups that a terminal shows; `--json` and `--csv` have all.

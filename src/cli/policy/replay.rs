@@ -15,9 +15,9 @@ use super::{
 use crate::{
     audit::sweep::{Opened, sweep},
     cli::{
-        audit::unreadable,
         context::Context,
         outcome::{Exit, Failure, tell},
+        trouble::unreadable,
     },
     domain::Millis,
     ops::explain::recorded::{Again, One, Recorded, again},

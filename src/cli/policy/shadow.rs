@@ -6,9 +6,9 @@ use std::{num::NonZero, thread::available_parallelism};
 use super::flips::{self, Bar, PeriodArgs, Row};
 use crate::{
     cli::{
-        audit::unreadable,
         context::Context,
         outcome::{Failure, tell},
+        trouble::unreadable,
     },
     ops::policy::shadow::{Report, report},
 };

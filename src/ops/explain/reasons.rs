@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    Asked,
+    asked::Asked,
     recorded::{Again, One, Recorded, What, again},
 };
 use crate::{

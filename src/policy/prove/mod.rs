@@ -1,14 +1,18 @@
 //! Proofs over all requests: invariants of one set, and that a set is no wider than another.
 //!
 //! Cedar's symbolic compiler turns the policies into formulas, cvc5 looks for a request that breaks one. Reading order:
-//! `invariants` reads what shall hold, `plan` gathers what is asked, `environment` asks it for one permission with or
-//! without a link, `solver` is the process that answers, `example` makes its counterexample readable (`draft`, `tell`),
-//! `roles` compares role tables, which the formulas do not see, and `differ` what `policy check` says of the same rules.
+//! `invariants` reads what shall hold, `entry` one of them, at its `place` in the file; `plan` gathers what is asked,
+//! `environment` asks it for one permission with or without a link, `solver` is the process that answers, `example` makes
+//! its counterexample readable (`draft`, `tell`), `roles` compares role tables, which the formulas do not see, and `differ`
+//! what `policy check` says of the same rules.
 //!
 //! Nothing passes in silence: every question has an answer in every environment, and what is neither proved nor broken
 //! is undecided. What Cedar does not decide is outside of the proof ([`OUTSIDE`]).
 
 mod invariants;
+
+mod entry;
+mod place;
 
 mod plan;
 
@@ -35,16 +39,17 @@ use cedar_policy::RequestEnv;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
+pub use self::{
+    entry::Invariant,
+    example::{Confirmed, Counterexample},
+    invariants::Invariants,
+    solver::{HOW_TO_INSTALL, SolverSettings, Unusable},
+};
 use self::{
     environment::{Answer, examine},
     example::Claim,
     plan::{Plan, Question, Subject, label},
     solver::{Cvc5, Health},
-};
-pub use self::{
-    example::{Confirmed, Counterexample},
-    invariants::{Invariant, Invariants},
-    solver::{HOW_TO_INSTALL, SolverSettings, Unusable},
 };
 use super::Bundle;
 

@@ -16,7 +16,7 @@ use cedar_policy::{
 
 use super::{
     super::{bundle::Bundle, facts, generate::PREFIX},
-    invariants::{Invariant, Rule},
+    entry::{Invariant, Rule},
 };
 use crate::domain::{Millis, Permission};
 

@@ -7,7 +7,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use cedar_policy::{Policy, PolicyId};
 
 use super::{
-    super::{Bundle, PolicyErrors, generate, source::SourceFile},
+    super::{Bundle, PolicyErrors, generate, source_file::SourceFile},
     *,
 };
 use crate::domain::{LinkRole, Permission, PermissionSet, permission::Kind};
@@ -239,7 +239,7 @@ fn kinds_are_the_catalogues() {
     let bundle = bundle();
     let list = invariants(&bundle).list;
     let auditor = list.iter().find(|one| one.name == "an-auditor-never-writes").unwrap();
-    let invariants::Rule::Never(policy) = &auditor.rule else { panic!("{auditor:?}") };
+    let entry::Rule::Never(policy) = &auditor.rule else { panic!("{auditor:?}") };
     let cedar_policy::ActionConstraint::In(actions) = policy.action_constraint() else { panic!("{policy}") };
     let named: Vec<_> = actions.iter().map(|uid| uid.id().unescaped().to_owned()).collect();
     let writes = Permission::all().filter(|one| one.kind() == Kind::Write);

@@ -1,62 +1,31 @@
 //! Decision tables: who, through which link, in which moment, may do what; held against the very `decide` of the gateway.
 //!
-//! `source` files stand in `tests/*.toml` of a policy folder. `read` turns them into single questions (the facts are those
-//! of `linkgate decide`, by the same reader), `table` reads the matrix form, `run` asks and compares, `coverage` tells
+//! `source` files stand in `tests/*.toml` of a policy folder. `read` turns them into single questions (`case`; the facts are
+//! those of `linkgate decide`, by the same reader), `table` reads the matrix form, `run` asks and compares, `coverage` tells
 //! what no test has looked at. Nothing here is part of the set: a broken test keeps no policy from being loaded.
 
+mod case;
 mod coverage;
 mod given;
 mod read;
+mod reader;
 mod run;
 mod table;
 
-use std::{collections::BTreeMap, ops::Range, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use super::{
     bundle::Bundle,
     problem::{PolicyErrors, Problem},
-    source::{self, SourceFile},
+    source,
+    source_file::SourceFile,
 };
-use crate::domain::Permission;
 
 pub use coverage::{Coverage, CoverageKind};
 pub use run::{CaseReport, FileReport, Mismatch, SuiteReport};
 
 /// Folder of a policy set in which its tests are looked for.
 pub const FOLDER: &str = "tests";
-
-/// One test file, read.
-struct Suite {
-    source: SourceFile,
-    switched_on: Vec<String>,
-    cases: Vec<Case>,
-}
-
-/// Some questions under one name.
-struct Case {
-    name: String,
-    span: Range<usize>,
-    asks: Vec<Ask>,
-}
-
-/// One question and what should come of it.
-struct Ask {
-    permission: Permission,
-    /// As a line of `linkgate decide`.
-    question: Vec<u8>,
-    span: Range<usize>,
-    expected: Expected,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Expected {
-    allowed: bool,
-    reason: Option<String>,
-    code: Option<String>,
-    gate: Option<String>,
-    /// Exactly these, in any order.
-    policies: Option<Vec<String>>,
-}
 
 /// Runs the tests of a folder (`None`: the built-in set and its own tests); `tests` names another folder or a single file.
 ///

@@ -15,15 +15,15 @@ use super::{
     super::{
         bundle::Bundle,
         problem::Problem,
-        roles::nearest,
-        source::SourceFile,
+        source_file::SourceFile,
         what_if::{WhatIf, known_names},
     },
-    Ask, Case, Expected, Suite,
+    case::{Ask, Case, Expected, Suite},
     given::{Given, json},
+    reader::Reader,
     table,
 };
-use crate::domain::{ErrorCode, Gate, LinkRole, PermissionSet, Reason};
+use crate::domain::{ErrorCode, Gate, LinkRole, Reason};
 
 /// Most questions of one file; a matrix of all roles and permissions has 182.
 const MAX_ASKS: usize = 20_000;
@@ -91,22 +91,7 @@ pub(super) fn suite(source: &SourceFile, header: &Header<'_>, bundle: &Bundle, p
     Suite { source: source.clone(), switched_on: header.switch_on.clone(), cases }
 }
 
-pub(super) struct Reader<'a> {
-    pub(super) source: &'a SourceFile,
-    pub(super) problems: &'a mut Vec<Problem>,
-}
-
 impl Reader<'_> {
-    pub(super) fn report(&mut self, span: Range<usize>, message: &str) {
-        self.problems.push(Problem::at(self.source, span, message));
-    }
-
-    pub(super) fn unknown(&mut self, what: &str, name: &str, known: &[&str], span: Range<usize>) {
-        let near = nearest(name, known.iter().copied()).unwrap_or_default();
-        let problem = Problem::at(self.source, span, format!("unknown {what} `{name}`"));
-        self.problems.push(problem.help(format!("the nearest known {what} is `{near}`")));
-    }
-
     fn switch_on(&mut self, value: &Spanned<DeValue<'_>>, plain: &Bundle) -> Vec<String> {
         let mut found = Vec::new();
         for (id, span) in self.texts(value) {
@@ -120,37 +105,6 @@ impl Reader<'_> {
         found.sort();
         found.dedup();
         found
-    }
-
-    /// A text, or a list of texts, each with its place.
-    pub(super) fn texts(&mut self, value: &Spanned<DeValue<'_>>) -> Vec<(String, Range<usize>)> {
-        match value.get_ref() {
-            DeValue::String(text) => vec![(text.to_string(), value.span())],
-            DeValue::Array(items) => items
-                .iter()
-                .flat_map(|item| match item.get_ref() {
-                    DeValue::String(text) => vec![(text.to_string(), item.span())],
-                    _ => {
-                        self.report(item.span(), "must be a name in quotes");
-                        Vec::new()
-                    }
-                })
-                .collect(),
-            _ => {
-                self.report(value.span(), "must be a name in quotes, or a list of such");
-                Vec::new()
-            }
-        }
-    }
-
-    pub(super) fn text(&mut self, value: &Spanned<DeValue<'_>>) -> Option<String> {
-        match value.get_ref() {
-            DeValue::String(text) if !text.trim().is_empty() => Some(text.to_string()),
-            _ => {
-                self.report(value.span(), "must be a text in quotes");
-                None
-            }
-        }
     }
 
     /// Everything in the table that is a fact; `own` are keys that mean something else.
@@ -273,15 +227,6 @@ impl Reader<'_> {
         }
         self.unknown("policy", &id, &known, span);
         None
-    }
-
-    /// A permission, wildcard or scope.
-    pub(super) fn permissions(&mut self, name: &str, span: &Range<usize>) -> PermissionSet {
-        PermissionSet::from_name(name).unwrap_or_else(|unknown| {
-            let problem = Problem::at(self.source, span.clone(), format!("unknown permission `{name}`"));
-            self.problems.push(problem.help(format!("the nearest known name is `{}`", unknown.nearest)));
-            PermissionSet::EMPTY
-        })
     }
 
     fn matrix(

@@ -12,7 +12,7 @@ use super::{
         problem::Problem,
         what_if::WhatIf,
     },
-    Ask, Case, Expected, Suite,
+    case::{Ask, Case, Expected, Suite},
     coverage::{Coverage, Seen},
 };
 use crate::domain::{ErrorCode, Permission};

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use serde_json::Value as Json;
 
-use super::{super::what_if::known_names, Expected, given::Given, read::Reader};
+use super::{super::what_if::known_names, case::Expected, given::Given, reader::Reader};
 use crate::domain::{ErrorCode, PermissionSet, Reason};
 
 /// The fact that differs from column to column.

@@ -13,6 +13,7 @@ mod download;
 mod files;
 mod job;
 mod pdf;
+mod pdf_content;
 mod pdf_page;
 mod pdf_text;
 mod request;

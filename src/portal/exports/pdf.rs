@@ -3,27 +3,17 @@
 //!
 //! A PDF is put together in memory, so the number of its invoices is bounded.
 
-use std::{collections::BTreeMap, fs::File, io::Write};
+use std::{fs::File, io::Write};
 
 use jiff::{Timestamp, civil::Date};
-use rust_decimal::Decimal;
 
 use super::{
     columns::{self, Column, TenantName, cell, line_cells},
+    pdf_content::{Invoice, Title, totals},
     pdf_page,
     sheet::{Mark, Sheet, SheetError},
 };
-use crate::{connector::rows::InvoiceRow, domain::Currency};
-
-/// What stands at the head of every page.
-#[derive(Clone, Debug)]
-pub(super) struct Title {
-    pub partner: String,
-    pub from: Date,
-    /// Inclusive.
-    pub to: Date,
-    pub made: Timestamp,
-}
+use crate::connector::rows::InvoiceRow;
 
 /// A PDF being gathered.
 pub(super) struct PdfSheet {
@@ -38,29 +28,6 @@ pub(super) struct PdfSheet {
     /// Tenants seen so far; invoices are sorted within their tenant.
     tenant: Option<String>,
     tenants: usize,
-}
-
-/// One invoice, as it will be printed.
-pub(super) struct Invoice {
-    tenant: usize,
-    date: Timestamp,
-    /// One for each column.
-    pub cells: Vec<Box<str>>,
-    /// Each with description, quantity, price, total.
-    pub items: Vec<[Box<str>; 4]>,
-    currency: Currency,
-    total: Decimal,
-    paid: Decimal,
-    balance: Decimal,
-}
-
-/// What the invoices of one currency come to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Totals {
-    pub invoices: u64,
-    pub total: Decimal,
-    pub paid: Decimal,
-    pub balance: Decimal,
 }
 
 impl PdfSheet {
@@ -156,22 +123,6 @@ impl Sheet for PdfSheet {
         self.file.flush()?;
         Ok(())
     }
-}
-
-/// Exact sums, each currency by itself.
-fn totals(invoices: &[Invoice]) -> Result<BTreeMap<Currency, Totals>, SheetError> {
-    let mut totals: BTreeMap<Currency, Totals> = BTreeMap::new();
-    for invoice in invoices {
-        let sums = totals.entry(invoice.currency).or_default();
-        let add = |to: Decimal, amount| {
-            to.checked_add(amount).ok_or_else(|| SheetError::Pdf("a total is too large to be written".to_owned()))
-        };
-        sums.invoices += 1;
-        sums.total = add(sums.total, invoice.total)?;
-        sums.paid = add(sums.paid, invoice.paid)?;
-        sums.balance = add(sums.balance, invoice.balance)?;
-    }
-    Ok(totals)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use krilla::{
 
 use super::{
     columns::{Column, money},
-    pdf::{Invoice, Title, Totals},
+    pdf_content::{Invoice, Title, Totals},
     pdf_text::{Align, Face, Faces},
     sheet::SheetError,
 };

@@ -2,9 +2,12 @@
 
 use std::io::{Read, Seek};
 
+use rust_decimal::Decimal;
+
 use super::*;
 use crate::{
     connector::rows::LineItem,
+    domain::Currency,
     portal::exports::{
         columns::{COLUMNS, tests::invoice},
         request::PDF_DEFAULT,

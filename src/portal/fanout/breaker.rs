@@ -12,7 +12,7 @@ use std::{
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::Kind;
+use super::kind::Kind;
 use crate::{domain::TenantId, portal::sources::SourceError};
 
 /// Most failing pairs remembered; beyond it the oldest are forgotten, which only means that they are asked again.

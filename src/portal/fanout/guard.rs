@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{Kind, breaker::Breakers, hedge::Hedges};
+use super::{breaker::Breakers, hedge::Hedges, kind::Kind};
 use crate::{config::settings::ReadSettings, domain::TenantId, portal::sources::SourceError};
 
 /// What all questions of the process share.

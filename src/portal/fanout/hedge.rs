@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::Kind;
+use super::kind::Kind;
 
 /// Latencies remembered for each kind.
 const WINDOW: usize = 512;

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::Kind;
+use super::kind::Kind;
 use crate::{
     domain::{LinkFacts, LinkId, LinkVersion, PartnerId},
     portal::{Endpoint, sources::SourceError},

@@ -6,7 +6,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use rust_decimal::Decimal;
 use tokio::time::Instant;
 
-use super::Kind;
+use super::kind::Kind;
 use crate::{
     connector::{
         ResourceKind,

@@ -1,43 +1,25 @@
-//! One try of one delivery: a POST to an address that was judged, without redirects, and nothing read but the status.
-//!
-//! The connector resolves the name itself, refuses it if any of its addresses may not be reached, and connects to an
-//! address of that very answer: a name that resolves to something else a moment later changes nothing.
+//! One try of one delivery: a POST to an address that was judged (`connect`), without redirects, and nothing read but the
+//! status.
 
-use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{FutureExt, future::BoxFuture};
-use http::{Request, StatusCode, Uri, header};
+use futures_util::FutureExt;
+use http::{Request, StatusCode, header};
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::Client,
-    rt::{TokioExecutor, TokioIo},
-};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use rustls_platform_verifier::BuilderVerifierExt;
-use tokio::net::TcpStream;
-use tower_service::Service;
 
-use super::{address, endpoint::Endpoint, signature};
+use super::{
+    connect::{CheckedConnector, Resolve},
+    endpoint::Endpoint,
+    signature,
+};
 use crate::config::settings::WebhookSettings;
 
-/// Addresses of one name that are tried.
-const MOST_ADDRESSES: usize = 4;
-/// Longest wait for one of them.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Longest wait that a receiver can ask for.
 const MOST_RETRY_AFTER: Duration = Duration::from_secs(86_400);
-
-/// Asks for the addresses of a name.
-pub(super) type Resolve = Arc<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
 
 /// What is posted.
 #[derive(Clone, Debug)]
@@ -159,59 +141,9 @@ fn causes(error: &hyper_util::client::legacy::Error) -> String {
     if text.is_empty() { error.to_string() } else { text }
 }
 
-/// Connects to judged addresses only.
-#[derive(Clone)]
-pub(super) struct CheckedConnector {
-    resolve: Resolve,
-    allow_private: bool,
-}
-
-impl CheckedConnector {
-    async fn connect(self, uri: Uri) -> io::Result<TokioIo<TcpStream>> {
-        let host = Endpoint::host(&uri).ok_or_else(|| io::Error::other("the URL names no host"))?;
-        let found = (self.resolve)(host.to_owned(), Endpoint::port(&uri)).await;
-        let found = found.map_err(|error| io::Error::other(format!("`{host}` cannot be resolved: {error}")))?;
-        // One bad address spoils the name: a receiver has no business in two networks.
-        for address in &found {
-            address::judge(address.ip(), self.allow_private).map_err(|forbidden| {
-                io::Error::other(format!(
-                    "`{host}` resolves to {}, and nothing is sent there: {forbidden}",
-                    address.ip()
-                ))
-            })?;
-        }
-        let mut failed = io::Error::other(format!("`{host}` has no address"));
-        for address in found.iter().take(MOST_ADDRESSES) {
-            match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(TokioIo::new(stream));
-                }
-                Ok(Err(error)) => failed = error,
-                Err(_) => failed = io::Error::new(io::ErrorKind::TimedOut, "connecting took too long"),
-            }
-        }
-        Err(failed)
-    }
-}
-
-impl Service<Uri> for CheckedConnector {
-    type Response = TokioIo<TcpStream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<TcpStream>>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        Box::pin(self.clone().connect(uri))
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
-    use std::net::IpAddr;
+    use std::net::{IpAddr, SocketAddr};
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},

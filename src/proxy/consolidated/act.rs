@@ -7,9 +7,8 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use tokio::task::JoinHandle;
 
 use super::{
-    failure,
-    judge::{Judge, Told},
-    stale,
+    judge::Judge,
+    refusal::{Told, failure, stale},
 };
 use crate::{
     audit::Decision,
@@ -19,10 +18,10 @@ use crate::{
     proxy::{
         account::Ledger,
         body::{Cut, OwnedBody, ResponseBody},
-        flow::Trail,
         respond::Failure,
         session::{Session, Unresolved},
-        watch::{Stream, Watched},
+        streams::{Stream, Watched},
+        trail::Trail,
         worker::Worker,
     },
 };

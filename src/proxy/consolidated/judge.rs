@@ -2,17 +2,20 @@
 
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
-use super::{Target, stale};
+use super::{
+    refusal::{Told, stale},
+    target::Target,
+};
 use crate::{
     domain::{Denial, ErrorCode, Facts, Gate, LinkFacts, Permission, PermissionSet, Portfolio, Reason, TenantId},
     policy::{Refusal, TenantPermit},
     portal::{Asker, AskingPartner, Audience, Granted, Slice, Spec, TenantHeader},
     proxy::{
-        flow::Trail,
+        active_tenant::Named,
         respond::Failure,
         said::{self, Said},
         session::{PartnerUser, Session, Who},
-        tenant::Named,
+        trail::Trail,
         worker::Worker,
     },
 };
@@ -144,16 +147,6 @@ fn asker(trail: &Trail, session: &Session, partner: &PartnerUser) -> Asker {
         expires_at: session.caller.expires_at,
         ip: trail.client_ip,
         mfa: session.caller.mfa,
-    }
-}
-
-pub(super) trait Told {
-    fn denial(self) -> Failure;
-}
-
-impl Told for Gate {
-    fn denial(self) -> Failure {
-        Denial::from(self).into()
     }
 }
 

@@ -3,8 +3,10 @@
 
 mod act;
 mod judge;
+mod refusal;
+mod target;
 
-use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
@@ -12,66 +14,33 @@ use http_body::Body as _;
 
 use self::{
     act::{Acting, act},
-    judge::{Told, decide},
+    judge::decide,
+    refusal::{Told, stale},
+};
+pub use self::{
+    refusal::failure,
+    target::{Target, find},
 };
 use super::{
     account, authorize,
     body::ResponseBody,
-    fields,
-    flow::Trail,
-    identify, path, quota,
+    fields, identify, quota,
     respond::Failure,
     said,
     session::{self, Session, Unresolved},
+    streams::Watched,
+    trail::Trail,
     unread::ClientBody,
-    watch::Watched,
     worker::Worker,
 };
 use crate::{
     audit::Decision,
     domain::{DecisionId, Denial, ErrorCode, Facts, Gate, Millis, Portfolio, TenantId, UserFacts},
-    portal::{Call, Found, Narrow, Portal, Prepared, Problem, Question, Slice, Spec},
+    portal::{Call, Narrow, Portal, Prepared, Question, Slice, Spec},
 };
 
 /// Longest request body of this API, in bytes.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
-
-/// An endpoint that the path led to.
-#[derive(Debug)]
-pub struct Target {
-    portal: Arc<Portal>,
-    spec: &'static Spec,
-    /// Decoded once.
-    param: Option<String>,
-    /// In the shape of older clients.
-    compatible: bool,
-}
-
-/// Finds the endpoint; `None` where the path is none of this API's.
-pub fn find<B>(worker: &Worker, trail: &mut Trail, request: &Request<B>) -> Result<Option<Target>, Failure> {
-    let Some(portal) = &worker.gateway.portal else { return Ok(None) };
-    match portal.bases.find(request.method().as_str(), request.uri().path()) {
-        Found::Nothing => Ok(None),
-        Found::NotFound => Err(Failure::new(ErrorCode::RouteNotFound, "route")),
-        Found::MethodNotAllowed(allow) => {
-            let mut failure = Failure::new(ErrorCode::MethodNotAllowed, "method");
-            failure.allow = Some(allow);
-            Err(failure)
-        }
-        Found::Endpoint { spec, index, param, compatible } => {
-            trail.compatible = compatible;
-            let param = match param {
-                Some(raw) => Some(path::decode_once(raw).map(Cow::into_owned).ok_or_else(|| {
-                    Failure::new(ErrorCode::AmbiguousPath, "path").saying("ambiguous path: not UTF-8 once decoded")
-                })?),
-                None => None,
-            };
-            trail.endpoint = Some((spec, index));
-            trail.resource_id = param.as_deref().map(Into::into);
-            Ok(Some(Target { portal: Arc::clone(portal), spec, param, compatible }))
-        }
-    }
-}
 
 /// Answers a request to the consolidated API.
 pub async fn serve(
@@ -163,10 +132,6 @@ pub fn still_allowed(
     Ok(())
 }
 
-fn stale() -> Failure {
-    Failure::new(ErrorCode::LinksStale, "links_stale")
-}
-
 /// Reads the whole body; this API takes small ones only.
 async fn read(parts: &Parts, body: ClientBody, idle: Duration) -> Result<Bytes, Failure> {
     let bad = |detail, message: &str| Failure::new(ErrorCode::BadRequest, detail).saying(message);
@@ -240,14 +205,4 @@ fn recorded(slice: &Slice, asked: bool) -> crate::audit::Slice {
         status: None,
         link: asked.then(|| Arc::clone(facts).into()),
     }
-}
-
-/// A problem of an endpoint as the answer that it becomes.
-pub fn failure(problem: &Problem) -> Failure {
-    let mut failure = problem.denial.map_or_else(|| Failure::new(problem.code, ""), Failure::from);
-    if !problem.message.is_empty() {
-        failure.message = Some(problem.message.clone().into_owned());
-    }
-    failure.fields = problem.fields.iter().map(|error| (error.field.clone(), error.message.clone())).collect();
-    failure
 }

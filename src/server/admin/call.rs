@@ -16,6 +16,7 @@ use super::{
     access::{Holder, authenticate},
     answer::{Answer, envelope},
     ask::Ask,
+    desk::Desk,
     emergency, imports, insight, journal, links, openapi, parties, questions, reviews,
     table::{Found, Operation, Spec, Work, find},
     webhooks,
@@ -27,15 +28,15 @@ use crate::{
     identity::Vault,
     portal::Problem,
     proxy::{
-        account::{DECISION_ID, REQUEST_ID, id_header},
         consolidated,
         headers::{Single, lookalike, single},
+        ids::{DECISION_ID, REQUEST_ID, id_header},
         path,
         respond::Failure,
         worker::Gateway,
     },
     server::guard,
-    store::{Actor, Admin, AuditStore, Database, StoreError, admin::Written},
+    store::{Actor, Admin},
 };
 
 /// Largest body. A link's metadata may have 64 KiB.
@@ -48,28 +49,6 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_TARGET_BYTES: usize = 8 * 1024;
 /// Longest wait for a whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What an operation works with.
-pub(super) struct Desk {
-    pub(super) gateway: Arc<Gateway>,
-    pub(super) admin: Admin,
-    pub(super) records: AuditStore,
-    pub(super) database: Database,
-    pub(super) actor: Actor,
-}
-
-impl Desk {
-    /// What was written, in force in this process.
-    pub(super) async fn noticed<T>(&self, written: Written<T>) -> T {
-        self.gateway.directory.notice(&written.change).await;
-        written.value
-    }
-
-    /// The same, for an operation of the store as it ended.
-    pub(super) async fn done<T>(&self, ask: &Ask, written: Result<Written<T>, StoreError>) -> Result<T, Problem> {
-        Ok(self.noticed(written.map_err(|error| super::answer::store_problem(ask, error))?).await)
-    }
-}
 
 /// What is known of a call so far: for its record, its answer and the counters.
 struct Trail {

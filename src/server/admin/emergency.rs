@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     answer::{Answer, List, store_problem},
     ask::{Ask, Input, page},
-    call::Desk,
+    desk::Desk,
     table::Operation,
 };
 use crate::{

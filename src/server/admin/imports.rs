@@ -9,7 +9,7 @@ use http::header;
 use super::{
     answer::{Answer, store_problem, trouble},
     ask::{Ask, invalid},
-    call::Desk,
+    desk::Desk,
     table::Operation,
 };
 use crate::{

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{
     answer::{Answer, List, trouble},
     ask::{Ask, page},
-    call::Desk,
+    desk::Desk,
     table::Operation,
 };
 use crate::{

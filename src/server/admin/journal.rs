@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{
     answer::{Answer, List, store_problem, trouble},
     ask::{Ask, page},
-    call::Desk,
+    desk::Desk,
     insight::filter,
     table::Operation,
 };

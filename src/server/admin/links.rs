@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     answer::{Answer, List, store_problem},
     ask::{Ask, Input, page},
-    call::Desk,
+    desk::Desk,
     table::Operation,
 };
 use crate::{

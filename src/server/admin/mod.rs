@@ -3,9 +3,9 @@
 //! serves it.
 //!
 //! Reading order: `table` and `operations` (which operation, for which roles), `parity` (which command has which), `access`
-//! (who calls), `call` (the life of a call), `ask` and `answer` (what comes and goes), the operations (`parties`, `links`,
-//! `imports`, `webhooks`, `emergency`, `insight`, `questions`, `reviews`, `journal`), `openapi` (their description),
-//! `listener` (sockets).
+//! (who calls), `call` (the life of a call), `ask` and `answer` (what comes and goes), `desk` (what an operation works with),
+//! the operations (`parties`, `links`, `imports`, `webhooks`, `emergency`, `insight`, `questions`, `reviews`, `journal`),
+//! `openapi` (their description), `listener` (sockets).
 //!
 //! Invariants: nobody is answered without a token, from loopback neither. Every call of somebody known leaves a record,
 //! reads too, and no write acts before its record is as durable as `audit.writes` says. A write is in force in this
@@ -22,6 +22,7 @@ mod access;
 mod answer;
 mod ask;
 mod call;
+mod desk;
 
 mod emergency;
 mod imports;

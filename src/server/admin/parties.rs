@@ -5,7 +5,7 @@ use http::StatusCode;
 use super::{
     answer::{Answer, List, store_problem},
     ask::{Ask, Input, page},
-    call::Desk,
+    desk::Desk,
     table::Operation,
 };
 use crate::{

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::{
     answer::{Answer, trouble},
     ask::{Ask, Input, invalid},
-    call::Desk,
+    desk::Desk,
     insight::{instant, named_record},
     reviews::set_name,
     table::Operation,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     answer::{Answer, trouble},
     ask::Ask,
-    call::Desk,
+    desk::Desk,
     insight::instant,
     table::Operation,
 };

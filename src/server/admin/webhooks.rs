@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     answer::{Answer, List, store_problem, trouble},
     ask::{Ask, Input, invalid, page},
-    call::Desk,
+    desk::Desk,
     table::Operation,
 };
 use crate::{

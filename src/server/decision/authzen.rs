@@ -14,15 +14,19 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tonic::body::Body;
 
-use super::{callers, full, own, question::Question, refusal};
+use super::{
+    answer::{full, own, refusal},
+    callers,
+    question::{Question, invalid},
+};
 use crate::{
     domain::ErrorCode,
     proxy::{
-        account,
         decision_metrics::{Face, Outcome},
-        flow::Peer,
         headers::{Single, single},
+        ids,
         judgement::{self, Judged},
+        peer::Peer,
         respond::Failure,
         worker::Worker,
     },
@@ -48,7 +52,7 @@ enum Semantic {
 
 /// Answers one call.
 pub(super) async fn answer(worker: Rc<Worker>, connection: Peer, request: Request<Incoming>) -> Response<Body> {
-    let request_id = match single(request.headers(), account::REQUEST_ID) {
+    let request_id = match single(request.headers(), ids::REQUEST_ID) {
         Single::One(value) => Some(value.clone()),
         Single::Absent | Single::Repeated => None,
     };
@@ -63,7 +67,7 @@ pub(super) async fn answer(worker: Rc<Worker>, connection: Peer, request: Reques
     };
     // AuthZEN, section 10: the caller finds its answer again by it.
     if let Some(value) = request_id {
-        response.headers_mut().insert(account::REQUEST_ID, value);
+        response.headers_mut().insert(ids::REQUEST_ID, value);
     }
     response
 }
@@ -197,10 +201,6 @@ async fn read(body: Incoming) -> Result<Value, Failure> {
     let crate::domain::strict_json::StrictJson(value) =
         serde_json::from_slice(&bytes).map_err(|_| invalid("the body must be JSON without repeated keys"))?;
     if value.is_object() { Ok(value) } else { Err(invalid("the body must be a JSON object")) }
-}
-
-pub(super) fn invalid(message: &str) -> Failure {
-    Failure::new(ErrorCode::BadRequest, "evaluation").saying(message)
 }
 
 /// What can be asked, and where. It names nobody, so whoever reaches this listener may read it.

@@ -12,18 +12,18 @@ use hyper::body::Incoming;
 use tonic::body::Body;
 
 use super::{
-    callers, full,
+    answer::{full, refusal},
+    callers,
     original::{self, Original},
-    refusal,
 };
 use crate::{
     domain::ErrorCode,
     proxy::{
         decision::{self, Allowed, Asked, Asker, Decided, Means, Refused},
         decision_metrics::{Face, Outcome},
-        flow::Peer,
         headers::{Single, single},
         inbound::Inbound,
+        peer::Peer,
         respond::Failure,
         trace_context,
         worker::Worker,

@@ -4,6 +4,7 @@
 //! Address, method and target of the original request are believed here, so whoever asks is authenticated first, by every
 //! face (`callers`); loopback is no authentication. What is decided, and how, is `proxy::decision`'s.
 
+mod answer;
 mod authzen;
 mod callers;
 mod check;
@@ -16,21 +17,15 @@ pub use check::{CALLER, COPIED};
 
 use std::rc::Rc;
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header};
-use http_body_util::Full;
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tonic::body::Body;
 
+use self::answer::refusal;
 use crate::{
     config::settings::{Config, ListenSettings},
-    domain::{ErrorCode, RequestId},
-    proxy::{
-        body::ResponseBody,
-        flow::Peer,
-        respond::{self, Failure},
-        worker::Worker,
-    },
+    domain::ErrorCode,
+    proxy::{peer::Peer, respond::Failure, worker::Worker},
 };
 
 /// Which listener a connection came to.
@@ -87,27 +82,4 @@ pub(super) async fn handle(worker: Rc<Worker>, connection: Peer, request: Reques
             }
         },
     }
-}
-
-/// An answer that is no decision.
-fn refusal(failure: &Failure) -> Response<Body> {
-    let request_id = RequestId::generate();
-    let mut response = own(respond::failure(failure, &request_id, None, false));
-    if let Ok(value) = HeaderValue::from_str(request_id.as_str()) {
-        response.headers_mut().insert("x-request-id", value);
-    }
-    response
-}
-
-fn own(response: Response<ResponseBody>) -> Response<Body> {
-    let mut response = response.map(|body| match body {
-        ResponseBody::Full(bytes) => full(bytes.unwrap_or_default()),
-        _ => Body::empty(),
-    });
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-fn full(bytes: Bytes) -> Body {
-    Body::new(Full::new(bytes))
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, uri
 
 use crate::{
     domain::ErrorCode,
-    proxy::{flow::Peer, headers::is_hop_by_hop, inbound::Inbound, intake, respond::Failure},
+    proxy::{forwarded, headers::is_hop_by_hop, inbound::Inbound, peer::Peer, respond::Failure},
 };
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -77,7 +77,7 @@ fn before(client: IpAddr, headers: &mut HeaderMap) {
 
 /// An address as proxies write it.
 pub(super) fn ip(text: &[u8]) -> Option<IpAddr> {
-    intake::address_in(std::str::from_utf8(text).ok()?.trim())
+    forwarded::address_in(std::str::from_utf8(text).ok()?.trim())
 }
 
 /// The client in the place of the connection's own peer.

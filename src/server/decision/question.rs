@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use serde_json::{Map, Value};
 
-use super::{authzen::invalid, original};
+use super::original;
 use crate::{
-    domain::{Permission, TenantId},
+    domain::{ErrorCode, Permission, TenantId},
     identity::{
         Attested,
         settings::{IdentitySettings, IssuerSettings},
     },
-    proxy::{account, flow::Peer, judgement::Asked, respond::Failure, trace_context},
+    proxy::{ids, judgement::Asked, peer::Peer, respond::Failure, trace_context},
 };
 
 /// Longest text of a user's, as in tokens.
@@ -88,8 +88,8 @@ impl<'a> Question<'a> {
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = http::Uri::from_static(path);
-        if let Some(value) = headers.get(account::REQUEST_ID) {
-            request.headers_mut().insert(account::REQUEST_ID, value.clone());
+        if let Some(value) = headers.get(ids::REQUEST_ID) {
+            request.headers_mut().insert(ids::REQUEST_ID, value.clone());
         }
         if let Ok(agent) = HeaderValue::try_from(format!("authzen caller {caller}")) {
             request.headers_mut().insert(HeaderName::from_static("user-agent"), agent);
@@ -109,6 +109,11 @@ impl<'a> Question<'a> {
             parent: trace_context::read(headers),
         }
     }
+}
+
+/// A question that is not taken.
+pub(super) fn invalid(message: &str) -> Failure {
+    Failure::new(ErrorCode::BadRequest, "evaluation").saying(message)
 }
 
 fn of_type(entity: &Map<String, Value>, name: &str, expected: &str) -> Result<(), String> {

@@ -10,14 +10,14 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
-use super::{
-    audit_kept::Folder,
-    context::{Context, chain},
-    outcome::{Console, Exit, Failure},
-    store_context::{ActorArgs, runtime},
-};
+use super::folder::Folder;
 use crate::{
     audit::{ChainId, JournalError, RecordFilter, RecordSource, outlived::Outlived, reader::segments},
+    cli::{
+        context::{Context, chain},
+        outcome::{Console, Exit, Failure},
+        store_context::{ActorArgs, runtime},
+    },
     config::Config,
     domain::RoleTable,
     store::{

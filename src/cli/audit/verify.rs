@@ -4,15 +4,18 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{
-    audit::{plain, unreadable},
-    evidence::Known,
-    outcome::{Console, Exit, Failure},
-};
-use crate::audit::{
-    AuditSettings, ChainHeads,
-    reader::chain_file,
-    verify::{Verification, VerifyOptions, verify_against},
+use super::evidence::Known;
+use crate::{
+    audit::{
+        AuditSettings, ChainHeads,
+        reader::chain_file,
+        verify::{Verification, VerifyOptions, verify_against},
+    },
+    cli::{
+        outcome::{Console, Exit, Failure},
+        trouble::unreadable,
+    },
+    ops::plain,
 };
 
 #[derive(Clone, Debug, Args)]

@@ -8,13 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use super::{
-    audit_kept::Folder,
-    context::chain,
-    evidence::invalid,
-    outcome::{Console, Exit, Failure, tell},
-    store_context::ActorArgs,
-};
+use super::{evidence::invalid, folder::Folder};
 use crate::{
     app::kept,
     audit::{
@@ -25,6 +19,11 @@ use crate::{
             shelf,
         },
         reader::chain_file,
+    },
+    cli::{
+        context::chain,
+        outcome::{Console, Exit, Failure, tell},
+        store_context::ActorArgs,
     },
     config::Config,
     domain::Millis,

@@ -1,48 +1,22 @@
 //! The commands over journals that are kept in the database: each is written into a folder of its own, asked, and removed.
 
-use std::{
-    fs,
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
-};
-
 use super::{
-    audit::{JournalCommand, run},
-    context::chain,
     evidence::Known,
-    outcome::{Console, Exit, Failure, tell},
+    folder::Folder,
+    journal::{JournalCommand, run},
 };
 use crate::{
     audit::{
         AuditSettings, ChainHead, ChainHeads, ChainId, EvidenceStore, IndexUnavailable, Record, RecordFilter,
         RecordSource, reader::segments,
     },
+    cli::{
+        context::chain,
+        outcome::{Console, Exit, Failure, tell},
+    },
     config::Config,
     store::{AuditStore, Extent},
 };
-
-/// Removed with everything in it when dropped.
-pub(super) struct Folder(PathBuf);
-
-impl Folder {
-    pub(super) fn make() -> std::io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("linkgate-journal-{}", uuid::Uuid::new_v4()));
-        fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self(path))
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            tell(format_args!("warning: cannot remove `{}`: {error}", self.0.display()));
-        }
-    }
-}
 
 /// The index, and the head that it had before the journal was written out: a server that runs only moves on from it.
 struct Before<'i> {

@@ -1,66 +1,24 @@
-//! `linkgate audit`: query the index, export the journal; what `verify` says is in `audit_verify`, what is about checkpoints
-//! and proofs in `evidence`.
-//!
-//! `verify` and `export` read the journal itself, take no lock, and may run beside a server. `query` asks the database's
-//! index and reads the journal where there is none.
+//! `linkgate audit query | export`: records of the index or the journal, as a table or as JSON lines.
 
 use std::{
     io::{self, Write},
     path::PathBuf,
 };
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
-use super::{
-    audit_kept,
-    audit_outbox::{self, OutboxArgs},
-    audit_prune::{self, PruneArgs},
-    audit_verify::{self, VerifyArgs},
-    context::{Context, chain},
-    evidence::{self, CheckpointArgs, Known, ProveCheckArgs},
-    outcome::{Console, Exit, Failure},
-};
 use crate::{
     audit::{
-        AuditSettings, ChainHeads, Decision, IndexUnavailable, JournalError, Kind, Record, RecordFilter, RecordSource,
+        AuditSettings, Decision, Kind, Record, RecordFilter, RecordSource,
         scan::{self, ScanError},
     },
+    cli::{
+        outcome::{Console, Failure},
+        trouble::{unanswered, unreadable},
+    },
     domain::{Millis, PartnerId},
-    ops::Trouble,
+    ops::plain,
 };
-
-pub(super) use crate::ops::plain;
-
-/// Query, verify and export the audit record.
-#[derive(Debug, Args)]
-pub struct AuditArgs {
-    #[command(subcommand)]
-    command: AuditCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum AuditCommand {
-    #[command(flatten)]
-    Journal(JournalCommand),
-    /// Check a saved access log and its proofs; needs neither configuration nor database.
-    ProveCheck(ProveCheckArgs),
-    /// Remove old segments, so that the rest can still be verified.
-    Prune(PruneArgs),
-    Outbox(OutboxArgs),
-}
-
-/// The commands over the journal and its index.
-#[derive(Clone, Debug, Subcommand)]
-pub enum JournalCommand {
-    /// Show records, newest first.
-    Query(QueryArgs),
-    /// Check the chain of hashes; exit code 6 if a record was altered, removed, inserted or cut off.
-    Verify(VerifyArgs),
-    /// Print signed checkpoints of the chain, to be kept elsewhere.
-    Checkpoint(CheckpointArgs),
-    /// Print one JSON line a record, opening and completion joined, straight from the journal.
-    Export(ExportArgs),
-}
 
 #[derive(Clone, Debug, Args)]
 pub struct QueryArgs {
@@ -74,7 +32,7 @@ pub struct QueryArgs {
     offset: u32,
     /// Read the journal instead of the database's index.
     #[arg(long)]
-    journal: bool,
+    pub(super) journal: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -92,17 +50,7 @@ pub struct ExportArgs {
     output: Option<PathBuf>,
     /// Behind the records of another chain.
     #[arg(skip)]
-    goes_on: bool,
-}
-
-impl JournalCommand {
-    /// The same for a further chain.
-    pub(super) fn for_further(mut self) -> Self {
-        if let Self::Export(args) = &mut self {
-            args.goes_on = true;
-        }
-        self
-    }
+    pub(super) goes_on: bool,
 }
 
 #[derive(Clone, Debug, Default, Args)]
@@ -176,52 +124,7 @@ impl FilterArgs {
     }
 }
 
-/// The command with the configuration in force, or without any where it needs none.
-pub(super) fn dispatch(args: AuditArgs, context: &Context) -> Result<(), Failure> {
-    match args.command {
-        AuditCommand::ProveCheck(args) => evidence::prove_check(&args, &context.console),
-        AuditCommand::Prune(args) => {
-            context.evidence(async |config, index| audit_prune::prune(&args, config, index, &context.console).await)
-        }
-        AuditCommand::Outbox(args) => audit_outbox::run(args, context),
-        AuditCommand::Journal(command) => context.evidence(async |config, index| {
-            let in_index = matches!(&command, JournalCommand::Query(args) if !args.journal);
-            if config.kept_in_database && !in_index {
-                return audit_kept::run_on_each(&command, config, index, &context.console).await;
-            }
-            let known = Known::of(config, index).await?;
-            run(command, &config.audit, &known, index, &context.console).await
-        }),
-    }
-}
-
-impl AuditArgs {
-    /// What is asked of the journal and its index, if that is what is asked.
-    pub fn journal(self) -> Option<JournalCommand> {
-        match self.command {
-            AuditCommand::Journal(command) => Some(command),
-            _ => None,
-        }
-    }
-}
-
-/// Runs the command. `source` is `None` where no database is configured or reachable.
-pub async fn run<S: RecordSource + ChainHeads>(
-    command: JournalCommand,
-    audit: &AuditSettings,
-    known: &Known,
-    source: Option<&S>,
-    console: &Console,
-) -> Result<(), Failure> {
-    match command {
-        JournalCommand::Query(args) => query(args, audit, source, console).await,
-        JournalCommand::Verify(args) => audit_verify::verify(&args, audit, known, source, console).await,
-        JournalCommand::Export(args) => export(args, audit),
-        JournalCommand::Checkpoint(args) => evidence::checkpoint(&args, audit, console),
-    }
-}
-
-async fn query<S: RecordSource>(
+pub(super) async fn query<S: RecordSource>(
     args: QueryArgs,
     audit: &AuditSettings,
     source: Option<&S>,
@@ -271,7 +174,7 @@ fn row(record: &Record) -> Vec<String> {
     ]
 }
 
-fn export(args: ExportArgs, audit: &AuditSettings) -> Result<(), Failure> {
+pub(super) fn export(args: ExportArgs, audit: &AuditSettings) -> Result<(), Failure> {
     let filter = RecordFilter { limit: args.limit, ..args.filter.filter() };
     let (mut file, mut stdout);
     let out: &mut dyn Write = match &args.output {
@@ -301,42 +204,4 @@ fn export(args: ExportArgs, audit: &AuditSettings) -> Result<(), Failure> {
         Err(error) => Err(unreadable(error)),
         Ok(_) => flushed.map_err(Failure::from),
     }
-}
-
-/// With every cause: where the index points to a journal that cannot be read, it names the folder and says why.
-fn unanswered(error: IndexUnavailable) -> Failure {
-    let exit = match &error {
-        IndexUnavailable::Database(_) => Exit::Database,
-        IndexUnavailable::Altered(_) | IndexUnavailable::Journal { source: JournalError::Broken { .. }, .. } => {
-            Exit::Verification
-        }
-        IndexUnavailable::Journal { .. } => Exit::Failed,
-    };
-    Failure::new(exit, chain(&error))
-}
-
-impl From<Trouble> for Failure {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Store(error) => error.into(),
-            Trouble::Invalid(message) => Self::new(Exit::Invalid, message),
-            Trouble::NotFound(message) => Self::new(Exit::NotFound, message),
-            Trouble::Journal(error) => unreadable(error),
-            Trouble::Index(error) => unanswered(error),
-            Trouble::Internal(message) => Self::failed(message),
-        }
-    }
-}
-
-/// A journal that was tampered with is a finding, not a failure to read.
-pub(super) fn unreadable(error: ScanError) -> Failure {
-    let exit = match &error {
-        ScanError::Journal(JournalError::Broken { .. }) => Exit::Verification,
-        _ => Exit::Failed,
-    };
-    let cause = match &error {
-        ScanError::Journal(JournalError::Io { source, .. }) | ScanError::Output(source) => format!(": {source}"),
-        ScanError::Journal(_) => String::new(),
-    };
-    Failure::new(exit, format_args!("{error}{cause}"))
 }

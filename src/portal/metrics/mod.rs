@@ -1,109 +1,32 @@
 //! Counters of the consolidated API and its background work. Label values are words of this code: never a tenant, a
 //! partner, an address or anything that a service says, so that the number of series is fixed.
 //!
-//! Counters are of this process. The gauges that [`Metrics::count`] sets are of the whole database: every replica shows
-//! the same, so take one of them, not their sum.
+//! Counters are of this process. The gauges of `database` are of all processes: every replica shows the same, so take one
+//! of them, not their sum.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+mod database;
+mod ends;
+mod registering;
 
-use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use std::time::Duration;
 
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry};
+
+pub(super) use self::ends::{DeliveryEnd, ExportEnd, SliceFrom};
+use self::{database::DatabaseGauges, registering::Registering};
 use super::{
-    fanout::{Kind, Loaded},
+    fanout::{kind::Kind, part::Loaded},
     sources::SourceError,
 };
 use crate::{
-    connector::rows::Severity,
     domain::{EventType, Millis},
-    store::{AlertKind, AlertStatus, Census, SuspensionScope},
+    store::{AlertKind, Census},
 };
 
 /// How one question to one tenant's service ended.
 const ANSWERS: [&str; 6] = ["ok", "truncated", "timeout", "unavailable", "wrong_answer", "no_connector"];
 const EVALUATIONS: [&str; 3] = ["complete", "incomplete", "skipped"];
 const FORMATS: [&str; 2] = ["csv", "pdf"];
-
-/// How a slice was come by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SliceFrom {
-    /// Memory, and fresh.
-    Cache,
-    /// Memory, and asked for again in the background.
-    Aging,
-    /// The service.
-    Service,
-    /// Memory, because the service failed.
-    Stale,
-    /// Nowhere: the service failed, and nothing is remembered.
-    Nowhere,
-}
-
-impl SliceFrom {
-    const ALL: [Self; 5] = [Self::Cache, Self::Aging, Self::Service, Self::Stale, Self::Nowhere];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Cache => "cache",
-            Self::Aging => "aging",
-            Self::Service => "service",
-            Self::Stale => "stale",
-            Self::Nowhere => "nowhere",
-        }
-    }
-}
-
-/// How a try of a delivery ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum DeliveryEnd {
-    Delivered,
-    Retried,
-    Dead,
-    Dropped,
-    Postponed,
-}
-
-impl DeliveryEnd {
-    const ALL: [Self; 5] = [Self::Delivered, Self::Retried, Self::Dead, Self::Dropped, Self::Postponed];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Retried => "retried",
-            Self::Dead => "dead",
-            Self::Dropped => "dropped",
-            Self::Postponed => "postponed",
-        }
-    }
-}
-
-/// How the work on an export ended, here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ExportEnd {
-    Completed,
-    Failed,
-    /// Given back at a stop.
-    Stopped,
-    /// The lease passed to somebody else.
-    Lost,
-}
-
-impl ExportEnd {
-    const ALL: [Self; 4] = [Self::Completed, Self::Failed, Self::Stopped, Self::Lost];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Stopped => "stopped",
-            Self::Lost => "lost",
-        }
-    }
-}
 
 /// All of them.
 #[derive(Debug)]
@@ -116,46 +39,7 @@ pub struct Metrics {
     deliveries: IntCounterVec,
     exports: IntCounterVec,
     export_seconds: HistogramVec,
-    alerts: IntGaugeVec,
-    overdue: Gauge,
-    waiting_deliveries: IntGauge,
-    oldest_delivery: Gauge,
-    waiting_exports: IntGaugeVec,
-    oldest_export: Gauge,
-    suspensions: IntGaugeVec,
-    counts_age: Gauge,
-    /// When the database was counted last; the start, before it ever was.
-    counted: Mutex<Instant>,
-}
-
-struct Registering<'a>(&'a Registry);
-
-impl Registering<'_> {
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
-        let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
-        self.0.register(Box::new(vec.clone()))?;
-        Ok(vec)
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
-        let vec = IntGaugeVec::new(Opts::new(name, help), labels)?;
-        self.0.register(Box::new(vec.clone()))?;
-        Ok(vec)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
-        let gauge = Gauge::new(name, help)?;
-        self.0.register(Box::new(gauge.clone()))?;
-        Ok(gauge)
-    }
-
-    /// From a tenth of a second to an hour.
-    fn seconds(&self, name: &str, help: &str, label: &str) -> Result<HistogramVec, prometheus::Error> {
-        let buckets = vec![0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0];
-        let vec = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &[label])?;
-        self.0.register(Box::new(vec.clone()))?;
-        Ok(vec)
-    }
+    database: DatabaseGauges,
 }
 
 /// Series that begin at zero: a rate over one that appears with its first event misses that event.
@@ -171,11 +55,6 @@ impl Metrics {
     /// Registers everything.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let new = Registering(registry);
-        let waiting_deliveries = IntGauge::new(
-            "linkgate_webhook_queue_deliveries",
-            "Webhook deliveries that are not yet delivered, dropped or dead, in the database",
-        )?;
-        registry.register(Box::new(waiting_deliveries.clone()))?;
         let metrics = Self {
             answers: new.counters(
                 "linkgate_source_questions_total",
@@ -217,39 +96,7 @@ impl Metrics {
                 "Time that exports took which were completed",
                 "format",
             )?,
-            alerts: new.gauges(
-                "linkgate_alerts",
-                "Alerts that are not resolved, in the database",
-                &["kind", "severity", "status"],
-            )?,
-            overdue: new.gauge(
-                "linkgate_alert_evaluation_overdue_seconds",
-                "How long ago the look was due that is overdue longest; 0: none is",
-            )?,
-            waiting_deliveries,
-            oldest_delivery: new.gauge(
-                "linkgate_webhook_queue_oldest_seconds",
-                "Age of the oldest delivery in the queue; 0: it is empty",
-            )?,
-            waiting_exports: new.gauges(
-                "linkgate_export_jobs",
-                "Exports that wait or are worked on, in the database",
-                &["state"],
-            )?,
-            oldest_export: new.gauge(
-                "linkgate_export_jobs_oldest_seconds",
-                "Age of the oldest export that is not finished; 0: all are",
-            )?,
-            suspensions: new.gauges(
-                "linkgate_suspensions",
-                "Emergency suspensions in force, in the database, by what they cover",
-                &["scope"],
-            )?,
-            counts_age: new.gauge(
-                "linkgate_database_counts_age_seconds",
-                "How long ago alerts, deliveries, exports and suspensions were counted in the database",
-            )?,
-            counted: Mutex::new(Instant::now()),
+            database: DatabaseGauges::register(&new)?,
         };
         metrics.begin();
         Ok(metrics)
@@ -269,7 +116,6 @@ impl Metrics {
         for kind in alerts {
             let _: Histogram = self.evaluation_seconds.with_label_values(&[kind]);
         }
-        self.set(&Census::default(), Millis(0));
         self.breakers(&Kind::ALL.map(|kind| (kind, 0)));
     }
 
@@ -321,37 +167,12 @@ impl Metrics {
 
     /// What the database holds.
     pub(super) fn count(&self, census: &Census, now: Millis) {
-        self.set(census, now);
-        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    fn set(&self, census: &Census, now: Millis) {
-        for kind in AlertKind::ALL {
-            for severity in Severity::ALL {
-                for status in [AlertStatus::Active, AlertStatus::Acknowledged] {
-                    let count = census.alerts.get(&(*kind, *severity, status)).copied().unwrap_or(0);
-                    let labels = [kind.as_str(), severity.as_str(), status.as_str()];
-                    self.alerts.with_label_values(&labels).set(count);
-                }
-            }
-        }
-        // Clocks of replicas differ: what is in the future is no age.
-        let age = |since: Option<Millis>| since.map_or(0.0, |at| now.0.saturating_sub(at.0).max(0) as f64 / 1_000.0);
-        self.overdue.set(age(census.evaluation_due));
-        self.waiting_deliveries.set(census.deliveries);
-        self.oldest_delivery.set(age(census.oldest_delivery));
-        self.waiting_exports.with_label_values(&["queued"]).set(census.exports_queued);
-        self.waiting_exports.with_label_values(&["running"]).set(census.exports_running);
-        self.oldest_export.set(age(census.oldest_export));
-        for scope in SuspensionScope::ALL.map(SuspensionScope::as_str) {
-            self.suspensions.with_label_values(&[scope]).set(census.suspensions.get(scope).copied().unwrap_or(0));
-        }
+        self.database.count(census, now);
     }
 
     /// Before the metrics are written.
     pub fn refresh(&self) {
-        let counted = *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        self.counts_age.set(counted.elapsed().as_secs_f64());
+        self.database.refresh();
     }
 
     /// For tests: of nobody's registry.

@@ -7,10 +7,6 @@ use std::{
 
 use clap::Args;
 
-use super::{
-    context::chain,
-    outcome::{Console, Exit, Failure, tell},
-};
 use crate::{
     audit::{
         AuditSettings, ChainId, EvidenceStore,
@@ -21,8 +17,12 @@ use crate::{
         },
         reader::chain_file,
     },
+    cli::{
+        context::chain,
+        outcome::{Console, Exit, Failure, tell},
+    },
     config::Config,
-    ops::journal::ShownCheckpoint,
+    ops::{journal::ShownCheckpoint, plain},
     store::AuditStore,
 };
 
@@ -68,12 +68,12 @@ pub struct Known {
 impl Known {
     pub(super) async fn of(config: &Config, index: Option<&AuditStore>) -> Result<Self, Failure> {
         let keys = config.checkpoints.keys().map_err(invalid)?;
-        let chain = chain_file(&config.audit.dir).ok().flatten();
-        let stored = match (index, chain) {
+        let journal = chain_file(&config.audit.dir).ok().flatten();
+        let stored = match (index, journal) {
             (Some(index), Some(found)) => match index.last(found.chain_id).await {
                 Ok(last) => last.map(|(kept, _)| kept),
                 Err(error) => {
-                    tell(format_args!("warning: {}; its checkpoints are not compared", super::context::chain(&error)));
+                    tell(format_args!("warning: {}; its checkpoints are not compared", chain(&error)));
                     None
                 }
             },
@@ -188,7 +188,6 @@ pub(super) fn prove_check(args: &ProveCheckArgs, console: &Console) -> Result<()
 }
 
 fn told(verdict: &Verdict) -> String {
-    let plain = super::audit::plain;
     let tenant = verdict.tenant.as_deref().map(|tenant| format!(" about `{}`", plain(tenant))).unwrap_or_default();
     let mut lines = vec![format!("{} records{tenant} are proven", verdict.proven)];
     for said in &verdict.checkpoints {

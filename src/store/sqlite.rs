@@ -10,7 +10,7 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, Connection, SqliteConnection, SqlitePool,
+    ConnectOptions, Connection, Executor, SqliteConnection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -180,12 +180,28 @@ impl SqliteFiles {
 ///
 /// After some errors (a full disk, one that fails) SQLite rolls back by itself; sqlx's own rollback then fails, and it
 /// takes the connection to be in a transaction ever after: a writer could begin nothing, and a reader would nest all that
-/// it reads into one old snapshot. Such a connection is closed, and the pool makes another. On Postgres a rollback
-/// without a transaction is no error, and sqlx counts it before it is answered.
+/// it reads into one old snapshot. On Postgres a rollback without a transaction is no error, and sqlx counts it before it
+/// is answered.
+///
+/// The two are brought to agree; a connection that cannot be is closed, and the pool makes another. Closing is the second
+/// choice: with its last connection SQLite removes the shared memory of a file, and making that anew on a full disk can
+/// end the process (SIGBUS, where blocks are smaller than pages).
 async fn ended_its_transaction(conn: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     // Behind the rollback that a dropped transaction has sent.
     conn.ping().await?;
-    Ok(!conn.is_in_transaction())
+    if conn.is_in_transaction() {
+        // A transaction that sqlx knows nothing of, and a beginning that it refuses (it believes in another) and rolls
+        // back: that ends the one, and its belief in the other.
+        if conn.execute("BEGIN").await.is_ok() {
+            drop(conn.begin_with("BEGIN").await);
+        }
+        conn.ping().await?;
+    }
+    let ended = !conn.is_in_transaction();
+    if !ended {
+        tracing::warn!("a connection to an SQLite file cannot end its transaction: it is closed");
+    }
+    Ok(ended)
 }
 
 /// The first connection turns a new file to write-ahead logging, under a lock that SQLite lets nobody wait for.
@@ -200,5 +216,37 @@ async fn connect_to_migrate(file: &SqliteFile, options: SqliteConnectOptions) ->
             return Err(error);
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a full file SQLite rolls back by itself. The connection is mended, not closed: with the last one of a file its
+    /// shared memory goes.
+    #[tokio::test]
+    async fn a_connection_that_sqlite_rolled_back_is_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = SqliteConnectOptions::new().filename(dir.path().join("t.db")).create_if_missing(true);
+        let mut conn = options.connect().await.unwrap();
+        conn.execute("CREATE TABLE t (x); PRAGMA max_page_count = 8").await.unwrap();
+        for begin in ["BEGIN IMMEDIATE", "BEGIN"] {
+            let mut tx = conn.begin_with(begin).await.unwrap();
+            // Too much for the cache: pages are written before the commit.
+            let full = tx.execute("INSERT INTO t VALUES (zeroblob(50000000))").await.unwrap_err();
+            assert!(full.to_string().contains("full"), "{full}");
+            drop(tx);
+            conn.ping().await.unwrap();
+            assert!(conn.is_in_transaction(), "sqlx counts rightly by now: there is nothing left to mend");
+            assert!(ended_its_transaction(&mut conn).await.unwrap());
+        }
+        conn.execute("PRAGMA max_page_count = 100").await.unwrap();
+        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        tx.execute("INSERT INTO t VALUES (1)").await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(ended_its_transaction(&mut conn).await.unwrap());
+        let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM t").fetch_one(&mut conn).await.unwrap();
+        assert_eq!(rows, 1);
     }
 }

@@ -23,10 +23,9 @@ pub(crate) enum Holds {
 }
 
 /// One file of an SQLite store; cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct SqliteFile(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     path: PathBuf,
     holds: Holds,
@@ -79,6 +78,12 @@ impl SqliteFile {
 
     fn trouble_cell(&self) -> std::sync::MutexGuard<'_, Option<String>> {
         self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for SqliteFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path().fmt(f)
     }
 }
 

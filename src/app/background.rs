@@ -110,6 +110,7 @@ pub fn start(live: &Arc<Live>, database: &Database, epoch: Option<i64>) -> Resul
         // Ends only where the journal was altered or cut off under our hands.
         judged.distrust(indexer.run().await);
     });
+    tasks.spawn(database.clone().try_writes_while_they_fail());
     tasks.spawn(expiry::watch(database.clone(), gateway.metrics.links_ending.clone()));
     let settings = &gateway.settings.checkpoints;
     let checkpoints = settings.signer()?.map(|signer| (Arc::new(signer), settings.interval));

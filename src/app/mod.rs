@@ -119,7 +119,7 @@ async fn serve(
     let admin_api = AdminApi::new(&live, &database, &registry)?;
     let admin = listeners.admin.map(|listener| start_admin(admin_api, listener, gateway.admin_tls.clone()));
     if let Some(listener) = listeners.health {
-        let health = observed::observe(&live, &workers, progress, lasting.shared_quotas.clone(), registry)?;
+        let health = observed::observe(&live, &lasting, &workers, progress, registry)?;
         tokio::spawn(health::serve(listener, health));
     }
     let accept = |listener, door| {

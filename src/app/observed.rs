@@ -5,6 +5,7 @@ use std::sync::Arc;
 use prometheus::{IntCounter, IntGauge, Registry};
 
 use super::{
+    compose::Lasting,
     error::AppError,
     gauges::{AuditGauges, Progress},
     saturation::Saturation,
@@ -21,6 +22,7 @@ use crate::{
         health::{Check, Health},
         workers::Workers,
     },
+    store::Database,
 };
 
 pub(super) fn registry() -> Result<Registry, AppError> {
@@ -32,18 +34,19 @@ pub(super) fn registry() -> Result<Registry, AppError> {
 /// What the health listener tells.
 pub(super) fn observe(
     live: &Arc<Live>,
+    lasting: &Lasting,
     workers: &Arc<Workers>,
     audit: Progress,
-    shared_quotas: Option<Arc<SharedQuotas>>,
     registry: Registry,
 ) -> Result<Health, AppError> {
     let gateway = live.current();
     let checkpoints = audit.signed.clone();
-    let gauges = Gauges::register(&gateway, audit, shared_quotas, &registry)?;
+    let gauges = Gauges::register(&gateway, lasting, audit, &registry)?;
     let (seen, busy) = (Arc::clone(live), Arc::downgrade(workers));
     let refresh = Arc::new(move || gauges.refresh(&seen.current(), busy.upgrade().as_deref()));
     let (ready, busy) = (Arc::clone(live), Arc::downgrade(workers));
-    let readiness = Arc::new(move || checks(&ready.current(), busy.upgrade().as_deref()));
+    let database = lasting.database.clone();
+    let readiness = Arc::new(move || checks(&ready.current(), &database, busy.upgrade().as_deref()));
     let portal = gateway.portal.as_ref().filter(|_| gateway.settings.api_docs);
     let docs = portal.map(|portal| Docs::new(&openapi::document(&portal.bases)));
     let checkpoint = Arc::new(move || checkpoints.as_ref().and_then(|progress| progress.last()));
@@ -58,7 +61,9 @@ pub(super) fn observe(
 
 /// Gauges that are set when somebody looks.
 struct Gauges {
+    database: Database,
     fresh: IntGauge,
+    writable: IntGauge,
     audit: AuditGauges,
     shared: IntGauge,
     failures: IntCounter,
@@ -70,12 +75,7 @@ struct Gauges {
 }
 
 impl Gauges {
-    fn register(
-        gateway: &Gateway,
-        audit: Progress,
-        shared_quotas: Option<Arc<SharedQuotas>>,
-        registry: &Registry,
-    ) -> Result<Self, AppError> {
+    fn register(gateway: &Gateway, lasting: &Lasting, audit: Progress, registry: &Registry) -> Result<Self, AppError> {
         let gauge = |name: &str, help: &str| -> Result<IntGauge, AppError> {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
@@ -90,11 +90,13 @@ impl Gauges {
         let failures = IntCounter::new(failures, "Exchanges with the shared counters that failed")?;
         registry.register(Box::new(failures.clone()))?;
         Ok(Self {
+            database: lasting.database.clone(),
             fresh: gauge("linkgate_links_fresh", "1 while link data is within max_staleness")?,
+            writable: gauge("linkgate_database_writable", "0 while writes to the SQLite database fail")?,
             audit: AuditGauges::register(audit, registry)?,
             shared,
             failures,
-            shared_quotas,
+            shared_quotas: lasting.shared_quotas.clone(),
             shadowed: gauge("linkgate_shadow_loaded", "1 while a shadow policy set is asked")?,
             saturation: Saturation::register(registry)?,
             ends: Ends::register(registry)?,
@@ -104,6 +106,7 @@ impl Gauges {
 
     fn refresh(&self, gateway: &Gateway, workers: Option<&Workers>) {
         self.fresh.set(i64::from(gateway.directory.is_fresh()));
+        self.writable.set(i64::from(self.database.write_trouble().is_none()));
         self.audit.refresh(&gateway.journal);
         if let Some(quotas) = &self.shared_quotas {
             self.shared.set(i64::from(quotas.is_shared()));
@@ -121,7 +124,7 @@ impl Gauges {
 }
 
 /// What readiness hangs on; `workers` are gone once the gateway has ended.
-fn checks(gateway: &Gateway, workers: Option<&Workers>) -> Vec<Check> {
+fn checks(gateway: &Gateway, database: &Database, workers: Option<&Workers>) -> Vec<Check> {
     let check = |name, ok: bool, message: &str| Check {
         name,
         ok,
@@ -130,11 +133,13 @@ fn checks(gateway: &Gateway, workers: Option<&Workers>) -> Vec<Check> {
     let stale = "link data is older than links.max_staleness: is the database reachable?";
     let missing: Vec<_> = gateway.verifier.missing().iter().map(ToString::to_string).collect();
     let trouble = gateway.journal.status().trouble.map(|trouble| trouble.to_string()).unwrap_or_default();
+    let unwritten = database.write_trouble().unwrap_or_default();
     let alive = workers.is_some_and(Workers::alive);
     let open = workers.is_some_and(|workers| !workers.draining());
     vec![
         Check { name: "policies", ok: true, message: rollout(gateway).to_owned() },
         check("database", gateway.directory.is_fresh(), stale),
+        check("database_writes", unwritten.is_empty(), &unwritten),
         check("keys", missing.is_empty(), &format!("no usable keys for: {}", missing.join(", "))),
         check("audit", trouble.is_empty(), &trouble),
         check("workers", alive, "a worker thread has ended: restart linkgate"),

@@ -5,6 +5,7 @@
 
 use sqlx::error::{DatabaseError, ErrorKind};
 
+use super::sqlite_fault::SqliteFault;
 use crate::{
     domain::{
         ErrorCode,
@@ -23,7 +24,7 @@ pub enum StoreError {
     #[error("no {what} has the id `{id}`")]
     NotFound { what: &'static str, id: String },
     /// The database cannot be reached, did not answer in time, or failed.
-    #[error("the database does not answer: is it running, and is the configured address right?")]
+    #[error("{}", outage(.0))]
     Unavailable(#[source] sqlx::Error),
     /// The configured address cannot be used at all.
     #[error("the database address cannot be used: {0}")]
@@ -88,6 +89,14 @@ impl From<sqlx::Error> for StoreError {
             _ => None,
         };
         refusal.map_or(Self::Unavailable(error), Self::Refused)
+    }
+}
+
+/// What an operator should look at.
+fn outage(error: &sqlx::Error) -> String {
+    match SqliteFault::of(error) {
+        Some(fault) => fault.advice(),
+        None => "the database does not answer: is it running, and is the configured address right?".to_owned(),
     }
 }
 

@@ -27,9 +27,10 @@ use super::{
     Database, StoreError,
     admin::{CHANNEL, Touch},
     changes::Changes,
-    database::{Backend, SqliteFiles},
+    database::Backend,
     portfolio::{Loaded, SuspendedSubjects, load_suspended},
-    sql::{Conn, Row, Value},
+    sql::{Conn, Row, SqliteConn, Value},
+    sqlite::SqliteFiles,
 };
 use crate::{
     config::settings::LinkSettings,
@@ -171,23 +172,23 @@ impl Feed {
     }
 
     async fn follow_sqlite(&self, files: &SqliteFiles) -> Result<std::convert::Infallible, FeedError> {
-        let identity = file_identity(&files.path)?;
+        let identity = file_identity(files.store.path())?;
         let mut conn = files.connect_reader().await?;
         let mut version = data_version(&mut conn).await?;
         files.renew_pools();
-        let mut last = self.restart(&mut Conn::Sqlite(&mut conn)).await?;
+        let mut last = self.restart(&mut Conn::Sqlite(SqliteConn::new(&mut conn, &files.store))).await?;
         let every = SQLITE_POLL.min(self.settings.heartbeat);
         loop {
             tokio::time::sleep(every).await;
             let began = Instant::now();
             // Written to the old file, changes would never be seen here; read from a new one, nothing seen counts.
-            if file_identity(&files.path)? != identity {
+            if file_identity(files.store.path())? != identity {
                 conn.close().await.ok();
                 return Err(FeedError::Replaced);
             }
             let found = self.bounded(data_version(&mut conn)).await?;
             if found != version {
-                last = self.catch_up(&mut Conn::Sqlite(&mut conn), last).await?;
+                last = self.catch_up(&mut Conn::Sqlite(SqliteConn::new(&mut conn, &files.store)), last).await?;
                 version = found;
             }
             self.known.stamp(began);

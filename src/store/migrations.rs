@@ -16,7 +16,8 @@ use sqlx::{
 
 use super::{
     StoreError,
-    sql::{Conn, Row},
+    sql::{Conn, Row, SqliteConn},
+    sqlite_fault::concerns_the_file,
 };
 
 const SQLITE: &[(i64, &str, &str)] = &[
@@ -87,8 +88,8 @@ async fn applied(conn: &mut Conn<'_>) -> Result<Vec<Applied>, StoreError> {
     let sql = "SELECT version, description, checksum FROM _sqlx_migrations ORDER BY version";
     let rows = match conn.rows(sql, &[]).await {
         Ok(rows) => rows,
-        // The one failure of a reachable database.
-        Err(sqlx::Error::Database(_)) => Vec::new(),
+        // The one failure of a reachable Postgres; a file of SQLite fails in other ways too, and then is not empty.
+        Err(error @ sqlx::Error::Database(_)) if conn.is_postgres() || !concerns_the_file(&error) => Vec::new(),
         Err(error) => return Err(StoreError::Unavailable(error)),
     };
     let read = |row: &Row| Ok(Applied { version: row.int(0)?, name: row.text(1)?, checksum: row.bytes(2)? });
@@ -109,13 +110,30 @@ pub(crate) async fn apply(mut migrator: Migrator, mut conn: Conn<'_>) -> Result<
     let newer = newer(&migrator, &applied(&mut conn).await?)?;
     migrator.set_ignore_missing(!newer.is_empty());
     let applied = match conn {
-        Conn::Sqlite(conn) => migrator.run_direct(None, conn, false).await,
+        Conn::Sqlite(sqlite) => {
+            let run = migrator.run_direct(None, &mut *sqlite.conn, false).await;
+            return run.map_err(|error| failed_on(&sqlite, error));
+        }
         Conn::Postgres(conn) => migrator.run_direct(None, conn, false).await,
     };
-    applied.map_err(|error| match error {
+    applied.map_err(failed)
+}
+
+fn failed(error: MigrateError) -> StoreError {
+    match error {
         MigrateError::VersionMissing(version) => StoreError::Newer(version),
         other => StoreError::Migration(other),
-    })
+    }
+}
+
+/// A full disk, a lock, a file that is no database: told as everywhere, not as a migration that is wrong.
+fn failed_on(sqlite: &SqliteConn<'_>, error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) if concerns_the_file(&error) => {
+            sqlite.fault(error).into()
+        }
+        other => failed(other),
+    }
 }
 
 /// As [`apply`], beside servers that use the tables and beside others who migrate: these wait in line (as long as the

@@ -10,9 +10,11 @@
 
 mod error;
 mod sql;
+mod sqlite_fault;
 
 mod database;
 mod migrations;
+mod sqlite;
 
 mod records;
 

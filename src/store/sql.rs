@@ -13,6 +13,8 @@ use sqlx::{
 };
 use uuid::Uuid;
 
+use super::sqlite_fault::SqliteFile;
+
 /// A bound value. Postgres wants to know the type of a null as well.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Value<'a> {
@@ -106,9 +108,26 @@ fn postgres_arguments(values: &[Value<'_>]) -> Result<PgArguments, sqlx::Error> 
     Ok(arguments)
 }
 
+/// A connection to a file of SQLite, whose errors name the file.
+pub(crate) struct SqliteConn<'c> {
+    pub(crate) conn: &'c mut SqliteConnection,
+    file: &'c SqliteFile,
+    writes: bool,
+}
+
+impl<'c> SqliteConn<'c> {
+    pub(crate) fn new(conn: &'c mut SqliteConnection, file: &'c SqliteFile) -> Self {
+        Self { conn, file, writes: false }
+    }
+
+    pub(crate) fn fault(&self, error: sqlx::Error) -> sqlx::Error {
+        if self.writes { self.file.failed_write(error) } else { self.file.fault(error) }
+    }
+}
+
 /// A connection of either database, borrowed for some statements.
 pub(crate) enum Conn<'c> {
-    Sqlite(&'c mut SqliteConnection),
+    Sqlite(SqliteConn<'c>),
     Postgres(&'c mut PgConnection),
 }
 
@@ -120,9 +139,10 @@ impl Conn<'_> {
     /// Runs a statement and tells how many rows it changed.
     pub(crate) async fn execute(&mut self, sql: impl SqlSafeStr, values: &[Value<'_>]) -> Result<u64, sqlx::Error> {
         match self {
-            Self::Sqlite(conn) => {
+            Self::Sqlite(sqlite) => {
                 let query = sqlx::query_with(sql, sqlite_arguments(values)?);
-                conn.execute(query).await.map(|done| done.rows_affected())
+                let done = sqlite.conn.execute(query).await;
+                done.map(|done| done.rows_affected()).map_err(|error| sqlite.fault(error))
             }
             Self::Postgres(conn) => {
                 let query = sqlx::query_with(sql, postgres_arguments(values)?);
@@ -133,9 +153,10 @@ impl Conn<'_> {
 
     pub(crate) async fn rows(&mut self, sql: impl SqlSafeStr, values: &[Value<'_>]) -> Result<Vec<Row>, sqlx::Error> {
         match self {
-            Self::Sqlite(conn) => {
+            Self::Sqlite(sqlite) => {
                 let query = sqlx::query_with(sql, sqlite_arguments(values)?);
-                Ok(conn.fetch_all(query).await?.into_iter().map(Row::Sqlite).collect())
+                let rows = sqlite.conn.fetch_all(query).await.map_err(|error| sqlite.fault(error))?;
+                Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
             Self::Postgres(conn) => {
                 let query = sqlx::query_with(sql, postgres_arguments(values)?);
@@ -146,9 +167,10 @@ impl Conn<'_> {
 
     pub(crate) async fn row(&mut self, sql: impl SqlSafeStr, values: &[Value<'_>]) -> Result<Option<Row>, sqlx::Error> {
         match self {
-            Self::Sqlite(conn) => {
+            Self::Sqlite(sqlite) => {
                 let query = sqlx::query_with(sql, sqlite_arguments(values)?);
-                Ok(conn.fetch_optional(query).await?.map(Row::Sqlite))
+                let row = sqlite.conn.fetch_optional(query).await.map_err(|error| sqlite.fault(error))?;
+                Ok(row.map(Row::Sqlite))
             }
             Self::Postgres(conn) => {
                 let query = sqlx::query_with(sql, postgres_arguments(values)?);
@@ -160,7 +182,10 @@ impl Conn<'_> {
     /// Several statements without values, such as `SAVEPOINT row`; not prepared.
     pub(crate) async fn batch(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
         match self {
-            Self::Sqlite(conn) => conn.execute(sqlx::raw_sql(sql)).await.map(drop),
+            Self::Sqlite(sqlite) => {
+                let done = sqlite.conn.execute(sqlx::raw_sql(sql)).await;
+                done.map(drop).map_err(|error| sqlite.fault(error))
+            }
             Self::Postgres(conn) => conn.execute(sqlx::raw_sql(sql)).await.map(drop),
         }
     }
@@ -171,16 +196,43 @@ pub(crate) fn composed(sql: impl Into<String>) -> AssertSqlSafe<String> {
     AssertSqlSafe(sql.into())
 }
 
+/// A transaction on a file of SQLite.
+pub(crate) struct SqliteTx {
+    tx: Transaction<'static, Sqlite>,
+    file: SqliteFile,
+    writes: bool,
+}
+
+impl SqliteTx {
+    pub(crate) fn new(tx: Transaction<'static, Sqlite>, file: &SqliteFile, writes: bool) -> Self {
+        Self { tx, file: file.clone(), writes }
+    }
+
+    async fn commit(self) -> Result<(), sqlx::Error> {
+        match self.tx.commit().await {
+            Ok(()) => {
+                if self.writes {
+                    self.file.wrote();
+                }
+                Ok(())
+            }
+            Err(error) => Err(if self.writes { self.file.failed_write(error) } else { self.file.fault(error) }),
+        }
+    }
+}
+
 /// A transaction of either database; dropped without `commit` it is rolled back.
 pub(crate) enum Tx {
-    Sqlite(Transaction<'static, Sqlite>),
+    Sqlite(SqliteTx),
     Postgres(Transaction<'static, Postgres>),
 }
 
 impl Tx {
     pub(crate) fn conn(&mut self) -> Conn<'_> {
         match self {
-            Self::Sqlite(tx) => Conn::Sqlite(&mut *tx),
+            Self::Sqlite(SqliteTx { tx, file, writes }) => {
+                Conn::Sqlite(SqliteConn { conn: &mut *tx, file, writes: *writes })
+            }
             Self::Postgres(tx) => Conn::Postgres(&mut *tx),
         }
     }

@@ -34,6 +34,8 @@ mod alert_sources;
 mod alerts;
 mod customers;
 #[cfg(feature = "demo")]
+mod database;
+#[cfg(feature = "demo")]
 mod emergency;
 mod evidence;
 #[cfg(feature = "demo")]

@@ -16,6 +16,7 @@ mod fixture;
 mod access;
 mod alerts;
 mod audit;
+mod broken_writes;
 mod census;
 mod chains;
 mod delegation;
@@ -52,6 +53,24 @@ macro_rules! on_postgres {
             $(#[test] fn $name() { crate::fixture::run(crate::fixture::Kind::Postgres, crate::$module::$name); })+
         }
     };
+}
+
+/// The same of what only SQLite has.
+macro_rules! on_sqlite {
+    ($($module:ident :: $name:ident),+ $(,)?) => {
+        mod sqlite_only {
+            $(#[test] fn $name() { crate::fixture::run(crate::fixture::Kind::Sqlite, crate::$module::$name); })+
+        }
+    };
+}
+
+on_sqlite! {
+    broken_writes::a_transaction_that_sqlite_ended_itself_stops_no_later_write,
+    broken_writes::the_audit_index_goes_on_likewise,
+    broken_writes::a_lock_held_by_another_process_is_told_and_is_over_by_itself,
+    broken_writes::a_refused_change_is_no_trouble_of_the_file,
+    broken_writes::a_file_that_is_no_database_is_told_by_name,
+    broken_writes::a_file_that_may_not_be_opened_is_told_by_name,
 }
 
 on_postgres! {

@@ -74,6 +74,11 @@ fn permission(kind: AlertKind) -> &'static str {
 
 /// The database failed; nothing can be answered without it.
 fn unavailable(error: &StoreError) -> Problem {
-    tracing::error!(%error, "alerts cannot be read or written");
-    Problem::new(ErrorCode::LinksStale, "")
+    tracing::error!(%error, source = ?std::error::Error::source(error), "alerts cannot be read or written");
+    match error {
+        StoreError::Unavailable(_) => {
+            Problem::new(ErrorCode::UpstreamUnavailable, "the gateway's database does not answer: try again later")
+        }
+        _ => Problem::new(ErrorCode::InternalError, ""),
+    }
 }

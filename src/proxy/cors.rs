@@ -1,7 +1,7 @@
 //! Pages of other origins (CORS): what a browser may let them read, by configuration; nothing by default.
 //!
 //! It is the browser that enforces this; nothing here lets a request in or keeps one out. The gateway speaks for all upstreams:
-//! their own words on it are removed (`headers::clean_response`), and where origins are configured it answers preflights itself. A cookie's unsafe
+//! their own words on it are removed (`answer_headers`), and where origins are configured it answers preflights itself. A cookie's unsafe
 //! requests must come from the gateway's own origin all the same (`identify`).
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};

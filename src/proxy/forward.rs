@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 use super::{
     account::{Ledger, Opened},
+    answer_headers,
     body::{Broken, Cut, Exchange, RequestBody, ResponseBody, UpstreamStream},
-    certificate, headers,
+    certificate,
     outgoing::{self, Outgoing},
     respond::Failure,
     streams::{Stream, Watched},
@@ -115,7 +116,7 @@ async fn attempt(
         }
     }
     let (response, lease, picked) = waited?;
-    if !headers::is_framed_once(response.headers()) {
+    if !answer_headers::is_framed_once(response.headers()) {
         tracing::warn!(request_id = %trail.request_id, upstream = &*upstream.name,
             "an upstream's answer does not say in one way where it ends: it is not passed on");
         return Err(Failure::new(ErrorCode::UpstreamError, "upstream_framing"));
@@ -300,7 +301,7 @@ fn answer(
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     let keeps_cache = trail.route.as_ref().is_some_and(|route| route.settings.keep_cache_control);
-    headers::clean_response(&mut parts.headers, keeps_cache);
+    answer_headers::clean(&mut parts.headers, keeps_cache);
     let stream = UpstreamStream::new(body, cut, total, ledger);
     Response::from_parts(parts, ResponseBody::Stream(Box::new(stream)))
 }

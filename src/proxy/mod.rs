@@ -47,6 +47,7 @@ pub mod outgoing;
 pub mod query;
 pub mod target;
 
+pub mod answer_headers;
 pub mod body;
 mod owned_body;
 pub mod streams;

@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     account::Ledger,
+    answer_headers,
     body::{Cut, Ending, Finish, ResponseBody},
     headers::{self, Single},
     respond::{self, Failure},
@@ -47,7 +48,7 @@ pub fn begin(
     let upstream = hyper::upgrade::on(&mut response);
     let (mut parts, _) = response.into_parts();
     parts.extensions.clear();
-    headers::clean_response(&mut parts.headers, true);
+    answer_headers::clean(&mut parts.headers, true);
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let connection = Rc::clone(&trail.peer.switch);

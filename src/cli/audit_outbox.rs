@@ -225,7 +225,7 @@ fn unusable(error: &JournalError) -> Failure {
             let text = format!("a server runs on `{}`: it will chain what it claimed itself", dir.display());
             Failure::new(Exit::Conflict, text)
         }
-        JournalError::Broken { .. } => Failure::new(Exit::Verification, chain(error)),
+        JournalError::Broken { .. } | JournalError::Hole { .. } => Failure::new(Exit::Verification, chain(error)),
         _ => Failure::failed(chain(error)),
     }
 }

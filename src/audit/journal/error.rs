@@ -69,6 +69,24 @@ pub enum JournalError {
     CutOff { stored: u64, found: u64 },
     #[error("record {0} of the audit journal is not the one that the database has seen: `linkgate audit verify`")]
     Diverged(u64),
+    #[error(
+        "the audit journal ends at record {found}, the last checkpoint in its `checkpoints.log` covers record {signed}: its \
+         tail was cut off; look into it with `linkgate audit verify`"
+    )]
+    BelowCheckpoint { signed: u64, found: u64 },
+    #[error(
+        "record {0} of the audit journal is not the one that the last checkpoint in its `checkpoints.log` covers: `linkgate \
+         audit verify`"
+    )]
+    NotAsSigned(u64),
+    /// `keep`: the length up to which the journal is whole, and one byte more, so that the cut is told.
+    #[error(
+        "`{file}` line {line}: zeros stand in place of records, and whole records behind them; nothing was changed. If the \
+         machine lost power, these were not on stable storage yet: copy the folder, then `truncate -s {keep} {file}` and \
+         start, which records the cut. If it did not, they were altered or the disk lost them: look into it with `linkgate \
+         audit verify`, and restore the segment from the backup"
+    )]
+    Hole { file: PathBuf, line: u64, keep: u64 },
 }
 
 pub(crate) fn io_error(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {

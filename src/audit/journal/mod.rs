@@ -6,16 +6,18 @@
 //! all, and the completions owed by others, with one system call. No other thread is involved. At `memory` nothing is
 //! written yet. At `disk` the keeper's group commit is awaited. `shared` has everything of an admission but the wait,
 //! `writer` the state under the lock, `keeper` the thread that flushes, syncs and rotates, `recover` what happens at a
-//! start, `sums` what vouches for lines in memory, `error` why something is refused.
+//! start, `tail` what a crash leaves, `lock` who may write, `sums` what vouches for lines in memory, `error` why something is refused.
 //!
 //! It does not decide what is audited, and it does not know the database.
 
 mod error;
 mod guard;
 mod keeper;
+mod lock;
 mod recover;
 mod shared;
 mod sums;
+mod tail;
 mod turn;
 mod writer;
 
@@ -24,8 +26,9 @@ use std::{fs::File, path::Path, sync::Arc};
 pub(crate) use error::io_error;
 pub use error::{AuditUnavailable, JournalError};
 pub use guard::OpenRecord;
+pub(super) use lock::{Writers, take_lock, writers};
 pub use recover::Recovery;
-pub(super) use recover::{Writers, chained_last, take_lock, writers};
+pub(super) use recover::chained_last;
 pub use sums::Known;
 pub use writer::Written;
 
@@ -82,7 +85,7 @@ impl Journal {
 
     /// The lock of a folder, until it is dropped.
     pub fn lock(dir: &Path) -> Result<File, JournalError> {
-        recover::take_lock(dir)
+        lock::take_lock(dir)
     }
 
     /// The same on a medium that keeps the journal elsewhere.

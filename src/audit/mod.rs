@@ -42,7 +42,7 @@ pub mod words;
 pub use asked::{Asked, Holds, RecordedLink};
 pub use chain::{ChainHead, ChainId, Hash, Stamp};
 pub use joined::{Completed, Record, RecordFilter};
-pub use journal::{AuditUnavailable, Journal, JournalError, JournalStatus, OpenRecord, Recovery, Written};
+pub use journal::{AuditUnavailable, Journal, JournalError, JournalStatus, OpenRecord, Recovery, Unkept, Written};
 pub use record::{ChangeRecord, Completion, Decision, Kind, Opening, Slice, SliceOutcome};
 pub use settings::{AuditSettings, Durability};
 pub use traits::{

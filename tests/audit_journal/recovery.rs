@@ -197,8 +197,8 @@ async fn outbox_rows_are_remembered() {
     let dir = folder();
     let mut small = settings(dir.path());
     small.segment_bytes = 2_000;
-    let change = linkgate::audit::ChangeRecord::new(linkgate::audit::Kind::Link, "link.create");
-    let rows: Vec<OutboxRow> = (1..=20).map(|seq| OutboxRow { seq, change: change.clone() }).collect();
+    let change = || linkgate::audit::ChangeRecord::new(linkgate::audit::Kind::Link, "link.create");
+    let rows: Vec<OutboxRow> = (1..=20).map(|seq| OutboxRow { seq, change: change() }).collect();
     for round in 0..3 {
         let journal = Journal::open(small.clone()).unwrap().0;
         journal.append_outbox(&rows).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
-use linkgate::audit::{Journal, JournalError, evidence::Checkpointer, line::Line};
+use linkgate::audit::{Journal, JournalError, evidence::Checkpointer, line::Line, reader::segment_path};
 use tempfile::TempDir;
 
 use crate::{
@@ -186,6 +186,53 @@ async fn nothing_that_a_checkpoint_covers_may_be_missing() {
     fs::write(dir.path().join("checkpoints.log"), shelf).unwrap();
     let (journal, recovery) = Journal::open(settings(dir.path())).unwrap();
     assert_eq!(recovery.cut_bytes, 30);
+    drop(journal);
+    sound(dir.path());
+}
+
+/// The machine lost power while a new segment was begun: what comes before it had not arrived, and so nothing in it was
+/// promised. Without the mark, somebody cut it.
+#[tokio::test]
+async fn a_marked_segment_goes_with_the_end_of_the_one_before_it() {
+    let dir = folder();
+    let mut small = settings(dir.path());
+    small.segment_bytes = 5_000;
+    let journal = Journal::open(small.clone()).unwrap().0;
+    while journal.status().written.segment == 1 {
+        write(&journal, 1).await;
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    write(&journal, 3).await;
+    drop(journal);
+    let (first, second) = (segment_path(dir.path(), 1), segment_path(dir.path(), 2));
+    let (before, behind) = (fs::read(&first).unwrap(), fs::read(&second).unwrap());
+    let mark = dir.path().join("segment-0000000002.seam");
+    assert!(!mark.exists());
+    let last = starts(&before).pop().unwrap();
+    for (end, torn) in [(last, 0), (last + 30, 30)] {
+        fs::write(&first, &before[..end]).unwrap();
+        fs::write(&second, &behind).unwrap();
+        assert!(matches!(refused(dir.path()), JournalError::Broken { .. }), "no mark");
+        fs::write(&mark, "").unwrap();
+        let (journal, recovery) = Journal::open(small.clone()).unwrap();
+        assert_eq!(recovery.cut_bytes, torn + behind.len() as u64);
+        assert!(!mark.exists() && !second.exists());
+        let kept = all_files(dir.path());
+        assert_eq!(kept["cut-0000000002-0.0"], behind, "it is kept beside the journal");
+        write(&journal, 1).await;
+        drop(journal);
+        sound(dir.path());
+        for name in kept.keys().filter(|name| name.starts_with("cut-")) {
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        fs::remove_file(&second).ok();
+    }
+    // What it goes on from is whole: the mark says nothing.
+    fs::write(&first, &before).unwrap();
+    fs::write(&second, &behind).unwrap();
+    fs::write(&mark, "").unwrap();
+    let (journal, recovery) = Journal::open(small).unwrap();
+    assert!(recovery.cut_bytes == 0 && !mark.exists());
     drop(journal);
     sound(dir.path());
 }

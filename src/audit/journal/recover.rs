@@ -16,8 +16,11 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    JournalError, Shared, io_error,
+    JournalError, Shared,
+    chained::Chained,
+    io_error,
     lock::take_lock,
+    seam,
     tail::{has_header, walk},
     writer::{Body, Writer, bytes},
 };
@@ -54,8 +57,8 @@ pub struct Recovery {
 struct Found {
     /// `None`: there is no line.
     end: Option<End>,
-    /// Segments behind it that hold nothing.
-    empty: Vec<u64>,
+    /// Segments behind it that are put aside: they hold nothing, or nothing that was promised and follows it.
+    aside: Vec<u64>,
 }
 
 /// The journal's end, checked.
@@ -65,6 +68,8 @@ struct End {
     offset: u64,
     /// What stands behind it.
     torn: u64,
+    /// Bytes of a segment behind it that is put aside.
+    behind: u64,
     checker: Checker,
 }
 
@@ -88,14 +93,17 @@ pub(super) fn open(
     aws_lc_rs::rand::fill(&mut salt)
         .map_err(|_| io_error("draw random bytes for", dir)(std::io::Error::other("no randomness")))?;
     let chain_id = chain(dir, medium.as_ref())?;
-    let Found { end, empty } = find_end(dir, chain_id)?;
+    let Found { end, aside } = find_end(dir, chain_id)?;
     // Before anything is repaired: what is left of a journal that was cut off is evidence.
     let head = end.as_ref().map_or(ChainHead { seq: 0, hash: Hash::GENESIS }, |end| end.checker.head());
     if let Some(stored) = stored {
         check_head(dir, head, stored)?;
     }
     check_signed(dir, chain_id, head)?;
-    empty.into_iter().try_for_each(|number| set_aside(dir, number))?;
+    aside.into_iter().try_for_each(|number| set_aside(dir, number))?;
+    if let Some(end) = &end {
+        seam::close(dir, end.segment).map_err(io_error("sync", dir))?;
+    }
     let (mut writer, recovery) = match end {
         Some(end) => resume(dir, chain_id, medium.as_ref(), end)?,
         None => begin(dir, chain_id, medium.as_ref())?,
@@ -112,7 +120,7 @@ pub(super) fn open(
         medium,
         writer: Mutex::new(writer),
         wake: Condvar::new(),
-        _lock: lock,
+        lock_file: lock,
         settings,
     };
     Ok((shared, recovery))
@@ -144,20 +152,28 @@ fn chain(dir: &Path, medium: &dyn Medium) -> Result<ChainId, JournalError> {
 /// Checks the last two segments, so that the seam between them is checked too.
 fn find_end(dir: &Path, chain_id: ChainId) -> Result<Found, JournalError> {
     let mut numbers = segments(dir).map_err(io_error("list", dir))?;
-    let mut empty = Vec::new();
+    let mut aside = Vec::new();
     // A crash while a segment was begun leaves it without a whole header: it holds nothing.
     while let Some(last) = numbers.last().copied() {
         if has_header(dir, last)? {
             break;
         }
-        empty.push(last);
+        aside.push(last);
         numbers.pop();
     }
-    let Some(last) = numbers.last().copied() else { return Ok(Found { end: None, empty }) };
+    let Some(last) = numbers.last().copied() else { return Ok(Found { end: None, aside }) };
     let mut checker = Checker::from_any(chain_id);
     match numbers.iter().rev().nth(1).copied() {
         Some(before) if before + 1 == last => {
-            let (_, torn) = walk(dir, before, &mut checker)?;
+            let (offset, torn) = walk(dir, before, &mut checker)?;
+            if torn > 0 || follows_later(dir, last, &checker)? {
+                let path = segment_path(dir, last);
+                if seam::is_marked(dir, last).map_err(io_error("look at", &path))? {
+                    aside.push(last);
+                    let behind = fs::metadata(&path).map_err(io_error("read", &path))?.len();
+                    return Ok(Found { end: Some(End { segment: before, offset, torn, behind, checker }), aside });
+                }
+            }
             if torn > 0 {
                 let torn = Fault::Unreadable(crate::audit::line::NotALine("its last line is torn".to_owned()));
                 return Err(JournalError::Broken { file: segment_path(dir, before), line: 0, fault: torn });
@@ -172,7 +188,13 @@ fn find_end(dir: &Path, chain_id: ChainId) -> Result<Found, JournalError> {
         None => {}
     }
     let (offset, torn) = walk(dir, last, &mut checker)?;
-    Ok(Found { end: Some(End { segment: last, offset, torn, checker }), empty })
+    Ok(Found { end: Some(End { segment: last, offset, torn, behind: 0, checker }), aside })
+}
+
+/// Whether lines are missing between the end of the walk and this segment.
+fn follows_later(dir: &Path, number: u64, checker: &Checker) -> Result<bool, JournalError> {
+    let first = seam::first_seq(dir, number).map_err(io_error("read", &segment_path(dir, number)))?;
+    Ok(first.is_some_and(|first| first > checker.head().seq.saturating_add(1)))
 }
 
 /// Out of the way, but not lost.
@@ -180,9 +202,15 @@ fn set_aside(dir: &Path, number: u64) -> Result<(), JournalError> {
     let path = segment_path(dir, number);
     let length = fs::metadata(&path).map_err(io_error("read", &path))?.len();
     if length == 0 {
-        return fs::remove_file(&path).map_err(io_error("remove", &path));
+        fs::remove_file(&path).map_err(io_error("remove", &path))?;
+    } else {
+        let kept = spare(dir, number, 0);
+        tracing::warn!(segment = %path.display(), kept = %kept.display(),
+            "the last segment of the audit journal holds nothing that goes on from there, as a crash leaves it; it is put \
+             aside");
+        fs::rename(&path, kept).map_err(io_error("rename", &path))?;
     }
-    fs::rename(&path, spare(dir, number, 0)).map_err(io_error("rename", &path))
+    seam::unmark(dir, number).map_err(io_error("remove the mark of", &path))
 }
 
 /// A name for what was cut out of a segment that is not taken yet.
@@ -192,8 +220,12 @@ fn spare(dir: &Path, number: u64, offset: u64) -> PathBuf {
 }
 
 /// The rows of the outbox that the journal chained last, more than may be claimed and not marked. The caller holds the
-/// lock; nothing is repaired.
-pub(in crate::audit) fn chained_last(dir: &Path, chain_id: ChainId) -> Result<Vec<i64>, JournalError> {
+/// lock; nothing is repaired. `one_database`: see [`Chained`].
+pub(in crate::audit) fn chained_last(
+    dir: &Path,
+    chain_id: ChainId,
+    one_database: bool,
+) -> Result<Chained, JournalError> {
     let numbers = segments(dir).map_err(io_error("list", dir))?;
     let mut checker = Checker::from_any(chain_id);
     // Each header carries the rows chained last before it; a segment without a whole header holds nothing.
@@ -203,7 +235,7 @@ pub(in crate::audit) fn chained_last(dir: &Path, chain_id: ChainId) -> Result<Ve
         File::open(&path).and_then(|file| file.sync_all()).map_err(io_error("sync", &path))?;
         walk(dir, *number, &mut checker)?;
     }
-    Ok(checker.outbox.into_iter().collect())
+    Ok(Chained::seen(&checker, one_database))
 }
 
 /// Goes on behind the last whole line.
@@ -215,24 +247,20 @@ fn resume(dir: &Path, chain_id: ChainId, medium: &dyn Medium, end: End) -> Resul
     }
     let head = end.checker.head();
     let mut writer = Writer::new(file, end.segment, end.offset, head);
-    writer.outbox = end.checker.outbox.clone();
+    writer.chained = Chained::seen(&end.checker, medium.elsewhere());
     writer.begun = end.checker.begun.unwrap_or(writer.begun);
     // UUIDv7 order is the order of opening.
     let mut aborted: Vec<DecisionId> = end.checker.open.iter().copied().collect();
     aborted.sort_unstable();
-    if end.torn > 0 || !aborted.is_empty() {
-        let note = RecoveryNote {
-            time: Millis::now(),
-            cut_at: end.offset,
-            cut_bytes: end.torn,
-            aborted: bytes(aborted.len()),
-        };
+    let cut_bytes = end.torn.saturating_add(end.behind);
+    if cut_bytes > 0 || !aborted.is_empty() {
+        let note = RecoveryNote { time: Millis::now(), cut_at: end.offset, cut_bytes, aborted: bytes(aborted.len()) };
         push_plain(&mut writer, LineType::Recovery, &note, dir)?;
         let completion =
             Completion { aborted: true, reason: Some(reason::PROCESS_ENDED.into()), ..Completion::default() };
         writer.abort_open(aborted.iter().copied(), &completion);
     }
-    Ok((writer, Recovery { chain_id, fresh: false, cut_bytes: end.torn, aborted, head }))
+    Ok((writer, Recovery { chain_id, fresh: false, cut_bytes, aborted, head }))
 }
 
 /// Keeps the torn tail beside the journal and cuts it off.

@@ -129,7 +129,7 @@ fn checks(gateway: &Gateway, workers: Option<&Workers>) -> Vec<Check> {
     };
     let stale = "link data is older than links.max_staleness: is the database reachable?";
     let missing: Vec<_> = gateway.verifier.missing().iter().map(ToString::to_string).collect();
-    let trouble = gateway.journal.status().trouble.map(|trouble| trouble.to_string()).unwrap_or_default();
+    let trouble = gateway.journal.status().trouble.map(|trouble| trouble.told()).unwrap_or_default();
     let alive = workers.is_some_and(Workers::alive);
     let open = workers.is_some_and(|workers| !workers.draining());
     vec![

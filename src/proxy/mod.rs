@@ -47,4 +47,5 @@ pub mod respond;
 
 pub mod counts;
 pub mod metrics;
+pub mod seldom;
 pub mod worker;

@@ -10,10 +10,10 @@ use std::{
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// One kind of line.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Seldom(Mutex<Told>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Told {
     last: Option<Instant>,
     /// Not told yet.

@@ -73,16 +73,14 @@ fn torn_from(path: &Path, start: u64, line: u64) -> Result<(), JournalError> {
 
 /// Whether each run of zeros ends where a sector does. `start`: of the bytes in the file.
 fn ends_with_sectors(bytes: &[u8], start: u64) -> bool {
-    let mut offset = start;
     // A newline follows the bytes, so every run has an end here.
     let followed = bytes.iter().copied().chain([b'\n']);
     let mut before = 1;
-    for byte in followed {
-        if before == 0 && byte != 0 && offset % SECTOR_BYTES != 0 {
+    for (offset, byte) in (start..).zip(followed) {
+        if before == 0 && byte != 0 && !offset.is_multiple_of(SECTOR_BYTES) {
             return false;
         }
         before = byte;
-        offset += 1;
     }
     true
 }

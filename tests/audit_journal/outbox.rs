@@ -191,7 +191,7 @@ async fn numbers_that_are_handed_out_again_are_other_changes() {
             given.extend(again);
         }
     }
-    assert!(segments(dir.path()).unwrap().len() > 4);
+    assert!(segments(dir.path()).unwrap().len() > 2, "over segments");
     let found = records(dir.path());
     assert!(given.iter().all(|row| found.contains_key(&row.change.id)), "none is missing");
     assert_eq!(found.len(), given.len(), "none is there twice");

@@ -126,7 +126,12 @@ fn damage(error: &AppError) -> Option<String> {
     let row = |error: &StoreError| matches!(error, StoreError::Damaged { .. }).then(|| error.to_string());
     match error {
         AppError::Journal(
-            error @ (JournalError::Broken { .. } | JournalError::CutOff { .. } | JournalError::Diverged(_)),
+            error @ (JournalError::Broken { .. }
+            | JournalError::Hole { .. }
+            | JournalError::CutOff { .. }
+            | JournalError::Diverged(_)
+            | JournalError::BelowCheckpoint { .. }
+            | JournalError::NotAsSigned(_)),
         ) => Some(error.to_string()),
         AppError::Kept(DepotError::Store(error)) => row(error),
         // Of whatever the index said.

@@ -132,7 +132,7 @@ fn checks(gateway: &Gateway, database: &Database, workers: Option<&Workers>) -> 
     };
     let stale = "link data is older than links.max_staleness: is the database reachable?";
     let missing: Vec<_> = gateway.verifier.missing().iter().map(ToString::to_string).collect();
-    let trouble = gateway.journal.status().trouble.map(|trouble| trouble.to_string()).unwrap_or_default();
+    let trouble = gateway.journal.status().trouble.map(|trouble| trouble.told()).unwrap_or_default();
     let unwritten = database.write_trouble().unwrap_or_default();
     let alive = workers.is_some_and(Workers::alive);
     let open = workers.is_some_and(|workers| !workers.draining());

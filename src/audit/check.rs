@@ -48,7 +48,11 @@ pub struct Checker {
     /// Expected `seq` and `prev`; `None` where the walk begins in the middle.
     expected: Option<(u64, Hash)>,
     pub(super) open: HashSet<DecisionId, ahash::RandomState>,
-    pub(super) outbox: VecDeque<i64>,
+    pub(super) outbox: VecDeque<Row>,
+    /// When the first segment of the walk was begun; of the first of all, before all time.
+    since: Option<Millis>,
+    /// A row whose line was seen is not among `outbox` any more.
+    forgotten: bool,
     /// Place and time of the last header.
     pub(super) begun: Option<(u64, Millis)>,
     /// A fault was found: what follows from it is not told again.
@@ -63,7 +67,21 @@ impl Checker {
 
     /// A walk from the first line of some segment, whose place is believed.
     pub fn from_any(chain_id: ChainId) -> Self {
-        Self { chain_id, expected: None, open: HashSet::default(), outbox: VecDeque::new(), begun: None, broken: false }
+        Self {
+            chain_id,
+            expected: None,
+            open: HashSet::default(),
+            outbox: VecDeque::new(),
+            since: None,
+            forgotten: false,
+            begun: None,
+            broken: false,
+        }
+    }
+
+    /// From when on every row that was chained is in `outbox`, with its id.
+    pub(super) fn outbox_since(&self) -> Millis {
+        self.since.filter(|_| !self.forgotten).unwrap_or_else(Millis::now)
     }
 
     /// The last line seen.
@@ -125,7 +143,8 @@ impl Checker {
             }
             (LineType::Change, _) => {
                 if let Some(seq) = line.outbox_seq()? {
-                    remember(&mut self.outbox, seq);
+                    let forgotten = remember(&mut self.outbox, Row { seq, id });
+                    self.forgotten |= forgotten.is_some_and(|row| row.id.is_some());
                 }
             }
             (LineType::Segment, _) => {
@@ -155,14 +174,27 @@ impl Checker {
             differs("open records", open.len().to_string(), format!("{} (others)", self.open.len()));
         }
         self.open = open;
-        self.outbox = header.outbox.iter().copied().collect();
+        self.since.get_or_insert(if segment == 1 { Millis(i64::MIN) } else { header.time });
+        // It names the rows that were seen last, and those from before the walk.
+        let mut seen = std::mem::take(&mut self.outbox).into_iter().rev();
+        for seq in header.outbox.iter().rev() {
+            let id = seen.next().filter(|row| row.seq == *seq).and_then(|row| row.id);
+            self.outbox.push_front(Row { seq: *seq, id });
+        }
     }
 }
 
-/// Appends to the rows remembered, oldest out.
-pub(super) fn remember(outbox: &mut VecDeque<i64>, seq: i64) {
-    if outbox.len() >= OUTBOX_REMEMBERED {
-        outbox.pop_front();
-    }
-    outbox.push_back(seq);
+/// A row of the outbox that was chained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) seq: i64,
+    /// Of the change; `None`: only a header told of it.
+    pub(super) id: Option<DecisionId>,
+}
+
+/// Appends to the rows remembered; gives the one that went for it.
+pub(super) fn remember(outbox: &mut VecDeque<Row>, row: Row) -> Option<Row> {
+    let oldest = if outbox.len() >= OUTBOX_REMEMBERED { outbox.pop_front() } else { None };
+    outbox.push_back(row);
+    oldest
 }

@@ -44,7 +44,7 @@ pub use asked::{Asked, Holds, RecordedLink};
 pub use chain::{ChainHead, ChainId, Hash, Stamp};
 pub use decision::Decision;
 pub use joined::{Completed, Record, RecordFilter};
-pub use journal::{AuditUnavailable, Journal, JournalError, JournalStatus, OpenRecord, Recovery, Written};
+pub use journal::{AuditUnavailable, Journal, JournalError, JournalStatus, OpenRecord, Recovery, Unkept, Written};
 pub use record::{ChangeRecord, Completion, Kind, Opening, OutboxRow, Slice, SliceOutcome};
 pub use settings::{AuditSettings, Durability};
 pub use traits::{

@@ -5,6 +5,8 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 use uuid::{ContextV7, Timestamp, Uuid};
 
+use super::Millis;
+
 /// Id of an ISP operator: 1 to 255 characters, often but not always a UUID. Compared byte for byte.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -107,6 +109,12 @@ impl DecisionId {
             static CLOCK: ContextV7 = const { ContextV7::new() };
         }
         CLOCK.with(|clock| Self(Uuid::new_v7(Timestamp::now(clock))))
+    }
+
+    /// When it was made; `None`: it is no UUIDv7.
+    pub fn made(self) -> Option<Millis> {
+        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+        i64::try_from(seconds).ok()?.checked_mul(1000)?.checked_add(i64::from(nanos / 1_000_000)).map(Millis)
     }
 }
 

@@ -14,12 +14,13 @@ use super::{
     headers::clean_trailers,
     measured::log_request,
     respond::Failure,
+    seldom::Seldom,
     session::Who,
     trail::Trail,
     worker::Worker,
 };
 use crate::{
-    audit::{AuditUnavailable, Completion, Decision, Durability, OpenRecord, Opening, SliceOutcome},
+    audit::{Completion, Decision, Durability, OpenRecord, Opening, SliceOutcome, Unkept},
     config::settings::{Access, RouteClass},
     domain::{DecisionId, ErrorCode},
     policy::Bundle,
@@ -47,8 +48,8 @@ pub async fn begin(worker: &Rc<Worker>, trail: &mut Trail) -> Result<Box<Ledger>
         let id = DecisionId::generate();
         let bundle = asked_set(worker, trail);
         let opening = opening(trail, id, Decision::Allow, None, bundle.version());
-        let opened = worker.gateway.journal.admit(&opening, durability(worker, trail)).await;
-        record = Some(opened.map_err(|error| unrecorded(worker, trail, &error))?);
+        let opened = worker.gateway.journal.try_admit(&opening, durability(worker, trail)).await;
+        record = Some(opened.map_err(|unkept| unrecorded(worker, trail, id, &unkept))?);
         trail.decision_id = Some(id);
     }
     trail.accounted = true;
@@ -76,8 +77,8 @@ pub async fn refusal(worker: &Rc<Worker>, trail: &mut Trail, failure: &Failure) 
         ..Completion::default()
     };
     // Both lines at once: a refusal is never left open by a crash, and keeps its reason.
-    let recorded = worker.gateway.journal.record(&opening, &completion, durability(worker, trail)).await;
-    recorded.map_err(|error| unrecorded(worker, trail, &error))?;
+    let recorded = worker.gateway.journal.try_record(&opening, &completion, durability(worker, trail)).await;
+    recorded.map_err(|unkept| unrecorded(worker, trail, id, &unkept))?;
     trail.decision_id = Some(id);
     log_request(worker, trail, failure.code.status(), 0, Some(failure.word()));
     Ok(())
@@ -164,9 +165,15 @@ fn action(trail: &Trail) -> Option<&'static str> {
     })
 }
 
-fn unrecorded(worker: &Worker, trail: &Trail, error: &AuditUnavailable) -> Failure {
+fn unrecorded(worker: &Worker, trail: &mut Trail, id: DecisionId, unkept: &Unkept) -> Failure {
+    static TOLD: Seldom = Seldom::new();
     worker.gateway.metrics.audit_refused.inc();
-    tracing::error!(request_id = %trail.request_id, %error, "the request is refused because it cannot be recorded");
+    // The record may stand all the same; only what was promised of it was not kept.
+    trail.decision_id = Some(id).filter(|_| unkept.recorded);
+    if let Some(requests) = TOLD.due(Instant::now()) {
+        tracing::error!(request_id = %trail.request_id, error = unkept.error.told(), requests,
+            "requests are refused because they cannot be recorded; this is the last of them");
+    }
     Failure::new(ErrorCode::AuditUnavailable, "audit_unavailable")
 }
 

@@ -60,5 +60,6 @@ pub mod respond;
 pub mod counts;
 pub mod measured;
 pub mod metrics;
+pub mod seldom;
 pub mod shadow_metrics;
 pub mod worker;

@@ -35,9 +35,9 @@ impl RecordSource for AuditStore {
         let limit = filter.limit.unwrap_or(MOST_RECORDS).min(MOST_RECORDS);
         let mut tx = self.db.begin_audit_read().await.map_err(unavailable)?;
         let mut found = Vec::new();
-        if let Some(at) = filter.id.and_then(time_of) {
+        if let Some(at) = filter.id.and_then(DecisionId::made) {
             // Nearly always there; a Bloom filter of every chunk need not be read.
-            let near = (Millis(at - ID_SLACK_MS), Millis(at + ID_SLACK_MS));
+            let near = (Millis(at.0 - ID_SLACK_MS), Millis(at.0 + ID_SLACK_MS));
             found = self.walk(&mut tx, filter, near, filter.offset + limit).await?;
         }
         if found.is_empty() {
@@ -46,12 +46,6 @@ impl RecordSource for AuditStore {
         }
         Ok(found.into_iter().skip(filter.offset).take(limit).collect())
     }
-}
-
-/// When a UUIDv7 was made.
-fn time_of(id: DecisionId) -> Option<i64> {
-    let (seconds, nanos) = id.0.get_timestamp()?.to_unix();
-    i64::try_from(seconds).ok()?.checked_mul(1000)?.checked_add(i64::from(nanos / 1_000_000))
 }
 
 impl AuditStore {

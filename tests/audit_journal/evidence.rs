@@ -250,7 +250,11 @@ async fn a_chain_that_was_written_anew_is_found_by_a_checkpoint_only() {
     assert_eq!(finding.seq, Some(shelf[2].0.head.seq));
     assert!(finding.what.to_string().contains(&format!("lies between {}", early.0.head.seq + 1)), "{finding}");
     assert_eq!(found.checkpoints, 1, "the early one holds");
-    // Whoever signs on refuses to contradict what was signed.
+    // Nor does a server go on with it; and where the checkpoints beside it went too, whoever signs on refuses to
+    // contradict what was signed.
+    let refused = Journal::open(settings(house.path())).map(drop);
+    assert!(matches!(refused, Err(JournalError::NotAsSigned(_))), "{refused:?}");
+    fs::remove_file(shelf::path(house.path())).unwrap();
     let refused = house.sign().await;
     assert!(matches!(refused, Err(IndexerError::Journal(JournalError::Diverged(_)))), "{refused:?}");
 }

@@ -163,6 +163,96 @@ async fn rotation_fails_without_harm() {
     sound(dir.path());
 }
 
+/// While a new segment is begun and the disk takes its time, openings at `os` go on, and nothing at `disk` is promised.
+#[tokio::test]
+async fn nobody_at_os_waits_for_the_sync_between_two_segments() {
+    let (dir, faults) = (folder(), Faults::new());
+    let mut small = settings(dir.path());
+    (small.segment_bytes, small.flush_interval) = (4_000, Duration::from_millis(1));
+    let journal = open_faulty(small, &faults);
+    faults.blocks_when_begun.store(true, SeqCst);
+    // On a thread of its own: should it wait, it waits under a lock.
+    let (told, went) = std::sync::mpsc::channel();
+    let writing = std::thread::spawn({
+        let journal = journal.clone();
+        move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                while journal.status().written.segment == 1 {
+                    write(&journal, 1).await;
+                }
+                write(&journal, 5).await;
+            });
+            told.send(()).unwrap();
+        }
+    });
+    let went_on = went.recv_timeout(Duration::from_secs(10));
+    if went_on.is_ok() {
+        let opened = opening(DecisionId::generate());
+        let mut stable = Box::pin(journal.admit(&opened, Durability::Disk));
+        let waited = tokio::time::timeout(Duration::from_millis(50), stable.as_mut()).await;
+        assert!(waited.is_err(), "behind a segment that is not on stable storage");
+        assert!(dir.path().join("segment-0000000002.seam").exists());
+        faults.sync_blocks.store(false, SeqCst);
+        stable.await.unwrap().complete(done(200));
+    }
+    faults.sync_blocks.store(false, SeqCst);
+    writing.join().unwrap();
+    went_on.expect("openings at `os` go on");
+    journal.settle().await.unwrap();
+    eventually("the mark is gone", || !dir.path().join("segment-0000000002.seam").exists()).await;
+    drop(journal);
+    sound(dir.path());
+}
+
+/// What comes before a new segment cannot be brought to stable storage: nothing is promised behind it either.
+#[tokio::test]
+async fn a_sync_that_fails_between_two_segments_poisons_the_journal() {
+    let (dir, faults) = (folder(), Faults::new());
+    let mut small = settings(dir.path());
+    (small.segment_bytes, small.flush_interval) = (4_000, Duration::from_millis(1));
+    let journal = open_faulty(small.clone(), &faults);
+    faults.blocks_when_begun.store(true, SeqCst);
+    let mut ids = Vec::new();
+    while journal.status().written.segment == 1 {
+        ids.extend(write(&journal, 1).await);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    faults.sync_fails.store(true, SeqCst);
+    faults.sync_blocks.store(false, SeqCst);
+    eventually("it takes nothing", || !journal.healthy()).await;
+    assert!(matches!(journal.status().trouble, Some(AuditUnavailable::Poisoned(_))));
+    drop(journal);
+    assert!(dir.path().join("segment-0000000002.seam").exists());
+    // The process ended and the machine did not: all of it is there, and the next start sees to the rest.
+    let journal = Journal::open(small).unwrap().0;
+    assert!(!dir.path().join("segment-0000000002.seam").exists());
+    drop(journal);
+    let found = records(dir.path());
+    assert!(ids.iter().all(|id| found[id].status == Some(200)));
+    sound(dir.path());
+}
+
+/// Who deletes the lock lets another server in: this one takes nothing more.
+#[tokio::test]
+async fn a_lock_that_was_deleted_ends_the_writing() {
+    let dir = folder();
+    let journal = open(dir.path());
+    write(&journal, 1).await;
+    std::fs::remove_file(dir.path().join("lock")).unwrap();
+    eventually("it is seen", || !journal.healthy()).await;
+    // Another file is another lock.
+    std::fs::write(dir.path().join("lock"), "").unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    for level in [Durability::Memory, Durability::Os, Durability::Disk] {
+        let refused = journal.admit(&opening(DecisionId::generate()), level).await;
+        assert!(matches!(refused, Err(AuditUnavailable::Unlocked)), "{refused:?}");
+    }
+    drop(journal);
+    write(&open(dir.path()), 1).await;
+    sound(dir.path());
+}
+
 /// Faults come and go at random; in the end every accepted record is there once, completed as it was, and no refused
 /// one is, other than as a refusal.
 #[tokio::test]

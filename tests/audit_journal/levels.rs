@@ -236,6 +236,39 @@ async fn a_commit_that_takes_too_long_is_a_refusal_and_says_so() {
     assert_eq!(record.reason.as_deref(), Some("audit_unavailable"));
 }
 
+/// Who is refused is told the record's id where the record stands in the chain, and none where it does not.
+#[tokio::test]
+async fn a_refusal_says_whether_its_record_stands() {
+    let (dir, faults) = (folder(), Faults::new());
+    let mut short = settings(dir.path());
+    short.commit_timeout = Duration::from_millis(50);
+    let journal = open_faulty(short, &faults);
+    faults.sync_blocks.store(true, SeqCst);
+    let (late, refusal) = (DecisionId::generate(), DecisionId::generate());
+    let unkept = journal.try_admit(&opening(late), Durability::Disk).await.unwrap_err();
+    assert!(unkept.recorded && matches!(unkept.error, AuditUnavailable::Timeout));
+    assert!(journal.try_record(&opening(refusal), &done(403), Durability::Disk).await.unwrap_err().recorded);
+    faults.sync_blocks.store(false, SeqCst);
+    eventually("the completion is written", || journal.status().owed_bytes == 0).await;
+
+    faults.no_reserve.store(true, SeqCst);
+    faults.leave_room(100);
+    // The room that was set aside before is used up first.
+    let (never, unkept) = loop {
+        let id = DecisionId::generate();
+        match journal.try_admit(&opening(id), Durability::Os).await {
+            Ok(record) => record.complete(done(200)),
+            Err(unkept) => break (id, unkept),
+        }
+    };
+    assert!(!unkept.recorded && unkept.error.told().contains(&unkept.error.cause()), "{}", unkept.error.told());
+    faults.leave_room(-1);
+    eventually("recovery", || journal.healthy()).await;
+    drop(journal);
+    let found = records(dir.path());
+    assert!(found.contains_key(&late) && found.contains_key(&refusal) && !found.contains_key(&never));
+}
+
 /// The client went away while the opening was on its way to the disk.
 #[tokio::test]
 async fn an_admission_that_is_dropped_is_aborted() {

@@ -24,3 +24,4 @@ mod recovery;
 mod ship;
 mod support;
 mod tamper;
+mod torn;

@@ -9,11 +9,14 @@ use std::{
     time::Duration,
 };
 
-use linkgate::audit::{
-    ChainId, ChangeRecord, IndexUnavailable, Journal, JournalError, Kind, OutboxRow, OutboxSource,
-    outbox::{CLAIM_MAX, OutboxRelay},
-    outlived::Outlived,
-    reader::{segment_path, segments},
+use linkgate::{
+    audit::{
+        ChainId, ChangeRecord, IndexUnavailable, Journal, JournalError, Kind, OutboxRow, OutboxSource,
+        outbox::{CLAIM_MAX, OutboxRelay},
+        outlived::Outlived,
+        reader::{segment_path, segments},
+    },
+    domain::DecisionId,
 };
 
 use crate::support::*;
@@ -136,10 +139,12 @@ async fn a_journal_that_outlived_its_server_tells_what_it_had_chained() {
     let mut bytes = std::fs::read(&path).unwrap();
     bytes.extend_from_slice(b"{\"type\":\"change\"");
     std::fs::write(&path, &bytes).unwrap();
-    let outlived = Outlived::open(dir.path()).unwrap();
+    let mut outlived = Outlived::open(dir.path()).unwrap();
     assert_eq!(outlived.chain_id, chain);
     for row in &claimed {
-        assert_eq!(outlived.holds(row.seq), row.seq <= 300, "{}", row.seq);
+        assert_eq!(outlived.holds(row.seq, row.change.id).unwrap(), row.seq <= 300, "{}", row.seq);
+        let other = DecisionId::generate();
+        assert!(!outlived.holds(row.seq, other).unwrap(), "a number that was handed out again");
     }
     assert_eq!(std::fs::read(&path).unwrap(), bytes, "nothing is repaired");
     assert!(matches!(Journal::open(settings(dir.path())), Err(JournalError::Locked(_))), "nobody begins meanwhile");
@@ -153,6 +158,79 @@ async fn a_journal_that_outlived_its_server_tells_what_it_had_chained() {
     std::fs::write(&path, altered).unwrap();
     assert!(matches!(Outlived::open(dir.path()), Err(JournalError::Broken { .. })));
     assert!(matches!(Outlived::open(&dir.path().join("none")), Err(JournalError::Io { .. })));
+}
+
+fn rows(seqs: std::ops::RangeInclusive<i64>) -> Vec<OutboxRow> {
+    seqs.map(|seq| OutboxRow { seq, change: ChangeRecord::new(Kind::Link, format!("row.{seq}")) }).collect()
+}
+
+/// The database was restored from a backup: numbers of changes that were chained since stand for others now.
+#[tokio::test]
+async fn numbers_that_are_handed_out_again_are_other_changes() {
+    let dir = folder();
+    let mut small = settings(dir.path());
+    small.segment_bytes = 30_000;
+    let mut given = Vec::new();
+    // Within one process, over a start, and after other numbers went by; each change is given twice, as after a crash.
+    for seqs in [1..=20, 11..=30, 1..=300, 5..=260, 290..=301] {
+        let rows = rows(seqs);
+        for _ in 0..2 {
+            let journal = Journal::open(small.clone()).unwrap().0;
+            for some in rows.chunks(CLAIM_MAX) {
+                journal.append_outbox(some).await.unwrap();
+                journal.append_outbox(some).await.unwrap();
+            }
+            eventually("what is full is closed", || journal.status().written.offset < 30_000).await;
+        }
+        given.extend(rows);
+        // Further ones while it runs.
+        let journal = Journal::open(small.clone()).unwrap().0;
+        for _ in 0..2 {
+            let again = self::rows(3..=6);
+            journal.append_outbox(&again).await.unwrap();
+            given.extend(again);
+        }
+    }
+    assert!(segments(dir.path()).unwrap().len() > 2, "over segments");
+    let found = records(dir.path());
+    assert!(given.iter().all(|row| found.contains_key(&row.change.id)), "none is missing");
+    assert_eq!(found.len(), given.len(), "none is there twice");
+    sound(dir.path());
+}
+
+/// The counterpart: a change that waits in the backup was chained since, and so many others that its number is forgotten.
+#[tokio::test]
+async fn a_change_that_waits_again_is_not_chained_again() {
+    for restarted in [false, true] {
+        let (dir, early) = (folder(), rows(1..=3));
+        let mut small = settings(dir.path());
+        (small.segment_bytes, small.flush_interval) = (30_000, Duration::from_millis(1));
+        let mut journal = Journal::open(small.clone()).unwrap().0;
+        journal.append_outbox(&early).await.unwrap();
+        for some in rows(4..=600).chunks(100) {
+            let before = journal.status().written.segment;
+            journal.append_outbox(some).await.unwrap();
+            eventually("a new segment", || journal.status().written.segment > before).await;
+        }
+        if restarted {
+            drop(journal);
+            journal = Journal::open(small.clone()).unwrap().0;
+        }
+        // Beside one that was never chained.
+        let fresh = rows(4..=4);
+        journal.append_outbox(&[&early[..], &fresh[..]].concat()).await.unwrap();
+        drop(journal);
+        let mut outlived = Outlived::open(dir.path()).unwrap();
+        assert!(
+            early.iter().all(|row| outlived.holds(row.seq, row.change.id).unwrap()),
+            "an operator is told the same"
+        );
+        drop(outlived);
+        let found = records(dir.path());
+        assert!(found.contains_key(&fresh[0].change.id));
+        assert_eq!(found.len(), 601, "restarted: {restarted}");
+        sound(dir.path());
+    }
 }
 
 #[tokio::test]

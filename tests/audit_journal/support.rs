@@ -116,6 +116,8 @@ pub(crate) struct Faults {
     pub no_reserve: AtomicBool,
     pub sync_fails: AtomicBool,
     pub sync_blocks: AtomicBool,
+    /// From the next segment that is begun on, syncs block.
+    pub blocks_when_begun: AtomicBool,
     pub truncate_fails: AtomicBool,
     pub syncs: AtomicU64,
     pub writes: AtomicU64,
@@ -165,6 +167,9 @@ fn full() -> io::Error {
 impl Medium for FaultyMedium {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn SegmentFile>> {
         let (file, faults) = (OsMedium.create(path)?, Arc::clone(&self.0));
+        if faults.blocks_when_begun.swap(false, Ordering::SeqCst) {
+            faults.sync_blocks.store(true, Ordering::SeqCst);
+        }
         Ok(Arc::new(FaultyFile { file, faults, reserved: AtomicU64::new(0) }))
     }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::checkpoint::{Cause, Kept};
+use crate::audit::chain::{ChainHead, ChainId};
 
 /// Name of the file in the journal's folder.
 pub const SHELF_FILE: &str = "checkpoints.log";
@@ -98,6 +99,20 @@ pub fn last(dir: &Path) -> io::Result<Option<Kept>> {
     let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let line = tail.get(..whole).unwrap_or_default().trim_ascii_end().rsplit(|byte| *byte == b'\n').next();
     line.filter(|line| !line.is_empty()).map(serde_json::from_slice).transpose().map_err(io::Error::from)
+}
+
+/// The last line of this chain that the newest one covers. What cannot be read says nothing and is passed over here: a
+/// start does not depend on it, and `audit verify` tells of it.
+pub fn last_head(dir: &Path, chain: ChainId) -> io::Result<Option<ChainHead>> {
+    let mut file = match File::open(path(dir)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let (_, tail) = tail(&mut file)?;
+    let said = |line: &[u8]| serde_json::from_slice::<Kept>(line).ok()?.checkpoint().ok();
+    let mut newest = tail.rsplit(|byte| *byte == b'\n').filter_map(said);
+    Ok(newest.find(|said| said.chain_id == chain).map(|said| said.head))
 }
 
 /// Writes the file anew with those that `keep` says. No server may be running.

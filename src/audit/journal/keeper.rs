@@ -2,11 +2,13 @@
 //! (group commit: who comes while a sync runs shares the next), and begins new segments.
 //!
 //! Invariants: no promise is answered before a sync that began after its line was written; a sync that failed poisons
-//! the journal for good; a segment is on stable storage before the next one gets its first line, so that only the last
-//! segment can have a torn tail.
+//! the journal for good; nothing in a segment is promised before the one before it is on stable storage. A new segment
+//! takes lines before that, so that nobody waits for a sync under the lock; until then it is marked (see `seam`), so that
+//! a start knows that only the last segment, or a marked one with the end of the one before, may have lost anything.
 
 use std::{
     io, mem,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -17,6 +19,8 @@ use std::{
 
 use super::{
     AuditUnavailable, JournalError, io_error,
+    lock::LOCK_FILE,
+    seam,
     shared::Shared,
     writer::{Body, State, Waiter, Writer, Written},
 };
@@ -193,22 +197,30 @@ fn failed(shared: &Shared, error: io::Error) {
 }
 
 /// A segment that was moved away or deleted takes writes as before, and nobody would ever read them. Between two looks
-/// records may still go there; they are lost only if the file is never brought back.
+/// records may still go there; they are lost only if the file is never brought back. And who deletes the lock lets
+/// another server in.
 fn look_for_segment(shared: &Shared) {
     let (file, number) = {
         let writer = shared.lock();
         (Arc::clone(&writer.file), writer.segment)
     };
-    let path = segment_path(&shared.settings.dir, number);
-    let found = file.is_at(&path);
-    let gone = !matches!(found, Ok(true));
+    let dir = &shared.settings.dir;
+    let segment = (segment_path(dir, number), AuditUnavailable::Gone);
+    let lock = (dir.join(LOCK_FILE), AuditUnavailable::Unlocked);
+    let look = |file: &dyn SegmentFile, (path, why): (PathBuf, AuditUnavailable)| {
+        let found = file.is_at(&path);
+        (!matches!(found, Ok(true))).then(|| (path, why, found.err()))
+    };
+    let gone = look(file.as_ref(), segment).or_else(|| look(&shared.lock_file, lock));
     // Only this thread begins segments, so it is still the same one.
-    let before = mem::replace(&mut shared.lock().gone, gone);
-    if gone && !before {
-        tracing::error!(path = %path.display(), error = found.err().map(tracing::field::display),
-            "the audit journal is gone from its folder: requests that must be audited are refused");
-    } else if before && !gone {
-        tracing::info!(path = %path.display(), "the audit journal is in its folder again");
+    let before = mem::replace(&mut shared.lock().gone, gone.as_ref().map(|(_, why, _)| why.clone()));
+    match (gone, before) {
+        (Some((path, why, error)), None) => {
+            tracing::error!(path = %path.display(), error = error.map(tracing::field::display),
+                "requests that must be audited are refused: {why}");
+        }
+        (None, Some(_)) => tracing::info!(dir = %dir.display(), "the audit journal is in its folder again"),
+        _ => {}
     }
 }
 
@@ -251,38 +263,61 @@ const ROTATION_RETRY: Duration = Duration::from_secs(5);
 
 /// Begins a new segment once the present one is large or old enough. `false`: it failed, and the present one stays in use.
 fn rotate_if_full(shared: &Shared) -> bool {
-    let (old, number) = {
+    let (old, number, written) = {
         let writer = shared.lock();
         let full = writer.offset >= shared.settings.segment_bytes || is_old(&writer, shared.settings.segment_age);
         if !full || writer.trouble.is_some() || !matches!(writer.state, State::Good) {
             return true;
         }
-        (Arc::clone(&writer.file), writer.segment + 1)
+        (Arc::clone(&writer.file), writer.segment + 1, writer.position())
     };
-    // The bulk is synced without the lock, so that only what comes in meanwhile is synced under it.
-    if let Err(error) = old.sync() {
-        failed(shared, error);
-        return false;
-    }
-    let dir = &shared.settings.dir;
-    let file = match shared.medium.create(&segment_path(dir, number)) {
-        Ok(file) => file,
+    // The bulk of it beforehand, so that the seam is open for no longer than what comes in meanwhile takes.
+    match old.sync() {
+        Ok(()) => release(shared, written),
         Err(error) => {
-            tracing::warn!(%error, segment = number, "cannot begin a new segment of the audit journal");
+            failed(shared, error);
             return false;
         }
-    };
-    let begun = match shared.medium.sync_dir(dir) {
-        Ok(()) => switch(shared, number, file, &old),
+    }
+    let ended = match begin(shared, number) {
+        Ok(file) => switch(shared, number, file, &old),
         Err(error) => {
             tracing::warn!(%error, segment = number, "cannot begin a new segment of the audit journal");
-            false
+            None
         }
     };
-    if !begun {
+    let Some(ended) = ended else {
         withdraw(shared, number);
+        return false;
+    };
+    // Elsewhere segments are kept in their order anyway.
+    if !shared.medium.elsewhere() {
+        if let Err(error) = old.sync() {
+            poison(shared, error);
+            return false;
+        }
+        release(shared, ended);
+        if let Err(error) = seam::unmark(&shared.settings.dir, number) {
+            // What it marks is whole: it does no harm, and the next start takes it away.
+            tracing::warn!(%error, segment = number, "cannot remove the mark of a new segment of the audit journal");
+        }
     }
-    begun
+    // Gives back what was set aside and not used; no line can come behind the end any more.
+    if let Err(error) = old.truncate(ended.offset) {
+        tracing::debug!(%error, "cannot give back unused room of a sealed audit segment");
+    }
+    true
+}
+
+/// The file of a new segment, marked where what comes before it is not on stable storage yet.
+fn begin(shared: &Shared, number: u64) -> io::Result<Arc<dyn SegmentFile>> {
+    let dir = &shared.settings.dir;
+    if !shared.medium.elsewhere() {
+        seam::mark(dir, number)?;
+    }
+    let file = shared.medium.create(&segment_path(dir, number))?;
+    shared.medium.sync_dir(dir)?;
+    Ok(file)
 }
 
 /// One that holds nothing but its header does not get old.
@@ -299,34 +334,30 @@ fn withdraw(shared: &Shared, number: u64) {
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(%error, path = %path.display(), "cannot remove an empty segment of the audit journal");
+        return;
+    }
+    if let Err(error) = seam::unmark(&shared.settings.dir, number) {
+        tracing::warn!(%error, path = %path.display(), "cannot remove the mark of a segment of the audit journal");
     }
 }
 
-/// Whether the new segment is in use.
-fn switch(shared: &Shared, number: u64, file: Arc<dyn SegmentFile>, old: &Arc<dyn SegmentFile>) -> bool {
+/// Where the old segment ends, once the new one is in use.
+fn switch(shared: &Shared, number: u64, file: Arc<dyn SegmentFile>, old: &Arc<dyn SegmentFile>) -> Option<Written> {
     let mut writer = shared.lock();
     if writer.write_owed().is_err() || !matches!(writer.state, State::Good) {
-        return false;
-    }
-    // Elsewhere segments are kept in their order anyway, and nobody waits for a database under the lock.
-    if !shared.medium.elsewhere()
-        && let Err(error) = old.sync()
-    {
-        drop(writer);
-        poison(shared, error);
-        return false;
+        return None;
     }
     let header = SegmentHeader {
         chain_id: shared.chain_id,
         segment: number,
         time: Millis::now(),
         format: FORMAT,
-        outbox: writer.outbox.iter().copied().collect(),
+        outbox: writer.chained.numbers(),
         open: writer.open.keys().copied().collect(),
     };
     let mut text = Vec::new();
-    let Ok(unplaced) = encode::plain(&mut text, LineType::Segment, &header) else { return false };
-    let old_end = writer.offset;
+    let unplaced = encode::plain(&mut text, LineType::Segment, &header).ok()?;
+    let ended = writer.position();
     let before = (writer.next_seq, writer.head, writer.head_hex, writer.reserved, writer.written);
     let begun_before = writer.begun;
     writer.file = file;
@@ -340,15 +371,10 @@ fn switch(shared: &Shared, number: u64, file: Arc<dyn SegmentFile>, old: &Arc<dy
         writer.owed.clear();
         writer.dirty = false;
         writer.file = Arc::clone(old);
-        (writer.segment, writer.offset) = (number - 1, old_end);
+        (writer.segment, writer.offset) = (number - 1, ended.offset);
         (writer.next_seq, writer.head, writer.head_hex, writer.reserved, writer.written) = before;
         writer.begun = begun_before;
-        return false;
+        return None;
     }
-    drop(writer);
-    // Gives back what was set aside and not used; no line can come behind the end any more.
-    if let Err(error) = old.truncate(old_end) {
-        tracing::debug!(%error, "cannot give back unused room of a sealed audit segment");
-    }
-    true
+    Some(ended)
 }

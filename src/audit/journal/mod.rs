@@ -6,26 +6,32 @@
 //! all, and the completions owed by others, with one system call. No other thread is involved. At `memory` nothing is
 //! written yet. At `disk` the keeper's group commit is awaited. `shared` has everything of an admission but the wait,
 //! `writer` the state under the lock, `keeper` the thread that flushes, syncs and rotates, `recover` what happens at a
-//! start, `sums` what vouches for lines in memory, `error` why something is refused.
+//! start, `tail` and `seam` what a crash leaves, `lock` who may write, `chained` which changes it holds, `sums` what vouches for lines in memory, `error` why something is refused.
 //!
 //! It does not decide what is audited, and it does not know the database.
 
+mod chained;
 mod error;
 mod guard;
 mod keeper;
+mod lock;
 mod recover;
+mod seam;
 mod shared;
 mod sums;
+mod tail;
 mod turn;
 mod writer;
 
 use std::{fs::File, path::Path, sync::Arc};
 
+pub(super) use chained::{Chained, Place, chained_since};
 pub(crate) use error::io_error;
-pub use error::{AuditUnavailable, JournalError};
+pub use error::{AuditUnavailable, JournalError, Unkept};
 pub use guard::OpenRecord;
+pub(super) use lock::{Writers, take_lock, writers};
 pub use recover::Recovery;
-pub(super) use recover::{Writers, chained_last, take_lock, writers};
+pub(super) use recover::chained_last;
 pub use sums::Known;
 pub use writer::Written;
 
@@ -81,7 +87,7 @@ impl Journal {
 
     /// The lock of a folder, until it is dropped.
     pub fn lock(dir: &Path) -> Result<File, JournalError> {
-        recover::take_lock(dir)
+        lock::take_lock(dir)
     }
 
     /// The same on a medium that keeps the journal elsewhere.
@@ -115,6 +121,11 @@ impl Journal {
     /// thread. `disk` awaits stable storage, for at most `commit_timeout` (a tokio timer must be running). A record that
     /// was chained and is not there in time, or cannot be written with those behind it, is completed as refused.
     pub async fn admit(&self, opening: &Opening<'_>, level: Durability) -> Result<OpenRecord, AuditUnavailable> {
+        self.try_admit(opening, level).await.map_err(|unkept| unkept.error)
+    }
+
+    /// The same, and says whether a record that is refused stands in the chain.
+    pub async fn try_admit(&self, opening: &Opening<'_>, level: Durability) -> Result<OpenRecord, Unkept> {
         let (seq, promise) = self.shared.begin(opening, level)?;
         let record = OpenRecord::new(Arc::clone(&self.shared), opening.id, seq);
         match promise {
@@ -127,7 +138,7 @@ impl Journal {
                     Kept::Yes => Ok(record),
                     Kept::TakenBack(error) => {
                         record.forget();
-                        Err(error)
+                        Err(error.into())
                     }
                     Kept::No(error) => Err(self.refused(record, error)),
                 }
@@ -139,9 +150,9 @@ impl Journal {
         }
     }
 
-    fn refused(&self, record: OpenRecord, error: AuditUnavailable) -> AuditUnavailable {
+    fn refused(&self, record: OpenRecord, error: AuditUnavailable) -> Unkept {
         record.refused();
-        error
+        Unkept::chained(error)
     }
 
     /// Opening and completion of a request that ends here and now: a refusal.
@@ -151,6 +162,16 @@ impl Journal {
         completion: &Completion,
         level: Durability,
     ) -> Result<(), AuditUnavailable> {
+        self.try_record(opening, completion, level).await.map_err(|unkept| unkept.error)
+    }
+
+    /// The same, and says whether a record that is not as durable as promised stands in the chain.
+    pub async fn try_record(
+        &self,
+        opening: &Opening<'_>,
+        completion: &Completion,
+        level: Durability,
+    ) -> Result<(), Unkept> {
         match self.shared.once(opening, completion, level)? {
             Promise::Kept => Ok(()),
             Promise::Write(entered) => {
@@ -158,10 +179,11 @@ impl Journal {
                 let kept = self.shared.lock().keep(&entered, None);
                 match kept {
                     Kept::Yes => Ok(()),
-                    Kept::TakenBack(error) | Kept::No(error) => Err(error),
+                    Kept::TakenBack(error) => Err(error.into()),
+                    Kept::No(error) => Err(Unkept::chained(error)),
                 }
             }
-            Promise::Sync(commit) => self.shared.committed(commit).await.map(drop),
+            Promise::Sync(commit) => self.shared.committed(commit).await.map(drop).map_err(Unkept::chained),
         }
     }
 
@@ -171,9 +193,14 @@ impl Journal {
         self.shared.committed(commit).await
     }
 
-    /// The same for rows of the outbox, in their order. A row that is in the chain already is not appended again, so
-    /// after an error the same rows may be given again.
+    /// The same for rows of the outbox, in their order. A change that is in the chain already is not appended again, so
+    /// after an error the same rows may be given again. One caller at a time.
     pub async fn append_outbox(&self, rows: &[OutboxRow]) -> Result<Written, AuditUnavailable> {
+        if let Some(since) = self.shared.unknown(rows) {
+            let shared = Arc::clone(&self.shared);
+            let read = tokio::task::spawn_blocking(move || shared.look_back(since));
+            read.await.map_err(|_| AuditUnavailable::Closed)??;
+        }
         for row in rows {
             self.shared.outbox(row)?;
         }
@@ -194,8 +221,7 @@ impl Journal {
     pub fn status(&self) -> JournalStatus {
         let writer = self.shared.lock();
         let trouble = match &writer.state {
-            State::Good if writer.gone => Some(AuditUnavailable::Gone),
-            State::Good => writer.trouble.clone().or_else(|| writer.away.clone()),
+            State::Good => writer.gone.clone().or_else(|| writer.trouble.clone()).or_else(|| writer.away.clone()),
             state => state.refusal(),
         };
         JournalStatus {

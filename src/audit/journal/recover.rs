@@ -1,11 +1,12 @@
 //! What happens at a start: the folder is locked, the journal's end is checked and repaired, and what was open is aborted.
 //!
-//! Only what a crash can leave behind is repaired: a torn last line (also where the file system filled the tail with
-//! zeros), and a last segment without its header. What is cut is kept beside the journal, and a `recovery` line says so.
-//! Any other break means that someone touched the journal, and the start is refused.
+//! Only what a crash can leave behind is repaired: a torn tail (see `tail`), and a last segment without its header. What is
+//! cut is kept beside the journal, and a `recovery` line says so. Any other break means that someone touched the journal,
+//! and the start is refused. Nothing is changed before all of that is known: the end is held against what the database has
+//! seen, and against the last checkpoint beside the journal.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions},
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -15,8 +16,13 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    JournalError, io_error,
+    JournalError,
+    chained::Chained,
+    io_error,
+    lock::take_lock,
+    seam,
     shared::Shared,
+    tail::{has_header, walk},
     writer::{Body, Writer, bytes},
 };
 use crate::{
@@ -25,6 +31,7 @@ use crate::{
         check::{Checker, Fault},
         decision::reason,
         encode::{self, FORMAT, LineType, RecoveryNote, SegmentHeader},
+        evidence::shelf,
         line::Line,
         medium::{Medium, SegmentFile, volatile_file_system},
         reader::{CHAIN_FILE, ChainFile, Lines, Step, chain_file, segment_path, segments},
@@ -48,6 +55,14 @@ pub struct Recovery {
     pub head: ChainHead,
 }
 
+/// What a journal ends with.
+struct Found {
+    /// `None`: there is no line.
+    end: Option<End>,
+    /// Segments behind it that are put aside: they hold nothing, or nothing that was promised and follows it.
+    aside: Vec<u64>,
+}
+
 /// The journal's end, checked.
 struct End {
     segment: u64,
@@ -55,6 +70,8 @@ struct End {
     offset: u64,
     /// What stands behind it.
     torn: u64,
+    /// Bytes of a segment behind it that is put aside.
+    behind: u64,
     checker: Checker,
 }
 
@@ -78,11 +95,16 @@ pub(super) fn open(
     aws_lc_rs::rand::fill(&mut salt)
         .map_err(|_| io_error("draw random bytes for", dir)(std::io::Error::other("no randomness")))?;
     let chain_id = chain(dir, medium.as_ref())?;
-    let end = find_end(dir, chain_id)?;
+    let Found { end, aside } = find_end(dir, chain_id)?;
+    // Before anything is repaired: what is left of a journal that was cut off is evidence.
+    let head = end.as_ref().map_or(ChainHead { seq: 0, hash: Hash::GENESIS }, |end| end.checker.head());
     if let Some(stored) = stored {
-        // Before anything is repaired: what is left of a journal that was cut off is evidence.
-        let head = end.as_ref().map_or(ChainHead { seq: 0, hash: Hash::GENESIS }, |end| end.checker.head());
         check_head(dir, head, stored)?;
+    }
+    check_signed(dir, chain_id, head)?;
+    aside.into_iter().try_for_each(|number| set_aside(dir, number))?;
+    if let Some(end) = &end {
+        seam::close(dir, end.segment).map_err(io_error("sync", dir))?;
     }
     let (mut writer, recovery) = match end {
         Some(end) => resume(dir, chain_id, medium.as_ref(), end)?,
@@ -100,50 +122,10 @@ pub(super) fn open(
         medium,
         writer: Mutex::new(writer),
         wake: Condvar::new(),
-        _lock: lock,
+        lock_file: lock,
         settings,
     };
     Ok((shared, recovery))
-}
-
-/// Locked by the server that writes, for as long as it runs.
-const LOCK_FILE: &str = "lock";
-
-/// The journal's lock, until it is dropped. Refused where a server runs.
-pub(in crate::audit) fn take_lock(dir: &Path) -> Result<File, JournalError> {
-    let path = dir.join(LOCK_FILE);
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(&path).map_err(io_error("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(JournalError::Locked(dir.to_owned())),
-        Err(TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
-    }
-}
-
-/// What is known of who writes to a journal.
-pub(in crate::audit) enum Writers {
-    /// A server holds the lock.
-    Server,
-    /// Nobody, and nobody can begin while this is held.
-    Nobody(Option<File>),
-}
-
-/// Looks whether a server runs. A start at the very moment in which the answer is held would be refused: drop it soon.
-pub(in crate::audit) fn writers(dir: &Path) -> Result<Writers, JournalError> {
-    let path = dir.join(LOCK_FILE);
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        // No server ever ran on it: a copy, without the lock.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Writers::Nobody(None)),
-        Err(error) => return Err(io_error("open", &path)(error)),
-    };
-    match file.try_lock_shared() {
-        Ok(()) => Ok(Writers::Nobody(Some(file))),
-        Err(TryLockError::WouldBlock) => Ok(Writers::Server),
-        Err(TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
-    }
 }
 
 /// The chain's id, made and stored at the first start.
@@ -169,22 +151,31 @@ fn chain(dir: &Path, medium: &dyn Medium) -> Result<ChainId, JournalError> {
     Ok(chain.chain_id)
 }
 
-/// Checks the last two segments, so that the seam between them is checked too; `None` where there is none.
-fn find_end(dir: &Path, chain_id: ChainId) -> Result<Option<End>, JournalError> {
+/// Checks the last two segments, so that the seam between them is checked too.
+fn find_end(dir: &Path, chain_id: ChainId) -> Result<Found, JournalError> {
     let mut numbers = segments(dir).map_err(io_error("list", dir))?;
+    let mut aside = Vec::new();
     // A crash while a segment was begun leaves it without a whole header: it holds nothing.
     while let Some(last) = numbers.last().copied() {
         if has_header(dir, last)? {
             break;
         }
-        set_aside(dir, last)?;
+        aside.push(last);
         numbers.pop();
     }
-    let Some(last) = numbers.last().copied() else { return Ok(None) };
+    let Some(last) = numbers.last().copied() else { return Ok(Found { end: None, aside }) };
     let mut checker = Checker::from_any(chain_id);
     match numbers.iter().rev().nth(1).copied() {
         Some(before) if before + 1 == last => {
-            let (_, torn) = walk(dir, before, &mut checker)?;
+            let (offset, torn) = walk(dir, before, &mut checker)?;
+            if torn > 0 || follows_later(dir, last, &checker)? {
+                let path = segment_path(dir, last);
+                if seam::is_marked(dir, last).map_err(io_error("look at", &path))? {
+                    aside.push(last);
+                    let behind = fs::metadata(&path).map_err(io_error("read", &path))?.len();
+                    return Ok(Found { end: Some(End { segment: before, offset, torn, behind, checker }), aside });
+                }
+            }
             if torn > 0 {
                 let torn = Fault::Unreadable(crate::audit::line::NotALine("its last line is torn".to_owned()));
                 return Err(JournalError::Broken { file: segment_path(dir, before), line: 0, fault: torn });
@@ -199,14 +190,13 @@ fn find_end(dir: &Path, chain_id: ChainId) -> Result<Option<End>, JournalError> 
         None => {}
     }
     let (offset, torn) = walk(dir, last, &mut checker)?;
-    Ok(Some(End { segment: last, offset, torn, checker }))
+    Ok(Found { end: Some(End { segment: last, offset, torn, behind: 0, checker }), aside })
 }
 
-fn has_header(dir: &Path, number: u64) -> Result<bool, JournalError> {
-    let path = segment_path(dir, number);
-    let mut lines = Lines::open(&path, 0).map_err(io_error("read", &path))?;
-    let step = lines.step().map_err(io_error("read", &path))?;
-    Ok(step == Step::Line && !lines.bytes().contains(&0))
+/// Whether lines are missing between the end of the walk and this segment.
+fn follows_later(dir: &Path, number: u64, checker: &Checker) -> Result<bool, JournalError> {
+    let first = seam::first_seq(dir, number).map_err(io_error("read", &segment_path(dir, number)))?;
+    Ok(first.is_some_and(|first| first > checker.head().seq.saturating_add(1)))
 }
 
 /// Out of the way, but not lost.
@@ -214,9 +204,15 @@ fn set_aside(dir: &Path, number: u64) -> Result<(), JournalError> {
     let path = segment_path(dir, number);
     let length = fs::metadata(&path).map_err(io_error("read", &path))?.len();
     if length == 0 {
-        return fs::remove_file(&path).map_err(io_error("remove", &path));
+        fs::remove_file(&path).map_err(io_error("remove", &path))?;
+    } else {
+        let kept = spare(dir, number, 0);
+        tracing::warn!(segment = %path.display(), kept = %kept.display(),
+            "the last segment of the audit journal holds nothing that goes on from there, as a crash leaves it; it is put \
+             aside");
+        fs::rename(&path, kept).map_err(io_error("rename", &path))?;
     }
-    fs::rename(&path, spare(dir, number, 0)).map_err(io_error("rename", &path))
+    seam::unmark(dir, number).map_err(io_error("remove the mark of", &path))
 }
 
 /// A name for what was cut out of a segment that is not taken yet.
@@ -226,8 +222,12 @@ fn spare(dir: &Path, number: u64, offset: u64) -> PathBuf {
 }
 
 /// The rows of the outbox that the journal chained last, more than may be claimed and not marked. The caller holds the
-/// lock; nothing is repaired.
-pub(in crate::audit) fn chained_last(dir: &Path, chain_id: ChainId) -> Result<Vec<i64>, JournalError> {
+/// lock; nothing is repaired. `one_database`: see [`Chained`].
+pub(in crate::audit) fn chained_last(
+    dir: &Path,
+    chain_id: ChainId,
+    one_database: bool,
+) -> Result<Chained, JournalError> {
     let numbers = segments(dir).map_err(io_error("list", dir))?;
     let mut checker = Checker::from_any(chain_id);
     // Each header carries the rows chained last before it; a segment without a whole header holds nothing.
@@ -237,27 +237,7 @@ pub(in crate::audit) fn chained_last(dir: &Path, chain_id: ChainId) -> Result<Ve
         File::open(&path).and_then(|file| file.sync_all()).map_err(io_error("sync", &path))?;
         walk(dir, *number, &mut checker)?;
     }
-    Ok(checker.outbox.into_iter().collect())
-}
-
-/// Checks one segment; gives where its whole lines end and how many bytes of a torn tail follow.
-fn walk(dir: &Path, number: u64, checker: &mut Checker) -> Result<(u64, u64), JournalError> {
-    let path = segment_path(dir, number);
-    let mut lines = Lines::open(&path, 0).map_err(io_error("read", &path))?;
-    loop {
-        let step = lines.step().map_err(io_error("read", &path))?;
-        // After a power failure the tail may be zeros, which no line contains, with whole lines behind them. Nothing
-        // from there on was promised: a sync covers all that stands before a line.
-        let torn = step == Step::Incomplete || lines.bytes().contains(&0);
-        if step == Step::End || torn {
-            let length = fs::metadata(&path).map_err(io_error("read", &path))?.len();
-            return Ok((lines.start(), length.saturating_sub(lines.start())));
-        }
-        let (_, faults) = checker.line(lines.bytes(), number, lines.number() == 1);
-        if let Some(fault) = faults.into_iter().next() {
-            return Err(JournalError::Broken { file: path, line: lines.number(), fault });
-        }
-    }
+    Ok(Chained::seen(&checker, one_database))
 }
 
 /// Goes on behind the last whole line.
@@ -269,24 +249,20 @@ fn resume(dir: &Path, chain_id: ChainId, medium: &dyn Medium, end: End) -> Resul
     }
     let head = end.checker.head();
     let mut writer = Writer::new(file, end.segment, end.offset, head);
-    writer.outbox = end.checker.outbox.clone();
+    writer.chained = Chained::seen(&end.checker, medium.elsewhere());
     writer.begun = end.checker.begun.unwrap_or(writer.begun);
     // UUIDv7 order is the order of opening.
     let mut aborted: Vec<DecisionId> = end.checker.open.iter().copied().collect();
     aborted.sort_unstable();
-    if end.torn > 0 || !aborted.is_empty() {
-        let note = RecoveryNote {
-            time: Millis::now(),
-            cut_at: end.offset,
-            cut_bytes: end.torn,
-            aborted: bytes(aborted.len()),
-        };
+    let cut_bytes = end.torn.saturating_add(end.behind);
+    if cut_bytes > 0 || !aborted.is_empty() {
+        let note = RecoveryNote { time: Millis::now(), cut_at: end.offset, cut_bytes, aborted: bytes(aborted.len()) };
         push_plain(&mut writer, LineType::Recovery, &note, dir)?;
         let completion =
             Completion { aborted: true, reason: Some(reason::PROCESS_ENDED.into()), ..Completion::default() };
         writer.abort_open(aborted.iter().copied(), &completion);
     }
-    Ok((writer, Recovery { chain_id, fresh: false, cut_bytes: end.torn, aborted, head }))
+    Ok((writer, Recovery { chain_id, fresh: false, cut_bytes, aborted, head }))
 }
 
 /// Keeps the torn tail beside the journal and cuts it off.
@@ -352,6 +328,19 @@ pub(super) fn check_head(dir: &Path, last: ChainHead, stored: ChainHead) -> Resu
         // A record of a segment that was moved away cannot be compared.
         _ => Ok(()),
     }
+}
+
+/// The same for the last checkpoint beside the journal. It is believed without its signature: who can write there could
+/// also take it away, and what it is held against here is only whether to go on.
+fn check_signed(dir: &Path, chain_id: ChainId, last: ChainHead) -> Result<(), JournalError> {
+    let path = shelf::path(dir);
+    let signed = shelf::last_head(dir, chain_id).map_err(io_error("read", &path))?;
+    let Some(signed) = signed else { return Ok(()) };
+    check_head(dir, last, signed).map_err(|error| match error {
+        JournalError::CutOff { stored: signed, found } => JournalError::BelowCheckpoint { signed, found },
+        JournalError::Diverged(seq) => JournalError::NotAsSigned(seq),
+        other => other,
+    })
 }
 
 /// Hash of the record with this number; `None` where its segment is not there any more.

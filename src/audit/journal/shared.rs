@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{
     AuditUnavailable,
+    chained::{Place, chained_since},
     writer::{Body, Entered, Waiter, Writer, Written, completion_room},
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
         record::{ChangeRecord, Completion, Opening, OutboxRow},
         settings::{AuditSettings, Durability},
     },
-    domain::DecisionId,
+    domain::{DecisionId, Millis},
 };
 
 pub(super) struct Shared {
@@ -35,7 +36,7 @@ pub(super) struct Shared {
     /// Wakes the keeper.
     pub(super) wake: Condvar,
     /// Held as long as anyone may write.
-    pub(super) _lock: File,
+    pub(super) lock_file: File,
 }
 
 thread_local! {
@@ -117,10 +118,25 @@ impl Shared {
         let mut text = Vec::new();
         let unplaced = encode::change(&mut text, &row.change, Some(row.seq)).map_err(|_| AuditUnavailable::Encode)?;
         let mut writer = self.lock();
-        if !writer.outbox.contains(&row.seq) {
+        if writer.chained.place(row.seq, row.change.id) != Place::InChain {
             writer.add([Body { line_type: LineType::Change, text: &text, unplaced }], 0, false)?;
-            writer.chained(row.seq);
+            writer.chained.add(row.seq, row.change.id);
         }
+        Ok(())
+    }
+
+    /// From when on it must be known what was chained, to say of each of these rows whether it was.
+    pub(super) fn unknown(&self, rows: &[OutboxRow]) -> Option<Millis> {
+        let writer = self.lock();
+        let places = rows.iter().map(|row| writer.chained.place(row.seq, row.change.id));
+        places.filter_map(|place| if let Place::Behind(since) = place { Some(since) } else { None }).min()
+    }
+
+    /// Reads that in the journal. All that was chained is in its files: who appends changes waits for that.
+    pub(super) fn look_back(&self, since: Millis) -> Result<(), AuditUnavailable> {
+        let found = chained_since(&self.settings.dir, since);
+        let found = found.map_err(|error| AuditUnavailable::Unread(Arc::new(error)))?;
+        self.lock().chained.learn(found, since);
         Ok(())
     }
 

@@ -7,19 +7,14 @@
 //! - A completion is never taken back. It stays owed, in order, and openings are refused until it is written.
 //! - Room for the completion of every open record is set aside on the disk before its opening is written.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    io,
-    sync::Arc,
-};
+use std::{collections::HashMap, io, sync::Arc};
 
 use tokio::sync::oneshot;
 
-use super::{AuditUnavailable, JournalError, sums::Sums};
+use super::{AuditUnavailable, JournalError, chained::Chained, sums::Sums};
 use crate::{
     audit::{
         chain::{ChainHead, Hash, Unplaced},
-        check::remember,
         encode::{self, LineType},
         line::frame,
         medium::SegmentFile,
@@ -137,15 +132,15 @@ pub(in crate::audit) struct Writer {
     pub(super) sums: Sums,
     /// Records without a completion, with the room promised to each.
     pub(super) open: HashMap<DecisionId, u64, ahash::RandomState>,
-    /// Outbox rows chained last.
-    pub(super) outbox: VecDeque<i64>,
+    /// Changes of the outbox.
+    pub(super) chained: Chained,
     pub(super) state: State,
     /// Why a write failed; `None` once the keeper found room again.
     pub(super) trouble: Option<AuditUnavailable>,
     /// Why what is written cannot be kept elsewhere just now; `None` once it was.
     pub(super) away: Option<AuditUnavailable>,
-    /// The segment is not where readers look for it.
-    pub(super) gone: bool,
+    /// Why what is written would be read by nobody, or by another writer too: the segment or the lock is not in its place.
+    pub(super) gone: Option<AuditUnavailable>,
     pub(super) waiters: Vec<Waiter>,
 }
 
@@ -173,11 +168,11 @@ impl Writer {
             owed: Vec::with_capacity(FLUSH_BYTES * 2),
             sums: Sums::new(),
             open: HashMap::default(),
-            outbox: VecDeque::new(),
+            chained: Chained::nothing(),
             state: State::Good,
             trouble: None,
             away: None,
-            gone: false,
+            gone: None,
             waiters: Vec::new(),
         }
     }
@@ -210,8 +205,8 @@ impl Writer {
         if let Some(refusal) = self.state.refusal() {
             return Err(refusal);
         }
-        if self.gone {
-            return Err(AuditUnavailable::Gone);
+        if let Some(gone) = &self.gone {
+            return Err(gone.clone());
         }
         if let Some(trouble) = &self.trouble {
             // Not tried by each request: the keeper finds out when there is room for many again.
@@ -360,11 +355,6 @@ impl Writer {
 
     pub(super) fn position(&self) -> Written {
         Written { segment: self.segment, offset: self.offset, head: self.written }
-    }
-
-    /// Remembers that this outbox row is in the chain.
-    pub(super) fn chained(&mut self, row: i64) {
-        remember(&mut self.outbox, row);
     }
 
     /// Opens belong to nobody any more: completes each as aborted.

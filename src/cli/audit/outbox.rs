@@ -96,7 +96,7 @@ enum Silent {
 }
 
 impl Silent {
-    fn outlived(&self) -> Option<&Outlived> {
+    fn outlived(&mut self) -> Option<&mut Outlived> {
         match self {
             Self::OnDisk(outlived) | Self::Kept { outlived, .. } => Some(outlived),
             Self::Lost => None,
@@ -156,7 +156,7 @@ async fn silent_in_database(args: &ReleaseArgs, store: &AuditStore, claimant: Ch
     if segments(folder.path())?.is_empty() {
         return Err(incomplete("nothing of it is there"));
     }
-    let outlived = Outlived::open(folder.path()).map_err(|error| unusable(&error))?;
+    let outlived = Outlived::open_kept(folder.path()).map_err(|error| unusable(&error))?;
     Ok(Silent::Kept { outlived, _folder: folder, _depot: Box::new(depot) })
 }
 
@@ -172,9 +172,9 @@ async fn release(args: ReleaseArgs, config: &Config, db: &Database, console: &Co
     let claimant = ChainId(args.claimant);
     let admin = admin(db);
     // Held until the rows are freed: no server can begin to write there meanwhile.
-    let silent = silent(&args, config, db).await?;
-    let outlived = silent.outlived();
-    if let Some(found) = outlived.filter(|found| found.chain_id != claimant) {
+    let mut silent = silent(&args, config, db).await?;
+    let mut outlived = silent.outlived();
+    if let Some(found) = outlived.as_ref().filter(|found| found.chain_id != claimant) {
         let text = format!("that folder holds the chain `{}`, not `{}`", found.chain_id, args.claimant);
         return Err(Failure::new(Exit::Invalid, text));
     }
@@ -183,8 +183,12 @@ async fn release(args: ReleaseArgs, config: &Config, db: &Database, console: &Co
         let text = format!("no change that waits is claimed by `{}`: see `linkgate audit outbox`", args.claimant);
         return Err(Failure::new(Exit::NotFound, text));
     }
-    match outlived {
-        Some(outlived) => rows.iter_mut().for_each(|row| row.chained = outlived.holds(row.seq)),
+    match &mut outlived {
+        Some(outlived) => {
+            for row in &mut rows {
+                row.chained = outlived.holds(row.seq, row.id).map_err(|error| unusable(&error))?;
+            }
+        }
         None => mark_indexed(&mut rows, config, db).await?,
     }
     let chained = rows.iter().filter(|row| row.chained).count();
@@ -225,7 +229,7 @@ fn unusable(error: &JournalError) -> Failure {
             let text = format!("a server runs on `{}`: it will chain what it claimed itself", dir.display());
             Failure::new(Exit::Conflict, text)
         }
-        JournalError::Broken { .. } => Failure::new(Exit::Verification, chain(error)),
+        JournalError::Broken { .. } | JournalError::Hole { .. } => Failure::new(Exit::Verification, chain(error)),
         _ => Failure::failed(chain(error)),
     }
 }

@@ -3,7 +3,11 @@
 //! The act runs in a task of its own with its record: a client that leaves half-way leaves no change unnoticed and no
 //! record open.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
@@ -22,7 +26,7 @@ use super::{
     webhooks,
 };
 use crate::{
-    audit::{Completion, Decision, Durability, Kind, OpenRecord, Opening},
+    audit::{Completion, Decision, Durability, Kind, OpenRecord, Opening, Unkept},
     config::settings::RouteClass,
     domain::{DecisionId, ErrorCode, Millis, RequestId},
     identity::Vault,
@@ -33,6 +37,7 @@ use crate::{
         ids::{DECISION_ID, REQUEST_ID, id_header},
         path,
         respond::Failure,
+        seldom::Seldom,
         worker::Gateway,
     },
     server::guard,
@@ -56,7 +61,7 @@ struct Trail {
     ip: IpAddr,
     method: Method,
     user_agent: Option<HeaderValue>,
-    began: std::time::Instant,
+    began: Instant,
     holder: Option<Holder>,
     spec: Option<&'static Spec>,
     param: Option<String>,
@@ -74,7 +79,7 @@ pub(super) async fn handle(api: Arc<AdminApi>, ip: IpAddr, request: Request<Inco
         ip: ip.to_canonical(),
         method: request.method().clone(),
         user_agent: request.headers().get(header::USER_AGENT).cloned(),
-        began: std::time::Instant::now(),
+        began: Instant::now(),
         holder: None,
         spec: None,
         param: None,
@@ -128,9 +133,9 @@ async fn serve(api: &Arc<AdminApi>, trail: &mut Trail, request: Request<Incoming
             let recorded = {
                 let (pattern, policies) = recorded_as(trail, &holder);
                 let opening = opening(trail, &holder, id, Err(failure.word()), &pattern, &policies);
-                gateway.journal.record(&opening, &completion, durability(&gateway, trail.spec)).await
+                gateway.journal.try_record(&opening, &completion, durability(&gateway, trail.spec)).await
             };
-            recorded.map_err(|error| unrecorded(&gateway, trail, &error))?;
+            recorded.map_err(|unkept| unrecorded(&gateway, trail, id, &unkept))?;
             trail.decision_id = Some(id);
             Err(failure)
         }
@@ -232,9 +237,9 @@ async fn act(
     let opened = {
         let (pattern, policies) = recorded_as(trail, &holder);
         let opening = opening(trail, &holder, id, Ok(()), &pattern, &policies);
-        gateway.journal.admit(&opening, durability(gateway, trail.spec)).await
+        gateway.journal.try_admit(&opening, durability(gateway, trail.spec)).await
     };
-    let record = opened.map_err(|error| unrecorded(gateway, trail, &error))?;
+    let record = opened.map_err(|unkept| unrecorded(gateway, trail, id, &unkept))?;
     trail.decision_id = Some(id);
     let actor = Actor {
         name: holder.name,
@@ -262,7 +267,7 @@ async fn act(
 }
 
 /// Completes the record with what became of the act.
-fn settle(record: OpenRecord, began: std::time::Instant, done: Result<Answer, Problem>) -> Result<Answer, Failure> {
+fn settle(record: OpenRecord, began: Instant, done: Result<Answer, Problem>) -> Result<Answer, Failure> {
     let done = done.map_err(|problem| consolidated::failure(&problem));
     let (status, bytes, reason) = match &done {
         Ok(answer) => (answer.status.as_u16(), answer.bytes(), None),
@@ -367,9 +372,14 @@ fn durability(gateway: &Gateway, spec: Option<&'static Spec>) -> Durability {
     }
 }
 
-fn unrecorded(gateway: &Gateway, trail: &Trail, error: &crate::audit::AuditUnavailable) -> Failure {
+fn unrecorded(gateway: &Gateway, trail: &mut Trail, id: DecisionId, unkept: &Unkept) -> Failure {
+    static TOLD: Seldom = Seldom::new();
     gateway.metrics.audit_refused.inc();
-    tracing::error!(request_id = %trail.request_id, %error, "a call of the admin API is refused because it cannot be recorded");
+    trail.decision_id = Some(id).filter(|_| unkept.recorded);
+    if let Some(calls) = TOLD.due(Instant::now()) {
+        tracing::error!(request_id = %trail.request_id, error = unkept.error.told(), calls,
+            "calls of the admin API are refused because they cannot be recorded; this is the last of them");
+    }
     Failure::new(ErrorCode::AuditUnavailable, "audit_unavailable")
 }
 

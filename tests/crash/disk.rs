@@ -68,7 +68,7 @@ impl Client<'_> {
 }
 
 fn unavailable(answer: &Answer) -> bool {
-    answer.status == 503 && answer.error() == "AUDIT_UNAVAILABLE" && answer.header("x-decision-id").is_empty()
+    answer.status == 503 && answer.error() == "AUDIT_UNAVAILABLE"
 }
 
 /// Requests, until only refusals come.

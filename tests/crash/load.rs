@@ -196,12 +196,19 @@ pub fn reconcile(house: &House, ledger: &Ledger, told: &[Told], seen: usize) {
 }
 
 fn answered(ledger: &Ledger, one: &Told) {
-    if one.due == Due::Unrecorded || one.code == "AUDIT_UNAVAILABLE" {
+    if one.due == Due::Unrecorded {
         assert_eq!(one.decision_id, "", "{one:?}");
+        return;
+    }
+    // What could not be made as durable as promised may stand in the chain all the same: then it is named.
+    if one.code == "AUDIT_UNAVAILABLE" && one.decision_id.is_empty() {
         return;
     }
     let entry = ledger.records.get(&one.decision_id).unwrap_or_else(|| panic!("no record of {one:?}"));
     assert_eq!(entry.request_id, one.request_id, "the record of another request");
+    if one.code == "AUDIT_UNAVAILABLE" {
+        return;
+    }
     // What was under way when the links went stale was allowed, and was cut.
     let cut = one.code == "LINKS_STALE"
         && entry.completion.as_ref().is_some_and(|completion| completion.reason == "links_stale");

@@ -116,6 +116,10 @@ async fn attempt(
         }
     }
     let (response, lease, picked) = waited?;
+    // Cut just as the answer came: an error is told, where a body that is cut at once would leave an empty reply.
+    if let Some(why) = exchange.cut.reason() {
+        return Err(cut_short(why));
+    }
     if !answer_headers::is_framed_once(response.headers()) {
         tracing::warn!(request_id = %trail.request_id, upstream = &*upstream.name,
             "an upstream's answer does not say in one way where it ends: it is not passed on");

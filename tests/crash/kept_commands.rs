@@ -162,8 +162,12 @@ fn the_command_prunes_journals_of_running_servers_and_of_others() {
     let verified = house.linkgate(&setup, &["audit", "verify"]);
     let told = String::from_utf8_lossy(&verified.stdout).into_owned();
     assert!(verified.status.success() && told.matches("was pruned").count() == 2, "{verified:?}");
-    let (code, told) = prune(&["--yes"]);
-    assert_eq!(code, 4, "{told}");
+    // Who still runs may end one more segment here: it is refused until its end is signed, and goes then. Nothing is left behind it.
+    eventually("nothing is left to prune", || {
+        let (code, told) = prune(&["--yes"]);
+        assert!(code == 4 || code == 0 || (code == 5 && told.contains("no signed checkpoint")), "{code} {told}");
+        code == 4
+    });
     second.terminate();
     assert_eq!(second.ended(PATIENCE), Some(0), "{}", house.log_text());
     let gateway = house.start(&setup);

@@ -51,6 +51,9 @@ const SERVICE_THREADS: usize = 2;
 /// How long a stop waits for the collector to take the last spans.
 const LAST_SPANS: Duration = Duration::from_secs(1);
 
+/// How long a stop waits for the database to take leave of its connections.
+const LAST_CONNECTIONS: Duration = Duration::from_secs(5);
+
 /// Runs until SIGTERM or SIGINT, then drains. `source` is where the configuration came from and is read again; `started`
 /// is called once everything listens.
 pub fn run(config: Config, source: ConfigSource, started: impl FnOnce(Listening)) -> Result<(), AppError> {
@@ -141,7 +144,10 @@ async fn serve(
     drop(watchers);
     let background = reloader.end().await;
     Serving { live, workers, accepting, admin, background }.drain().await;
-    database.close().await;
+    // All that is kept is written by now. A database that hangs must not keep the process: what is not told to it ends as by a crash.
+    if tokio::time::timeout(LAST_CONNECTIONS, database.close()).await.is_err() {
+        tracing::warn!(waited = ?LAST_CONNECTIONS, "the database does not answer: its connections end with the process");
+    }
     tracing::info!("stopped");
     Ok(())
 }

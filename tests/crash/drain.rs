@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     client::{Connection, Request},
+    database::on_postgres,
     gateway::{Gateway, House, PATIENCE, Setup, eventually},
     ledger::{Entry, Ledger},
     load::{Load, Mix, reconcile},
@@ -169,4 +170,24 @@ fn a_client_that_reads_nothing_cannot_hold_up_the_end() {
     let ledger = ended(&house, gateway, Duration::from_secs(15));
     assert!(one(&ledger, "stuck").completion.unwrap().aborted);
     drop(stuck);
+}
+
+/// Whatever waits for the database gives up, each in its time; the journal is whole without it.
+#[test]
+fn a_database_that_hangs_keeps_no_process_from_ending() {
+    let (house, relay, _made) = on_postgres();
+    let gateway = house.start(&drain_within("1s"));
+    let ask = || Request::get("/t/a").bearer(&house.token1()).tenant("t-full").send(gateway.public).status;
+    assert_eq!(ask(), 200);
+    relay.freeze(true);
+    // Long enough for questions to be under way that nobody answers.
+    eventually("the links are stale", || ask() == 503);
+    gateway.terminate();
+    assert_eq!(gateway.ended(PATIENCE), Some(0), "{}", house.log_text());
+    relay.freeze(false);
+    assert!(house.log_text().contains("the database does not answer"), "{}", house.log_text());
+    let mut ledger = Ledger::new(house.journal());
+    ledger.read();
+    assert!(ledger.records.values().all(|entry| entry.completion.is_some()));
+    assert_eq!(ledger.recoveries, 0);
 }

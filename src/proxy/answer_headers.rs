@@ -1,15 +1,84 @@
 //! What of a service's answer its client gets: nothing of this hop, nothing that is the gateway's to say, and one end.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
-use super::headers::{Single, is_hop_by_hop, nominated, single};
+use super::headers::{Single, is_cookie, is_hop_by_hop, nominated, single};
+use crate::upstream::settings::Origin;
 
 /// What a service may tell a proxy of its own, or nobody, and no client.
 const NOT_FOR_CLIENTS: &[&str] = &["authorization", "x-linkgate-assertion", "x-accel-redirect", "x-sendfile"];
 
 /// What caches put above `Cache-Control`, beside the fields that end in its name (RFC 9213).
 const FOR_CACHES: &[&str] = &["surrogate-control", "x-accel-expires"];
+
+/// What a browser takes as said for the gateway's whole origin, and so for every other tenant too.
+const FOR_THE_ORIGIN: &[&str] = &[
+    "clear-site-data",
+    "strict-transport-security",
+    "public-key-pins",
+    "alt-svc",
+    "service-worker-allowed",
+    "nel",
+    "report-to",
+    "reporting-endpoints",
+    "set-login",
+    "set-cookie2",
+];
+
+/// Removes from the answer of a managed tenant's service what would reach beyond that tenant: cookies that are credentials at
+/// this door (it could put another user in the place of its partner's, or end his session), and words for the whole origin.
+pub fn keep_to_its_tenant(headers: &mut HeaderMap, credentials: &[String]) {
+    for name in FOR_THE_ORIGIN {
+        headers.remove(*name);
+    }
+    if !headers.get_all(header::SET_COOKIE).iter().any(|value| sets(value, credentials)) {
+        return;
+    }
+    let kept: Vec<HeaderValue> =
+        headers.get_all(header::SET_COOKIE).iter().filter(|value| !sets(value, credentials)).cloned().collect();
+    headers.remove(header::SET_COOKIE);
+    for value in kept {
+        headers.append(header::SET_COOKIE, value);
+    }
+}
+
+/// Whether any client could read it as setting one of these cookies: some split at commas, and a cookie without a name
+/// (`=access_token=x`) is sent back as if it had one.
+fn sets(value: &HeaderValue, cookies: &[String]) -> bool {
+    value.as_bytes().split(|byte| matches!(byte, b';' | b',')).any(|piece| {
+        let named = piece.iter().position(|byte| *byte != b'=' && byte.is_ascii_graphic()).unwrap_or(piece.len());
+        is_cookie(piece.get(named..).unwrap_or_default(), cookies)
+    })
+}
+
+/// Makes a redirect to the service's own address one to the same path here. The service sees its own name in `Host`, so that is
+/// what it writes; clients cannot reach it, and need not know it.
+pub fn redirect_here(headers: &mut HeaderMap, origin: &Origin) {
+    let Single::One(location) = single(headers, header::LOCATION) else { return };
+    let Some(rest) = location.to_str().ok().and_then(|location| behind(location, &origin.authority)) else { return };
+    let here = match rest.as_bytes() {
+        // Another host to whoever reads it: left as it is, it leads to a service that nobody reaches.
+        [b'/', b'/' | b'\\', ..] => return,
+        [b'/', ..] => HeaderValue::from_str(rest),
+        [] | [b'?' | b'#', ..] => HeaderValue::try_from(format!("/{rest}")),
+        _ => return,
+    };
+    if let Ok(here) = here {
+        headers.insert(header::LOCATION, here);
+    }
+}
+
+/// What stands behind scheme and authority, if they are these.
+fn behind<'a>(location: &'a str, authority: &str) -> Option<&'a str> {
+    let (scheme, rest) = location.split_once("://")?;
+    // Behind TLS services often take themselves to be asked in clear.
+    if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return None;
+    }
+    let (host, path) = rest.split_at_checked(authority.len())?;
+    host.eq_ignore_ascii_case(authority).then_some(path)
+}
 
 /// Removes from an upstream's response hop-by-hop fields and what `Connection` nominates, what it tells proxies only, and what
 /// is the gateway's to say: who may read the answer (CORS) and, unless `keeps_cache`, who may keep it.
@@ -80,6 +149,58 @@ mod tests {
             let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
             left.sort_unstable();
             assert_eq!(left, kept);
+        }
+    }
+
+    #[test]
+    fn a_service_sets_no_credential_and_speaks_for_no_other_tenant() {
+        let credentials = ["access_token".to_owned(), "sid".to_owned()];
+        for cookie in [
+            "access_token=x; Path=/",
+            " sid =x",
+            "SID=x",
+            "=access_token=x",
+            "\t= =sid=x",
+            "\"sid\"=x",
+            "a=1; Path=/, sid=x",
+            "sid",
+            "sid=; Max-Age=0",
+        ] {
+            let mut headers = map(&[("set-cookie", "theme=sid"), ("set-cookie", cookie), ("set-cookie", "side=b")]);
+            keep_to_its_tenant(&mut headers, &credentials);
+            let kept: Vec<&[u8]> = headers.get_all("set-cookie").iter().map(HeaderValue::as_bytes).collect();
+            assert_eq!(kept, [&b"theme=sid"[..], b"side=b"], "{cookie}");
+        }
+        let mut headers = map(&[
+            ("clear-site-data", "\"cookies\""),
+            ("strict-transport-security", "max-age=0"),
+            ("alt-svc", "h2=\"evil:443\""),
+            ("etag", "\"1\""),
+        ]);
+        keep_to_its_tenant(&mut headers, &credentials);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["etag"]);
+    }
+
+    #[test]
+    fn a_redirect_to_the_services_own_address_leads_here() {
+        let origin = Origin { https: false, authority: "isp-backend:8000".to_owned() };
+        for (said, told) in [
+            ("http://isp-backend:8000/tickets/?x=1#y", "/tickets/?x=1#y"),
+            ("HTTPS://ISP-Backend:8000/a", "/a"),
+            ("http://isp-backend:8000", "/"),
+            ("http://isp-backend:8000?x", "/?x"),
+            // Not its own, or not to be read in one way.
+            ("http://isp-backend:80001/a", "http://isp-backend:80001/a"),
+            ("http://isp-backend:8000@evil.test/a", "http://isp-backend:8000@evil.test/a"),
+            ("http://isp-backend:8000//evil.test", "http://isp-backend:8000//evil.test"),
+            ("http://isp-backend:8000/\\evil.test", "http://isp-backend:8000/\\evil.test"),
+            ("ftp://isp-backend:8000/a", "ftp://isp-backend:8000/a"),
+            ("/a", "/a"),
+            ("https://pay.test/", "https://pay.test/"),
+        ] {
+            let mut headers = map(&[("location", said)]);
+            redirect_here(&mut headers, &origin);
+            assert_eq!(headers["location"], told);
         }
     }
 

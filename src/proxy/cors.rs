@@ -14,11 +14,6 @@ use crate::config::settings::CorsSettings;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 
-/// Answers that a page may read besides the usual ones.
-const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "X-Request-ID, X-Decision-Id, X-Active-Tenant-Id, X-Cross-Tenant-Access, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After",
-);
-
 /// The page's origin as the answer has to name it; `None`: it may read nothing.
 pub fn allowed(settings: &CorsSettings, headers: &HeaderMap) -> Option<HeaderValue> {
     if !settings.is_on() {
@@ -64,6 +59,6 @@ pub fn say(settings: &CorsSettings, origin: Option<&HeaderValue>, is_preflight: 
         answered.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     }
     if !is_preflight {
-        answered.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        answered.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, settings.exposed.clone());
     }
 }

@@ -72,12 +72,11 @@ pub fn set(
         now: trail.now,
     };
     identity(&bearer, cross, headers)?;
-    let cookie = worker.gateway.settings.identity.cookie.as_deref();
     if cross {
         drop_second_credentials(headers, &worker.gateway.settings.headers.session_cookies);
         cross_tenant_credential(worker, &bearer, headers)?;
     } else {
-        home_credential(worker, authorized.placed.identified.source, cookie, headers);
+        home_credential(worker, authorized.placed.identified.source, headers);
     }
     assertion(worker, trail, &bearer, authorized, target, headers)
 }
@@ -105,11 +104,11 @@ fn identity(bearer: &Bearer<'_>, cross: bool, headers: &mut HeaderMap) -> Result
 }
 
 /// The verified credential goes on, others beside it are dropped.
-fn home_credential(worker: &Worker, source: Option<Source>, cookie: Option<&str>, headers: &mut HeaderMap) {
+fn home_credential(worker: &Worker, source: Option<Source>, headers: &mut HeaderMap) {
+    let settings = &worker.gateway.settings;
+    let cookie = settings.identity.cookie.as_deref();
     let from_cookie = (source == Some(Source::Cookie)).then(|| presented_token(headers, cookie).map(str::to_owned));
-    let mut credentials = worker.gateway.settings.headers.session_cookies.clone();
-    credentials.extend(cookie.map(str::to_owned));
-    drop_second_credentials(headers, &credentials);
+    drop_second_credentials(headers, &settings.headers.session_cookies);
     if let Some(value) = from_cookie.flatten().and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok()) {
         headers.insert(header::AUTHORIZATION, value);
     }

@@ -115,7 +115,14 @@ async fn attempt(
             Err(failure) => call.failed(if failure.detail.is_empty() { failure.word() } else { failure.detail }),
         }
     }
-    let (response, lease, picked) = waited?;
+    let (mut response, lease, picked) = waited?;
+    if let Some(picked) = &picked {
+        answer_headers::redirect_here(response.headers_mut(), picked.endpoint().origin());
+    }
+    if trail.cross {
+        let credentials = &worker.gateway.settings.headers.session_cookies;
+        answer_headers::keep_to_its_tenant(response.headers_mut(), credentials);
+    }
     // Cut just as the answer came: an error is told, where a body that is cut at once would leave an empty reply.
     if let Some(why) = exchange.cut.reason() {
         return Err(cut_short(why));

@@ -266,7 +266,7 @@ pub fn drop_second_credentials(headers: &mut HeaderMap, session_cookies: &[Strin
 
 /// Whether a part of a cookie header can be read as one of these cookies. Parsers differ in what they trim from a name
 /// (Unicode spaces, quotes, controls), so all that cannot be a part of it is taken off its ends.
-fn is_cookie(part: &[u8], cookies: &[String]) -> bool {
+pub fn is_cookie(part: &[u8], cookies: &[String]) -> bool {
     let name = part.split(|byte| *byte == b'=').next().unwrap_or(part);
     let of_name = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'');
     let Some(first) = name.iter().position(of_name) else { return false };

@@ -114,6 +114,34 @@ fn who_may_read_or_keep_an_answer_is_the_gateways_to_say() {
     }
 }
 
+/// At home a service logs its users in and out; in other tenants it must not do so with a partner's user.
+#[test]
+fn a_managed_tenants_service_touches_no_session_of_the_partners_user() {
+    let routes = "[[routes]]\nmethods = [\"GET\"]\npath = \"/home/{*rest}\"\naccess = \"home\"\nupstream = \"up\"\n";
+    let identity = "cookie = \"sid\"\n".to_owned();
+    let rig = Rig::with(Setup { routes: routes.into(), identity, ..Setup::default() });
+    let said = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: sid=other; Path=/\r\nSet-Cookie: access_token=other\r\n\
+        Set-Cookie: theme=dark\r\nClear-Site-Data: \"cookies\"\r\nStrict-Transport-Security: max-age=0\r\nAlt-Svc: clear\r\n\r\nok";
+    let reaching = ["clear-site-data", "strict-transport-security", "alt-svc"];
+    let foreign = ask(&rig, said);
+    assert_eq!((foreign.status, foreign.header("set-cookie")), (200, "theme=dark"));
+    assert!(reaching.iter().all(|name| !foreign.headers.contains_key(*name)), "{:?}", foreign.headers);
+    for own in [rig.ask(Request::get(&raw("home", said))), Request::get(&raw("public", said)).send(rig.public)] {
+        assert_eq!((own.status, own.header("set-cookie")), (200, "sid=other; Path=/, access_token=other, theme=dark"));
+        assert!(reaching.iter().all(|name| own.headers.contains_key(*name)), "{:?}", own.headers);
+    }
+}
+
+#[test]
+fn a_redirect_to_the_service_itself_leads_through_the_gateway() {
+    let rig = Rig::start();
+    let moved = |to: &str| format!("HTTP/1.1 307 Temporary Redirect\r\nContent-Length: 0\r\nLocation: {to}\r\n\r\n");
+    let own = ask(&rig, &moved(&format!("http://{}/t/tickets/?status=open", rig.upstream.address)));
+    assert_eq!((own.status, own.header("location")), (307, "/t/tickets/?status=open"));
+    let elsewhere = ask(&rig, &moved("https://pay.test/t"));
+    assert_eq!((elsewhere.status, elsewhere.header("location")), (307, "https://pay.test/t"));
+}
+
 /// Both sides must agree that another protocol begins, and on which one.
 #[test]
 fn an_upgrade_is_made_only_where_all_say_so() {

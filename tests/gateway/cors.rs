@@ -24,8 +24,9 @@ fn by_default_nothing_is_said_and_a_preflight_is_a_request_like_any_other() {
 
 #[test]
 fn only_pages_of_a_named_origin_may_read_answers() {
-    let rig =
-        rig("allowed_origins = [\"https://portal.test\"]\nallow_credentials = true\nallowed_headers = [\"X-Extra\"]");
+    let rig = rig(
+        "allowed_origins = [\"https://portal.test\"]\nallow_credentials = true\nallowed_headers = [\"X-Extra\"]\nexposed_headers = [\"X-2FA-Required\"]",
+    );
     let answer = preflight("https://portal.test").send(rig.public);
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (204, "https://portal.test"));
     assert_eq!(answer.header("access-control-allow-credentials"), "true");
@@ -51,7 +52,9 @@ fn only_pages_of_a_named_origin_may_read_answers() {
     let read = |origin: &str| rig.ask(Request::get("/t/a").tenant("t-full").header("Origin", origin));
     let answer = read("https://portal.test");
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, "https://portal.test"));
-    assert!(answer.header("access-control-expose-headers").contains("X-Request-ID"));
+    for name in ["X-Request-ID", "Content-Disposition", "X-2FA-Required"] {
+        assert!(answer.header("access-control-expose-headers").contains(name), "{name}");
+    }
     assert!(answer.header("vary").contains("Origin") && answer.header("vary").contains("Authorization"));
     let foreign = read("https://evil.test");
     assert_eq!((foreign.status, foreign.header("access-control-allow-origin")), (200, ""));

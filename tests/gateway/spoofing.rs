@@ -155,6 +155,16 @@ fn second_credentials_and_session_cookies_stay_behind() {
     assert!(!seen.headers.iter().any(|(_, value)| value.contains("stolen")));
 }
 
+/// Whatever its name: it carries the partner's own token, and other tenants' services are not to have it.
+#[test]
+fn the_cookie_of_the_token_stays_behind() {
+    let rig = Rig::with(Setup { identity: "cookie = \"sid\"\n".into(), ..Setup::default() });
+    let cookie = format!("a=1; sid={}; b=2", rig.token());
+    let foreign = Request::get("/t/a").tenant("t-full").header("Cookie", &cookie).send(rig.public);
+    assert_eq!(foreign.status, 200, "{}", foreign.text());
+    assert_eq!(rig.upstream.last().one("cookie"), "a=1; b=2");
+}
+
 #[test]
 fn a_repeated_or_malformed_credential_is_401_and_never_falls_through() {
     let rig = Rig::with(Setup { identity: "cookie = \"access_token\"\n".into(), ..Setup::default() });

@@ -15,6 +15,8 @@ raw! {
         allow_credentials: bool = false,
         /// Request headers that pages may set, beside those that the gateway knows.
         allowed_headers: Vec<String> = Vec::new(),
+        /// Response headers that pages may read, beside the gateway's own and those of downloads.
+        exposed_headers: Vec<String> = Vec::new(),
         /// How long a browser may keep the answer to a preflight.
         max_age: DurationText = DurationText::of("10m"),
     }

@@ -57,7 +57,7 @@ raw! {
     struct RawHeaders {
         /// Further client headers to strip.
         strip: Vec<String> = Vec::new(),
-        /// Cookies that are credentials; dropped in cross-tenant requests.
+        /// Cookies that are credentials, beside the one of `identity.cookie`: dropped in cross-tenant requests, and not set by their answers.
         session_cookies: Vec<String> = vec!["access_token".to_owned(), "refresh_token".to_owned()],
         /// A verified platform admin may keep X-Target-Tenant-ID.
         platform_admin_target: bool = false,

@@ -9,6 +9,9 @@ use crate::config::{raw::cors::RawCors, settings::CorsSettings};
 const KNOWN: &str =
     "Authorization, Content-Type, X-Active-Tenant-Id, X-Tenant-ID, X-Request-ID, X-API-Version, Idempotency-Key";
 
+/// Answers that a page may read besides those that every page may: the gateway's own, and what a download or a part of one needs.
+const READABLE: &str = "X-Request-ID, X-Decision-Id, X-Active-Tenant-Id, X-Cross-Tenant-Access, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After, Content-Disposition, Content-Range, ETag, Location";
+
 impl Resolver<'_> {
     pub(super) fn cors(&mut self, raw: &RawCors) -> CorsSettings {
         let at = FieldPath::default().key("cors");
@@ -31,21 +34,29 @@ impl Resolver<'_> {
                 self.fail(&listed.index(place), message);
             }
         }
-        let mut headers = KNOWN.to_owned();
-        for (place, name) in raw.allowed_headers.iter().enumerate() {
-            if HeaderName::from_bytes(name.as_bytes()).is_err() {
-                self.fail(&at.key("allowed_headers").index(place), format!("`{name}` is no header name"));
-            }
-            headers.push_str(", ");
-            headers.push_str(name);
-        }
+        let headers = self.header_list(&at.key("allowed_headers"), KNOWN, &raw.allowed_headers);
+        let exposed = self.header_list(&at.key("exposed_headers"), READABLE, &raw.exposed_headers);
         CorsSettings {
             any_origin,
             origins: raw.allowed_origins.iter().filter(|origin| *origin != "*").cloned().collect(),
             credentials: raw.allow_credentials,
-            headers: HeaderValue::from_str(&headers).unwrap_or(HeaderValue::from_static(KNOWN)),
+            headers,
+            exposed,
             max_age: self.duration(&at.key("max_age"), &raw.max_age, seconds(0)..=DAY),
         }
+    }
+
+    /// The built-in names and the configured ones behind them, as one field.
+    fn header_list(&mut self, at: &FieldPath, built_in: &'static str, configured: &[String]) -> HeaderValue {
+        let mut list = built_in.to_owned();
+        for (place, name) in configured.iter().enumerate() {
+            if HeaderName::from_bytes(name.as_bytes()).is_err() {
+                self.fail(&at.index(place), format!("`{name}` is no header name"));
+            }
+            list.push_str(", ");
+            list.push_str(name);
+        }
+        HeaderValue::from_str(&list).unwrap_or(HeaderValue::from_static(built_in))
     }
 }
 

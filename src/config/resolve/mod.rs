@@ -98,7 +98,7 @@ impl Resolver<'_> {
             policy: self.policy(&raw.policy),
             audit,
             limits: self.limits(&raw.limits),
-            headers: self.headers(&raw.headers),
+            headers: self.headers(&raw.headers, raw.identity.cookie.as_deref()),
             cors: self.cors(&raw.cors),
             upstreams,
             portal: self.portal(&raw.portal, &raw.alerts, &routes, !raw.connectors.is_empty()),

@@ -229,7 +229,8 @@ impl Resolver<'_> {
         found
     }
 
-    pub(super) fn headers(&mut self, raw: &RawHeaders) -> HeaderSettings {
+    /// `token`: the cookie that may carry the token, which is a credential whether the list names it or not.
+    pub(super) fn headers(&mut self, raw: &RawHeaders, token: Option<&str>) -> HeaderSettings {
         let at = section("headers");
         let mut strip = Vec::with_capacity(raw.strip.len());
         for (place, name) in raw.strip.iter().enumerate() {
@@ -247,11 +248,10 @@ impl Resolver<'_> {
         for (place, name) in raw.session_cookies.iter().enumerate() {
             self.cookie_name(&at.key("session_cookies").index(place), name);
         }
-        HeaderSettings {
-            strip,
-            session_cookies: raw.session_cookies.clone(),
-            platform_admin_target: raw.platform_admin_target,
-        }
+        let mut session_cookies = raw.session_cookies.clone();
+        session_cookies
+            .extend(token.filter(|token| !raw.session_cookies.iter().any(|name| name == token)).map(str::to_owned));
+        HeaderSettings { strip, session_cookies, platform_admin_target: raw.platform_admin_target }
     }
 
     pub(super) fn cookie_name(&mut self, field: &FieldPath, name: &str) {

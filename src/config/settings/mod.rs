@@ -179,6 +179,8 @@ pub struct CorsSettings {
     pub credentials: bool,
     /// Request headers that pages may set, as the answer has them.
     pub headers: http::HeaderValue,
+    /// Response headers that pages may read, as the answer has them.
+    pub exposed: http::HeaderValue,
     pub max_age: Duration,
 }
 
@@ -194,7 +196,8 @@ impl CorsSettings {
 pub struct HeaderSettings {
     /// Further client headers to strip, lower case.
     pub strip: Vec<String>,
-    /// Cookies that are credentials; dropped in cross-tenant requests.
+    /// Cookies that are credentials, the one of `identity.cookie` included: a cross-tenant request loses them, and an answer to one
+    /// sets none of them.
     pub session_cookies: Vec<String>,
     /// A verified platform admin may keep `X-Target-Tenant-ID`.
     pub platform_admin_target: bool,

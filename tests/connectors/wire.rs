@@ -283,7 +283,7 @@ async fn requests_under_way_are_bounded_for_each_upstream() {
     for one in asked.collect::<Vec<_>>() {
         match one.await.unwrap() {
             Ok(_) => {}
-            Err(SourceError::Unavailable(text)) => {
+            Err(SourceError::Unasked(text)) => {
                 assert_eq!(text, "too many requests to `isp` are under way");
                 refused += 1;
             }
@@ -292,6 +292,23 @@ async fn requests_under_way_are_bounded_for_each_upstream() {
     }
     assert_eq!(refused, 2);
     assert!(sources.metrics(&site("t1"), soon()).await.is_ok(), "places come back");
+}
+
+/// A service that is asked as the time runs out, because others had its places, did not fail.
+#[tokio::test]
+async fn time_in_the_queue_is_no_failure_of_the_service() {
+    let hangs: Rule = |_, _| Some("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{");
+    let service = Scripted::start(hangs).await;
+    let (sources, _) = service.sources("max_in_flight = 1\nmax_pending = 1\nqueue_timeout = \"5s\"", "");
+    let (one, other) = (site("t1"), site("t2"));
+    let now = tokio::time::Instant::now();
+    let (first, second) = tokio::join!(
+        sources.metrics(&one, now + Duration::from_millis(900)),
+        sources.metrics(&other, now + Duration::from_millis(1_000)),
+    );
+    assert_eq!(first.unwrap_err(), SourceError::Timeout, "it had its place all the time");
+    let crowded = "too many requests to `isp` are under way".to_owned();
+    assert_eq!(second.unwrap_err(), SourceError::Unasked(crowded));
 }
 
 /// A connector for a service with the smallest possible invoices.

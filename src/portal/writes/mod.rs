@@ -55,13 +55,15 @@ fn problem(error: &WriteError, what: &str, unsure: &str) -> Problem {
             ErrorCode::UpstreamUnavailable,
             format!("{what}: no connector is configured for {kind} of this tenant"),
         ),
-        WriteError::NotSent(SourceError::Answer(_)) => {
+        WriteError::NotSent(SourceError::Answer(_) | SourceError::Refused(_)) => {
             Problem::new(ErrorCode::UpstreamError, format!("{what}: the request could not be made for this service"))
         }
-        WriteError::NotSent(SourceError::Timeout | SourceError::Unavailable(_)) => Problem::new(
-            ErrorCode::UpstreamUnavailable,
-            format!("{what}: the service cannot be reached now; try again later"),
-        ),
+        WriteError::NotSent(SourceError::Timeout | SourceError::Unavailable(_) | SourceError::Unasked(_)) => {
+            Problem::new(
+                ErrorCode::UpstreamUnavailable,
+                format!("{what}: the service cannot be reached now; try again later"),
+            )
+        }
         WriteError::NotFound => Problem::new(ErrorCode::UpstreamError, format!("{what}: the service does not know it")),
         WriteError::Refused(409) => Problem::new(
             ErrorCode::Conflict,

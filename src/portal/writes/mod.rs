@@ -1,8 +1,9 @@
 //! Tickets opened and changed in one managed tenant (contract, section 8, 8 and 9).
 //!
 //! Invariants: one tenant is acted in, by a slice that was granted for this very act; nothing is sent twice, and where
-//! it is not known whether something was done the answer says so; what was begun is brought to its end and kept even if
-//! the client leaves.
+//! it is not known whether something was done the answer says so; a change or comment goes only where a ticket of its id
+//! was seen, for a service has words of its own where ids stand (`/tickets/stats`); what was begun is brought to its end
+//! and kept even if the client leaves.
 
 pub(super) mod create;
 mod once;

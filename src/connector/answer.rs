@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 use super::{
     build::{self, CommentCells},
     cell::{Row, is_nothing},
+    fields::TicketField,
     misfit::Misfit,
     pointer::Pointer,
     projection::{Slots, Stop},
@@ -171,6 +172,21 @@ impl Resource {
         let mut slots = Slots::new();
         self.plan.document.read_value(text, &mut slots).map_err(|_| Misfit::no_json())?;
         Ok((self.build(&slots, tenant, false)?, self.suspicious(&slots, 0)))
+    }
+
+    /// Reads the answer to a question for one ticket; `None` where it is not the ticket of this id.
+    ///
+    /// Beside its tickets a service has words of its own (`/tickets/stats`), and what it answers to those is no ticket:
+    /// it does not tell the id that was asked for. Case does not count, as in a UUID.
+    pub fn read_ticket(&self, body: &[u8], tenant: &TenantId, id: &str) -> Result<Option<TicketRow>, Misfit> {
+        let text = std::str::from_utf8(body).map_err(|_| Misfit::no_json())?;
+        let mut slots = Slots::new();
+        self.plan.document.read_value(text, &mut slots).map_err(|_| Misfit::no_json())?;
+        let told = Row { fields: &self.plan.fields, slots: &slots, unit: self.unit }.text(TicketField::TicketId);
+        if !told.ok().flatten().is_some_and(|told| told.eq_ignore_ascii_case(id)) {
+            return Ok(None);
+        }
+        self.build(&slots, tenant, false).map(Some)
     }
 
     fn build<R: Kind>(&self, slots: &Slots<'_>, tenant: &TenantId, lines: bool) -> Result<R, Misfit> {

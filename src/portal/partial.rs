@@ -45,7 +45,11 @@ impl From<&SourceError> for Status {
     fn from(error: &SourceError) -> Self {
         match error {
             SourceError::Timeout => Self::Timeout,
-            SourceError::NoConnector(_) | SourceError::Unavailable(_) | SourceError::Answer(_) => Self::Error,
+            SourceError::NoConnector(_)
+            | SourceError::Unavailable(_)
+            | SourceError::Unasked(_)
+            | SourceError::Refused(_)
+            | SourceError::Answer(_) => Self::Error,
         }
     }
 }

@@ -65,9 +65,16 @@ pub enum SourceError {
     /// No connector is configured for this tenant and this kind of data.
     #[error("no connector is configured for {0}")]
     NoConnector(&'static str),
-    /// The address cannot be reached, its breaker is open, or too many calls are under way.
+    /// The address cannot be reached, the answer breaks off, or its breaker is open.
     #[error("the service is not available: {0}")]
     Unavailable(String),
+    /// Not asked, or not in good time, for a reason of ours: too many calls are under way, nothing to sign with.
+    #[error("the service is not available: {0}")]
+    Unasked(String),
+    /// The service judged the question: it is there, and answered that it takes no such question (422) or that there is
+    /// no such thing (404). No failure of the service. Says what `Answer` says.
+    #[error("{0}")]
+    Refused(String),
     /// An answer that is none: a status, a redirect, no JSON, a pointer that leads nowhere. Names tenant and pointer,
     /// and holds nothing of the answer's content.
     #[error("{0}")]
@@ -79,7 +86,8 @@ impl SourceError {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
-            Self::Unavailable(_) => "unavailable",
+            Self::Unavailable(_) | Self::Unasked(_) => "unavailable",
+            Self::Refused(_) => "refused",
             Self::Answer(_) => "wrong_answer",
             Self::NoConnector(_) => "no_connector",
         }

@@ -22,7 +22,7 @@ async fn invoices(rig: &Rig, tenant: &str, filter: &InvoiceFilter, until: Instan
 
 fn answer(result: Result<usize, SourceError>) -> String {
     match result {
-        Err(SourceError::Answer(text)) => text,
+        Err(SourceError::Answer(text) | SourceError::Refused(text)) => text,
         other => panic!("{other:?}"),
     }
 }
@@ -102,7 +102,7 @@ async fn a_switched_off_database_and_a_missing_role_are_failures_not_zeros() {
 
     let plain = Rig::with("[connectors.old.credential]\nroles = [\"api_user\"]\n").await;
     let refused = plain.sources.breaches(&site("t1"), soon(), &mut |_| ()).await.unwrap_err();
-    assert_eq!(refused.to_string(), "breaches of tenant `t1` by connector `old`: status 403");
+    assert_eq!(refused, SourceError::Answer("breaches of tenant `t1` by connector `old`: status 403".to_owned()));
 }
 
 #[tokio::test]
@@ -129,6 +129,9 @@ async fn a_connector_that_does_not_fit_says_where() {
         let told = told(&format!("[connectors.old.invoices]\n{more}\n")).await;
         assert_eq!(told, at(problem), "{more}");
     }
+    let lost = Rig::with("[connectors.old.invoices]\npath = \"/api/isp/v1/nowhere\"\n").await;
+    let refused = invoices(&lost, "t1", &InvoiceFilter::default(), soon()).await;
+    assert!(matches!(refused, Err(SourceError::Refused(_))), "the service is there: {refused:?}");
     let words = "[connectors.old.invoices.fields.status]\npointer = \"/payment_status\"\n";
     assert!(told(words).await.ends_with("/payment_status`: the word is not in the connector's list"));
 }

@@ -198,7 +198,9 @@ async fn tickets_are_what_the_service_holds() {
             assert_eq!(rig.sources.ticket(&site, id, soon()).await.unwrap(), None, "{id}");
         }
         assert_eq!(rig.isp.requests() + rig.gen2.requests(), asked, "such an id is never asked for");
-        assert_eq!(rig.sources.ticket(&site, "no-such-ticket", soon()).await.unwrap(), None);
+        for id in ["no-such-ticket", "stats"] {
+            assert_eq!(rig.sources.ticket(&site, id, soon()).await.unwrap(), None, "{id}");
+        }
     }
 }
 

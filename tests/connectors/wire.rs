@@ -283,7 +283,7 @@ async fn requests_under_way_are_bounded_for_each_upstream() {
     for one in asked.collect::<Vec<_>>() {
         match one.await.unwrap() {
             Ok(_) => {}
-            Err(SourceError::Unavailable(text)) => {
+            Err(SourceError::Unasked(text)) => {
                 assert_eq!(text, "too many requests to `isp` are under way");
                 refused += 1;
             }
@@ -292,6 +292,58 @@ async fn requests_under_way_are_bounded_for_each_upstream() {
     }
     assert_eq!(refused, 2);
     assert!(sources.metrics(&site("t1"), soon()).await.is_ok(), "places come back");
+}
+
+/// A service that is asked as the time runs out, because others had its places, did not fail.
+#[tokio::test]
+async fn time_in_the_queue_is_no_failure_of_the_service() {
+    let hangs: Rule = |_, _| Some("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{");
+    let service = Scripted::start(hangs).await;
+    let (sources, _) = service.sources("max_in_flight = 1\nmax_pending = 1\nqueue_timeout = \"5s\"", "");
+    let (one, other) = (site("t1"), site("t2"));
+    let now = tokio::time::Instant::now();
+    let (first, second) = tokio::join!(
+        sources.metrics(&one, now + Duration::from_millis(900)),
+        sources.metrics(&other, now + Duration::from_millis(1_000)),
+    );
+    assert_eq!(first.unwrap_err(), SourceError::Timeout, "it had its place all the time");
+    let crowded = "too many requests to `isp` are under way".to_owned();
+    assert_eq!(second.unwrap_err(), SourceError::Unasked(crowded));
+}
+
+/// An id stands where a service has words of its own: only an answer that tells the id is the ticket.
+#[tokio::test]
+async fn a_ticket_is_what_tells_the_id_that_was_asked_for() {
+    const OTHER: &str = r#"{"id": "7F9C24E8-3B12-4FEF-91E0-5D2C0AFB2E6D", "ticket_number": "TCK-1", "tenant_id": "t1",
+        "customer_id": null, "subject": "s", "status": "open", "priority": "low", "ticket_type": null,
+        "assigned_to_user_id": null, "created_at": null, "updated_at": null, "sla_due_date": null, "sla_breached": false,
+        "last_response_at": null, "resolution_time_minutes": null}"#;
+    fn plain(status: &str) -> &'static str {
+        format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}").leak()
+    }
+    let service = Scripted::start(|_, head| {
+        let (_, rest) = head.split_once("/tickets/")?;
+        Some(match rest.split(' ').next()? {
+            "stats" => r#"{"open": 3, "closed": 1}"#,
+            "open" => "[]",
+            "flag" => r#"{"id": true}"#,
+            "nothing" => r#"{"id": null, "tenant_id": "t1"}"#,
+            status if status.len() == 3 => plain(status),
+            _ => OTHER,
+        })
+    })
+    .await;
+    let (sources, _) = service.sources("", "");
+    let site = site("t1");
+    for id in ["stats", "open", "flag", "nothing", "TCK-1", "400", "404", "405", "422"] {
+        assert_eq!(sources.ticket(&site, id, soon()).await, Ok(None), "{id}");
+    }
+    for id in ["401", "403", "429", "500", "503"] {
+        let error = sources.ticket(&site, id, soon()).await.unwrap_err();
+        assert!(matches!(&error, SourceError::Answer(text) if text.ends_with(&format!("status {id}"))), "{error:?}");
+    }
+    let found = sources.ticket(&site, "7f9c24e8-3b12-4fef-91e0-5d2c0afb2e6d", soon()).await.unwrap().unwrap();
+    assert_eq!(found.ticket_number.as_deref(), Some("TCK-1"));
 }
 
 /// A connector for a service with the smallest possible invoices.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     client::Request,
-    rig::{BASE, Rig, status_of},
+    rig::{BASE, P2, Rig, status_of},
     service::Chaos,
 };
 
@@ -97,6 +97,39 @@ fn one_stuck_service_neither_delays_the_rest_nor_takes_it_away() {
         assert_eq!(status_of(&answer, "t-full"), expected, "round {round}: then its breaker is open");
     }
     assert_eq!(rig.service.asked("t-full", "invoices"), 2);
+}
+
+/// What a service refuses for what was asked opens no breaker, and what one partner's questions break opens his own.
+#[test]
+fn what_one_partner_asks_takes_nothing_from_another() {
+    let rig = Rig::with("breaker_failures = 3\nhedge_percent = 0");
+    rig.link(P2, "t-full", "auditor");
+    let fresh = |path: &str| Request::get(&format!("{BASE}{path}")).header("Cache-Control", "no-cache");
+    let amiss = |chaos: Chaos| {
+        rig.service.misbehave("t-full", "invoices", Some(Chaos::Where("2020-02-02", Box::new(chaos))));
+        let ask = || rig.ask(fresh("/billing/invoices?tenant_ids=t-full&from_date=2020-02-02")).json();
+        let told = |answer: Value| {
+            assert_eq!(status_of(&answer, "t-full"), "error");
+            error_of(&answer, "t-full")
+        };
+        [(); 5].map(|()| told(ask()))
+    };
+    let others_see_all = || {
+        let answer = rig.ask_other_partner(fresh(&format!("{INVOICES}&strict=true")));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json()["total"], rig.world["t-full"].invoices.len());
+    };
+
+    for error in amiss(Chaos::Status(422)) {
+        assert!(error.ends_with(": status 422"), "asked each time, and told as it is: {error}");
+    }
+    others_see_all();
+    let own = rig.ask(fresh(&format!("{INVOICES}&tenant_ids=t-full&strict=true")));
+    assert_eq!(own.status, 200, "he himself sees what he asks for well: {}", own.text());
+
+    let told = amiss(Chaos::Status(500));
+    assert!(told[4].contains("3 times in a row"), "{told:?}");
+    others_see_all();
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub enum Chaos {
     /// 200 with an empty list.
     Zeros,
     Redirects,
+    /// So, and only for queries that hold this.
+    Where(&'static str, Box<Chaos>),
 }
 
 #[derive(Clone)]
@@ -132,7 +134,10 @@ impl Service {
             };
             *self.asked.lock().unwrap().entry((tenant.clone(), kind)).or_default() += 1;
             self.heads.lock().unwrap().push(headers.clone());
-            let chaos = self.chaos.lock().unwrap().get(&(tenant.clone(), kind)).cloned();
+            let chaos = match self.chaos.lock().unwrap().get(&(tenant.clone(), kind)).cloned() {
+                Some(Chaos::Where(held, chaos)) => query.contains(held).then_some(*chaos),
+                chaos => chaos,
+            };
             let body = self.held.get(&tenant).and_then(|held| answer(kind, held, query));
             let plain = |status: u16, body: &[u8]| {
                 let head = format!(
@@ -150,6 +155,7 @@ impl Service {
                 Some(Chaos::Redirects) => {
                     b"HTTP/1.1 307 X\r\nlocation: http://127.0.0.1:9/elsewhere\r\ncontent-length: 0\r\n\r\n".to_vec()
                 }
+                Some(Chaos::Where(..)) => unreachable!("taken apart above"),
                 Some(Chaos::Slow(time)) => {
                     thread::sleep(time);
                     writer.set_nonblocking(true).unwrap();

@@ -92,6 +92,22 @@ fn a_ticket_is_changed_where_it_is_and_nowhere_else() {
     assert_eq!(patch(&samples, "x", "{}").status, 422);
 }
 
+/// The services answer `/tickets/stats` with 200, and that is no ticket.
+#[test]
+fn a_word_of_the_services_own_is_no_ticket() {
+    let samples = Samples::start("");
+    let bodies = [r#"{"status":"closed"}"#, r#"{"comment":{"content":"hi"}}"#];
+    for (id, body) in ["stats", "STATS", "no-such-ticket"].into_iter().flat_map(|id| bodies.map(|body| (id, body))) {
+        let unnamed = patch(&samples, id, body);
+        assert_eq!((unnamed.status, unnamed.error()), (404, "TICKET_NOT_FOUND".to_owned()), "{}", unnamed.text());
+        for tenant in ["g1-a", "g2-a"] {
+            let request = Request::new("PATCH", &format!("{BASE}/support/tickets/{id}")).tenant(tenant);
+            let named = samples.rig.ask(request.json(body));
+            assert_eq!((named.status, named.error()), (404, "TICKET_NOT_FOUND".to_owned()), "{}", named.text());
+        }
+    }
+}
+
 /// What is written goes on without its client, and the record says how it ended.
 #[test]
 fn a_client_that_leaves_hides_no_outcome() {

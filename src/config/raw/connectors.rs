@@ -34,7 +34,7 @@ raw! {
         invoices: Option<RawResource> = None,
         /// The list of tickets.
         tickets: Option<RawResource> = None,
-        /// One ticket.
+        /// One ticket. Looked up before it is changed or commented on.
         ticket: Option<RawResource> = None,
         /// Opens a ticket.
         create_ticket: Option<RawResource> = None,

@@ -33,7 +33,7 @@ raw! {
         concurrency_total: u32 = 1024,
         /// Second tries for the slowest reads, in per cent of all reads; 0: none.
         hedge_percent: u32 = 5,
-        /// Failures in a row after which a tenant is not asked for a kind of data; 0: always asked.
+        /// Failures in a row after which a tenant is not asked for a kind of data, by each partner; 0: always asked.
         breaker_failures: u32 = 5,
         /// How long it is not asked then; after it one question at a time tries.
         breaker_pause: DurationText = DurationText::of("10s"),

@@ -13,7 +13,11 @@ use tokio::{
 };
 
 use super::{breaker::Breakers, hedge::Hedges, kind::Kind};
-use crate::{config::settings::ReadSettings, domain::TenantId, portal::sources::SourceError};
+use crate::{
+    config::settings::ReadSettings,
+    domain::{PartnerId, TenantId},
+    portal::sources::SourceError,
+};
 
 /// What all questions of the process share.
 #[derive(Debug)]
@@ -26,11 +30,12 @@ pub(super) struct Guard {
     hedges: Hedges,
 }
 
-/// Who is asked, and for what.
+/// Who is asked, for what, and on whose behalf.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Whom<'a> {
     pub(super) kind: Kind,
     pub(super) tenant: &'a TenantId,
+    pub(super) partner: PartnerId,
     /// `None`: nobody answers, so nobody is crowded.
     pub(super) upstream: Option<&'a Arc<str>>,
 }
@@ -64,15 +69,15 @@ impl Guard {
         patience: Patience,
         attempt: &(dyn Fn() -> BoxFuture<'static, Result<T, SourceError>> + Send + Sync),
     ) -> Result<T, SourceError> {
-        let Whom { kind, tenant, upstream } = whom;
-        let pass = self.breakers.enter(kind, tenant)?;
+        let Whom { kind, tenant, partner, upstream } = whom;
+        let pass = self.breakers.enter(kind, tenant, partner)?;
+        let came = Instant::now();
         let places = match patience {
             Patience::Waits => timeout_at(until, self.places(upstream)).await.unwrap_or(None),
             Patience::AtOnce => self.places_now(upstream),
         };
-        // Too much to do here is no failure of the service.
         let Some(_places) = places else {
-            return Err(SourceError::Unavailable("too many questions are under way".into()));
+            return Err(SourceError::Unasked("too many questions are under way".into()));
         };
         let started = Instant::now();
         let answer = timeout_at(until, self.hedged(whom, attempt)).await.unwrap_or(Err(SourceError::Timeout));
@@ -81,6 +86,8 @@ impl Guard {
                 self.hedges.record(kind, started.elapsed());
                 pass.succeeded();
             }
+            // Time that was spent on waiting here is no failure of the service.
+            Err(SourceError::Timeout) if started - came > started.elapsed() => drop(pass),
             Err(error) => pass.failed(error),
         }
         answer
@@ -104,14 +111,14 @@ impl Guard {
         }
         let Some(_places) = self.places_now(whom.upstream).filter(|_| self.hedges.take()) else { return first.await };
         let mut second = attempt();
-        // The first good answer wins; where one fails the other still may not.
+        // The first good answer wins; where one fails the other still may not. What is refused is refused to both.
         tokio::select! {
             answer = &mut first => match answer {
-                Ok(value) => Ok(value),
+                Ok(_) | Err(SourceError::Refused(_)) => answer,
                 Err(_) => second.await,
             },
             answer = &mut second => match answer {
-                Ok(value) => Ok(value),
+                Ok(_) | Err(SourceError::Refused(_)) => answer,
                 Err(_) => first.await,
             },
         }
@@ -163,7 +170,7 @@ mod tests {
     }
 
     fn of(kind: Kind, tenant: &TenantId) -> Whom<'_> {
-        Whom { kind, tenant, upstream: None }
+        Whom { kind, tenant, partner: PartnerId(uuid::Uuid::nil()), upstream: None }
     }
 
     #[tokio::test]
@@ -204,12 +211,46 @@ mod tests {
             guard.ask(of(Kind::Tickets, &tenant), until, Patience::AtOnce, &hangs),
         );
         assert_eq!(one, Err(SourceError::Timeout));
-        assert!(matches!(other, Err(SourceError::Unavailable(_))));
+        assert!(matches!(other, Err(SourceError::Unasked(_))));
         assert!(started.elapsed() < Duration::from_secs(2));
         let works = || async { Ok(()) }.boxed();
         let until = budget(Duration::from_secs(5));
         assert_eq!(guard.ask(of(Kind::Tickets, &tenant), until, Patience::Waits, &works).await, Ok(()));
         let refused = guard.ask(of(Kind::Invoices, &tenant), until, Patience::Waits, &works).await;
         assert!(matches!(refused, Err(SourceError::Unavailable(_))), "one failure opens this breaker");
+    }
+
+    /// Who holds the places, and how slow his questions are, is nothing that a service can help.
+    #[tokio::test]
+    async fn time_that_was_waited_for_a_place_is_no_failure_of_the_service() {
+        let guard = Guard::new(&ReadSettings { concurrency_total: 1, breaker_failures: 1, ..settings() });
+        let hangs = || sleep(Duration::from_secs(60)).map(Ok::<(), SourceError>).boxed();
+        let tenant = tenant();
+        let holds = guard.ask(of(Kind::Tickets, &tenant), budget(Duration::from_millis(900)), Patience::Waits, &hangs);
+        let waits = async {
+            tokio::task::yield_now().await;
+            guard.ask(of(Kind::Invoices, &tenant), budget(Duration::from_millis(1_000)), Patience::Waits, &hangs).await
+        };
+        let (_, late) = tokio::join!(holds, waits);
+        // On a busy machine it gets no place at all.
+        assert!(matches!(late, Err(SourceError::Timeout | SourceError::Unasked(_))), "{late:?}");
+        let works = || async { Ok(()) }.boxed();
+        let until = budget(Duration::from_secs(5));
+        assert_eq!(guard.ask(of(Kind::Invoices, &tenant), until, Patience::Waits, &works).await, Ok(()));
+        let refused = guard.ask(of(Kind::Tickets, &tenant), until, Patience::Waits, &works).await;
+        assert!(matches!(refused, Err(SourceError::Unavailable(_))), "who had its place all the time did fail");
+    }
+
+    #[tokio::test]
+    async fn what_a_service_refuses_opens_no_breaker() {
+        let guard = Guard::new(&ReadSettings { breaker_failures: 1, ..settings() });
+        let refused = || async { Err::<(), _>(SourceError::Refused("status 422".into())) }.boxed();
+        let (tenant, until) = (tenant(), budget(Duration::from_secs(5)));
+        for _ in 0..3 {
+            let told = guard.ask(of(Kind::Invoices, &tenant), until, Patience::Waits, &refused).await;
+            assert_eq!(told, Err(SourceError::Refused("status 422".into())), "told as it is");
+        }
+        let works = || async { Ok(()) }.boxed();
+        assert_eq!(guard.ask(of(Kind::Invoices, &tenant), until, Patience::Waits, &works).await, Ok(()));
     }
 }

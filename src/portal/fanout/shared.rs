@@ -88,8 +88,9 @@ impl Fanout {
         async move {
             let task = tokio::spawn(async move {
                 let attempt = || load(Arc::clone(&upstreams), site.clone(), until);
-                let (tenant, upstream) = (site.tenant(), upstreams.upstream(site.tenant(), kind));
-                guard.ask(Whom { kind, tenant, upstream }, until, patience, &attempt).await
+                let (tenant, partner) = (site.tenant(), site.link().link.partner_id);
+                let upstream = upstreams.upstream(tenant, kind);
+                guard.ask(Whom { kind, tenant, partner, upstream }, until, patience, &attempt).await
             });
             let _guard = AbortOnDrop(task.abort_handle());
             let answer = task.await.unwrap_or_else(|error| {

@@ -212,6 +212,22 @@ async fn a_breaker_leaves_a_failing_tenant_alone() {
     assert!(error.contains("2 times in a row") && error.contains("b: /total"), "{error}");
 }
 
+/// One partner's failures, whatever they come from, take nothing from another.
+#[tokio::test]
+async fn a_breaker_is_one_partners() {
+    let mut stage = stage(&["a"], ReadSettings { breaker_failures: 2, ..settings() }).await;
+    let fails = Behaviour::Fails(SourceError::Answer("status 500".into()));
+    stage.services.behave("a", Kind::Invoices, Some(fails));
+    for _ in 0..3 {
+        assert_eq!(status_of(&stage.get_fresh(INVOICES).await, "a"), "error");
+    }
+    assert_eq!(stage.services.asked(), 2, "its breaker is open");
+    stage.services.behave("a", Kind::Invoices, None);
+    stage.other_partner();
+    let answer = stage.get_fresh(&format!("{INVOICES}&strict=true")).await;
+    assert_eq!((&answer["partial"], &answer["total"]), (&false.into(), &4.into()));
+}
+
 /// A row of one of 2,000, cheap to make.
 fn made(at: usize) -> InvoiceRow {
     let mut row = row(&format!("{at:05}"), InvoiceStatus::Finalized, 1_000, 100);

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How one question to one tenant's service ended.
-const ANSWERS: [&str; 6] = ["ok", "truncated", "timeout", "unavailable", "wrong_answer", "no_connector"];
+const ANSWERS: [&str; 7] = ["ok", "truncated", "timeout", "unavailable", "refused", "wrong_answer", "no_connector"];
 const EVALUATIONS: [&str; 3] = ["complete", "incomplete", "skipped"];
 const FORMATS: [&str; 2] = ["csv", "pdf"];
 
@@ -68,7 +68,7 @@ impl Metrics {
             )?,
             breakers: new.gauges(
                 "linkgate_source_breakers_open",
-                "Tenants whose service is left alone after failures in a row, by kind of data",
+                "Tenants whose service is left alone after failures in a row, for one partner or more, by kind of data",
                 &["kind"],
             )?,
             evaluations: new.counters(
@@ -207,6 +207,7 @@ mod tests {
         for kind in Kind::ALL {
             let wrong = |text: &str| Err::<Loaded<()>, _>(SourceError::Answer(text.to_owned()));
             metrics.answered(kind, &wrong("tenant `t-1` says something new each time"));
+            metrics.answered(kind, &Err::<Loaded<()>, _>(SourceError::Refused("status 422".to_owned())));
             metrics.answered(kind, &Ok(Loaded { value: (), truncated: true, bytes: 0 }));
             SliceFrom::ALL.iter().for_each(|from| metrics.slice(kind, *from));
         }

@@ -81,14 +81,13 @@ impl Client {
         let to = upstream.destination(Some(tenant)).ok_or_else(|| {
             Unsaid::unsent(SourceError::Unavailable(format!("upstream `{}` has no address for it", upstream.name)))
         })?;
+        let came = Instant::now();
         // A place first: an endpoint that is chosen counts as busy.
         let _place = match to.enter() {
             Some(place) => place,
-            None => to.queue(Some(until)).await.map_err(|_| {
-                let words = format!("too many requests to `{}` are under way", upstream.name);
-                Unsaid::unsent(SourceError::Unavailable(words))
-            })?,
+            None => to.queue(Some(until)).await.map_err(|_| Unsaid::unsent(crowded(upstream)))?,
         };
+        let started = Instant::now();
         // What the gateway asks by itself, it asks for the tenant alone.
         let organisation = site.trace().partner_tenant.as_ref().or(Some(tenant));
         let attempts = to.attempts(Asker { tenant: Some(tenant), organisation });
@@ -100,7 +99,14 @@ impl Client {
             let request = self.request(site, route, upstream, outgoing, id);
             self.ask(site, route, upstream, attempts, request.map_err(Unsaid::unsent)?, until).await
         };
-        let answer = asked.await;
+        let answer = asked.await.map_err(|unsaid| {
+            // Time that was spent on waiting for a place is no failure of the service.
+            let waited = unsaid.error == SourceError::Timeout && started - came > started.elapsed();
+            if waited && outgoing.method == Method::GET {
+                return Unsaid { error: crowded(upstream), ..unsaid };
+            }
+            unsaid
+        });
         if let Some(span) = span {
             match &answer {
                 Ok(answer) => span.answered(answer.status),
@@ -159,6 +165,10 @@ impl Client {
     }
 }
 
+fn crowded(upstream: &Upstream) -> SourceError {
+    SourceError::Unasked(format!("too many requests to `{}` are under way", upstream.name))
+}
+
 fn unsent(upstream: &Upstream, unanswered: &Unanswered) -> Unsaid {
     tracing::debug!(upstream = %upstream.name, error = ?unanswered, "a service did not answer");
     let words = match &unanswered.error {
@@ -198,11 +208,23 @@ async fn read(response: Response<Incoming>, route: &Route, site: &Site) -> Resul
 }
 
 impl Answer {
+    /// Whether the status judges the question, and so proves that the service is there. The others of its class speak
+    /// of the service, of the way to it or of our standing with it: who we are (401, 407), what we may (403), what is
+    /// paid for (402), a question that came too slowly (408), to the wrong place (421), too early (425) or as one of too
+    /// many (429). None of them gets better by another question.
+    pub(super) fn judges_the_question(&self) -> bool {
+        let of_us = matches!(self.status.as_u16(), 401..=403 | 407 | 408 | 421 | 425 | 429);
+        self.status.is_client_error() && !of_us
+    }
+
     /// The body of a success in JSON; every other answer is none.
     pub(super) fn good(self, site: &Site, route: &Route) -> Result<Bytes, SourceError> {
         let wrong = |problem: String| route.wrong(site.tenant(), problem);
         if self.status.is_redirection() {
             return Err(wrong(format!("redirected with status {}, which is never followed", self.status.as_u16())));
+        }
+        if self.judges_the_question() {
+            return Err(route.refused(site.tenant(), self.status));
         }
         if !matches!(self.status, StatusCode::OK | StatusCode::CREATED) {
             return Err(wrong(format!("status {}", self.status.as_u16())));
@@ -211,5 +233,25 @@ impl Answer {
             return Err(wrong("the answer is no JSON".to_owned()));
         }
         Ok(self.body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judges(status: u16) -> bool {
+        let status = StatusCode::from_u16(status).unwrap();
+        Answer { status, body: Bytes::new(), is_json: true }.judges_the_question()
+    }
+
+    #[test]
+    fn only_what_speaks_of_the_question_judges_it() {
+        for status in [400, 404, 405, 406, 409, 410, 413, 414, 415, 416, 422, 431] {
+            assert!(judges(status), "{status}");
+        }
+        for status in [200, 204, 301, 307, 401, 402, 403, 407, 408, 421, 425, 429, 500, 502, 503, 504] {
+            assert!(!judges(status), "{status}");
+        }
     }
 }

@@ -238,10 +238,10 @@ impl Credentials {
 }
 
 fn id(id: uuid::Uuid) -> Result<HeaderValue, SourceError> {
-    HeaderValue::try_from(id.to_string()).map_err(|_| SourceError::Unavailable("an id fits no header".to_owned()))
+    HeaderValue::try_from(id.to_string()).map_err(|_| SourceError::Unasked("an id fits no header".to_owned()))
 }
 
 fn unsigned(error: &SigningError) -> SourceError {
     tracing::error!(%error, "a service is not asked because its credential cannot be signed");
-    SourceError::Unavailable("the credential cannot be signed".to_owned())
+    SourceError::Unasked("the credential cannot be signed".to_owned())
 }

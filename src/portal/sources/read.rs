@@ -88,7 +88,8 @@ impl Sources {
             .await
     }
 
-    /// One ticket; `None` where the tenant has none of this id.
+    /// One ticket; `None` where the tenant has none of this id: the service says so, takes no such id (422, where ids
+    /// are UUIDs), or answers with something that is not the ticket of this id.
     pub async fn ticket(&self, site: &Site, id: &str, until: Instant) -> Result<Option<TicketRow>, SourceError> {
         let route = self.table.route(site.tenant(), ResourceKind::Ticket)?;
         let values = Values::default().with(Placeholder::TenantId, site.tenant().as_str()).with(Placeholder::Id, id);
@@ -96,12 +97,12 @@ impl Sources {
         let Ok(outgoing) = route.resource.request(&values) else { return Ok(None) };
         let answer = self.client.exchange(site, route, &route.upstream, &outgoing, until).await;
         let answer = answer.map_err(|unsaid| unsaid.error)?;
-        if answer.status == http::StatusCode::NOT_FOUND {
+        if answer.judges_the_question() {
             return Ok(None);
         }
         let body = answer.good(site, route)?;
-        let read = route.resource.read_one(&body, site.tenant());
-        read.map(|(row, _)| Some(row)).map_err(|misfit| route.wrong(site.tenant(), misfit))
+        let read = route.resource.read_ticket(&body, site.tenant(), id);
+        read.map_err(|misfit| route.wrong(site.tenant(), misfit))
     }
 
     /// Traffic in the period.

@@ -76,7 +76,16 @@ impl Table {
 impl Route {
     /// For messages: kind of data and tenant, never what was answered.
     pub(super) fn wrong(&self, tenant: &TenantId, problem: impl std::fmt::Display) -> SourceError {
+        SourceError::Answer(self.words(tenant, problem))
+    }
+
+    /// The service judged the question.
+    pub(super) fn refused(&self, tenant: &TenantId, status: http::StatusCode) -> SourceError {
+        SourceError::Refused(self.words(tenant, format_args!("status {}", status.as_u16())))
+    }
+
+    fn words(&self, tenant: &TenantId, problem: impl std::fmt::Display) -> String {
         let (kind, connector) = (self.resource.kind.as_str(), &self.connector.name);
-        SourceError::Answer(format!("{kind} of tenant `{tenant}` by connector `{connector}`: {problem}"))
+        format!("{kind} of tenant `{tenant}` by connector `{connector}`: {problem}")
     }
 }

@@ -1,8 +1,9 @@
 //! Tickets opened and changed in one managed tenant (contract, section 8, 8 and 9).
 //!
 //! Invariants: one tenant is acted in, by a slice that was granted for this very act; nothing is sent twice, and where
-//! it is not known whether something was done the answer says so; what was begun is brought to its end and kept even if
-//! the client leaves.
+//! it is not known whether something was done the answer says so; a change or comment goes only where a ticket of its id
+//! was seen, for a service has words of its own where ids stand (`/tickets/stats`); what was begun is brought to its end
+//! and kept even if the client leaves.
 
 pub(super) mod create;
 mod once;
@@ -55,13 +56,15 @@ fn problem(error: &WriteError, what: &str, unsure: &str) -> Problem {
             ErrorCode::UpstreamUnavailable,
             format!("{what}: no connector is configured for {kind} of this tenant"),
         ),
-        WriteError::NotSent(SourceError::Answer(_)) => {
+        WriteError::NotSent(SourceError::Answer(_) | SourceError::Refused(_)) => {
             Problem::new(ErrorCode::UpstreamError, format!("{what}: the request could not be made for this service"))
         }
-        WriteError::NotSent(SourceError::Timeout | SourceError::Unavailable(_)) => Problem::new(
-            ErrorCode::UpstreamUnavailable,
-            format!("{what}: the service cannot be reached now; try again later"),
-        ),
+        WriteError::NotSent(SourceError::Timeout | SourceError::Unavailable(_) | SourceError::Unasked(_)) => {
+            Problem::new(
+                ErrorCode::UpstreamUnavailable,
+                format!("{what}: the service cannot be reached now; try again later"),
+            )
+        }
         WriteError::NotFound => Problem::new(ErrorCode::UpstreamError, format!("{what}: the service does not know it")),
         WriteError::Refused(409) => Problem::new(
             ErrorCode::Conflict,

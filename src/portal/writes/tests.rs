@@ -135,10 +135,35 @@ async fn a_ticket_is_looked_up_in_every_tenant() {
     }
 }
 
+/// Not even where the tenant is named: a path that is no ticket's may be anything.
+#[tokio::test]
+async fn nothing_is_written_where_no_ticket_was_seen() {
+    let away = |error: SourceError| [("a", Some(error))].into_iter().collect();
+    for (holds, code, words) in [
+        (HashMap::new(), ErrorCode::TicketNotFound, ""),
+        (away(SourceError::Timeout), ErrorCode::UpstreamUnavailable, "try again later"),
+        (
+            away(SourceError::NoConnector("ticket")),
+            ErrorCode::UpstreamUnavailable,
+            "no connector is configured for ticket",
+        ),
+    ] {
+        let service = Scripted { holds, ..Scripted::default() };
+        for body in [BOTH, r#"{"status":"pending"}"#, r#"{"comment":{"content":"hi"}}"#] {
+            let (found, key, message) = told(patch(&service, true, body).await);
+            assert_eq!((found, key), (code, "free"), "{body}");
+            assert!(message.contains(words), "{message}");
+        }
+        assert!(service.sent.lock().unwrap().is_empty(), "{:?}", service.sent);
+    }
+}
+
 #[tokio::test]
 async fn what_may_have_been_done_is_said_and_not_sent_again() {
-    let with =
-        |write: Option<WriteError>, comment: Option<WriteError>| Scripted { write, comment, ..Scripted::default() };
+    let with = |write: Option<WriteError>, comment: Option<WriteError>| {
+        let holds = [("a", None)].into_iter().collect();
+        Scripted { holds, write, comment, ..Scripted::default() }
+    };
     for (error, code, key) in [
         (WriteError::NotFound, ErrorCode::TicketNotFound, "free"),
         (WriteError::Refused(422), ErrorCode::ValidationError, "free"),

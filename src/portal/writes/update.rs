@@ -1,4 +1,6 @@
 //! `PATCH /support/tickets/{ticket_id}`: a ticket changed in the tenant that it belongs to.
+//!
+//! It is looked up first, also where the tenant is named: nothing is written to a path that is no ticket's.
 
 use std::sync::Arc;
 
@@ -120,7 +122,7 @@ fn no_comment() -> Problem {
     Problem { message: "comments are not allowed in this tenant".into(), ..Problem::from(denial) }
 }
 
-/// Finds the tenant where none is named, changes, comments.
+/// Finds the ticket, in the named tenant or in any, changes, comments.
 pub(super) async fn update(
     service: &impl TicketService,
     granted: Vec<Granted>,
@@ -128,16 +130,9 @@ pub(super) async fn update(
     wanted: &Wanted,
 ) -> Outcome {
     let until = Instant::now() + DEADLINE;
-    let (slice, found, mut slices) = if named {
-        match granted.into_iter().next() {
-            Some(slice) => (slice, None, Vec::new()),
-            None => return Outcome::NotDone(Problem::new(ErrorCode::TicketNotFound, "")),
-        }
-    } else {
-        match look_up(service, granted, &wanted.ticket_id, until).await {
-            Ok((slice, row, slices)) => (slice, Some(row), slices),
-            Err(problem) => return Outcome::NotDone(problem),
-        }
+    let (slice, found, mut slices) = match look_up(service, granted, named, &wanted.ticket_id, until).await {
+        Ok(found) => found,
+        Err(problem) => return Outcome::NotDone(problem),
     };
     if wanted.comment.is_some() && !slice.also(COMMENT) {
         return Outcome::NotDone(no_comment().with_slices(slices));
@@ -152,6 +147,7 @@ type Found = (Granted, TicketRow, Vec<SliceOutcome>);
 async fn look_up(
     service: &impl TicketService,
     granted: Vec<Granted>,
+    named: bool,
     id: &str,
     until: Instant,
 ) -> Result<Found, Problem> {
@@ -165,25 +161,27 @@ async fn look_up(
         .await;
     let mut slices = Vec::with_capacity(answers.len());
     let mut found = Vec::new();
-    let mut failed = 0_usize;
+    let mut failed = Vec::new();
     for (slice, answer) in answers {
         let status = match &answer {
             Ok(_) => Status::Ok,
             Err(error) => {
                 tracing::warn!(tenant = %slice.tenant(), %error, "a ticket cannot be looked up");
-                failed += 1;
                 Status::from(error)
             }
         };
         slices.push(outcome(slice.tenant(), status.as_str()));
-        if let Ok(Some(row)) = answer {
-            found.push((slice, row));
+        match answer {
+            Ok(Some(row)) => found.push((slice, row)),
+            Ok(None) => {}
+            Err(error) => failed.push(error),
         }
     }
-    let problem = match (found.len(), failed) {
+    let problem = match (found.len(), failed.len()) {
         (1, _) => None,
         (0, 0) => Some(Problem::new(ErrorCode::TicketNotFound, "")),
-        (0, _) => Some(Problem::new(
+        (0, _) if named => Some(Problem::new(ErrorCode::UpstreamUnavailable, cannot_be_seen(&failed))),
+        (0, failed) => Some(Problem::new(
             ErrorCode::UpstreamUnavailable,
             format!(
                 "the ticket was not found, and {failed} of your tenants cannot be asked now: \
@@ -202,6 +200,15 @@ async fn look_up(
     }
 }
 
+fn cannot_be_seen(failed: &[SourceError]) -> String {
+    match failed {
+        [SourceError::NoConnector(kind), ..] => {
+            format!("nothing was changed: no connector is configured for {kind} of this tenant")
+        }
+        _ => "nothing was changed: the ticket cannot be looked up now; try again later".to_owned(),
+    }
+}
+
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "UpdatedTicket")]
 pub(in crate::portal) struct Answer<'a> {
@@ -215,7 +222,7 @@ pub(in crate::portal) struct Answer<'a> {
 async fn change(
     service: &impl TicketService,
     slice: &Granted,
-    found: Option<TicketRow>,
+    found: TicketRow,
     wanted: &Wanted,
     until: Instant,
     mut slices: Vec<SliceOutcome>,
@@ -243,21 +250,7 @@ async fn change(
             }
         }
     } else {
-        match found {
-            Some(row) => row,
-            None => match service.ticket(&site, id, until).await {
-                Ok(Some(row)) => row,
-                Ok(None) => {
-                    return Outcome::NotDone(Problem::new(ErrorCode::TicketNotFound, "").with_slices(told("ok")));
-                }
-                Err(error) => {
-                    tracing::warn!(%tenant, %error, "a ticket cannot be looked up");
-                    let error = WriteError::NotSent(error);
-                    let problem = problem(&error, "the comment was not stored", "whether the comment was stored");
-                    return Outcome::NotDone(problem.with_slices(told("error")));
-                }
-            },
-        }
+        found
     };
     let stored = match &wanted.comment {
         None => None,

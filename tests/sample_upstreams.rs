@@ -201,6 +201,12 @@ async fn availability_comes_by_day_for_ninety_days_at_most_and_traffic_needs_bot
     let usage = "/radius/analytics/tenant/usage?start_date=2026-01-01T00:00:00Z";
     assert_eq!(ask(usage).await.0, 422);
     assert!(ask(&format!("{usage}&end_date=2026-01-08")).await.1["total_bandwidth_bytes"].is_u64());
+    // All there is, whatever the range: nothing was counted before 2010.
+    let since =
+        |year: &str| format!("/radius/analytics/tenant/usage?start_date={year}-01-01T00:00:00Z&end_date=9999-12-31");
+    let (ever, counted) = (ask(&since("0001")).await.1, ask(&since("2010")).await.1);
+    assert!(ever["total_bandwidth_bytes"].as_u64() > Some(0));
+    assert_eq!(ever["total_bandwidth_bytes"], counted["total_bandwidth_bytes"]);
     isp.misbehave("t1", sample::Misbehave::UsageOff);
     assert_eq!(ask(&format!("{usage}&end_date=2026-01-08")).await.0, 503);
 }

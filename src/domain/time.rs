@@ -1,8 +1,10 @@
 //! Instants, cut to the millisecond: what links are stored with and what decisions compare.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use jiff::Timestamp;
+
+use super::moment::{InvalidTime, Moment};
 
 /// Milliseconds since the Unix epoch, UTC. May be negative (before 1970).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,32 +27,16 @@ impl Millis {
         Timestamp::from_millisecond(self.0).ok()
     }
 
-    /// Parses RFC 3339 (`2026-01-31T12:00:00Z`, any offset) or a plain date, which means its midnight in UTC.
+    /// What somebody wrote: RFC 3339 or a plain date, which means its midnight in UTC, within the bounds of [`Moment`].
     pub fn parse(text: &str) -> Result<Self, InvalidTime> {
-        if let Ok(at) = text.parse::<Timestamp>() {
-            return Ok(Self::from_timestamp(at));
-        }
-        if is_end_of_time(text) {
-            return Ok(Self::from_timestamp(Timestamp::MAX));
-        }
-        text.parse::<jiff::civil::Date>()
-            .ok()
-            .and_then(|day| day.to_zoned(jiff::tz::TimeZone::UTC).ok())
-            .map(|at| Self::from_timestamp(at.timestamp()))
-            .ok_or_else(|| InvalidTime(text.to_owned()))
+        Moment::parse(text).map(|moment| Self::from_timestamp(moment.start()))
     }
-}
 
-/// The last day of 9999, a usual spelling of "for ever", lies behind what the calendar library holds in UTC.
-fn is_end_of_time(text: &str) -> bool {
-    jiff::fmt::temporal::Pieces::parse(text).is_ok_and(|pieces| {
-        let day = pieces.date();
-        day.year() == 9999
-            && day.month() == 12
-            && day.day() >= 30
-            && pieces.time().is_some()
-            && pieces.offset().is_some()
-    })
+    /// For fields that somebody wrote, where [`serde::Deserialize`] would read what was stored.
+    pub fn written<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Self>, D::Error> {
+        let text = <Option<Cow<'de, str>> as serde::Deserialize>::deserialize(from)?;
+        text.map(|text| Self::parse(&text).map_err(serde::de::Error::custom)).transpose()
+    }
 }
 
 impl fmt::Display for Millis {
@@ -68,17 +54,16 @@ impl serde::Serialize for Millis {
     }
 }
 
+/// What was stored: any instant that was taken once, in bounds that may have been wider.
 impl<'de> serde::Deserialize<'de> for Millis {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
+        let text = Cow::<'de, str>::deserialize(from)?;
+        match text.parse::<Timestamp>() {
+            Ok(at) => Ok(Self::from_timestamp(at)),
+            Err(_) => Self::parse(&text).map_err(serde::de::Error::custom),
+        }
     }
 }
-
-/// The text is neither an RFC 3339 time nor a date.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("`{0}` is not a time: write RFC 3339, such as 2026-01-31T12:00:00Z, or a date, such as 2026-01-31")]
-pub struct InvalidTime(pub String);
 
 #[cfg(test)]
 mod tests {
@@ -92,5 +77,23 @@ mod tests {
         assert_eq!(Millis::parse("2026-02-01").unwrap().to_string(), "2026-02-01T00:00:00.000Z");
         assert!(Millis::parse("yesterday").is_err());
         assert!(Millis::parse("9999-12-31T23:59:59Z").unwrap() > Millis::parse("9999-12-29T00:00:00Z").unwrap());
+    }
+
+    #[test]
+    fn what_is_written_has_narrower_bounds_than_what_was_stored() {
+        #[derive(serde::Deserialize)]
+        struct Written {
+            #[serde(default, deserialize_with = "Millis::written")]
+            at: Option<Millis>,
+        }
+        let stored = |text: &str| serde_json::from_str::<Millis>(&format!("\"{text}\"")).unwrap();
+        let written = |text: &str| serde_json::from_str::<Written>(&format!("{{\"at\": \"{text}\"}}"));
+        let day = "2026-02-01T00:00:00.000Z";
+        assert_eq!((stored("2026-02-01"), written("2026-02-01").unwrap().at), (stored(day), Some(stored(day))));
+        assert_eq!(serde_json::from_str::<Written>("{}").unwrap().at, None);
+        for early in ["0000-06-01T00:00:00.000Z", "-000001-06-01T00:00:00.000Z"] {
+            let told = written(early).err().unwrap().to_string();
+            assert!(stored(early) < stored("0001-01-01") && told.contains(early), "{told}");
+        }
     }
 }

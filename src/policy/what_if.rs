@@ -161,6 +161,7 @@ struct Question<'a> {
     link: Option<Object<GivenLink<'a>>>,
     #[serde(borrow)]
     permission: Cow<'a, str>,
+    #[serde(default, deserialize_with = "Millis::written")]
     now: Option<Millis>,
     ip: Option<IpAddr>,
     mfa: Option<bool>,
@@ -214,7 +215,9 @@ struct GivenLink<'a> {
     access_role: Cow<'a, str>,
     #[schemars(with = "Option<std::collections::BTreeMap<String, bool>>")]
     custom_permissions: Option<UniqueKeys<bool>>,
+    #[serde(default, deserialize_with = "Millis::written")]
     start_date: Option<Millis>,
+    #[serde(default, deserialize_with = "Millis::written")]
     end_date: Option<Millis>,
     is_active: Option<bool>,
     approval: Option<Approval>,

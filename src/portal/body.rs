@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::{call::Problem, query::Moment};
-use crate::domain::{ErrorCode, TenantId, link_rules::FieldError, strict_json::StrictJson};
+use super::call::Problem;
+use crate::domain::{ErrorCode, Moment, TenantId, link_rules::FieldError, strict_json::StrictJson};
 
 /// The fields of one object. Each is taken once by its reader; what nobody took is an error of its own.
 #[derive(Debug)]
@@ -185,14 +185,13 @@ impl Fields {
             Value::String(text) => text,
             other => return self.wrong(name, "a string", &other),
         };
-        let moment = Moment::parse(&text);
-        if moment.is_none() {
-            self.fail(
-                name,
-                "must be a date, such as 2026-01-31, or a time with its offset, such as 2026-01-31T10:00:00Z",
-            );
+        match Moment::parse(&text) {
+            Ok(moment) => Some(moment),
+            Err(error) => {
+                self.fail(name, error.to_string());
+                None
+            }
         }
-        moment
     }
 
     /// An object within; give it back by [`Self::close`].

@@ -2,7 +2,11 @@
 
 use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
 
-use super::query::{Period, midnight};
+use super::query::Period;
+use crate::domain::moment::midnight;
+
+/// Most pieces of one period that an answer is computed by: three years of days.
+pub(super) const MOST_PIECES: i64 = 1_096;
 
 /// How a time series is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,16 +22,43 @@ impl Step {
     fn next(self, day: Date) -> Date {
         match self {
             Self::Day => day.saturating_add(1.day()),
-            Self::Week => {
-                let since_monday = i64::from(day.weekday().to_monday_zero_offset());
-                day.saturating_add((7 - since_monday).days())
-            }
+            Self::Week => monday(day).saturating_add(7.days()),
             Self::Month => day.first_of_month().saturating_add(1.month()),
         }
     }
+
+    /// How many pieces the period has, without making them.
+    pub(super) fn count(self, period: Period) -> i64 {
+        let (first, last) = (period.first_day(), period.last_day());
+        match self {
+            Self::Day => period.days(),
+            Self::Week => days_between(monday(first), monday(last)) / 7 + 1,
+            Self::Month => {
+                let months = |day: Date| i64::from(day.year()) * 12 + i64::from(day.month());
+                months(last) - months(first) + 1
+            }
+        }
+    }
+
+    /// Why the period is too long to be answered piece by piece: said of its beginning.
+    pub(super) fn refusal(self, period: Period) -> Option<String> {
+        let unit = match self {
+            Self::Day => "days",
+            Self::Week => "weeks",
+            Self::Month => "months",
+        };
+        let count = self.count(period);
+        (count > MOST_PIECES)
+            .then(|| format!("must lie nearer to to_date: at most {MOST_PIECES} {unit} are answered, not {count}"))
+    }
 }
 
-/// The pieces of the period, ascending, without gaps; the first and the last may be shorter than the others.
+/// The Monday of the day's week.
+fn monday(day: Date) -> Date {
+    day.saturating_sub(i64::from(day.weekday().to_monday_zero_offset()).days())
+}
+
+/// The pieces of the period, ascending, without gaps; only for a period that [`Step::refusal`] lets pass. The first and the last may be shorter than the others.
 pub(super) fn pieces(period: Period, step: Step) -> Vec<Period> {
     let mut found = Vec::new();
     let mut from = period.from;
@@ -78,6 +109,38 @@ mod tests {
             assert_eq!(pieces.last().unwrap().to.to_string(), "2026-03-01T08:00:00Z");
             assert!(pieces.windows(2).all(|pair| pair[0].to == pair[1].from));
         }
+    }
+
+    #[test]
+    fn a_period_has_as_many_pieces_as_are_counted_and_too_many_are_refused() {
+        let day = |number: i32| "2023-12-31".parse::<Date>().unwrap().checked_add(number.days()).unwrap();
+        for from in 0..40 {
+            for length in [1, 2, 6, 7, 8, 27, 31, 60, 366, 1_095, 1_096, 1_097] {
+                for hours in [0, 7] {
+                    let period = Period {
+                        from: midnight(day(from)) + hours.hours(),
+                        to: midnight(day(from + length)) - (3 * hours).hours(),
+                    };
+                    if period.from >= period.to {
+                        continue;
+                    }
+                    for step in [Step::Day, Step::Week, Step::Month] {
+                        let made = pieces(period, step).len();
+                        assert_eq!(step.count(period), made as i64, "{step:?} {period:?}");
+                        assert_eq!(step.refusal(period).is_some(), made > 1_096, "{step:?} {period:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_period_is_counted_at_once() {
+        let all = Period { from: crate::domain::moment::FIRST, to: Timestamp::MAX };
+        let counts = [Step::Day, Step::Week, Step::Month].map(|step| step.count(all));
+        assert_eq!(counts, [3_652_058, 521_723, 119_988]);
+        let told = Step::Day.refusal(all).unwrap();
+        assert_eq!(told, "must lie nearer to to_date: at most 1096 days are answered, not 3652058");
     }
 
     #[test]

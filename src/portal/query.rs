@@ -6,7 +6,11 @@ use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
 use rust_decimal::Decimal;
 
 use super::call::Problem;
-use crate::domain::{TenantId, link_rules::FieldError};
+use crate::domain::{
+    Moment, TenantId,
+    link_rules::FieldError,
+    moment::{FIRST, midnight},
+};
 
 /// Days of a period that the query does not name.
 const DEFAULT_DAYS: i64 = 30;
@@ -62,45 +66,6 @@ impl Period {
     /// UTC days that it touches.
     pub fn days(&self) -> i64 {
         i64::from(self.first_day().until(self.last_day()).map_or(0, |span| span.get_days())) + 1
-    }
-}
-
-/// Midnight UTC at the beginning of the day; the ends of the calendar where there is none.
-pub fn midnight(day: Date) -> Timestamp {
-    day.to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |at| at.timestamp())
-}
-
-/// A date, or an instant with its offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    Day(Date),
-    Instant(Timestamp),
-}
-
-impl Moment {
-    pub fn parse(text: &str) -> Option<Self> {
-        if let Ok(at) = text.parse::<Timestamp>() {
-            return Some(Self::Instant(at));
-        }
-        // The calendar library takes `2026-01-31T10:00` as a date too; without an offset that says nothing.
-        let plain = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
-        plain.then(|| text.parse::<Date>().ok()).flatten().map(Self::Day)
-    }
-
-    /// As the beginning of a range.
-    pub fn start(self) -> Timestamp {
-        match self {
-            Self::Day(day) => midnight(day),
-            Self::Instant(at) => at,
-        }
-    }
-
-    /// As the end of a range, exclusive: a plain day is part of it, and so is a named instant.
-    pub fn end(self) -> Timestamp {
-        match self {
-            Self::Day(day) => midnight(day.saturating_add(1.day())),
-            Self::Instant(at) => at.checked_add(1.nanosecond()).unwrap_or(Timestamp::MAX),
-        }
     }
 }
 
@@ -261,23 +226,22 @@ impl<'q> Params<'q> {
     /// A date or an instant with its offset.
     pub fn moment(&mut self, name: &str) -> Option<Moment> {
         let text = self.text(name)?;
-        let moment = Moment::parse(&text);
-        if moment.is_none() {
-            self.fail(
-                name,
-                format!("`{text}` is no time: a date (2026-01-31) or a time with its offset (2026-01-31T12:00:00Z)"),
-            );
+        match Moment::parse(&text) {
+            Ok(moment) => Some(moment),
+            Err(error) => {
+                self.fail(name, error.to_string());
+                None
+            }
         }
-        moment
     }
 
     /// `from_date` and `to_date`, the last 30 days where neither is given.
     pub fn period(&mut self, now: Timestamp) -> Period {
         let from = self.moment("from_date");
         let to = self.moment("to_date");
-        let (period, ordered) = period(from, to, now);
-        if !ordered {
-            self.fail("from_date", "must not be after to_date");
+        let period = period(from, to, now);
+        if let Some(fault) = disorder(period.from, period.to, "to_date") {
+            self.fail("from_date", fault);
         }
         period
     }
@@ -300,21 +264,24 @@ impl<'q> Params<'q> {
     }
 }
 
-/// A range from what was named of it; false where it ends before it begins. A single end lies 30 days from the other.
-pub fn period(from: Option<Moment>, to: Option<Moment>, now: Timestamp) -> (Period, bool) {
+/// A range from what was named of it. A single end lies 30 days from the other.
+pub fn period(from: Option<Moment>, to: Option<Moment>, now: Timestamp) -> Period {
     let days = (24 * DEFAULT_DAYS).hours();
     let default = Period::last_days(DEFAULT_DAYS, now);
-    let period = match (from.map(Moment::start), to.map(Moment::end)) {
+    match (from.map(Moment::start), to.map(Moment::end)) {
         (None, None) => default,
         (Some(from), None) => Period { from, to: default.to.max(from) },
-        (None, Some(to)) => Period { from: to.checked_sub(days).unwrap_or(Timestamp::MIN), to },
+        (None, Some(to)) => Period { from: to.checked_sub(days).unwrap_or(FIRST).max(FIRST), to },
         (Some(from), Some(to)) => Period { from, to },
-    };
-    let ordered = match (from, to) {
-        (Some(Moment::Instant(from)), Some(Moment::Instant(to))) => from <= to,
-        _ => period.from < period.to,
-    };
-    (period, ordered)
+    }
+}
+
+/// Why no instant lies between the two; `end`: the field that the later one should stand in.
+pub fn disorder(from: Timestamp, to: Timestamp, end: &str) -> Option<String> {
+    if from == Timestamp::MAX {
+        return Some("is the end of the calendar: no range begins after 9999-12-30T22:00:00Z".into());
+    }
+    (from >= to).then(|| format!("must not be after {end}"))
 }
 
 fn unknown<T>(text: &str, words: &[(&'static str, T)]) -> String {
@@ -368,6 +335,30 @@ mod tests {
         assert_eq!((period.first_day().to_string(), period.days()), ("2026-02-14".to_owned(), 30));
         let period = Params::new("to_date=2026-01-31").period(now());
         assert_eq!((period.first_day().to_string(), period.days()), ("2026-01-02".to_owned(), 30));
+    }
+
+    #[test]
+    fn ranges_at_the_ends_of_the_calendar_stay_within_it_or_say_why_not() {
+        let read = |query: &str| {
+            let mut params = Params::new(query);
+            let period = params.period(now());
+            params.finish().map(|()| period).map_err(|problem| problem.fields[0].message.clone())
+        };
+        let first = read("to_date=0001-01-05").unwrap();
+        assert_eq!((first.from.to_string(), first.days()), ("0001-01-01T00:00:00Z".to_owned(), 5));
+        assert_eq!(read("from_date=0001-01-01&to_date=9999-12-31").unwrap().days(), 3_652_058);
+        assert_eq!(read("from_date=9999-12-30&to_date=9999-12-31").unwrap().days(), 1);
+        for last in ["9999-12-31", "9999-12-30T22:00:01Z", "9999-12-31T00:00:00Z"] {
+            let told = read(&format!("from_date={last}&to_date=9999-12-31")).unwrap_err();
+            assert!(told.contains("end of the calendar"), "{told}");
+        }
+        let told = read("from_date=9999-12-30&to_date=9999-12-29").unwrap_err();
+        assert_eq!(told, "must not be after to_date");
+        for wrong in
+            ["0000-01-01", "0001-01-01T00:00:00%2B14:00", "2026-01-01T00:00:00%2B25:00", "2016-12-31T23:59:60Z"]
+        {
+            assert!(read(&format!("from_date={wrong}")).is_err() && read(&format!("to_date={wrong}")).is_err());
+        }
     }
 
     #[test]

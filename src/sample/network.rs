@@ -14,6 +14,8 @@ const BREACH_DAYS: i64 = 60;
 /// Longest question about availability.
 const MAX_DAYS: i64 = 90;
 const TARGET: f64 = 99.9;
+/// First day with traffic: a sum over all that can be asked for is made at once.
+const TRAFFIC_SINCE: Date = Date::constant(2010, 1, 1);
 
 /// A moment of the query: with an offset, without one, or a plain day.
 pub(super) fn moment(text: &str) -> Option<DateTime> {
@@ -87,10 +89,10 @@ pub(super) fn breaches(tenant: &str, whose: &str) -> Vec<Value> {
     .collect()
 }
 
-/// Traffic of all days in the period that have begun.
+/// Traffic of all days in the period that have begun, none before the first that was counted.
 pub(super) fn traffic(tenant: &str, whose: &str, from: DateTime, to: DateTime) -> Value {
     let mut bytes = 0_u64;
-    let mut day = from.date();
+    let mut day = from.date().max(TRAFFIC_SINCE);
     while day <= data::today() && day.at(0, 0, 0, 0) < to {
         if !data::is_empty(tenant) {
             bytes += Dice::new(tenant, "traffic", number(day)).below(4 << 40);

@@ -388,6 +388,10 @@ fn records_are_found(house: &House) {
     assert_eq!(own()["items"][0]["resource_id"], record["id"]);
     let bad = get(house, "/audit/records?from=yesterday&kind=all&partner_id=1");
     assert_eq!(refused(&bad), wrong(&["from", "kind", "partner_id"]));
+    for date in ["0000-01-01", "0001-01-01T00:00:00%2B14:00", "2026-01-01T00:00:00%2B25:00", "2016-12-31T23:59:60Z"] {
+        let bad = get(house, &format!("/audit/records?from={date}&to={date}"));
+        assert_eq!(refused(&bad), wrong(&["from", "to"]), "{date}");
+    }
     assert_eq!(get(house, "/audit/records/00000000-0000-4000-8000-000000000000").status, 404);
     let policies = done(&get(house, "/policies"));
     assert!(policies["policies"].as_array().unwrap().len() > 5 && policies["enforced"] == true);

@@ -13,6 +13,11 @@ fn each_wrong_parameter_is_told() {
         "to_date=yesterday",
         "from_date=2026-01-01T10:00",
         "from_date=2026-02-01&to_date=2026-01-01",
+        "from_date=0000-01-01",
+        "from_date=0001-01-01T00:00:00%2B14:00",
+        "to_date=2026-01-01T00:00:00%2B25:00",
+        "to_date=2016-12-31T23:59:60Z",
+        "from_date=9999-12-31&to_date=9999-12-31",
     ];
     let lists = ["limit=0", "limit=101", "limit=x", "offset=-1", "offset=9951", "sort_by=colour", "sort_order=up"];
     let wish = ["strict=maybe", "sources=some", "colour=red", "tenant_ids=", "tenant_ids=t-full,", "limit=5&limit=6"];
@@ -38,6 +43,9 @@ fn each_wrong_parameter_is_told() {
                     "status=in_progress",
                     "priority=medium",
                     "created_from=x",
+                    "created_from=0000-01-01",
+                    "created_to=2016-12-31T23:59:60Z",
+                    "created_from=9999-12-31&created_to=9999-12-31",
                     "created_from=2026-02-01&created_to=2026-01-01",
                     "from_date=2026-01-01",
                     "sort_by=created_at",

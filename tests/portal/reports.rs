@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{
+    client::Request,
     customers::half_to_even,
-    rig::{Rig, names, status_of},
+    rig::{BASE, Rig, names, status_of},
     world::{cents, days_ago, invoice_status, money, owed, today},
 };
 
@@ -183,12 +184,47 @@ fn usage_is_added_up_and_its_series_is_whole() {
 #[test]
 fn a_series_of_too_many_questions_is_null_and_says_so() {
     let rig = Rig::start();
-    let answer = rig.get("/reports/usage?from_date=2020-01-01&group_by=day");
+    let answer = rig.get(&format!("/reports/usage?from_date={}&group_by=day", days_ago(1_095)));
     let series = answer["time_series"].as_array().unwrap();
-    assert!(series.len() > 2_000 && series.iter().all(|point| point["total_data_gb"].is_null()));
+    assert!(series.len() == 1_096 && series.iter().all(|point| point["total_data_gb"].is_null()));
     assert!(answer["summary"]["total_data_gb"].is_number());
     assert_eq!((status_of(&answer, "t-full"), &answer["partial"]), ("truncated".into(), &true.into()));
     assert_eq!(rig.service.asked("t-full", "usage"), 1);
+}
+
+/// Both reports answer by the day; the one's series can also have longer steps, or none.
+#[test]
+fn no_report_is_made_of_more_than_so_many_pieces() {
+    let rig = Rig::start();
+    let ever = "from_date=0001-01-01&to_date=9999-01-01";
+    let days = format!("from_date={}", days_ago(1_096));
+    let weeks = format!("from_date={}", days_ago(1_097 * 7));
+    for path in [
+        format!("/reports/usage?{ever}&group_by=day&tenant_ids=t-full"),
+        format!("/reports/usage?{ever}&group_by=week"),
+        format!("/reports/usage?{ever}&group_by=month"),
+        format!("/reports/usage?{ever}"),
+        format!("/reports/usage?{days}&group_by=day"),
+        format!("/reports/usage?{weeks}&group_by=week"),
+        format!("/reports/sla?{ever}"),
+        format!("/reports/sla?{days}"),
+    ] {
+        let refused = rig.ask(Request::get(&format!("{BASE}{path}")));
+        let error = &refused.json()["error"];
+        assert_eq!((refused.status, &error["code"]), (422, &json!("VALIDATION_ERROR")), "{path}");
+        assert_eq!(names(&error["details"]), ["from_date"], "{path}");
+        assert!(error["details"]["from_date"].to_string().contains("at most 1096"), "{path}: {error}");
+    }
+    assert_eq!(rig.service.asked_in_all(), 0, "nothing was asked for it");
+
+    let series = |query: &str| {
+        let answer = rig.get(&format!("/reports/usage?{query}&tenant_ids=t-full"));
+        assert_eq!(answer["by_tenant"][0]["tenant_id"], "t-full", "{query}");
+        answer["time_series"].as_array().unwrap().len()
+    };
+    assert_eq!(series(&format!("{ever}&group_by=tenant")), 0, "one question for any range");
+    assert_eq!(series("from_date=2016-01-01&to_date=2025-12-31&group_by=month"), 120);
+    assert_eq!(rig.service.asked("t-full", "usage"), 1 + 1 + 120, "once the range, once each piece");
 }
 
 fn days(rig: &Rig, tenant: &str, count: usize) -> Vec<Value> {

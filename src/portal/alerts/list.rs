@@ -20,11 +20,11 @@ use super::{
 };
 use crate::{
     connector::rows::Severity,
-    domain::{LinkId, Millis, TenantId},
+    domain::{LinkId, Millis, Moment, TenantId},
     portal::{
         Call, Granted, ManagedTenant, Narrow, Portal, Prepared, Problem, Question, Reply,
         partial::{Coverage, Source, Status, Wish},
-        query::{Moment, Paging, Params, Period},
+        query::{Paging, Params, Period},
         sources::Site,
         webhooks::deliver::{after, jittered, random},
     },

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::columns::{COLUMNS, Column};
 use crate::{
     connector::rows::InvoiceStatus,
-    domain::TenantId,
+    domain::{Moment, TenantId},
     portal::{
         body::Fields,
         call::Problem,
-        query::{Moment, Period, period},
+        query::{Period, disorder, period},
     },
 };
 
@@ -106,9 +106,9 @@ pub(super) fn read(body: &[u8], now: Timestamp) -> Result<(Content, Option<Vec<T
     let mut fields = Fields::read(body)?;
     let format = fields.required_word("format", FORMATS);
     let (from, to): (Option<Moment>, Option<Moment>) = (fields.moment("from_date"), fields.moment("to_date"));
-    let (period, ordered) = period(from, to, now);
-    if !ordered {
-        fields.fail("from_date", "must not be after to_date");
+    let period = period(from, to, now);
+    if let Some(fault) = disorder(period.from, period.to, "to_date") {
+        fields.fail("from_date", fault);
     }
     let tenants = fields.tenant_ids(MAX_TENANTS);
     let status = fields.words("status", &statuses()).unwrap_or_default();
@@ -148,6 +148,13 @@ mod tests {
             "include_line_items":"yes","tenant_id":"t"}"#;
         let told: Vec<_> = read(body, now()).unwrap_err().fields.into_iter().map(|error| error.field).collect();
         assert_eq!(told, ["format", "from_date", "status", "include_line_items", "columns", "tenant_id"]);
+        for date in ["0000-01-01", "0001-01-01T00:00:00+14:00", "2026-01-01T00:00:00+25:00", "2016-12-31T23:59:60Z"] {
+            for field in ["from_date", "to_date"] {
+                let body = format!(r#"{{"format":"csv","{field}":"{date}"}}"#);
+                let told = read(body.as_bytes(), now()).unwrap_err().fields;
+                assert!(told.len() == 1 && told[0].field == field && told[0].message.contains(date), "{told:?}");
+            }
+        }
     }
 
     #[test]

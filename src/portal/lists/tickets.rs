@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::Needle;
 use crate::{
     connector::rows::{Priority, TicketRow, TicketStatus},
-    domain::{ErrorCode, TenantId, money::Number},
+    domain::{ErrorCode, Moment, TenantId, money::Number},
     portal::{
         Call, Granted, Narrow, Portal, Prepared, Problem, Question, Reply,
         fanout::{Kind, Loaded, Part, Upstreams},
@@ -22,7 +22,7 @@ use crate::{
             Aggregated, List, Order, Ranked, Seen, Sorted, TopRows, exact, has_more, kept_depth, nothing_known, page,
         },
         partial::{Coverage, Wish},
-        query::{Moment, Paging, Params},
+        query::{Paging, Params, disorder},
         sources::{Site, SourceError, TicketFilter},
     },
 };
@@ -57,9 +57,9 @@ pub(in crate::portal) fn prepare(question: &Question<'_>) -> Result<Box<dyn Prep
     let created_from = params.moment("created_from").map(Moment::start);
     let created_to = params.moment("created_to").map(Moment::end);
     if let (Some(from), Some(to)) = (created_from, created_to)
-        && from >= to
+        && let Some(fault) = disorder(from, to, "created_to")
     {
-        params.fail("created_from", "must not be after created_to");
+        params.fail("created_from", fault);
     }
     let search = params.search("search").map(|text| Needle::new(&text));
     let paging = params.paging();

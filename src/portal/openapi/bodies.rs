@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::parameters::moment;
 use crate::{
     connector::rows::{InvoiceStatus, Priority, TicketStatus},
     portal::Endpoint,
@@ -12,7 +13,7 @@ pub(super) fn body(endpoint: Endpoint) -> Option<Value> {
     let invoice: Vec<_> = InvoiceStatus::ALL.iter().map(|word| word.as_str()).collect();
     let ticket: Vec<_> = TicketStatus::ALL.iter().map(|word| word.as_str()).collect();
     let priority: Vec<_> = Priority::ALL.iter().map(|word| word.as_str()).collect();
-    let date = json!({"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]});
+    let date = moment();
     Some(match endpoint {
         Endpoint::CreateExport => json!({
             "type": "object", "additionalProperties": false, "required": ["format"],

@@ -85,15 +85,26 @@ pub fn parameters(endpoint: Endpoint) -> Vec<Parameter> {
             coverage(),
         ]),
         Endpoint::UsageReport => join([
-            dates(),
+            dates_from(
+                "First day or instant; 30 days before the last, where not given. The range may touch 1096 of what \
+                 `time_series` is divided by; without a series (`group_by=tenant`) it has no such bound.",
+            ),
             vec![
                 tenants(),
-                word("group_by", "What `time_series` is divided by.", &["day", "week", "month", "tenant"], "day"),
+                word(
+                    "group_by",
+                    "What `time_series` is divided by; `tenant`: there is none. Left out: days, or weeks or \
+                      months where those are too many.",
+                    &["day", "week", "month", "tenant"],
+                    "day",
+                ),
             ],
             coverage(),
         ]),
         Endpoint::SlaReport => join([
-            dates(),
+            dates_from(
+                "First day or instant; 30 days before the last, where not given. The range may touch 1096 days.",
+            ),
             vec![
                 tenants(),
                 Parameter::new(
@@ -171,9 +182,17 @@ fn text(name: &'static str, description: &'static str, example: &'static str) ->
     Parameter::new(name, description, json!({"type": "string", "minLength": 1, "maxLength": 255}), example)
 }
 
+/// What [`Moment`](crate::domain::Moment) takes.
+pub(super) fn moment() -> Value {
+    json!({
+        "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}],
+        "description": "Within the years 0001 to 9999, UTC; an offset up to 23:59; no leap second (`:60`). \
+            No range begins after 9999-12-30T22:00:00Z.",
+    })
+}
+
 fn date(name: &'static str, description: &'static str) -> Parameter {
-    let schema = json!({"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]});
-    Parameter::new(name, description, schema, "2026-01-31")
+    Parameter::new(name, description, moment(), "2026-01-31")
 }
 
 fn amount(name: &'static str, description: &'static str) -> Parameter {
@@ -204,10 +223,11 @@ fn ids(name: &'static str, description: &'static str, example: &'static str) -> 
 }
 
 fn dates() -> Vec<Parameter> {
-    vec![
-        date("from_date", "First day or instant; 30 days before the last, where not given."),
-        date("to_date", "Last day or instant, inclusive; today, where not given."),
-    ]
+    dates_from("First day or instant; 30 days before the last, where not given.")
+}
+
+fn dates_from(first: &'static str) -> Vec<Parameter> {
+    vec![date("from_date", first), date("to_date", "Last day or instant, inclusive; today, where not given.")]
 }
 
 fn paging() -> Vec<Parameter> {
@@ -244,4 +264,18 @@ fn coverage() -> Vec<Parameter> {
         ),
         word("sources", "`all`: list every source, not only those that are not ok.", &["all", "failed"], "all"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::periods::MOST_PIECES;
+
+    #[test]
+    fn the_bound_of_a_report_is_told_where_its_range_is() {
+        for endpoint in [Endpoint::UsageReport, Endpoint::SlaReport] {
+            let from = parameters(endpoint).into_iter().find(|parameter| parameter.name == "from_date").unwrap();
+            assert!(from.description.contains(&format!("touch {MOST_PIECES} ")), "{endpoint:?}");
+        }
+    }
 }

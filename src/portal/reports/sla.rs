@@ -20,12 +20,11 @@ use crate::{
         fanout::{Kind, Loaded, Part},
         merge::Seen,
         partial::{Coverage, Source, Wish, worst},
+        periods::Step,
         query::{Params, Period},
     },
 };
 
-/// Longest period of a report, in days.
-const MAX_DAYS: i64 = 1_096;
 /// The type of breach that is an outage.
 const OUTAGE: &str = "availability";
 
@@ -39,8 +38,8 @@ struct Sla {
 pub(in crate::portal) fn prepare(question: &Question<'_>) -> Result<Box<dyn Prepared>, Problem> {
     let mut params = Params::new(question.query);
     let period = params.period(question.now);
-    if period.days() > MAX_DAYS {
-        params.fail("from_date", format!("must lie at most {MAX_DAYS} days before to_date"));
+    if let Some(fault) = Step::Day.refusal(period) {
+        params.fail("from_date", fault);
     }
     let tenants = params.tenant_ids();
     let target = params.decimal("target_percentage").unwrap_or(Decimal::new(999, 1));

@@ -1,8 +1,10 @@
 //! `GET /reports/usage`: subscribers and traffic of the period.
 //!
-//! A time series asks each tenant once a piece of the period, at most [`MAX_PIECES`] questions in all. Where `group_by` is
-//! not named its pieces are days, or weeks or months where days are too many; where the pieces that were named are too
-//! many the series holds nulls and the sources say so. Subscribers come from the traffic service, else from the tenant's metrics.
+//! A time series has at most as many pieces as a period may have ([`Step::refusal`]), and asks each tenant once a piece, at
+//! most [`MAX_QUESTIONS`] questions in all: a service tells subscribers and traffic of one range, and those of several ranges
+//! cannot be told from it. Where `group_by` is not named its pieces are days, or weeks or months where days are too many;
+//! where the pieces that were named need too many questions the series holds nulls and the sources say so. Subscribers come
+//! from the traffic service, else from the tenant's metrics.
 //! The summary's average is that of the tenants' own averages.
 
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use crate::{
 };
 
 /// Questions that one request may ask for its time series.
-const MAX_PIECES: usize = 4_000;
+const MAX_QUESTIONS: usize = 4_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Group {
@@ -55,6 +57,17 @@ pub(in crate::portal) fn prepare(question: &Question<'_>) -> Result<Box<dyn Prep
     let period = params.period(question.now);
     let tenants = params.tenant_ids();
     let group = params.word("group_by", GROUPS);
+    // Months are the last that would be tried where nothing is named.
+    let longer = match group {
+        Some(Group::Tenant) => None,
+        Some(Group::Every(step @ (Step::Day | Step::Week))) => Some((step, "longer steps (group_by) reach further")),
+        Some(Group::Every(Step::Month)) | None => Some((Step::Month, "group_by=tenant makes no series")),
+    };
+    if let Some((step, way_out)) = longer
+        && let Some(fault) = step.refusal(period)
+    {
+        params.fail("from_date", format!("{fault}; {way_out}"));
+    }
     let wish = Wish::read(&mut params);
     params.finish()?;
     Ok(Box::new(Usage { period, group, tenants, wish }))
@@ -75,17 +88,18 @@ fn subscribers() -> Part<Option<i64>> {
     })
 }
 
-/// The pieces of the series.
+/// The pieces of the series. Counted first: none is made that is not answered with.
 fn cut(period: Period, group: Option<Group>, tenants: usize) -> Vec<Period> {
-    match group {
-        Some(Group::Every(step)) => pieces(period, step),
-        Some(Group::Tenant) => Vec::new(),
-        None => {
-            let steps = [Step::Day, Step::Week, Step::Month].into_iter().map(|step| pieces(period, step));
-            let fits = |pieces: &Vec<Period>| tenants.saturating_mul(pieces.len()) <= MAX_PIECES;
-            steps.into_iter().find(fits).unwrap_or_default()
-        }
-    }
+    let fits = |step: &Step| {
+        let questions = usize::try_from(step.count(period)).map(|count| count.saturating_mul(tenants));
+        step.refusal(period).is_none() && questions.is_ok_and(|questions| questions <= MAX_QUESTIONS)
+    };
+    let step = match group {
+        Some(Group::Every(step)) => Some(step),
+        Some(Group::Tenant) => None,
+        None => [Step::Day, Step::Week, Step::Month].into_iter().find(fits),
+    };
+    step.map_or_else(Vec::new, |step| pieces(period, step))
 }
 
 /// One tenant's part.
@@ -205,7 +219,7 @@ impl Prepared for Usage {
             let Self { period, group, wish, .. } = *self;
             let managed = portal.managed.of(&call.partner()?.portfolio).await?;
             let cut = cut(period, group, call.granted().count());
-            let too_many = call.granted().count().saturating_mul(cut.len()) > MAX_PIECES;
+            let too_many = call.granted().count().saturating_mul(cut.len()) > MAX_QUESTIONS;
             let series = if too_many { Vec::new() } else { cut.iter().map(|piece| traffic(*piece)).collect() };
             let parts = Parts { whole: traffic(period), subscribers: subscribers(), series };
             let reading = portal.reading(&call);
@@ -250,7 +264,7 @@ fn without_series(source: Source, pieces: usize) -> Source {
         return source;
     }
     let error = format!(
-        "a time series of {pieces} values for each tenant needs more than {MAX_PIECES} questions: \
+        "a time series of {pieces} values for each tenant needs more than {MAX_QUESTIONS} questions: \
          choose longer steps, fewer tenants or group_by=tenant"
     );
     Source { status: Status::Truncated, error: Some(error), ..source }
@@ -258,7 +272,10 @@ fn without_series(source: Source, pieces: usize) -> Source {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::domain::Moment;
 
     fn row(subscribers: Option<i64>, gb: Option<i64>) -> UsageRow {
         UsageRow {
@@ -291,6 +308,20 @@ mod tests {
         assert_eq!([pieces(0), pieces(133), pieces(134), pieces(1_000), pieces(5_000)], [30, 30, 6, 1, 0]);
         assert_eq!(cut(period(), Some(Group::Every(Step::Day)), 5_000).len(), 30, "what is named is kept");
         assert!(cut(period(), Some(Group::Tenant), 1).is_empty());
+    }
+
+    #[test]
+    fn no_series_is_made_beyond_its_bounds() {
+        let to = Timestamp::MAX;
+        for from in ["0001-01-01", "1500-01-01", "1909-01-01", "2000-01-01", "9990-01-01", "9999-11-01"] {
+            let period = Period { from: Moment::parse(from).unwrap().start(), to };
+            for tenants in [0, 1, 3, 22, 4_000, 5_000] {
+                let found = cut(period, None, tenants).len();
+                assert!(found <= 1_096 && found * tenants <= MAX_QUESTIONS, "{from}, {tenants} tenants: {found}");
+            }
+        }
+        let years = Period { from: "2000-01-01T00:00:00Z".parse().unwrap(), ..period() };
+        assert_eq!([1, 15].map(|tenants| cut(years, None, tenants).len()), [315, 0], "months, or too many of them");
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::{
         rows::{BreachRow, InvoiceRow, InvoiceStatus, MetricsRow, TenantRow, TicketRow, UptimeDay, UsageRow},
         template::{Placeholder, Values},
     },
-    portal::query::{Period, midnight},
+    domain::moment::midnight,
+    portal::query::Period,
 };
 
 impl Sources {

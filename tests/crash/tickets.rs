@@ -1,6 +1,6 @@
 //! `Idempotency-Key` over the death of the process: what may have been done is never done again.
 
-use std::{thread, time::Duration};
+use std::{sync::atomic::Ordering, thread, time::Duration};
 
 use sqlx::{Connection as _, Executor, SqliteConnection};
 
@@ -61,7 +61,8 @@ fn a_ticket_whose_outcome_the_database_did_not_take_is_told_when_it_is_back() {
     let url = format!("sqlite://{}", portal.house.dir.path().join("linkgate.db").display());
     let mut conn = portal.house.block_on(SqliteConnection::connect(&url)).unwrap();
     told_when_it_is_back(&portal, |away| {
-        let sql = if away { "BEGIN IMMEDIATE" } else { "ROLLBACK" };
+        let fails = "CREATE TRIGGER away BEFORE UPDATE ON idempotency_keys BEGIN SELECT RAISE(ROLLBACK, 'away'); END";
+        let sql = if away { fails } else { "DROP TRIGGER away" };
         portal.house.block_on(conn.execute(sql)).unwrap();
     });
 }
@@ -75,13 +76,15 @@ fn a_ticket_whose_outcome_the_database_did_not_take_is_told_when_it_is_back_on_p
 /// The database is away from the claim of the key until the client has its answer.
 fn told_when_it_is_back(portal: &Consolidated, mut away: impl FnMut(bool)) {
     let gateway = portal.start();
-    portal.service.misbehave(TENANT, "new_ticket", Some(Chaos::Slow(Duration::from_secs(2))));
+    portal.service.latency.store(2_000, Ordering::SeqCst);
+    portal.service.most_under_way.store(0, Ordering::SeqCst);
     let mut client = Connection::open(gateway.public);
     client.write(&new_ticket(portal, "key", NEW).bytes());
-    eventually("the service has it", || sent(portal) == 1);
+    eventually("the service has it", || portal.service.most_under_way.load(Ordering::SeqCst) == 1);
     away(true);
     let opened = client.answer();
     assert_eq!(opened.status, 201, "{}", opened.text());
+    portal.service.latency.store(0, Ordering::SeqCst);
     away(false);
     // Links may be stale for a moment; nothing else is told but what was done.
     let mut again = create(portal, &gateway, "key", NEW);

@@ -179,7 +179,10 @@ fn what_the_database_broke_off_is_recorded_as_allowed_and_failed() {
     assert_eq!(ask(&house, OPERATOR, twice).status, 422);
 
     let call = |id: &str| {
-        let all: Vec<Value> = calls(&house).into_iter().filter(|call| call["request_id"] == id).collect();
+        let all = || calls(&house).into_iter().filter(|call| call["request_id"] == id).collect::<Vec<_>>();
+        // The answer may come before the end of its record.
+        assert!(eventually(|| all().iter().any(|call| !call["status"].is_null())), "{id}");
+        let all = all();
         assert_eq!(all.len(), 1, "{id}: {all:#?}");
         json!([all[0]["decision"], all[0]["status"], all[0]["reason"]])
     };

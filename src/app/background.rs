@@ -10,7 +10,9 @@ use tokio::{
 };
 
 use super::{
-    AppError, expiry,
+    AppError,
+    compose::Lasting,
+    expiry,
     gauges::Progress,
     gone::Orphans,
     housekeeping,
@@ -29,7 +31,7 @@ use crate::{
     config::settings::Config,
     portal::{Counting, Watcher, exports::Shift, webhooks::Deliverer},
     proxy::worker::{Gateway, Live},
-    store::{AuditStore, Database, KeptJournal},
+    store::{AuditStore, Database, IdempotencyKeys, KeptJournal},
     upstream::Upkeep,
 };
 
@@ -46,6 +48,9 @@ const LAST_SHIPPING: Duration = Duration::from_secs(3);
 /// How long a stop waits for exports under way to be given back.
 const LAST_EXPORTS: Duration = Duration::from_secs(2);
 
+/// How long a stop waits for the database to take the last outcomes of writes.
+const LAST_OUTCOMES: Duration = Duration::from_secs(2);
+
 /// How long the start waits for the database to say which head it has seen.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -57,6 +62,7 @@ pub struct Background {
     journal: Journal,
     store: Arc<AuditStore>,
     portal: Option<PortalWork>,
+    keys: IdempotencyKeys,
     /// Look-ups and checks of the upstreams in force.
     upstreams: Upkeep,
     /// Workers of configurations of before, with their last exports.
@@ -98,8 +104,9 @@ impl PortalWork {
     }
 }
 
-/// Starts everything. `epoch`: of the chain's taking, where the journal is kept in the database.
-pub fn start(live: &Arc<Live>, database: &Database, epoch: Option<i64>) -> Result<Background, KeyError> {
+/// Starts everything.
+pub fn start(live: &Arc<Live>, lasting: &Lasting) -> Result<Background, KeyError> {
+    let (database, epoch) = (&lasting.database, lasting.epoch);
     let gateway = live.current();
     let mut tasks = JoinSet::new();
     let journal = Journal::clone(&gateway.journal);
@@ -111,6 +118,7 @@ pub fn start(live: &Arc<Live>, database: &Database, epoch: Option<i64>) -> Resul
         judged.distrust(indexer.run().await);
     });
     tasks.spawn(database.clone().try_writes_while_they_fail());
+    tasks.spawn(lasting.keys.clone().bring());
     tasks.spawn(expiry::watch(database.clone(), gateway.metrics.links_ending.clone()));
     let settings = &gateway.settings.checkpoints;
     let checkpoints = settings.signer()?.map(|signer| (Arc::new(signer), settings.interval));
@@ -200,6 +208,7 @@ pub fn start(live: &Arc<Live>, database: &Database, epoch: Option<i64>) -> Resul
         journal,
         store,
         portal,
+        keys: lasting.keys.clone(),
         upstreams: Upkeep::start(&gateway.upstreams),
         leaving: Vec::new(),
         checkpoints,
@@ -239,6 +248,7 @@ impl Background {
         }
         drop(self.upstreams);
         self.tasks.shutdown().await;
+        self.keys.bring_last(LAST_OUTCOMES).await;
         self.stop_shipping.send_replace(true);
         if tokio::time::timeout(LAST_SHIPPING, join_all(self.shippers.iter_mut())).await.is_err() {
             self.shippers.iter().for_each(JoinHandle::abort);

@@ -27,7 +27,7 @@ use crate::{
         worker::{Gateway, Upkeep},
     },
     spans::{SpanMetrics, Spans},
-    store::{Database, Directory},
+    store::{Database, Directory, IdempotencyKeys},
     tls::{H2, HTTP_1_1, ServerTls, settings::ServerSettings},
     upstream::{Resolve, Upstream},
 };
@@ -44,6 +44,8 @@ const ADMIN_PROTOCOLS: &[&[u8]] = &[HTTP_1_1];
 /// What no reload makes anew.
 pub struct Lasting {
     pub database: Database,
+    /// With the outcomes of writes that the database has not taken yet.
+    pub keys: IdempotencyKeys,
     pub journal: Arc<Journal>,
     /// Of the chain's taking, where it is kept in the database.
     pub epoch: Option<i64>,
@@ -97,6 +99,7 @@ impl Lasting {
         }
         Ok(Self {
             database: database.clone(),
+            keys: IdempotencyKeys::new(database),
             journal: Arc::new(journal),
             epoch,
             policies: Arc::new(policies),
@@ -131,6 +134,7 @@ impl Lasting {
         let routes = Routes::compile(&config.routes, &upstreams)?;
         let foundations = Foundations {
             database: &self.database,
+            keys: &self.keys,
             policies: &self.policies,
             directory: &self.directory,
             approvals: config.links.approvals,

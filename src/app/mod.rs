@@ -109,7 +109,7 @@ async fn serve(
     let lasting = Arc::new(Lasting::open(&config, &database, resolver, &registry).await?);
     let live = Arc::new(Live::new(lasting.compose(config, &[])?));
     let workers = Arc::new(workers::start(&live).map_err(AppError::Runtime)?);
-    let background = background::start(&live, &database, lasting.epoch)?;
+    let background = background::start(&live, &lasting)?;
     let progress = background.progress.clone();
     let reloader = Reloader::new(&lasting, &live, source, background, &registry)?;
     // Here, where there is a journal: a shadow set that is refused is told and recorded, and stops nothing.

@@ -74,7 +74,7 @@ pub fn run(args: ImportArgs, context: &StoreContext<'_>) -> Result<(), Failure> 
     };
     let (report, stopped) = match done {
         Ok(report) => (report, None),
-        Err(ImportStopped { report, error }) => (report, Some(error)),
+        Err(ImportStopped { report, error, .. }) => (report, Some(error)),
     };
     if let Some(refused) = refused {
         refused.write(&report)?;

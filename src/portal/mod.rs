@@ -84,6 +84,8 @@ pub struct Portal {
 #[derive(Debug)]
 pub struct Foundations<'a> {
     pub database: &'a Database,
+    /// Of the process: what waits in memory outlives a configuration.
+    pub keys: &'a IdempotencyKeys,
     pub policies: &'a Arc<Policies>,
     pub directory: &'a Arc<Directory>,
     /// What a tenant's own word on its links is held against.
@@ -154,7 +156,7 @@ impl Portal {
             database: on.database.clone(),
             alerts: AlertStore::new(on.database),
             fanout: fanout::Fanout::new(&settings.reads, upstreams, on.metrics),
-            keys: IdempotencyKeys::new(on.database),
+            keys: on.keys.clone(),
             directory: Arc::clone(on.directory),
             records: AuditStore::new(on.database, on.journal),
             approvals: on.approvals,

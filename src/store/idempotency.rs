@@ -2,11 +2,13 @@
 //!
 //! Invariants: one transaction decides who holds a claim, so of two callers with one key exactly one goes on; a claim
 //! that nobody settled (the process ended) stays, because nobody knows what became of it; only the holder of a claim
-//! settles or frees it.
+//! settles or frees it. What it knows and the database does not take waits in memory ([`IdempotencyKeys::settled`]).
+
+use std::{sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
-use super::{Database, StoreError, sql::Value};
+use super::{Database, StoreError, sql::Value, unsettled::Unsettled};
 use crate::domain::Millis;
 
 /// Whose key it is and what for: a digest.
@@ -40,19 +42,32 @@ pub enum Claimed {
 /// The right to act, once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    scope: Scope,
-    id: Uuid,
+    pub(super) scope: Scope,
+    pub(super) request: [u8; 32],
+    pub(super) id: Uuid,
+    pub(super) expires_at: Millis,
 }
 
-/// All claims.
+/// What becomes of a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    Answered(StoredAnswer),
+    /// Certainly not done: the key may be used again.
+    Freed,
+    /// It was sent, and nobody knows what became of it.
+    GivenUp,
+}
+
+/// All claims. Clones share what waits for the database.
 #[derive(Clone, Debug)]
 pub struct IdempotencyKeys {
     db: Database,
+    unsettled: Arc<Unsettled>,
 }
 
 impl IdempotencyKeys {
     pub fn new(db: &Database) -> Self {
-        Self { db: db.clone() }
+        Self { db: db.clone(), unsettled: Arc::default() }
     }
 
     /// Claims the key, or tells what it was used for. `running_until`: until when a claim of now may still be worked
@@ -65,6 +80,10 @@ impl IdempotencyKeys {
         running_for_ms: i64,
         keep_for_ms: i64,
     ) -> Result<Claimed, StoreError> {
+        if let Some(told) = self.unsettled.told(&scope, &request, now) {
+            return Ok(told);
+        }
+        let expires_at = Millis(now.0.saturating_add(keep_for_ms));
         let mut tx = self.db.begin_write().await?;
         tx.execute(
             "DELETE FROM idempotency_keys WHERE scope = $1 AND expires_at <= $2",
@@ -76,18 +95,17 @@ impl IdempotencyKeys {
             .execute(
                 "INSERT INTO idempotency_keys (scope, request_hash, claim, state, created_at, expires_at) \
                  VALUES ($1, $2, $3, 'running', $4, $5) ON CONFLICT (scope) DO NOTHING",
-                &[
-                    Value::Bytes(&scope),
-                    Value::Bytes(&request),
-                    id.into(),
-                    now.0.into(),
-                    now.0.saturating_add(keep_for_ms).into(),
-                ],
+                &[Value::Bytes(&scope), Value::Bytes(&request), id.into(), now.0.into(), expires_at.0.into()],
             )
             .await?;
         if taken == 1 {
-            tx.commit().await?;
-            return Ok(Claimed::Mine(Claim { scope, id }));
+            let claim = Claim { scope, request, id, expires_at };
+            if let Err(error) = tx.commit().await {
+                // It may be there all the same, and nobody will act upon it.
+                self.unsettled.keep(&claim, &Settlement::Freed);
+                return Err(error.into());
+            }
+            return Ok(Claimed::Mine(claim));
         }
         let row = tx
             .row(
@@ -114,6 +132,38 @@ impl IdempotencyKeys {
             "running" if now.0 < row.int("created_at")?.saturating_add(running_for_ms) => Claimed::Running,
             _ => Claimed::Unknown,
         })
+    }
+
+    /// Writes what became of it. Where the database does not take it now, it waits in memory for [`Self::bring`] and is
+    /// told to callers of this process meanwhile; an error where it cannot wait.
+    pub async fn settled(&self, claim: &Claim, settlement: &Settlement) -> Result<(), StoreError> {
+        match self.end(claim, settlement).await {
+            Ok(_) => Ok(()),
+            Err(StoreError::Unavailable(error)) if self.unsettled.keep(claim, settlement) => {
+                tracing::warn!(%error, "the outcome of a write cannot be kept yet: it waits in memory for the database");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Brings what waits to the database as soon as it takes it; never ends.
+    pub async fn bring(self) {
+        self.unsettled.bring(&self).await;
+    }
+
+    /// The same once, within `limit`, before the process ends.
+    pub async fn bring_last(&self, limit: Duration) {
+        self.unsettled.bring_last(self, limit).await;
+    }
+
+    /// `false`: the claim was not held any more.
+    pub(super) async fn end(&self, claim: &Claim, settlement: &Settlement) -> Result<bool, StoreError> {
+        match settlement {
+            Settlement::Answered(answer) => self.settle(claim, answer).await,
+            Settlement::Freed => self.free(claim).await,
+            Settlement::GivenUp => self.give_up(claim).await,
+        }
     }
 
     /// Keeps the answer. `false`: the claim was not held any more.

@@ -51,6 +51,7 @@ mod portfolio;
 mod export_jobs;
 mod idempotency;
 mod tenant_links;
+mod unsettled;
 
 #[doc(hidden)]
 pub mod bulk;
@@ -71,7 +72,7 @@ pub use database::Database;
 pub use directory::{Directory, LinksUnavailable, LoadHook, Reading};
 pub use error::StoreError;
 pub use export_jobs::{ExportJob, ExportJobs, FinishedFile, JobState, Lease, Owner};
-pub use idempotency::{Claim, Claimed, IdempotencyKeys, Scope, StoredAnswer};
+pub use idempotency::{Claim, Claimed, IdempotencyKeys, Scope, Settlement, StoredAnswer};
 pub use managed::managed_tenants;
 pub use portfolio::load_tenant_facts;
 pub use records::{

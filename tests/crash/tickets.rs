@@ -1,6 +1,6 @@
 //! `Idempotency-Key` over the death of the process: what may have been done is never done again.
 
-use std::{thread, time::Duration};
+use std::{sync::atomic::Ordering, thread, time::Duration};
 
 use sqlx::{Connection as _, Executor, SqliteConnection};
 
@@ -53,6 +53,56 @@ fn a_ticket_that_was_on_its_way_at_kill_9_is_not_opened_again() {
 fn a_ticket_that_was_on_its_way_at_kill_9_is_not_opened_again_on_postgres() {
     let (house, _relay, _made) = crate::database::on_postgres();
     not_opened_again(&Consolidated::over(house, 1, 3));
+}
+
+#[test]
+fn a_ticket_whose_outcome_the_database_did_not_take_is_told_when_it_is_back() {
+    let portal = Consolidated::over(House::new(), 1, 3);
+    let url = format!("sqlite://{}", portal.house.dir.path().join("linkgate.db").display());
+    let mut conn = portal.house.block_on(SqliteConnection::connect(&url)).unwrap();
+    told_when_it_is_back(&portal, |away| {
+        let fails = "CREATE TRIGGER away BEFORE UPDATE ON idempotency_keys BEGIN SELECT RAISE(ROLLBACK, 'away'); END";
+        let sql = if away { fails } else { "DROP TRIGGER away" };
+        portal.house.block_on(conn.execute(sql)).unwrap();
+    });
+}
+
+#[test]
+fn a_ticket_whose_outcome_the_database_did_not_take_is_told_when_it_is_back_on_postgres() {
+    let (house, relay, _made) = crate::database::on_postgres();
+    told_when_it_is_back(&Consolidated::over(house, 1, 3), |away| relay.away(away));
+}
+
+/// The database is away from the claim of the key until the client has its answer.
+fn told_when_it_is_back(portal: &Consolidated, mut away: impl FnMut(bool)) {
+    let gateway = portal.start();
+    portal.service.latency.store(2_000, Ordering::SeqCst);
+    portal.service.most_under_way.store(0, Ordering::SeqCst);
+    let mut client = Connection::open(gateway.public);
+    client.write(&new_ticket(portal, "key", NEW).bytes());
+    eventually("the service has it", || portal.service.most_under_way.load(Ordering::SeqCst) == 1);
+    away(true);
+    let opened = client.answer();
+    assert_eq!(opened.status, 201, "{}", opened.text());
+    portal.service.latency.store(0, Ordering::SeqCst);
+    away(false);
+    // Links may be stale for a moment; nothing else is told but what was done.
+    let mut again = create(portal, &gateway, "key", NEW);
+    eventually("links are fresh", || {
+        let stale = again.status == 503;
+        if stale {
+            again = create(portal, &gateway, "key", NEW);
+        }
+        !stale
+    });
+    assert_eq!((again.status, &again.body), (201, &opened.body), "{}", again.text());
+    // As every process tells it: the answer is in the database.
+    eventually("the outcome is kept", || portal.house.log_text().contains("the outcome of a write is kept now"));
+    gateway.kill();
+    let gateway = portal.start();
+    let again = create(portal, &gateway, "key", NEW);
+    assert_eq!((again.status, again.body), (201, opened.body));
+    assert_eq!(sent(portal), 1, "exactly one creation");
 }
 
 /// Three times over; ends with one ticket that was opened after them.

@@ -3,6 +3,7 @@
 
 use linkgate::server::admin::table::BASE;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, Executor, SqliteConnection};
 
 use super::{
     admin_access::{
@@ -151,6 +152,49 @@ fn an_import_goes_around_nothing() {
             assert_eq!((answer.status, answer.error().as_str()), (403, "FORBIDDEN"), "{what}");
         }
     }
+}
+
+/// As a disk that fails for a moment: SQLite ends the transaction by itself. The caller was allowed, and what was done stays.
+#[test]
+fn what_the_database_broke_off_is_recorded_as_allowed_and_failed() {
+    let house = house(Setup::default(), false);
+    let url = format!("sqlite://{}", house.rig.dir.path().join("linkgate.db").display());
+    let mut conn = house.rig.block_on(SqliteConnection::connect(&url)).unwrap();
+    let fails = "BEGIN SELECT RAISE(ROLLBACK, 'ended'); END";
+    for trigger in [
+        format!("CREATE TRIGGER row BEFORE INSERT ON tenants WHEN NEW.id = 'b-450' {fails}"),
+        format!("CREATE TRIGGER revoked BEFORE UPDATE ON partner_tenant_links {fails}"),
+    ] {
+        house.rig.block_on(conn.execute(sqlx::AssertSqlSafe(trigger))).unwrap();
+    }
+    let file = format!("tenant_id,name\nb-0,First\n{}", (0..500).map(|n| format!("b-{n},B\n")).collect::<String>());
+    let request = rows("/imports/tenants", "text/csv", &file).header("X-Request-ID", "broken-1");
+    let broken = ask(&house, OPERATOR, request);
+    assert_eq!((broken.status, broken.error().as_str()), (503, "UPSTREAM_UNAVAILABLE"), "{}", broken.text());
+    assert!(broken.text().contains("after 399 rows had been imported and 1 refused"), "{}", broken.text());
+    let revoke = Request::new("POST", &format!("{BASE}/partners/{P1}/revoke-links")).header("X-Request-ID", "broken-2");
+    assert_eq!(ask(&house, SECURITY, revoke).status, 503);
+    // What the rules refuse is refused as before.
+    let twice = rows("/imports/tenants", "text/csv", "tenant_id,nme\n").header("X-Request-ID", "broken-3");
+    assert_eq!(ask(&house, OPERATOR, twice).status, 422);
+
+    let call = |id: &str| {
+        let all = || calls(&house).into_iter().filter(|call| call["request_id"] == id).collect::<Vec<_>>();
+        // The answer may come before the end of its record.
+        assert!(eventually(|| all().iter().any(|call| !call["status"].is_null())), "{id}");
+        let all = all();
+        assert_eq!(all.len(), 1, "{id}: {all:#?}");
+        json!([all[0]["decision"], all[0]["status"], all[0]["reason"]])
+    };
+    assert_eq!(call("broken-1"), json!(["allow", 503, "import_stopped: 399 rows imported, 1 refused"]));
+    assert_eq!(call("broken-2"), json!(["allow", 503, "UPSTREAM_UNAVAILABLE"]));
+    assert_eq!(call("broken-3"), json!(["deny", 422, "VALIDATION_ERROR"]));
+    let filter = "/audit/records?request_id=broken-1&action=import";
+    let counts = || get(&house, filter).json()["items"].as_array().unwrap().clone();
+    assert!(eventually(|| !counts().is_empty()), "the rows that are in are counted");
+    let told = json!({"tenants": 399, "partners": 0, "users": 0, "links": 0, "refused_rows": 1, "stopped": true});
+    assert_eq!(counts()[0]["after"], told);
+    assert_eq!(get(&house, "/tenants/b-0").status, 200);
 }
 
 /// What is not understood, too long or too much is refused whole.

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use linkgate::{
+    audit::{ChainId, OutboxSource},
     domain::link_rules::Refusal,
     store::{
-        StoreError,
+        AuditStore, StoreError,
         admin::{ImportInput, ImportRow, LinkFilter, Page, TenantInput},
     },
 };
+
+use serde_json::json;
+use uuid::Uuid;
 
 use crate::fixture::{Fixture, link};
 
@@ -82,7 +86,14 @@ pub(crate) async fn an_import_that_stops_tells_what_it_took(f: Arc<Fixture>) {
     assert!(matches!(stopped.error, StoreError::Unavailable(_)), "{stopped:?}");
     assert_eq!((stopped.report.imported, stopped.report.refused_rows), (198, 2));
     let lines: Vec<u64> = stopped.report.refused.iter().map(|row| row.line).collect();
-    assert_eq!((lines, changes), (vec![9, 109], 1));
+    // The rows, and the record of how many.
+    assert_eq!((lines, changes, stopped.recorded), (vec![9, 109], 2, true));
     f.raw("ALTER TABLE tenants_gone RENAME TO tenants").await.unwrap();
     assert_eq!(f.count("SELECT count(*) FROM tenants").await, before + 198);
+    let outbox = AuditStore::new(&f.db, f.dir.path()).claim(ChainId(Uuid::now_v7()), 1_000).await.unwrap();
+    let counts: Vec<_> = outbox.iter().map(|one| &one.change).filter(|record| record.action == "import").collect();
+    let told = json!({
+        "tenants": 198, "partners": 0, "users": 0, "links": 0, "refused_rows": 2, "stopped": true,
+    });
+    assert_eq!((counts.len(), &counts[0].after), (1, &Some(told)));
 }

@@ -1,10 +1,16 @@
 //! Claims on idempotency keys and leases on exports: one holder at a time, on both databases, across restarts.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use linkgate::{
     domain::{Millis, PartnerId},
-    store::{Claimed, ExportJob, ExportJobs, FinishedFile, IdempotencyKeys, JobState, Owner, StoredAnswer},
+    store::{
+        Claim, Claimed, ExportJob, ExportJobs, FinishedFile, IdempotencyKeys, JobState, Owner, Settlement, StoreError,
+        StoredAnswer,
+    },
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -32,6 +38,94 @@ pub(crate) async fn a_key_is_claimed_by_one_of_many(fixture: Arc<Fixture>) {
         }
     }
     assert_eq!(mine, 1);
+}
+
+/// The claims of a test, made of now: none is over before it is settled.
+async fn claimed(keys: &IdempotencyKeys, scope: u8, request: u8) -> Claimed {
+    keys.claim([scope; 32], [request; 32], Millis::now(), HOUR, 24 * HOUR).await.unwrap()
+}
+
+async fn mine(keys: &IdempotencyKeys, scope: u8) -> Claim {
+    match claimed(keys, scope, 1).await {
+        Claimed::Mine(claim) => claim,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// From now on the database takes no outcome, or does again.
+async fn away(f: &Fixture, away: bool) {
+    let (from, to) = if away { ("idempotency_keys", "aside") } else { ("aside", "idempotency_keys") };
+    f.raw(format!("ALTER TABLE {from} RENAME TO {to}")).await.unwrap();
+}
+
+pub(crate) async fn an_outcome_waits_for_the_database_and_is_told_meanwhile(f: Arc<Fixture>) {
+    let keys = IdempotencyKeys::new(&f.db);
+    let bringing = tokio::spawn(keys.clone().bring());
+    let (done, freed, unknown) = (mine(&keys, 1).await, mine(&keys, 2).await, mine(&keys, 3).await);
+    away(&f, true).await;
+    for (claim, settlement) in
+        [(&done, Settlement::Answered(answer())), (&freed, Settlement::Freed), (&unknown, Settlement::GivenUp)]
+    {
+        keys.settled(claim, &settlement).await.unwrap();
+    }
+    assert_eq!(claimed(&keys.clone(), 1, 1).await, Claimed::Done(answer()), "from memory");
+    assert_eq!(claimed(&keys, 1, 2).await, Claimed::Other);
+    assert_eq!(claimed(&keys, 2, 1).await, Claimed::Running);
+    assert_eq!(claimed(&keys, 3, 1).await, Claimed::Unknown);
+    // What nobody knows anything of is asked of the database.
+    let error = keys.claim([4; 32], [1; 32], Millis::now(), HOUR, HOUR).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    away(&f, false).await;
+    // Another process: nothing of this is in memory.
+    let other = IdempotencyKeys::new(&f.another().await);
+    let began = Instant::now();
+    while f.count("SELECT count(*) FROM idempotency_keys WHERE state = 'running'").await > 0 {
+        assert!(began.elapsed() < Duration::from_secs(30), "the outcomes are not brought");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(claimed(&other, 3, 1).await, Claimed::Unknown);
+    assert_eq!(claimed(&other, 1, 1).await, Claimed::Done(answer()), "byte for byte");
+    mine(&other, 2).await;
+    bringing.abort();
+}
+
+pub(crate) async fn an_outcome_that_waits_settles_no_other_claim(f: Arc<Fixture>) {
+    let keys = IdempotencyKeys::new(&f.db);
+    let (late, expired) = (mine(&keys, 1).await, [2; 32]);
+    let Claimed::Mine(over) = keys.claim(expired, [1; 32], Millis(0), HOUR, HOUR).await.unwrap() else { panic!() };
+    away(&f, true).await;
+    for claim in [&late, &over] {
+        keys.settled(claim, &Settlement::Answered(answer())).await.unwrap();
+    }
+    away(&f, false).await;
+    // Both keys are somebody else's by now.
+    f.raw("DELETE FROM idempotency_keys").await.unwrap();
+    let other = IdempotencyKeys::new(&f.another().await);
+    let (theirs, _) = (mine(&other, 1).await, mine(&other, 2).await);
+    keys.bring_last(Duration::from_secs(60)).await;
+    for scope in [1, 2] {
+        assert_eq!(claimed(&other, scope, 1).await, Claimed::Running);
+        assert_eq!(claimed(&keys, scope, 1).await, Claimed::Running, "and nothing waits any more");
+    }
+    assert!(other.free(&theirs).await.unwrap(), "it holds its claim");
+}
+
+pub(crate) async fn a_stop_brings_outcomes_once_more_and_waits_for_no_database(f: Arc<Fixture>) {
+    let keys = IdempotencyKeys::new(&f.db);
+    let claims = [mine(&keys, 1).await, mine(&keys, 2).await, mine(&keys, 3).await];
+    away(&f, true).await;
+    for claim in &claims {
+        keys.settled(claim, &Settlement::Answered(answer())).await.unwrap();
+    }
+    // It does not come back: the stop ends all the same, each having been tried once.
+    keys.bring_last(Duration::from_secs(60)).await;
+    assert_eq!(claimed(&keys, 3, 1).await, Claimed::Done(answer()), "still known here");
+    away(&f, false).await;
+    keys.bring_last(Duration::from_secs(60)).await;
+    let other = IdempotencyKeys::new(&f.another().await);
+    for scope in 1..=3 {
+        assert_eq!(claimed(&other, scope, 1).await, Claimed::Done(answer()));
+    }
 }
 
 pub(crate) async fn a_claim_keeps_its_outcome_across_restarts(fixture: Arc<Fixture>) {

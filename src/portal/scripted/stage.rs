@@ -28,7 +28,7 @@ use crate::{
         PermissionSet, Portfolio, SignOff, TenantId, UserFacts, link_rules::LinkTerms,
     },
     policy::{Policies, settings::PolicySettings},
-    store::{Database, Directory, LinkRecord, Stamps, TenantRecord},
+    store::{Database, Directory, IdempotencyKeys, LinkRecord, Stamps, TenantRecord},
 };
 
 /// A portal over scripted services, with partners and links that exist in memory only.
@@ -103,6 +103,7 @@ impl Stage {
         let metrics = Metrics::unseen();
         let on = Foundations {
             database: &database,
+            keys: &IdempotencyKeys::new(&database),
             policies: &policies,
             directory: &Directory::start(&database, &links),
             approvals: false.into(),

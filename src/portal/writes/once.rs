@@ -1,9 +1,9 @@
 //! `Idempotency-Key`: a write that is sent once however often it is asked for.
 //!
-//! The claim is made before the write is sent and settled after it. The whole runs in a task of its own: a client that
+//! The claim is made before the write is sent and settled after it, as soon as the database takes it. The whole runs in a task of its own: a client that
 //! leaves must not leave a write half done, nor its outcome unknown.
 
-use std::{future::Future, time::Duration};
+use std::future::Future;
 
 use aws_lc_rs::digest;
 use http::{HeaderMap, HeaderValue};
@@ -14,16 +14,13 @@ use crate::{
     audit::SliceOutcome,
     domain::{ErrorCode, Millis, link_rules::FieldError},
     portal::{Call, Problem, Reply, ReplyBody},
-    store::{Claim, Claimed, IdempotencyKeys, StoreError, StoredAnswer},
+    store::{Claim, Claimed, IdempotencyKeys, Settlement, StoredAnswer},
 };
 
 /// How long an answer is kept for who asks again.
 const KEEP_MS: i64 = 24 * 3_600 * 1_000;
 /// Longer than any write is worked on: a claim that is older was left by a crash.
 const RUNNING_MS: i64 = 60_000;
-/// How often the outcome of a write is brought to the database before it is given up.
-const SETTLE_TRIES: u32 = 5;
-const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 
 const HEADER: &str = "idempotency-key";
 /// Tells an answer that was kept from one that was made.
@@ -173,36 +170,27 @@ async fn claim(keys: &IdempotencyKeys, asked: &Asked) -> Result<Claimed, Problem
     })
 }
 
-/// Keeps the outcome. Where the database stays away the claim stays too, and tells the next caller the truth: unknown.
+/// Keeps the outcome, in memory as long as the database is away. Where neither takes it the claim stays, and tells the next
+/// caller the truth: unknown.
 async fn settle(keys: &IdempotencyKeys, claim: &Claim, outcome: &Outcome) {
-    let stored = match outcome {
+    let settlement = match outcome {
         Outcome::Done { status, body, tenant, .. } => {
-            Some(StoredAnswer { status: *status, tenant_id: Some(tenant.clone()), body: body.clone() })
+            Settlement::Answered(StoredAnswer { status: *status, tenant_id: Some(tenant.clone()), body: body.clone() })
         }
         Outcome::Partly { problem, tenant } => {
-            serde_json::to_string(&StoredProblem { message: problem.message.clone().into_owned() })
-                .ok()
-                .map(|body| StoredAnswer { status: problem.code.status(), tenant_id: Some(tenant.clone()), body })
+            serde_json::to_string(&StoredProblem { message: problem.message.clone().into_owned() }).map_or(
+                Settlement::GivenUp,
+                |body| {
+                    let status = problem.code.status();
+                    Settlement::Answered(StoredAnswer { status, tenant_id: Some(tenant.clone()), body })
+                },
+            )
         }
-        Outcome::NotDone(_) | Outcome::Unknown(_) => None,
+        Outcome::NotDone(_) => Settlement::Freed,
+        Outcome::Unknown(_) => Settlement::GivenUp,
     };
-    for attempt in 1..=SETTLE_TRIES {
-        let settled = match (&stored, outcome) {
-            (Some(stored), _) => keys.settle(claim, stored).await,
-            (None, Outcome::NotDone(_)) => keys.free(claim).await,
-            (None, _) => keys.give_up(claim).await,
-        };
-        match settled {
-            Ok(_) => return,
-            Err(StoreError::Unavailable(error)) if attempt < SETTLE_TRIES => {
-                tracing::warn!(%error, "the outcome of a write cannot be kept yet");
-                tokio::time::sleep(SETTLE_PAUSE).await;
-            }
-            Err(error) => {
-                tracing::error!(%error, "the outcome of a write is not kept: its key will answer 409");
-                return;
-            }
-        }
+    if let Err(error) = keys.settled(claim, &settlement).await {
+        tracing::error!(%error, "the outcome of a write is not kept: its key will answer 409");
     }
 }
 

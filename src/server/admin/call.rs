@@ -4,6 +4,7 @@
 //! record open.
 
 use std::{
+    borrow::Cow,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -257,29 +258,40 @@ async fn act(
         records: api.records.clone(),
         database: api.database.clone(),
         actor,
+        partly: std::sync::OnceLock::new(),
     };
-    let (began, task) = (trail.began, async move { operate(&desk, &ask).await });
-    let ended = tokio::spawn(async move { settle(record, began, task.await) }).await;
+    let began = trail.began;
+    let ended = tokio::spawn(async move {
+        let done = operate(&desk, &ask).await;
+        settle(record, began, done, desk.partly.into_inner())
+    })
+    .await;
     ended.unwrap_or_else(|error| {
         tracing::error!(%error, "an operation of the admin API ended by a panic");
         Err(Failure::new(ErrorCode::InternalError, "panic"))
     })
 }
 
-/// Completes the record with what became of the act.
-fn settle(record: OpenRecord, began: Instant, done: Result<Answer, Problem>) -> Result<Answer, Failure> {
+/// Completes the record with what became of the act. `partly`: what one that failed had done until then.
+fn settle(
+    record: OpenRecord,
+    began: Instant,
+    done: Result<Answer, Problem>,
+    partly: Option<String>,
+) -> Result<Answer, Failure> {
     let done = done.map_err(|problem| consolidated::failure(&problem));
     let (status, bytes, reason) = match &done {
         Ok(answer) => (answer.status.as_u16(), answer.bytes(), None),
-        Err(failure) => (failure.code.status(), 0, Some(failure.word())),
+        Err(failure) => (failure.code.status(), 0, Some(partly.map_or(Cow::Borrowed(failure.word()), Cow::Owned))),
     };
     record.complete(Completion {
         status: Some(status),
         bytes,
         duration_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
-        // What the rules refuse was not done.
-        decision: done.is_err().then_some(Decision::Deny),
-        reason: reason.map(Into::into),
+        // What the rules refuse was not done. Where the gateway or its database failed the caller was allowed, and some of
+        // it may be done.
+        decision: done.as_ref().is_err_and(|failure| failure.code.status() < 500).then_some(Decision::Deny),
+        reason,
         ..Completion::default()
     });
     done

@@ -1,6 +1,6 @@
 //! What an operation of the admin API works with.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{answer::store_problem, ask::Ask};
 use crate::{
@@ -16,9 +16,16 @@ pub(super) struct Desk {
     pub(super) records: AuditStore,
     pub(super) database: Database,
     pub(super) actor: Actor,
+    /// What an act that failed had done until then, for the record of the call.
+    pub(super) partly: OnceLock<String>,
 }
 
 impl Desk {
+    /// Told once, by an act that fails after it did a part of its work.
+    pub(super) fn partly(&self, done: String) {
+        self.partly.get_or_init(|| done);
+    }
+
     /// What was written, in force in this process.
     pub(super) async fn noticed<T>(&self, written: Written<T>) -> T {
         self.gateway.directory.notice(&written.change).await;

@@ -60,13 +60,18 @@ pub(super) async fn run(desk: &Desk, ask: &Ask) -> Result<Answer, Problem> {
     }
     match done {
         Ok(report) => Answer::ok(&report),
-        Err(ImportStopped { report, error }) => {
+        Err(ImportStopped { report, recorded, error }) => {
             let problem = store_problem(ask, error);
             let message = format!(
                 "the database failed after {} rows had been imported and {} refused; the rest was not looked at: import the \
                  file again, rows that are there are refused then",
                 report.imported, report.refused_rows
             );
+            let unrecorded = if recorded { "" } else { "; no record of its own says so" };
+            desk.partly(format!(
+                "import_stopped: {} rows imported, {} refused{unrecorded}",
+                report.imported, report.refused_rows
+            ));
             Err(Problem { message: message.into(), ..problem })
         }
     }

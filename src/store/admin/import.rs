@@ -2,8 +2,10 @@
 //!
 //! Rows are written in batches, each batch one transaction with one change number and each row a savepoint in it: a
 //! hundred thousand rows then cost hundreds of commits, a refused row leaves nothing behind, and an import that is
-//! interrupted has written whole rows only. At its end one more record says how many of what there were; each row has its
-//! own history and record beside.
+//! interrupted has written whole rows only. At its end, early or not, one more record says how many of what there were;
+//! each row has its own history and record beside.
+
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -23,6 +25,9 @@ use crate::{
 
 /// Rows of one transaction; other writers wait as long.
 const BATCH: usize = 200;
+/// How often the record of how many is brought to a database that does not take it.
+const RECORD_TRIES: u32 = 4;
+const RECORD_PAUSE: Duration = Duration::from_millis(500);
 /// Refused rows that are told one by one; all are counted.
 const MOST_TOLD: usize = 10_000;
 
@@ -68,6 +73,8 @@ pub struct ImportReport {
 #[error("the import stopped after {} rows", report.imported)]
 pub struct ImportStopped {
     pub report: ImportReport,
+    /// Whether the record says how many were taken; where none was, there is nothing to say.
+    pub recorded: bool,
     #[source]
     pub error: StoreError,
 }
@@ -137,23 +144,52 @@ impl Admin {
                 break;
             }
             read += batch.len() as u64;
-            let before = (report.refused_rows, report.refused.len());
+            let before = (report.refused_rows, report.refused.len(), taken);
             match self.import_batch(actor, batch, &mut report, &mut taken).await {
                 Ok(change) => change.into_iter().for_each(&mut changed),
                 Err(error) => {
                     // The batch is as if it had not been begun.
                     report.refused_rows = before.0;
                     report.refused.truncate(before.1);
-                    return Err(ImportStopped { report, error });
+                    let recorded = if report.imported == 0 {
+                        Ok(())
+                    } else {
+                        self.import_recorded(actor, &report, before.2, true).await.map(&mut changed)
+                    };
+                    if let Err(error) = &recorded {
+                        tracing::error!(%error, imported = report.imported, "how many rows an import took is not recorded");
+                    }
+                    return Err(ImportStopped { report, recorded: recorded.is_ok(), error });
                 }
             }
             progress(read);
         }
-        match self.import_record(actor, &report, taken).await {
+        match self.import_recorded(actor, &report, taken, false).await {
             Ok(change) => changed(change),
-            Err(error) => return Err(ImportStopped { report, error }),
+            Err(error) => return Err(ImportStopped { report, recorded: false, error }),
         }
         Ok(report)
+    }
+
+    /// The rows are in: their record is brought more than once to a database that fails.
+    async fn import_recorded(
+        &self,
+        actor: &Actor,
+        report: &ImportReport,
+        taken: Taken,
+        stopped: bool,
+    ) -> Result<Change, StoreError> {
+        let mut tries = 1;
+        loop {
+            match self.import_record(actor, report, taken, stopped).await {
+                Err(StoreError::Unavailable(error)) if tries < RECORD_TRIES => {
+                    tracing::warn!(%error, "the record of an import cannot be written yet");
+                    tries += 1;
+                    tokio::time::sleep(RECORD_PAUSE).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     async fn import_batch(
@@ -185,15 +221,26 @@ impl Admin {
     }
 
     /// How many of what, as one record.
-    async fn import_record(&self, actor: &Actor, report: &ImportReport, taken: Taken) -> Result<Change, StoreError> {
+    async fn import_record(
+        &self,
+        actor: &Actor,
+        report: &ImportReport,
+        taken: Taken,
+        stopped: bool,
+    ) -> Result<Change, StoreError> {
         let mut session = self.session(actor).await?;
         let Taken { tenants, partners, users, links } = taken;
+        let mut after = json!({
+            "tenants": tenants, "partners": partners, "users": users, "links": links,
+            "refused_rows": report.refused_rows,
+        });
+        if let (true, Some(fields)) = (stopped, after.as_object_mut()) {
+            // The rest was not looked at.
+            fields.insert("stopped".to_owned(), true.into());
+        }
         let record = ChangeRecord {
             resource_type: Some("import".to_owned()),
-            after: Some(json!({
-                "tenants": tenants, "partners": partners, "users": users, "links": links,
-                "refused_rows": report.refused_rows,
-            })),
+            after: Some(after),
             ..session.record(Kind::Admin, "import")
         };
         session.enqueue(&record).await?;

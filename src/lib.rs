@@ -1,6 +1,8 @@
 //! linkgate: a policy-engine sidecar and reverse proxy. Partner organisations reach exactly the tenants that they are
 //! linked to, through one door that a security team can read, prove and audit.
 //!
+//! What it promises on the wire is the [`contract`]: comments name its sections.
+//!
 //! # Life of a request
 //!
 //! ```text
@@ -80,6 +82,9 @@
 //! | I6 | a bad set or configuration never replaces a good one | `policy::handle`, `app::configuration`, `app::reload` | `policy_bundle`, `gateway::reload` |
 //! | I7 | no slice is fetched without its own permit, nor shown under another partner, link version or policy set | `portal::call`, `portal::fanout` | `portal::access` |
 //! | I8 | memory is bounded by configuration | caches, `spans::export`, `server::guard`, `upstream::bounds`, `portal::{merge, fanout}` | `gateway::body`, `policy_decide` |
+
+#[doc = include_str!("contract.md")]
+pub mod contract {}
 
 pub mod domain;
 pub mod tls;

@@ -2,7 +2,7 @@
 //!
 //! A command is a struct of arguments and a `run`; `help` groups them, `context` gives them the configuration, a
 //! runtime and the database, `outcome` prints and ends, `trouble` knows the failures of journals and questions. To add one:
-//! its file, a line in [`Command`], a line in `dispatch`, its name in `help::GROUPS`.
+//! its file, a line in `Command`, a line in `dispatch`, its name in `help::GROUPS`.
 
 pub mod context;
 mod help;

@@ -76,7 +76,7 @@ impl From<StoreError> for Failure {
 /// Who is named in history and audit.
 #[derive(Clone, Debug, Args)]
 pub struct ActorArgs {
-    /// Name that history and audit will show [default: cli:<your user name>]
+    /// Name that history and audit will show [default: cli:USER, by your account]
     ///
     /// For `links.four_eyes` your account counts beside this name, whatever the name is.
     #[arg(long, value_name = "NAME", global = true)]

@@ -29,7 +29,7 @@ pub enum RouteConflict {
 }
 
 impl RouteConflict {
-    /// Place of the rule in the list given to [`RouteTable::compile`].
+    /// Place of the rule in the list given to [`RouteTable::compile`](super::RouteTable::compile).
     pub fn index(&self) -> usize {
         match self {
             Self::Pattern { index, .. }

@@ -23,6 +23,9 @@ pub(crate) fn compare() {
         section(&schema, &heading, definition, &mut told, &mut made);
     }
     assert!(made.matches("\n| `").count() > 90);
+    let is_whole = |row: &&str| row.ends_with(" |") && row.replace("\\|", "").matches('|').count() == 4;
+    let broken = made.lines().filter(|line| line.starts_with("| ")).find(|row| !is_whole(row));
+    assert_eq!(broken, None, "a row of the reference is not three cells");
     made.insert(0, '\n');
     if page::between(BEGIN, END) == made {
         return;
@@ -79,6 +82,8 @@ fn section(schema: &Value, heading: &str, definition: &Value, told: &mut Told, m
             },
             None => default(&property["default"]),
         };
+        // Either would end the cell or the row.
+        let meaning = meaning.replace('\n', " ").replace('|', "\\|");
         let _ = writeln!(made, "| `{key}` | {default} | {meaning} |");
     }
     made.push('\n');

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     client::{Connection, Request},
+    reload::until,
     rig::{Rig, Setup},
 };
 
@@ -161,13 +162,10 @@ fn a_client_that_leaves_cancels_the_upstream_call() {
         .write(&Request::get("/t/sse").bearer(&rig.token()).tenant("t-full").header("X-Request-ID", "gone").bytes());
     assert_eq!(connection.head().status, 200);
     drop(connection);
-    let started = Instant::now();
-    while rig.upstream.broken.load(Ordering::SeqCst) == 0 {
-        assert!(started.elapsed() < Duration::from_secs(5), "the upstream call goes on");
-        thread::sleep(Duration::from_millis(20));
-    }
-    thread::sleep(Duration::from_millis(300));
-    let record = rig.records().into_iter().find(|record| record["request_id"] == "gone").unwrap();
+    until("the upstream call ends", || rig.upstream.broken.load(Ordering::SeqCst) > 0);
+    let record = || rig.records().into_iter().find(|record| record["request_id"] == "gone").unwrap();
+    until("the record is complete", || record()["lines"] == 2);
+    let record = record();
     assert_eq!((&record["aborted"], &record["reason"]), (&true.into(), &"client_disconnected".into()));
 }
 

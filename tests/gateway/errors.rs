@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{
     client::{Answer, Connection, Request},
+    reload::until,
     rig::{HOME1, Rig, Setup},
 };
 
@@ -125,11 +126,11 @@ fn an_upstream_at_its_bound_says_so_at_once() {
         ..Setup::default()
     });
     let mut busy = Connection::open(rig.public);
-    busy.write(&Request::get("/t/slow/1000").bearer(&rig.token()).tenant("t-full").bytes());
-    std::thread::sleep(Duration::from_millis(300));
+    busy.write(&Request::get("/t/slow/3000").bearer(&rig.token()).tenant("t-full").bytes());
     let started = Instant::now();
+    until("the service is busy", || rig.upstream.count() == 1);
     assert_eq!(rig.ask(Request::get("/full").tenant("t-full")).error(), "UPSTREAM_UNAVAILABLE");
-    assert!(started.elapsed() < Duration::from_millis(500));
+    assert!(started.elapsed() < Duration::from_millis(2_500), "it waited for the other's place");
     assert_eq!(busy.answer().status, 200);
     assert_eq!(rig.ask(Request::get("/full").tenant("t-full")).status, 200);
 }

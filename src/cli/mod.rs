@@ -7,6 +7,8 @@
 pub mod context;
 mod help;
 pub mod outcome;
+#[cfg(test)]
+mod parity;
 mod trouble;
 
 pub mod serve;
@@ -160,56 +162,8 @@ fn print_default() -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use crate::server::admin::{
-        parity::{COMMANDS, Counterpart, WITHOUT_A_COMMAND},
-        table::TABLE,
-    };
-
     #[test]
     fn the_command_line_is_consistent() {
         super::command().debug_assert();
-    }
-
-    /// Every command without commands below it, as it is typed.
-    fn leaves(command: &clap::Command, typed: &str, found: &mut BTreeSet<String>) {
-        for one in command.get_subcommands().filter(|one| one.get_name() != "help") {
-            let typed = format!("{typed} {}", one.get_name());
-            if one.get_subcommands().next().is_some() {
-                leaves(one, &typed, found);
-            } else {
-                found.insert(typed.trim_start().to_owned());
-            }
-        }
-    }
-
-    #[test]
-    fn every_command_has_its_operations_or_a_reason_to_have_none() {
-        let mut commands = BTreeSet::new();
-        leaves(&super::command(), "", &mut commands);
-        let mut listed: BTreeSet<String> = COMMANDS.iter().map(|(name, _)| (*name).to_owned()).collect();
-        assert_eq!(listed.len(), COMMANDS.len(), "a command stands twice in `server::admin::parity`");
-        if cfg!(not(feature = "demo")) {
-            listed.remove("demo");
-        }
-        assert_eq!(listed, commands, "`server::admin::parity` and the command line differ");
-        let mut named = Vec::new();
-        for (name, counterpart) in COMMANDS {
-            match counterpart {
-                Counterpart::Operations(operations) => {
-                    assert!(!operations.is_empty(), "{name}");
-                    named.extend_from_slice(operations);
-                }
-                Counterpart::None(why) => assert!(why.len() > 20, "{name}: say why"),
-            }
-        }
-        named.extend(WITHOUT_A_COMMAND.iter().map(|(operation, _)| *operation));
-        for spec in TABLE {
-            assert!(named.contains(&spec.operation), "no command is named for {}", spec.label());
-        }
-        for operation in named {
-            assert!(TABLE.iter().any(|spec| spec.operation == operation), "{operation:?} is not in the table");
-        }
     }
 }

@@ -2,8 +2,8 @@
 //! what it tells of policies, access and the audit record, over HTTP, on a listener of its own. The public listener never
 //! serves it.
 //!
-//! Reading order: `table` and `operations` (which operation, for which roles), `parity` (which command has which), `access`
-//! (who calls), `call` (the life of a call), `ask` and `answer` (what comes and goes), `desk` (what an operation works with),
+//! Reading order: `table` and `operations` (which operation, for which roles), `access` (who calls),
+//! `call` (the life of a call), `ask` and `answer` (what comes and goes), `desk` (what an operation works with),
 //! the operations (`parties`, `links`, `imports`, `webhooks`, `emergency`, `insight`, `questions`, `reviews`, `journal`),
 //! `openapi` (their description), `listener` (sockets).
 //!
@@ -16,7 +16,6 @@
 pub mod table;
 
 mod operations;
-pub mod parity;
 
 mod access;
 mod answer;

@@ -1,6 +1,6 @@
 //! Every operation of the admin API, one line each: where it is, for which roles, what its record says.
 //!
-//! A command of the command line that has no line here is named in [`parity`](super::parity), with the reason.
+//! A command of the command line that has no line here is named in `cli::parity`, with the reason.
 
 use super::table::{
     CLOSERS, GUARDS,

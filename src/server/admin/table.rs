@@ -1,7 +1,7 @@
 //! Which operations there are, where, and for which roles: the one table that routing, authorisation, records, metrics and
 //! the description are made from. Its printed form is held by a test, so that a change of who may do what is seen. The
 //! lines themselves stand in `operations`; which command of the command line has which of them, and which has none and
-//! why, in `parity`.
+//! why, in `cli::parity`.
 
 use std::borrow::Cow;
 

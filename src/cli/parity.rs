@@ -11,25 +11,27 @@
 //! - *needs nothing of the gateway*: `audit prove-check` is for those who do not trust it; `token` makes tokens for trying
 //!   things out with a key that an administrator's token must never reach.
 //!
-//! A test of the command line walks all commands against this list: a new one needs a line here.
+//! A test walks all commands against this list: a new one needs a line here.
 
-use super::table::Operation as Op;
+use std::collections::BTreeSet;
+
+use Counterpart::{NotOffered, Operations};
+
+use crate::server::admin::table::{Operation as Op, TABLE};
 
 /// What the admin API has for a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counterpart {
+enum Counterpart {
     Operations(&'static [Op]),
-    /// None, because.
-    None(&'static str),
+    /// Nothing, because.
+    NotOffered(&'static str),
 }
 
-use Counterpart::{None, Operations};
-
-const MACHINE: Counterpart = None("runs, sets up or describes the program on its machine");
-const PIPELINE: Counterpart = None("judges a set before it is put in force, for as long as that takes");
+const MACHINE: Counterpart = NotOffered("runs, sets up or describes the program on its machine");
+const PIPELINE: Counterpart = NotOffered("judges a set before it is put in force, for as long as that takes");
 
 /// Every command without commands below it, in the order of the help.
-pub static COMMANDS: &[(&str, Counterpart)] = &[
+static COMMANDS: &[(&str, Counterpart)] = &[
     ("serve", MACHINE),
     ("demo", MACHINE),
     ("check", MACHINE),
@@ -98,13 +100,57 @@ pub static COMMANDS: &[(&str, Counterpart)] = &[
     ("audit export", Operations(&[Op::ExportRecords])),
     (
         "audit prove-check",
-        None("is for those who do not trust the gateway: needs a saved log and public keys, nothing else"),
+        NotOffered("is for those who do not trust the gateway: needs a saved log and public keys, nothing else"),
     ),
-    ("audit prune", None("removes files of the machine's disk for good, after a look at what would go")),
+    ("audit prune", NotOffered("removes files of the machine's disk for good, after a look at what would go")),
     ("audit outbox list", Operations(&[Op::ListOutbox])),
-    ("audit outbox release", None("needs the journal of a server that is gone, or somebody's word that it is lost")),
-    ("token", None("makes tokens for trying things out, with a key that no token of this API may reach")),
+    (
+        "audit outbox release",
+        NotOffered("needs the journal of a server that is gone, or somebody's word that it is lost"),
+    ),
+    ("token", NotOffered("makes tokens for trying things out, with a key that no token of this API may reach")),
 ];
 
 /// Operations that no command has.
-pub static WITHOUT_A_COMMAND: &[(Op, &str)] = &[(Op::OpenApi, "describes the others")];
+static WITHOUT_A_COMMAND: &[(Op, &str)] = &[(Op::OpenApi, "describes the others")];
+
+/// Every command without commands below it, as it is typed.
+fn leaves(command: &clap::Command, typed: &str, found: &mut BTreeSet<String>) {
+    for one in command.get_subcommands().filter(|one| one.get_name() != "help") {
+        let typed = format!("{typed} {}", one.get_name());
+        if one.get_subcommands().next().is_some() {
+            leaves(one, &typed, found);
+        } else {
+            found.insert(typed.trim_start().to_owned());
+        }
+    }
+}
+
+#[test]
+fn every_command_has_its_operations_or_a_reason_to_have_none() {
+    let mut commands = BTreeSet::new();
+    leaves(&super::command(), "", &mut commands);
+    let mut listed: BTreeSet<String> = COMMANDS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(listed.len(), COMMANDS.len(), "a command stands twice in `cli::parity`");
+    if cfg!(not(feature = "demo")) {
+        listed.remove("demo");
+    }
+    assert_eq!(listed, commands, "`cli::parity` and the command line differ");
+    let mut named = Vec::new();
+    for (name, counterpart) in COMMANDS {
+        match counterpart {
+            Operations(operations) => {
+                assert!(!operations.is_empty(), "{name}");
+                named.extend_from_slice(operations);
+            }
+            NotOffered(why) => assert!(why.len() > 20, "{name}: say why"),
+        }
+    }
+    named.extend(WITHOUT_A_COMMAND.iter().map(|(operation, _)| *operation));
+    for spec in TABLE {
+        assert!(named.contains(&spec.operation), "no command is named for {}", spec.label());
+    }
+    for operation in named {
+        assert!(TABLE.iter().any(|spec| spec.operation == operation), "{operation:?} is not in the table");
+    }
+}

@@ -62,4 +62,5 @@ pub mod measured;
 pub mod metrics;
 pub mod seldom;
 pub mod shadow_metrics;
+pub mod vitals;
 pub mod worker;

@@ -82,6 +82,9 @@ impl Lasting {
         for warning in policies.current().warnings() {
             tracing::warn!("{warning}");
         }
+        for warning in config.exposed_files() {
+            tracing::warn!("{warning}");
+        }
         if !config.policy.enforce {
             tracing::warn!(
                 "policy.enforce is false: guardrails and role rules are NOT ENFORCED, what they refuse is let through and noted"

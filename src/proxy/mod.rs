@@ -49,6 +49,7 @@ pub mod target;
 
 pub mod answer_headers;
 pub mod body;
+pub mod cut;
 mod owned_body;
 pub mod streams;
 pub mod tunnel;

@@ -124,7 +124,7 @@ async fn serve(
     let admin = listeners.admin.map(|listener| start_admin(admin_api, listener, gateway.admin_tls.clone()));
     if let Some(listener) = listeners.health {
         let health = observed::observe(&live, &lasting, &workers, progress, registry)?;
-        tokio::spawn(health::serve(listener, health));
+        tokio::spawn(lasting.vitals.clone().watch("health_listener", health::serve(listener, health), never));
     }
     let accept = |name, listener, door| {
         let (workers, live) = (Arc::clone(&workers), Arc::clone(&live));

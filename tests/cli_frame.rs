@@ -165,6 +165,35 @@ fn check_tells_of_an_upstream_whose_certificates_are_no_use() {
     assert!(said.contains("the upstream `isp`") && said.contains("ca.pem` holds no certificate"), "{said}");
 }
 
+/// A mounted secret is often open to all of its container: that is told, and stops nothing.
+#[test]
+fn check_warns_of_keys_and_secrets_that_everybody_may_read() {
+    use std::{fs, os::unix::fs::PermissionsExt};
+    let dir = tempfile::tempdir().unwrap();
+    let text = run(&mut linkgate(&["config", "print-default"])).out;
+    let named = text
+        .replace("#checkpoint_key_file = \"checkpoint-key.pem\"", "checkpoint_key_file = \"checkpoint-key.pem\"")
+        .replace("#secret_file = \"export-secret\"", "secret_file = \"export-secret\"");
+    fs::write(dir.path().join("linkgate.toml"), named).unwrap();
+    fs::write(dir.path().join("export-secret"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    let key = linkgate::identity::mint::DevKey::generate(linkgate::identity::mint::DevAlgorithm::EdDsa).unwrap();
+    key.write_pem(&dir.path().join("checkpoint-key.pem")).unwrap();
+    let said = |mode: u32| {
+        for name in ["export-secret", "checkpoint-key.pem"] {
+            fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let checked = run(linkgate(&["check"]).current_dir(dir.path()).env("LINKGATE__AUDIT__WRITES", "os"));
+        assert_eq!(checked.code, 0, "{}{}", checked.out, checked.err);
+        checked.out.lines().filter(|line| line.starts_with("warning: ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(said(0o640), [""; 0]);
+    let warnings = said(0o644);
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (warning, name) in warnings.iter().zip(["checkpoint-key.pem", "export-secret"]) {
+        assert!(warning.contains(name) && warning.contains("mode 0644") && warning.contains("chmod 600"), "{warning}");
+    }
+}
+
 #[test]
 fn logs_have_no_colours_where_no_terminal_shows_them() {
     let dir = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Room, floor. A file imports only from lower floors, or from its own room.
+/// Room, floor. A file imports only from lower floors, or from its own room. `sample` stands beside them.
 const FLOORS: &[(&str, u8)] = &[
     ("domain", 0),
     ("tls", 0),
@@ -32,6 +32,12 @@ const FLOORS: &[(&str, u8)] = &[
 
 /// Where a higher floor needs no more than another room's settings, that is what it names.
 const SETTINGS: &str = "settings";
+
+/// Stands for services of others: knows nothing of linkgate, and only the demo knows of it.
+const BESIDE: &str = "sample";
+
+/// Files of `src` itself.
+const ROOT: [&str; 2] = ["lib.rs", "main.rs"];
 
 fn floor(room: &str) -> Option<u8> {
     FLOORS.iter().find(|(name, _)| *name == room).map(|(_, floor)| *floor)
@@ -96,8 +102,14 @@ fn files_import_only_from_lower_floors() {
     let mut seen = 0;
     for file in sources(&src) {
         let own = file.strip_prefix(&src).unwrap().iter().next().unwrap().to_str().unwrap().to_owned();
+        let text = fs::read_to_string(&file).unwrap();
+        if own == BESIDE {
+            let others: Vec<_> = named(&text).into_iter().filter(|(room, _)| room != BESIDE).collect();
+            assert!(others.is_empty(), "{} imports {others:?}", file.display());
+        }
         let Some(own_floor) = floor(&own) else { continue };
-        for (room, rest) in named(&fs::read_to_string(&file).unwrap()) {
+        for (room, rest) in named(&text) {
+            assert!(room != BESIDE || own == "cli", "{} imports crate::{BESIDE}", file.display());
             let Some(other) = floor(&room) else { continue };
             seen += 1;
             let settings_only = own == "store" && room == "config" && rest == SETTINGS;
@@ -113,14 +125,53 @@ fn files_import_only_from_lower_floors() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Without its comments, which may name what the code must not.
+fn code(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether the code names this crate, in a `use` line or in a path.
+fn names(code: &str, banned: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(banned).any(|(at, _)| {
+        let (before, behind) = (&code[..at], &code[at + banned.len()..]);
+        !before.ends_with(is_word)
+            && (behind.starts_with("::") || (before.ends_with("use ") && !behind.starts_with(is_word)))
+    })
+}
+
+#[test]
+fn every_room_has_its_floor() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let found: BTreeSet<String> = fs::read_dir(&src)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !ROOT.contains(&name.as_str()))
+        .collect();
+    let listed: BTreeSet<String> = FLOORS.iter().map(|(room, _)| (*room).to_owned()).chain([BESIDE.into()]).collect();
+    assert_eq!(found, listed, "a folder or file of src stands on no floor, or a floor lists what is not there");
+}
+
 #[test]
 fn the_domain_knows_no_runtime_no_socket_and_no_engine() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/domain");
     for file in sources(&src) {
-        let text = fs::read_to_string(&file).unwrap();
-        for banned in ["tokio", "http::", "hyper", "sqlx", "cedar_policy"] {
-            assert!(!text.contains(&format!("use {banned}")), "{} uses {banned}", file.display());
+        let code = code(&file);
+        for banned in ["tokio", "http", "hyper", "sqlx", "cedar_policy", "std::fs"] {
+            assert!(!names(&code, banned), "{} names {banned}", file.display());
         }
+    }
+}
+
+#[test]
+fn a_crate_is_found_wherever_it_is_named() {
+    for code in ["use tokio;", "use tokio::time;", "fn f() -> tokio::time::Instant {", "let at = (tokio::time::now)()"]
+    {
+        assert!(names(code, "tokio"), "{code}");
+    }
+    for code in ["use my_tokio::time;", "let tokio = 1;", "use tokio_util;"] {
+        assert!(!names(code, "tokio"), "{code}");
     }
 }
 

@@ -12,32 +12,27 @@ use tokio::{
 use super::{
     AppError,
     compose::Lasting,
-    expiry,
+    crew::{Crew, INDEX_INTERVAL},
     gauges::Progress,
-    gone::Orphans,
-    housekeeping,
-    kept::{self, KeptProgress, Tidying},
+    kept::{self, Tidying},
 };
 use crate::{
     audit::{
         ChainHeads, Journal, JournalError,
         evidence::{Checkpointer, KeyError, Signer},
         indexer::Indexer,
-        outbox::OutboxRelay,
         reader::chain_file,
-        retention::{Retention, RetentionSettings},
-        ship::Shipper,
+        retention::RetentionSettings,
     },
     config::settings::Config,
-    portal::{Counting, Watcher, exports::Shift, webhooks::Deliverer},
-    proxy::worker::{Gateway, Live},
-    store::{AuditStore, Database, IdempotencyKeys, KeptJournal},
+    portal::{Watcher, exports::Shift},
+    proxy::{
+        vitals::never,
+        worker::{Gateway, Live},
+    },
+    store::{AuditStore, Database, IdempotencyKeys},
     upstream::Upkeep,
 };
-
-/// How often the journal is looked at for records to index, and the outbox for changes to chain.
-const INDEX_INTERVAL: Duration = Duration::from_millis(200);
-const OUTBOX_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a stop waits for the index to see the last records; the next start goes on where it ended.
 const LAST_INDEXING: Duration = Duration::from_secs(3);
@@ -64,7 +59,7 @@ pub struct Background {
     portal: Option<PortalWork>,
     keys: IdempotencyKeys,
     /// Look-ups and checks of the upstreams in force.
-    upstreams: Upkeep,
+    upstreams: Watched,
     /// Workers of configurations of before, with their last exports.
     leaving: Vec<(watch::Sender<Shift>, JoinHandle<()>)>,
     /// The key of checkpoints, and how far they are; `None`: no key is configured.
@@ -86,11 +81,16 @@ impl PortalWork {
     fn start(gateway: &Gateway) -> Option<Self> {
         let portal = gateway.portal.as_ref()?;
         let alerts = portal.settings.alerts.background;
+        let alerts = alerts.then(|| {
+            let (portal, directory) = (Arc::clone(portal), Arc::clone(&gateway.directory));
+            let begin = move || Watcher::new(&portal, &directory).run();
+            tokio::spawn(gateway.vitals.clone().keep("alerts", begin, never))
+        });
         let (shift, told) = watch::channel(Shift::Working);
-        Some(Self {
-            alerts: alerts.then(|| tokio::spawn(Watcher::new(portal, &gateway.directory).run())),
-            exports: (shift, tokio::spawn(Arc::new(portal.export_worker()).run(told))),
-        })
+        let (portal, asked) = (Arc::clone(portal), told.clone());
+        let begin = move || Arc::new(portal.export_worker()).run(told.clone());
+        let exports = gateway.vitals.clone().keep("exports", begin, move || *asked.borrow() != Shift::Working);
+        Some(Self { alerts, exports: (shift, tokio::spawn(exports)) })
     }
 
     /// The exports that are left.
@@ -106,116 +106,47 @@ impl PortalWork {
 
 /// Starts everything.
 pub fn start(live: &Arc<Live>, lasting: &Lasting) -> Result<Background, KeyError> {
-    let (database, epoch) = (&lasting.database, lasting.epoch);
     let gateway = live.current();
-    let mut tasks = JoinSet::new();
-    let journal = Journal::clone(&gateway.journal);
-    let store = Arc::new(AuditStore::new(database, journal.dir()));
-    let indexer = Indexer::new(journal.clone(), Arc::clone(&store), INDEX_INTERVAL);
-    let (indexed, judged) = (indexer.progress(), journal.clone());
-    tasks.spawn(async move {
-        // Ends only where the journal was altered or cut off under our hands.
-        judged.distrust(indexer.run().await);
-    });
-    tasks.spawn(database.clone().try_writes_while_they_fail());
-    tasks.spawn(lasting.keys.clone().bring());
-    tasks.spawn(expiry::watch(database.clone(), gateway.metrics.links_ending.clone()));
     let settings = &gateway.settings.checkpoints;
     let checkpoints = settings.signer()?.map(|signer| (Arc::new(signer), settings.interval));
-    let signed = checkpoints.as_ref().map(|(signer, interval)| {
-        let made = Checkpointer::new(journal.clone(), Arc::clone(&store), Arc::clone(signer), *interval);
-        let (progress, judged) = (made.progress(), journal.clone());
-        tasks.spawn(async move {
-            // Ends only where the journal is not what was signed.
-            judged.distrust(made.run().await);
-        });
-        progress
-    });
+    let retention = settings_of_retention(&gateway)?;
+    let mut crew = Crew::new(&gateway, lasting);
+    let indexed = crew.index();
+    crew.serve_the_database(live);
+    let signed = checkpoints.as_ref().map(|(signer, interval)| crew.sign(signer, *interval));
     if signed.is_none() {
         tracing::info!("no key signs checkpoints of the audit chain: set `audit.checkpoint_key_file`");
     }
-    let retention = settings_of_retention(&gateway)?.map(|settings| match epoch {
-        Some(epoch) => {
-            let RetentionSettings { age, keys, ship } = settings.clone();
-            let scratch = journal.dir().join(kept::PART);
-            let kept = KeptJournal::new(Arc::clone(&store), (journal.chain_id(), epoch), scratch, keys, ship);
-            let made = Retention::of(journal.clone(), kept, Arc::clone(&store), age);
-            let progress = made.progress();
-            tasks.spawn(made.run());
-            let orphans = Orphans {
-                database: database.clone(),
-                store: Arc::clone(&store),
-                journal: journal.clone(),
-                settings,
-                signer: checkpoints.as_ref().map(|(signer, _)| Arc::clone(signer)),
-                progress: Arc::clone(&progress),
-            };
-            tasks.spawn(orphans.run());
-            progress
-        }
-        None => {
-            let made = Retention::new(journal.clone(), Arc::clone(&store), settings);
-            let progress = made.progress();
-            tasks.spawn(made.run());
-            progress
-        }
-    });
-    let tidying = epoch.map(|epoch| Tidying {
-        journal: journal.clone(),
-        epoch,
-        store: Arc::clone(&store),
-        ship: gateway.settings.ship.clone(),
-        indexed: Arc::clone(&indexed),
-        progress: Arc::new(KeptProgress::default()),
-    });
-    if let Some(tidying) = tidying.clone() {
-        tasks.spawn(tidying.run());
-    }
-    tasks.spawn(OutboxRelay::new(journal.clone(), Arc::clone(&store), OUTBOX_INTERVAL).run());
-    tasks.spawn(housekeeping::run(Arc::clone(live), database.clone(), Arc::clone(&store)));
-    let webhooks = &gateway.settings.webhooks;
-    if webhooks.enabled {
-        let deliverer = Arc::new(Deliverer::new(
-            webhooks,
-            database,
-            &gateway.directory,
-            &gateway.policies,
-            &gateway.portal_metrics,
-        ));
-        tasks.spawn(Arc::clone(&deliverer).keep());
-        tasks.spawn(deliverer.run());
-    }
-    // Shown by the health listener, and to nobody else.
-    if gateway.settings.health.is_some() {
-        tasks.spawn(Counting::new(database, &gateway.portal_metrics).run());
-    }
-    let ship = &gateway.settings.ship;
-    let made: Vec<_> =
-        ship.targets().into_iter().map(|target| Shipper::new(journal.clone(), target, ship.form)).collect();
-    let shipped = made.iter().map(Shipper::progress).collect();
-    let (stop_shipping, stop) = watch::channel(false);
-    let shippers = made.into_iter().map(|shipper| tokio::spawn(shipper.run(stop.clone()))).collect();
-    let portal = PortalWork::start(&gateway);
+    let retention = retention.map(|settings| crew.age(settings, checkpoints.as_ref().map(|(signer, _)| signer)));
+    let tidying = crew.tidy(&indexed);
+    crew.deliver();
+    crew.count();
+    let shipping = crew.ship();
+    let kept = tidying.as_ref().map(|tidying| Arc::clone(&tidying.progress));
+    let Crew { tasks, journal, store, .. } = crew;
     Ok(Background {
         tasks,
-        progress: Progress {
-            indexed,
-            signed,
-            shipped,
-            retention,
-            kept: tidying.as_ref().map(|tidying| Arc::clone(&tidying.progress)),
-        },
+        progress: Progress { indexed, signed, shipped: shipping.progress, retention, kept },
         journal,
         store,
-        portal,
+        portal: PortalWork::start(&gateway),
         keys: lasting.keys.clone(),
-        upstreams: Upkeep::start(&gateway.upstreams),
+        upstreams: Watched(tokio::spawn(look_after_upstreams(&gateway))),
         leaving: Vec::new(),
         checkpoints,
-        shippers,
-        stop_shipping,
+        shippers: shipping.shippers,
+        stop_shipping: shipping.stop,
         tidying,
     })
+}
+
+/// Look-ups and checks of the upstreams of this configuration.
+fn look_after_upstreams(gateway: &Gateway) -> impl Future<Output = ()> + use<> {
+    // At once, not when the task first runs: their configuration comes into force.
+    let mut first = Some(Upkeep::start(&gateway.upstreams));
+    let upstreams = gateway.upstreams.clone();
+    let begin = move || first.take().unwrap_or_else(|| Upkeep::start(&upstreams)).one_ended();
+    gateway.vitals.clone().keep("upstreams", begin, never)
 }
 
 /// `None`: nothing goes by itself.
@@ -225,6 +156,15 @@ fn settings_of_retention(gateway: &Gateway) -> Result<Option<RetentionSettings>,
     Ok(Some(RetentionSettings { age, keys: settings.checkpoints.keys()?, ship: settings.ship.clone() }))
 }
 
+/// A task that ends with what it is for.
+struct Watched(JoinHandle<()>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Background {
     /// The work of the consolidated API goes on under another configuration; exports under way are finished under the one
     /// that they were begun with.
@@ -232,7 +172,7 @@ impl Background {
         self.leaving.retain(|(_, ended)| !ended.is_finished());
         self.leaving.extend(self.portal.take().map(|work| work.end(Shift::Last)));
         self.portal = PortalWork::start(gateway);
-        self.upstreams = Upkeep::start(&gateway.upstreams);
+        self.upstreams = Watched(tokio::spawn(look_after_upstreams(gateway)));
     }
 
     /// Ends the tasks and brings the index up to the journal's end: nobody else does it until the next start.
@@ -300,7 +240,7 @@ pub async fn open_journal(config: &Config, database: &Database) -> Result<(Journ
     });
     let stored = asked.await.map_err(|_| AppError::HeadTimeout)?.map_err(AppError::Head)?;
     let opened = Journal::open_behind(settings.clone(), stored)?;
-    tracing::info!(recovery = ?opened.1, "audit journal open");
+    kept::told(&opened.1, "audit journal open");
     if opened.1.fresh && store.chains().await.is_ok_and(|chains| !chains.is_empty()) {
         tracing::warn!(dir = %settings.dir.display(),
             "a new audit chain begins, and the database knows others: if this is no new replica, find the old `audit.dir`");

@@ -24,6 +24,7 @@ use crate::{
         headers::StripList,
         metrics::Metrics,
         routes::Routes,
+        vitals::{Vitals, never},
         worker::{Gateway, Upkeep},
     },
     spans::{SpanMetrics, Spans},
@@ -52,7 +53,9 @@ pub struct Lasting {
     pub policies: Arc<Policies>,
     /// Asked beside them, never enforced.
     pub shadow: Option<Arc<ShadowSet>>,
-    directory: Arc<Directory>,
+    pub directory: Arc<Directory>,
+    /// Whether what runs beside the requests still does.
+    pub vitals: Vitals,
     /// Of the public listener; its files are read again, what it is made of is not.
     tls: Option<Arc<ServerTls>>,
     /// Of the admin listener.
@@ -79,6 +82,9 @@ impl Lasting {
         for warning in policies.current().warnings() {
             tracing::warn!("{warning}");
         }
+        for warning in config.exposed_files() {
+            tracing::warn!("{warning}");
+        }
         if !config.policy.enforce {
             tracing::warn!(
                 "policy.enforce is false: guardrails and role rules are NOT ENFORCED, what they refuse is let through and noted"
@@ -87,7 +93,8 @@ impl Lasting {
         let tls = secured(config.listen.tls.as_ref(), "listen.tls", PUBLIC_PROTOCOLS)?;
         let admin_tls = config.admin.as_ref().and_then(|admin| admin.tls.as_ref());
         let admin_tls = secured(admin_tls, "admin.tls", ADMIN_PROTOCOLS)?;
-        let (quotas, shared_quotas) = quotas(&config.limits)?;
+        let vitals = Vitals::register(registry)?;
+        let (quotas, shared_quotas) = quotas(&config.limits, &vitals)?;
         let metrics = Metrics::register(registry)?;
         let portal_metrics = Arc::new(PortalMetrics::register(registry)?);
         let (journal, epoch) = background::open_journal(config, database).await?;
@@ -105,6 +112,7 @@ impl Lasting {
             policies: Arc::new(policies),
             shadow: config.policy.shadow.clone().map(|dir| Arc::new(ShadowSet::new(dir))),
             directory,
+            vitals,
             tls,
             admin_tls,
             quotas,
@@ -154,6 +162,9 @@ impl Lasting {
             );
             Arc::new(Portal::new(settings, &foundations, sources))
         });
+        let refreshed = Arc::clone(&verifier);
+        // Ends where no issuer has keys to fetch.
+        let refresh = move || Arc::clone(&refreshed).maintain();
         Ok(Gateway {
             metrics: self.metrics.for_routes(&routes),
             routes,
@@ -163,7 +174,8 @@ impl Lasting {
             tls: self.tls.clone(),
             admin_tls: self.admin_tls.clone(),
             portal,
-            upkeep: Upkeep::of(tokio::spawn(Arc::clone(&verifier).maintain())),
+            upkeep: Upkeep::of(tokio::spawn(self.vitals.clone().keep("key_refresh", refresh, || true))),
+            vitals: self.vitals.clone(),
             verifier,
             keyring,
             audit_keys: (!audit_keys.is_empty()).then(|| audit_keys.to_jwks()),
@@ -195,9 +207,10 @@ fn secured(
 }
 
 /// Counted with other replicas where Redis is named, else by this process alone. Runs until the runtime ends.
-fn quotas(settings: &LimitSettings) -> Result<Quotas, SharedError> {
+fn quotas(settings: &LimitSettings, vitals: &Vitals) -> Result<Quotas, SharedError> {
     let Some(shared) = &settings.shared else { return Ok((Arc::new(LocalQuotas::new(settings.max_keys)), None)) };
     let quotas = SharedQuotas::new(settings.max_keys);
-    tokio::spawn(Arc::clone(&quotas).keep_in_step(RedisBuckets::new(shared)?, shared.interval));
+    let exchange = Arc::clone(&quotas).keep_in_step(RedisBuckets::new(shared)?, shared.interval);
+    tokio::spawn(vitals.clone().watch("shared_limits", exchange, never));
     Ok((Arc::clone(&quotas) as Arc<dyn QuotaStore>, Some(quotas)))
 }

@@ -64,6 +64,7 @@ impl From<JournalError> for GoneError {
 }
 
 /// Looks after them; one in each server.
+#[derive(Clone)]
 pub struct Orphans {
     pub database: Database,
     pub store: Arc<AuditStore>,

@@ -15,6 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use uuid::Uuid;
+
 use super::AppError;
 use crate::{
     audit::{
@@ -34,6 +36,7 @@ const MARK: &str = "working-copy";
 pub(super) const PART: &str = "retention";
 pub(super) const GONE: &str = "gone";
 pub(super) const GONE_PART: &str = "gone-part";
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 /// Pause between two rounds of tidying.
 const TIDY: Duration = Duration::from_secs(1);
 /// How often it is counted which journals were set aside.
@@ -56,7 +59,7 @@ pub(super) async fn open(config: &Config, database: &Database) -> Result<Opened,
     let dir = settings.dir.as_path();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("create", dir))?;
     // A pod of a stateful set comes back under its name.
-    let holder = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+    let holder = holder(fs::read_to_string(HOSTNAME));
     let store = AuditStore::new(database, dir);
     loop {
         let lock = Journal::lock(dir)?;
@@ -69,10 +72,32 @@ pub(super) async fn open(config: &Config, database: &Database) -> Result<Opened,
         drop(lock);
         // Each that is not taken is set aside, so this ends.
         if let Some(opened) = go_on(&store, depot, settings.clone(), extent).await? {
-            tracing::info!(recovery = ?opened.recovery, holder, "audit journal in the database open");
+            told(&opened.recovery, "audit journal in the database open");
             return Ok(opened);
         }
     }
+}
+
+/// Under which name a chain is held: whoever has the same takes it without waiting until its server is silent. So a host that
+/// has no name gets one that nobody else has.
+fn holder(hostname: io::Result<String>) -> String {
+    let why = match hostname.as_deref().map(str::trim) {
+        Ok("") => "it is empty".to_owned(),
+        Ok(name) => return name.to_owned(),
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(
+        file = HOSTNAME,
+        why,
+        "this host has no name: after a restart its audit chain is taken only when it was silent for a while"
+    );
+    Uuid::new_v4().to_string()
+}
+
+/// What a start found, for people.
+pub(super) fn told(recovery: &Recovery, what: &str) {
+    let Recovery { chain_id, fresh, cut_bytes, aborted, head } = recovery;
+    tracing::info!(chain = %chain_id, fresh, last_seq = head.seq, cut_bytes, aborted = aborted.len(), "{what}");
 }
 
 /// Puts a chain that was taken together in a folder without a journal, and opens it. `None`: that cannot be done, and it was set
@@ -281,4 +306,19 @@ pub(super) enum TidyError {
     Index(#[from] crate::audit::IndexUnavailable),
     #[error("`audit.dir`: {0}")]
     Folder(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two replicas that cannot read their names would otherwise take each other's chains at once.
+    #[test]
+    fn hosts_without_a_name_are_not_the_same_host() {
+        assert_eq!(holder(Ok("gateway-0\n".to_owned())), "gateway-0");
+        let nameless = [Ok(String::new()), Ok("\n".to_owned()), Err(io::ErrorKind::PermissionDenied.into())];
+        let names: std::collections::BTreeSet<_> = nameless.into_iter().map(holder).collect();
+        assert_eq!(names.len(), 3, "{names:?}");
+        assert!(!names.contains(""));
+    }
 }

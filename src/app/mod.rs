@@ -3,6 +3,7 @@
 pub mod background;
 mod compose;
 pub mod configuration;
+mod crew;
 mod error;
 pub mod expiry;
 mod gauges;
@@ -29,7 +30,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
     config::settings::{Config, DatabaseSettings},
-    proxy::worker::Live,
+    proxy::{vitals::never, worker::Live},
     server::{
         admin::{AdminApi, Listener as AdminListener},
         decision::Door,
@@ -123,29 +124,43 @@ async fn serve(
     let admin = listeners.admin.map(|listener| start_admin(admin_api, listener, gateway.admin_tls.clone()));
     if let Some(listener) = listeners.health {
         let health = observed::observe(&live, &lasting, &workers, progress, registry)?;
-        tokio::spawn(health::serve(listener, health));
+        tokio::spawn(lasting.vitals.clone().watch("health_listener", health::serve(listener, health), never));
     }
-    let accept = |listener, door| {
+    let accept = |name, listener, door| {
         let (workers, live) = (Arc::clone(&workers), Arc::clone(&live));
-        tokio::spawn(async move { workers.accept(&live, listener, door).await })
+        let work = async move { workers.accept(&live, listener, door).await };
+        tokio::spawn(lasting.vitals.clone().watch(name, work, never))
     };
-    let accepting = [accept(listeners.public, Door::Public)]
+    let accepting = [accept("listener", listeners.public, Door::Public)]
         .into_iter()
-        .chain(listeners.decision.map(|listener| accept(listener, Door::Decisions)))
+        .chain(listeners.decision.map(|listener| accept("decision_listener", listener, Door::Decisions)))
         .collect();
-    tracing::info!(public = %listening.public, health = ?listening.health, decision = ?listening.decision, admin = ?listening.admin, policies = gateway.policies.current().version(), "linkgate serves");
+    tracing::info!(
+        public = %listening.public,
+        health = listening.health.map(display),
+        decision = listening.decision.map(display),
+        admin = listening.admin.map(display),
+        policies = gateway.policies.current().version(),
+        "linkgate serves"
+    );
     drop(gateway);
     started(listening);
     manager::ready();
 
     signals.until_stop(&reloader).await;
     manager::stopping();
+    lasting.vitals.stopping();
     // From here on nothing changes any more.
     drop(watchers);
     let background = reloader.end().await;
     Serving { live, workers, accepting, admin, background }.drain().await;
     // All that is kept is written by now. A database that hangs must not keep the process: what is not told to it ends as by a crash.
-    if tokio::time::timeout(LAST_CONNECTIONS, database.close()).await.is_err() {
+    let closed = async {
+        // Outside the pools: while it is open, SQLite does not take its log into the file.
+        lasting.directory.end().await;
+        database.close().await;
+    };
+    if tokio::time::timeout(LAST_CONNECTIONS, closed).await.is_err() {
         tracing::warn!(waited = ?LAST_CONNECTIONS, "the database does not answer: its connections end with the process");
     }
     tracing::info!("stopped");

@@ -134,6 +134,7 @@ fn checks(gateway: &Gateway, database: &Database, workers: Option<&Workers>) -> 
     let missing: Vec<_> = gateway.verifier.missing().iter().map(ToString::to_string).collect();
     let trouble = gateway.journal.status().trouble.map(|trouble| trouble.told()).unwrap_or_default();
     let unwritten = database.write_trouble().unwrap_or_default();
+    let lost = gateway.vitals.lost();
     let alive = workers.is_some_and(Workers::alive);
     let open = workers.is_some_and(|workers| !workers.draining());
     vec![
@@ -142,6 +143,7 @@ fn checks(gateway: &Gateway, database: &Database, workers: Option<&Workers>) -> 
         check("database_writes", unwritten.is_empty(), &unwritten),
         check("keys", missing.is_empty(), &format!("no usable keys for: {}", missing.join(", "))),
         check("audit", trouble.is_empty(), &trouble),
+        check("tasks", lost.is_empty(), &format!("{} ended: restart linkgate; the log says why", lost.join(", "))),
         check("workers", alive, "a worker thread has ended: restart linkgate"),
         check("listener", open, "the gateway is stopping"),
     ]

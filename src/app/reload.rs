@@ -21,7 +21,7 @@ use crate::{
     audit::{ChangeRecord, Decision, Kind},
     domain::Millis,
     policy::Bundle,
-    proxy::worker::Live,
+    proxy::{vitals::never, worker::Live},
     tls::TlsError,
 };
 
@@ -104,11 +104,13 @@ impl Reloader {
         let watched = watch::files(Certificates::of(&self.0.live.current()).files())?;
         let watcher = watched.map(|(watcher, mut told)| {
             let reloader = self.clone();
-            tokio::spawn(async move {
+            let work = async move {
                 while watch::all_written(&mut told).await {
                     reloader.reload_certificates("file").await;
                 }
-            });
+            };
+            // Ends with its watcher: another configuration names other files.
+            tokio::spawn(self.0.lasting.vitals.clone().watch("certificate_files", work, || true));
             watcher
         });
         *self.0.certificates.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = watcher;
@@ -270,31 +272,33 @@ pub fn watch_all<'d>(
     policies: impl Iterator<Item = &'d PathBuf>,
     reloader: &Reloader,
 ) -> Result<Watching, notify::Error> {
-    let mut watchers = Vec::new();
+    let (mut watchers, vitals) = (Vec::new(), &reloader.0.lasting.vitals);
     for dir in policies {
         let (watcher, mut told) = watch::folder(dir, RecursiveMode::Recursive)?;
-        let reloader = reloader.clone();
+        let (vitals, reloader) = (vitals.clone(), reloader.clone());
         watchers.push(watcher);
-        tokio::spawn(async move {
+        let work = async move {
             while watch::quiet(&mut told).await {
                 reloader.reload_policies("file").await;
             }
-        });
+        };
+        tokio::spawn(vitals.watch("policy_files", work, never));
     }
     if let Some(file) = reloader.0.source.file() {
         // Its folder: editors and mounted configuration maps put another file in its place.
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let (watcher, mut told) = watch::folder(folder, RecursiveMode::NonRecursive)?;
-        let reloader = reloader.clone();
+        let (vitals, reloader) = (vitals.clone(), reloader.clone());
         watchers.push(watcher);
-        tokio::spawn(async move {
+        let work = async move {
             while watch::quiet(&mut told).await {
                 // Most of what happens in the folder is about other files, such as the database.
                 if reloader.is_new() {
                     reloader.reload_configuration("file").await;
                 }
             }
-        });
+        };
+        tokio::spawn(vitals.watch("configuration_file", work, never));
     }
     Ok(Watching { _watchers: watchers })
 }

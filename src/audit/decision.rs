@@ -24,8 +24,6 @@ impl Decision {
 pub mod reason {
     /// The record could not be made as durable as promised; the request was answered with 503.
     pub const AUDIT_UNAVAILABLE: &str = "audit_unavailable";
-    /// A policy failed to evaluate.
-    pub const POLICY_ERROR: &str = "policy_error";
     /// The process ended before the completion was written.
     pub const PROCESS_ENDED: &str = "process_ended";
 }

@@ -174,7 +174,7 @@ impl<S: RetainedIndex, J: RetainedJournal> Retention<S, J> {
     }
 
     /// Runs until it is dropped.
-    pub async fn run(mut self) {
+    pub async fn run(&mut self) {
         loop {
             let complaint = match self.round(Millis::now()).await {
                 Ok(round) => round.held.map(|held| whole(&held)),

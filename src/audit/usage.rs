@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use super::{
     asked::{Claims, Question},
     decision::Decision,
-    joined::Record,
     record::Slice,
     sweep::Opened,
 };
@@ -100,20 +99,6 @@ impl Usage {
             slices: &opened.slices,
             asked: private.asked.as_ref(),
             user: user(visible.partner_id, private.issuer.as_deref(), visible.user_id.as_deref()),
-        });
-    }
-
-    /// Of a record of the index.
-    pub fn see_record(&mut self, record: &Record) {
-        self.add(&Said {
-            time: record.time,
-            permission: record.action.as_deref().and_then(Permission::parse),
-            decision: record.decision,
-            link: record.link_id,
-            names_tenant: record.managed_tenant_id.is_some(),
-            slices: &record.slices,
-            asked: record.asked.as_ref(),
-            user: user(record.partner_id, record.issuer.as_deref(), record.user_id.as_deref()),
         });
     }
 

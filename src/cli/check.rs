@@ -144,6 +144,7 @@ impl Report {
             let message = format!("the shadow policies are invalid: {errors}");
             self.errors.push(Finding { shown: format!("{message}\n{}", errors.render()), ..Finding::plain(message) });
         }
+        self.warnings.extend(config.exposed_files().into_iter().map(Finding::plain));
         if config.routes.is_empty() {
             self.warnings.push(Finding::plain("there are no routes: every request is refused".to_owned()));
         }

@@ -13,6 +13,7 @@
 //! are shown in errors only where they are no secrets.
 
 mod errors;
+mod exposed;
 pub mod pattern;
 mod presets;
 mod raw;
@@ -39,9 +40,6 @@ pub use settings::Config;
 pub use shape::OVERRIDE_PREFIX;
 
 use crate::policy::settings::PolicySettings;
-
-/// Variables of linkgate that are no overrides of the configuration, with what they mean.
-pub const OTHER_VARIABLES: [(&str, &str); 1] = [("LINKGATE_CONFIG", "path of the configuration file")];
 
 /// Reads the file (if any), lays the environment over it and resolves the whole.
 ///

@@ -89,16 +89,6 @@ impl Pattern {
     pub fn is_exact(&self) -> bool {
         self.segments.iter().all(|segment| matches!(segment, Segment::Literal(_)))
     }
-
-    /// Whether both match exactly the same paths: equal but for the names of parameters.
-    pub fn same_paths(&self, other: &Self) -> bool {
-        self.segments.len() == other.segments.len()
-            && self.segments.iter().zip(&other.segments).all(|pair| match pair {
-                (Segment::Literal(a), Segment::Literal(b)) => a == b,
-                (Segment::Param(_), Segment::Param(_)) | (Segment::Tail(_), Segment::Tail(_)) => true,
-                _ => false,
-            })
-    }
 }
 
 impl fmt::Display for Pattern {
@@ -203,15 +193,5 @@ mod tests {
             assert_eq!(Pattern::parse(text), Err(expected), "{text}");
         }
         assert_eq!(Pattern::parse(&"/a".repeat(MAX_SEGMENTS + 1)), Err(PatternError::TooLong));
-    }
-
-    #[test]
-    fn patterns_are_the_same_but_for_the_names() {
-        let same = |a: &str, b: &str| Pattern::parse(a).unwrap().same_paths(&Pattern::parse(b).unwrap());
-        assert!(same("/a/{x}", "/a/{y}"));
-        assert!(same("/a/{*x}", "/a/{*y}"));
-        assert!(!same("/a/{x}", "/a/{*y}"));
-        assert!(!same("/a/{x}", "/a/b"));
-        assert!(!same("/a", "/a/"));
     }
 }

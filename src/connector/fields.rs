@@ -11,9 +11,6 @@ words! {
     }
 }
 
-/// How many of them there are.
-pub const RESOURCE_KINDS: usize = ResourceKind::ALL.len();
-
 /// How the text of a field is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldKind {

@@ -25,6 +25,7 @@ pub mod strict_json;
 pub mod time;
 pub mod trace;
 pub mod trace_state;
+pub mod words;
 
 pub use case::Case;
 pub use error::ErrorCode;

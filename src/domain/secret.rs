@@ -2,6 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
+/// Whether a file of this mode may be read or written by those who are neither its owner nor of its group.
+pub fn is_open_to_others(mode: u32) -> bool {
+    mode & 0o006 != 0
+}
+
 /// Key material or a password; `Debug` shows only that it is there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<[u8]>);

@@ -231,13 +231,25 @@ impl RemoteKeys {
                 true
             }
             Err(problem) => {
-                tracing::warn!(issuer = %self.issuer, problem, "the key set could not be fetched; the last good one stays until `max_age`");
+                self.complain(&problem);
                 false
             }
         };
         self.gate.lock().unwrap_or_else(PoisonError::into_inner).running = false;
         self.ended.send_modify(|count| *count = count.wrapping_add(1));
         good
+    }
+
+    fn complain(&self, problem: &str) {
+        let issuer = &self.issuer;
+        match &*self.held.load() {
+            Some(held) => {
+                tracing::warn!(%issuer, problem, seconds = held.until.saturating_duration_since(Instant::now()).as_secs(),
+                "the key set could not be fetched; the last good one stays for so long (`jwks_max_age`)")
+            }
+            None => tracing::warn!(%issuer, problem,
+                "the key set could not be fetched, and there is none: tokens of this issuer are refused"),
+        }
     }
 
     /// The age counts from the start of the fetch that brought the keys.

@@ -14,7 +14,7 @@ use super::{
     memo::{Memo, Probe},
     reads::Reads,
 };
-use crate::domain::{Denial, ErrorCode, Facts, Gate, LinkFacts, Permission, Reason};
+use crate::domain::{Denial, ErrorCode, Facts, Gate, LinkFacts, Permission, Reason, words};
 
 /// Proof of a decision over a live link, and the only one that opens a tenant's slice. Made by `decide` alone.
 #[derive(Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Verdict {
         match self.result {
             Ok(()) => None,
             Err(Refusal::Denied(denial)) => Some(denial.word()),
-            Err(Refusal::Unavailable) => Some("policy_error"),
+            Err(Refusal::Unavailable) => Some(words::POLICY_ERROR),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use http::{HeaderMap, StatusCode};
 
 use super::{
-    body::{CLIENT_LEFT, Ending, Finish},
+    body::{Ending, Finish},
     fields::Checked,
     headers::clean_trailers,
     measured::log_request,
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     audit::{Completion, Decision, Durability, OpenRecord, Opening, SliceOutcome, Unkept},
     config::settings::{Access, RouteClass},
-    domain::{DecisionId, ErrorCode},
+    domain::{DecisionId, ErrorCode, words::CLIENT_LEFT},
     policy::Bundle,
 };
 

@@ -5,6 +5,7 @@
 use std::{rc::Rc, sync::Arc};
 
 use super::{
+    cut::CutReason,
     respond::Failure,
     routes::Route,
     said::{self, Said},
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     config::settings::Access,
-    domain::{Denial, ErrorCode, Facts, Gate, LinkFacts, Millis, Permission, TenantId, UserFacts},
+    domain::{ErrorCode, Facts, Gate, LinkFacts, Millis, Permission, TenantId, UserFacts, words},
     policy::{self, Permit, Refusal},
 };
 
@@ -73,7 +74,7 @@ pub fn decide(worker: &Rc<Worker>, trail: &mut Trail, placed: Placed) -> Result<
         Err(Refusal::Unavailable) => {
             worker.gateway.metrics.policy_errors.inc();
             tracing::error!(request_id = %trail.request_id, permission = %permission, "a policy failed to evaluate; the request is refused");
-            Err(Failure::new(ErrorCode::PolicyUnavailable, "policy_error"))
+            Err(Failure::new(ErrorCode::PolicyUnavailable, words::POLICY_ERROR))
         }
     }
 }
@@ -120,19 +121,19 @@ impl Question<'_> {
     }
 }
 
-/// Whether a stream that was allowed may go on; the word says why not.
+/// Whether a stream that was allowed may go on, or why not.
 pub fn still_allowed(
     worker: &Worker,
     session: &Session,
     watched: &Watched,
     (tenant, route): (&TenantId, &Route),
     now: Millis,
-) -> Result<(), &'static str> {
+) -> Result<(), CutReason> {
     if session.suspended {
-        return Err(Denial::from(Gate::Suspension).word());
+        return Err(Gate::Suspension.into());
     }
     let Access::Permission(permission) = route.settings.access else { return Ok(()) };
-    let partner = session.partner().ok_or("not_a_partner")?;
+    let partner = session.partner().ok_or(CutReason::NotAPartner)?;
     let link = partner.portfolio.link(tenant.as_str());
     let question = Question {
         session,
@@ -148,13 +149,11 @@ pub fn still_allowed(
     why_not(outcome)
 }
 
-/// The word for the record of a stream that is cut.
-pub fn why_not(outcome: policy::Outcome) -> Result<(), &'static str> {
+/// Why a stream is cut.
+pub fn why_not(outcome: policy::Outcome) -> Result<(), CutReason> {
     match outcome.verdict {
         Ok(_) => Ok(()),
-        Err(Refusal::Denied(denial)) if denial == Denial::from(Gate::Ended) => Err("link_expired"),
-        Err(Refusal::Denied(denial)) if denial == Denial::from(Gate::Active) => Err("link_revoked"),
-        Err(Refusal::Denied(denial)) => Err(denial.word()),
-        Err(Refusal::Unavailable) => Err("policy_error"),
+        Err(Refusal::Denied(denial)) => Err(denial.into()),
+        Err(Refusal::Unavailable) => Err(CutReason::PolicyError),
     }
 }

@@ -18,10 +18,11 @@ use tokio::time::{Instant, Sleep};
 
 pub use super::owned_body::OwnedBody;
 use super::{
+    cut::CutReason,
     headers::{StripList, clean_trailers},
     unread::ClientBody,
 };
-use crate::upstream::Repeat;
+use crate::{domain::words::CLIENT_LEFT, upstream::Repeat};
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,19 +40,19 @@ pub enum Broken {
     #[error("the gateway could not finish its answer")]
     Own,
     #[error("the link behind this stream ended: {0}")]
-    Cut(&'static str),
+    Cut(CutReason),
 }
 
 /// A stream's switch: set once by the watcher, seen by every part of the stream.
 #[derive(Debug, Default)]
 pub struct Cut {
-    why: Cell<Option<&'static str>>,
+    why: Cell<Option<CutReason>>,
     wakers: RefCell<Vec<Waker>>,
 }
 
 impl Cut {
     /// Ends the stream with this reason.
-    pub fn cut(&self, why: &'static str) {
+    pub fn cut(&self, why: CutReason) {
         if self.why.get().is_none() {
             self.why.set(Some(why));
         }
@@ -60,12 +61,12 @@ impl Cut {
         }
     }
 
-    pub fn reason(&self) -> Option<&'static str> {
+    pub fn reason(&self) -> Option<CutReason> {
         self.why.get()
     }
 
     /// Ready once cut. Registers the task otherwise.
-    pub fn poll_cut(&self, cx: &Context<'_>) -> Poll<&'static str> {
+    pub fn poll_cut(&self, cx: &Context<'_>) -> Poll<CutReason> {
         if let Some(why) = self.why.get() {
             return Poll::Ready(why);
         }
@@ -194,9 +195,6 @@ impl Body for RequestBody {
     }
 }
 
-/// Nobody takes the rest of an answer.
-pub const CLIENT_LEFT: &str = "client_disconnected";
-
 /// How a response ended; told exactly once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ending {
@@ -289,12 +287,12 @@ impl UpstreamStream {
 impl Drop for UpstreamStream {
     fn drop(&mut self) {
         let aborted = match self.broken {
-            Some(Broken::Cut(why)) => Some(why),
+            Some(Broken::Cut(why)) => Some(why.as_str()),
             Some(Broken::Deadline) => Some("total_timeout"),
             Some(_) => Some("upstream_aborted"),
             // A response without a body is never polled; one that was read to its end is complete as well.
             None if self.ended || self.inner.is_end_stream() => None,
-            None => Some(self.cut.reason().unwrap_or(CLIENT_LEFT)),
+            None => Some(self.cut.reason().map_or(CLIENT_LEFT, CutReason::as_str)),
         };
         if let Some(finish) = self.finish.take() {
             finish.finish(Ending { bytes: self.bytes, aborted });

@@ -14,7 +14,6 @@ use super::{
     account::{Ledger, Opened},
     answer_headers,
     body::{Broken, Cut, Exchange, RequestBody, ResponseBody, UpstreamStream},
-    certificate,
     outgoing::{self, Outgoing},
     respond::Failure,
     streams::{Stream, Watched},
@@ -25,7 +24,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    domain::{Denial, ErrorCode, Gate},
+    domain::{ErrorCode, words},
     upstream::{Asker, Attempts, Destination, InFlight, Lease, Picked, Refused, SendError},
 };
 
@@ -103,7 +102,7 @@ async fn attempt(
         ledger.registration = Some(worker.streams.register(Rc::clone(&watched)));
         // The record may have waited for its disk: the sweep's own question, asked once before the act.
         if let Some(why) = watch::ended(worker, &watched).await {
-            return Err(cut_short(why));
+            return Err(why.failure());
         }
     }
     let patience = route.settings.response_timeout.unwrap_or(upstream.settings.response_timeout);
@@ -125,7 +124,7 @@ async fn attempt(
     }
     // Cut just as the answer came: an error is told, where a body that is cut at once would leave an empty reply.
     if let Some(why) = exchange.cut.reason() {
-        return Err(cut_short(why));
+        return Err(why.failure());
     }
     if !answer_headers::is_framed_once(response.headers()) {
         tracing::warn!(request_id = %trail.request_id, upstream = &*upstream.name,
@@ -210,7 +209,7 @@ fn wait<'a>(
                 tokio::select! {
                     biased;
                     answer = &mut sending => break Some(answer),
-                    why = &mut cut => return Err(cut_short(why)),
+                    why = &mut cut => return Err(why.failure()),
                     () = poll_fn(|cx| timer.poll(cx)) => {
                         let now = Instant::now();
                         // Behind the last byte the service gets its whole time: a slow client must not use it up.
@@ -265,24 +264,6 @@ fn unsent(trail: &Trail, error: &SendError, exchange: &Exchange) -> Failure {
     }
 }
 
-/// A stream that was cut before its answer began ends like a request that is made now.
-fn cut_short(why: &'static str) -> Failure {
-    let gates = [Gate::Suspension, Gate::Partner, Gate::Approval, Gate::Started, Gate::Address, Gate::Mfa];
-    let later = [Gate::User, Gate::Override, Gate::Guardrail, Gate::Link];
-    let mut failure = match why {
-        certificate::WORD => certificate::counts_no_more(),
-        "links_stale" => Failure::new(ErrorCode::LinksStale, why),
-        "policy_error" => Failure::new(ErrorCode::PolicyUnavailable, why),
-        "link_expired" => Failure::from(Denial::from(Gate::Ended)),
-        word => {
-            let told = gates.into_iter().chain(later).map(Denial::from).find(|denial| denial.word() == word);
-            Failure::from(told.unwrap_or(Denial::from(Gate::Active)))
-        }
-    };
-    failure.detail = why;
-    failure
-}
-
 /// Where the request's body was the cause, that is what is told.
 fn explained(failure: Failure, exchange: &Exchange) -> Failure {
     match exchange.progress.broken.get() {
@@ -290,8 +271,8 @@ fn explained(failure: Failure, exchange: &Exchange) -> Failure {
         Some(Broken::Idle) => {
             Failure::new(ErrorCode::BadRequest, "body_timeout").saying("the request body took too long")
         }
-        Some(Broken::Cut(why)) => cut_short(why),
-        Some(Broken::Client) => Failure::new(ErrorCode::BadRequest, "client_disconnected"),
+        Some(Broken::Cut(why)) => why.failure(),
+        Some(Broken::Client) => Failure::new(ErrorCode::BadRequest, words::CLIENT_LEFT),
         Some(Broken::Upstream | Broken::Deadline | Broken::Own) | None => failure,
     }
 }

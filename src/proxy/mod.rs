@@ -49,6 +49,7 @@ pub mod target;
 
 pub mod answer_headers;
 pub mod body;
+pub mod cut;
 mod owned_body;
 pub mod streams;
 pub mod tunnel;
@@ -62,4 +63,5 @@ pub mod measured;
 pub mod metrics;
 pub mod seldom;
 pub mod shadow_metrics;
+pub mod vitals;
 pub mod worker;

@@ -9,7 +9,11 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::sync::mpsc;
 
-use super::body::{Broken, CLIENT_LEFT, Cut, Ending, Finish};
+use super::{
+    body::{Broken, Cut, Ending, Finish},
+    cut::CutReason,
+};
+use crate::domain::words::CLIENT_LEFT;
 
 /// Bytes at hand, or chunks as a task of the service runtime makes them.
 pub struct OwnedBody {
@@ -105,7 +109,7 @@ impl OwnedBody {
 
 impl Drop for OwnedBody {
     fn drop(&mut self) {
-        let cut = self.cut.as_ref().and_then(|cut| cut.reason());
+        let cut = self.cut.as_ref().and_then(|cut| cut.reason()).map(CutReason::as_str);
         let aborted = match (self.broken, self.ended) {
             (true, _) => Some(cut.unwrap_or("answer_broke_off")),
             // A client that reads nothing is cut with its connection.

@@ -87,6 +87,11 @@ impl OpenStreams {
         self.open.borrow().values().cloned().collect()
     }
 
+    /// Ends the connections of all of them.
+    pub fn kill_all(&self) {
+        self.all().iter().for_each(|watched| watched.connection.kill());
+    }
+
     pub fn len(&self) -> usize {
         self.open.borrow().len()
     }

@@ -91,7 +91,7 @@ async fn relay(
     };
     tokio::select! {
         biased;
-        why = poll_fn(|cx| cut.poll_cut(cx)) => Some(why),
+        why = poll_fn(|cx| cut.poll_cut(cx)) => Some(why.as_str()),
         () = over => Some("total_timeout"),
         ended = async { tokio::try_join!(up, down) } => match ended {
             Ok(_) => None,

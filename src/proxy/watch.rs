@@ -9,11 +9,11 @@
 use std::rc::Rc;
 
 use super::{
-    certificate,
+    cut::CutReason,
     streams::{Stream, Watched},
     worker::Worker,
 };
-use crate::domain::{Denial, Gate, Millis};
+use crate::domain::{Gate, Millis};
 
 /// How often open streams are looked at. With the poll of the change feed (100 to 250 ms) well below the promised 1 s.
 pub const SWEEP_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
@@ -39,11 +39,11 @@ async fn look_at(worker: &Rc<Worker>, watched: &Watched) {
     }
     if let Some(why) = ended(worker, watched).await {
         match &watched.stream {
-            Stream::Public => tracing::info!(reason = why, "open stream of a public route cut"),
-            Stream::Home(_) => tracing::info!(reason = why, "open stream at home cut"),
-            Stream::Forwarded { tenant, .. } => tracing::info!(%tenant, reason = why, "open stream cut"),
+            Stream::Public => tracing::info!(reason = why.as_str(), "open stream of a public route cut"),
+            Stream::Home(_) => tracing::info!(reason = why.as_str(), "open stream at home cut"),
+            Stream::Forwarded { tenant, .. } => tracing::info!(%tenant, reason = why.as_str(), "open stream cut"),
             Stream::Consolidated { tenants, spec, .. } => {
-                tracing::info!(tenants = tenants.len(), path = spec.path, reason = why, "open stream cut");
+                tracing::info!(tenants = tenants.len(), path = spec.path, reason = why.as_str(), "open stream cut");
             }
         }
         worker.gateway.metrics.streams_cut.inc();
@@ -52,26 +52,26 @@ async fn look_at(worker: &Rc<Worker>, watched: &Watched) {
 }
 
 /// Why a stream may not go on; `None` while it may.
-pub async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<&'static str> {
+pub async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<CutReason> {
     if !worker.certificate_counts(watched.certificate.as_deref(), Millis::now()) {
-        return Some(certificate::WORD);
+        return Some(CutReason::Certificate);
     }
     let kept = match &watched.stream {
         Stream::Public => return None,
         Stream::Home(session) => {
-            return worker.is_suspended(&session.caller).then_some(Denial::from(Gate::Suspension).word());
+            return worker.is_suspended(&session.caller).then_some(Gate::Suspension.into());
         }
         Stream::Forwarded { session, .. } | Stream::Consolidated { session, .. } => session,
     };
     if !worker.gateway.directory.is_fresh() {
-        return Some("links_stale");
+        return Some(CutReason::LinksStale);
     }
     let session = kept.borrow().clone();
     let session = if worker.is_current(&session) {
         session
     } else {
         let looked_up = Box::pin(tokio::time::timeout(LOOK_UP_TIMEOUT, worker.refreshed(&session))).await;
-        let Ok(Ok(session)) = looked_up else { return Some("links_stale") };
+        let Ok(Ok(session)) = looked_up else { return Some(CutReason::LinksStale) };
         kept.replace(Rc::clone(&session));
         session
     };

@@ -26,6 +26,7 @@ use super::{
     routes::{Route, Routes},
     session::Session,
     streams::OpenStreams,
+    vitals::Vitals,
 };
 use crate::{
     audit::Journal,
@@ -75,6 +76,8 @@ pub struct Gateway {
     pub stopping: Arc<AtomicBool>,
     /// Keeps the verifier's keys fresh.
     pub upkeep: Upkeep,
+    /// Whether what runs beside the requests still does.
+    pub vitals: Vitals,
 }
 
 /// A task that ends with what it is for.

@@ -17,6 +17,10 @@ use super::docs::Docs;
 const MAX_CONNECTIONS: usize = 64;
 const HEADER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// For whoever asks for anything else.
+const PATHS: &str = "try /healthz, /readyz, /metrics, /version or /audit/checkpoint\n";
+const PATHS_WITH_DOCS: &str = "try /healthz, /readyz, /metrics, /version, /audit/checkpoint, /docs or /openapi.json\n";
+
 /// One thing without which no request can be served.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
@@ -107,11 +111,10 @@ fn answer(health: &Health, request: &Request<Incoming>) -> Response<Full<Bytes>>
             None => text(StatusCode::NOT_FOUND, "there is no signed checkpoint of the audit chain yet\n"),
         },
         "/version" => json(StatusCode::OK, &Build::this()),
-        other => health
-            .docs
-            .as_ref()
-            .and_then(|docs| docs.page(other))
-            .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "try /healthz, /readyz, /metrics or /version\n")),
+        other => match &health.docs {
+            Some(docs) => docs.page(other).unwrap_or_else(|| text(StatusCode::NOT_FOUND, PATHS_WITH_DOCS)),
+            None => text(StatusCode::NOT_FOUND, PATHS),
+        },
     }
 }
 
@@ -152,6 +155,9 @@ impl Build {
         if cfg!(feature = "mimalloc") {
             features.push("mimalloc");
         }
+        if cfg!(feature = "prove") {
+            features.push("prove");
+        }
         Self { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), features }
     }
 }
@@ -161,7 +167,13 @@ fn text(status: StatusCode, content: &'static str) -> Response<Full<Bytes>> {
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
-    body(status, "application/json", serde_json::to_vec(value).unwrap_or_default().into())
+    match serde_json::to_vec(value) {
+        Ok(content) => body(status, "application/json", content.into()),
+        Err(error) => {
+            tracing::error!(%error, "an answer of the health listener could not be written");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written\n")
+        }
+    }
 }
 
 fn body(status: StatusCode, kind: &str, content: Bytes) -> Response<Full<Bytes>> {
@@ -172,4 +184,28 @@ fn body(status: StatusCode, kind: &str, content: Bytes) -> Response<Full<Bytes>>
     }
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_is_no_good_answer() {
+        let unwritable = std::collections::BTreeMap::from([((1, 2), 3)]);
+        assert_eq!(json(StatusCode::OK, &unwritable).status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(json(StatusCode::OK, &Build::this()).status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn the_build_names_every_feature_it_has() {
+        let features = Build::this().features;
+        for (name, built) in [
+            ("demo", cfg!(feature = "demo")),
+            ("mimalloc", cfg!(feature = "mimalloc")),
+            ("prove", cfg!(feature = "prove")),
+        ] {
+            assert_eq!(features.contains(&name), built, "{name}");
+        }
+    }
 }

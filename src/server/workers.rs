@@ -44,6 +44,9 @@ const HANDOVER_QUEUE: usize = 1024;
 /// How often idle upstream connections are looked through, and metrics told of the caches.
 const POOL_SWEEP: Duration = Duration::from_secs(5);
 
+/// As the supervision calls it.
+const STREAM_SWEEP: &str = "stream_sweep";
+
 type Handed = (std::net::TcpStream, SocketAddr, Door, Place);
 
 /// One worker as the acceptor sees it.
@@ -226,7 +229,8 @@ async fn run(
     let gate = gate.map(Rc::new);
     let duty = Duty::of(begin(Arc::clone(&gateways.borrow_and_update())));
     let connections = Rc::new(Connections::default());
-    tokio::task::spawn_local(follow(gateways, Rc::clone(&duty)));
+    let vitals = duty.worker().gateway.vitals.clone();
+    tokio::task::spawn_local(vitals.watch("configurations", follow(gateways, Rc::clone(&duty)), || true));
     tokio::task::spawn_local(drain(draining, Rc::clone(&connections)));
     while let Some((stream, address, door, place)) = intake.recv().await {
         let gauge = duty.worker().gateway.metrics.connections.clone();
@@ -338,10 +342,13 @@ impl Drop for Listed {
 /// As long as anybody else has the worker or one of its streams is open: those of a configuration that is no longer in
 /// force are cut like all others.
 async fn sweep_streams(worker: Rc<Worker>) {
+    let vitals = worker.gateway.vitals.clone();
+    vitals.announce(STREAM_SWEEP);
     while Rc::strong_count(&worker) > 1 || !worker.streams.is_empty() {
         tokio::time::sleep(streams::SWEEP_INTERVAL).await;
-        if !worker.streams.is_empty() {
-            streams::sweep(&worker).await;
+        if !worker.streams.is_empty() && vitals.round(STREAM_SWEEP, streams::sweep(&worker)).await.is_none() {
+            // Of none of them is it known any more whether it may go on.
+            worker.streams.kill_all();
         }
     }
 }

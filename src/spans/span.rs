@@ -13,7 +13,7 @@ use opentelemetry_proto::tonic::{
 };
 
 use super::export::Spans;
-use crate::domain::{RemoteParent, Sampling, SpanId, Trace, TraceId};
+use crate::domain::{RemoteParent, Sampling, SpanId, Trace, TraceId, words};
 
 /// The parent of a span was told by another process, and that is known (`SpanFlags` of OTLP), beside `sampled`.
 const REMOTE: u32 = 0x301;
@@ -171,7 +171,7 @@ impl ServerSpan {
 
     /// Nobody is there any more to be answered.
     pub fn left(&mut self) {
-        self.open.failed("client_disconnected");
+        self.open.failed(words::CLIENT_LEFT);
     }
 }
 

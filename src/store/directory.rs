@@ -18,7 +18,7 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 use prometheus::Histogram;
-use tokio::{runtime::Handle, task::JoinHandle};
+use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 
 use super::{
     Database, StoreError,
@@ -117,6 +117,9 @@ pub struct Directory {
     members: Arc<Shelf<MemberKey, Member>>,
     service: Handle,
     feed: JoinHandle<()>,
+    /// Tells the feed to end, and is closed when it has.
+    stop_feed: watch::Sender<bool>,
+    feed_over: watch::Receiver<()>,
     after_read: Option<LoadHook>,
 }
 
@@ -142,7 +145,9 @@ impl Directory {
     #[doc(hidden)]
     pub fn start_with(db: &Database, settings: &LinkSettings, after_read: Option<LoadHook>) -> Arc<Self> {
         let known = Arc::new(Known::new(settings.max_staleness));
-        let feed = Feed { db: db.clone(), known: Arc::clone(&known), settings: settings.clone() };
+        let (stop_feed, stop) = watch::channel(false);
+        let (over, feed_over) = watch::channel(());
+        let feed = Feed { db: db.clone(), known: Arc::clone(&known), settings: settings.clone(), stop, _over: over };
         let most = settings.cached_partners.max(1);
         let portfolios = moka::sync::Cache::builder()
             .max_capacity(most)
@@ -161,8 +166,22 @@ impl Directory {
             members: Arc::new(Shelf { cache: members, flights: Mutex::default() }),
             service: Handle::current(),
             feed: tokio::spawn(feed.run()),
+            stop_feed,
+            feed_over,
             after_read,
         })
+    }
+
+    /// Waits until the change feed has ended, be it by a panic. Nothing is fresh soon after.
+    pub async fn feed_over(&self) {
+        // Nothing is ever sent: an error says that the sender is gone.
+        while self.feed_over.clone().changed().await.is_ok() {}
+    }
+
+    /// Ends the change feed and closes its connection.
+    pub async fn end(&self) {
+        self.stop_feed.send_replace(true);
+        self.feed_over().await;
     }
 
     /// Whether every change committed more than the staleness bound ago is known. Cheap: for every request.

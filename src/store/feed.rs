@@ -21,7 +21,7 @@ use sqlx::{
     Acquire, Connection, Row as _, SqliteConnection,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     Database, StoreError,
@@ -127,6 +127,8 @@ enum FeedError {
     Rewound(u64, u64),
     #[error("the database file was replaced or moved away")]
     Replaced,
+    #[error("it is to end")]
+    Stopped,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -141,22 +143,37 @@ pub(crate) struct Feed {
     pub(crate) db: Database,
     pub(crate) known: Arc<Known>,
     pub(crate) settings: LinkSettings,
+    /// Turns true when it is to end.
+    pub(crate) stop: watch::Receiver<bool>,
+    /// Closed when it has ended, however it did.
+    pub(crate) _over: watch::Sender<()>,
 }
 
 impl Feed {
-    /// Runs until it is aborted.
+    /// Runs until it is told to end; its connection is closed then.
     pub(crate) async fn run(self) {
         let mut wait = BACKOFF.0;
         loop {
             let connected = Instant::now();
             let Err(error) = self.follow().await;
+            if matches!(error, FeedError::Stopped) {
+                return;
+            }
             if connected.elapsed() > BACKOFF.1 * 4 {
                 wait = BACKOFF.0;
             }
             tracing::warn!(error = &error as &dyn std::error::Error, ?wait, "the link change feed is down");
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.stopped() => return,
+            }
             wait = (wait * 2).min(BACKOFF.1);
         }
+    }
+
+    async fn stopped(&self) {
+        // Nobody is left to say so: that is the end as well.
+        let _ = self.stop.clone().wait_for(|stop| *stop).await;
     }
 
     /// The longest that one poll may take: a slower one would be stale when it ends.
@@ -167,28 +184,47 @@ impl Feed {
     async fn follow(&self) -> Result<std::convert::Infallible, FeedError> {
         match &*self.db.backend {
             Backend::Sqlite(files) => self.follow_sqlite(files).await,
-            Backend::Postgres { options, .. } => self.follow_postgres(options).await,
+            Backend::Postgres { options, .. } => tokio::select! {
+                ended = self.follow_postgres(options) => ended,
+                () = self.stopped() => Err(FeedError::Stopped),
+            },
         }
     }
 
     async fn follow_sqlite(&self, files: &SqliteFiles) -> Result<std::convert::Infallible, FeedError> {
         let identity = file_identity(files.store.path())?;
         let mut conn = files.connect_reader().await?;
-        let mut version = data_version(&mut conn).await?;
+        let ended = tokio::select! {
+            ended = self.poll_sqlite(files, identity, &mut conn) => ended,
+            () = self.stopped() => Err(FeedError::Stopped),
+        };
+        // Waited for: the last connection of a file takes its log into it.
+        if let Err(error) = self.bounded(conn.close()).await {
+            tracing::debug!(%error, "the connection of the change feed did not close well");
+        }
+        ended
+    }
+
+    async fn poll_sqlite(
+        &self,
+        files: &SqliteFiles,
+        identity: (u64, u64),
+        conn: &mut SqliteConnection,
+    ) -> Result<std::convert::Infallible, FeedError> {
+        let mut version = data_version(conn).await?;
         files.renew_pools();
-        let mut last = self.restart(&mut Conn::Sqlite(SqliteConn::new(&mut conn, &files.store))).await?;
+        let mut last = self.restart(&mut Conn::Sqlite(SqliteConn::new(conn, &files.store))).await?;
         let every = SQLITE_POLL.min(self.settings.heartbeat);
         loop {
             tokio::time::sleep(every).await;
             let began = Instant::now();
             // Written to the old file, changes would never be seen here; read from a new one, nothing seen counts.
             if file_identity(files.store.path())? != identity {
-                conn.close().await.ok();
                 return Err(FeedError::Replaced);
             }
-            let found = self.bounded(data_version(&mut conn)).await?;
+            let found = self.bounded(data_version(conn)).await?;
             if found != version {
-                last = self.catch_up(&mut Conn::Sqlite(SqliteConn::new(&mut conn, &files.store)), last).await?;
+                last = self.catch_up(&mut Conn::Sqlite(SqliteConn::new(conn, &files.store)), last).await?;
                 version = found;
             }
             self.known.stamp(began);

@@ -4,6 +4,9 @@
 //! whose transaction did not end as the pool was told is never given out again; only a migration makes a file.
 
 use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -19,6 +22,7 @@ use super::{
     sql::{Conn, SqliteConn, SqliteTx, Tx, composed},
     sqlite_fault::{Holds, SqliteFile, is_locked},
 };
+use crate::domain::secret::is_open_to_others;
 
 /// Longest wait for another writer.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -91,6 +95,9 @@ impl SqliteFiles {
             (&self.store, &self.options, migrations::sqlite()),
             (&self.index, &self.audit_options, migrations::sqlite_audit()),
         ] {
+            let shown = file.path().to_owned();
+            let created = tokio::task::spawn_blocking(move || create_private(&shown)).await;
+            created.map_err(|_| sqlx::Error::WorkerCrashed)?.map_err(|error| file.fault(sqlx::Error::Io(error)))?;
             // Under the write lock as a whole: SQLite has no lock for migrators, and two may start at once.
             let mut conn = connect_to_migrate(file, options.clone().create_if_missing(true)).await?;
             let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(|error| file.fault(error))?;
@@ -204,6 +211,22 @@ async fn ended_its_transaction(conn: &mut SqliteConnection) -> Result<bool, sqlx
     Ok(ended)
 }
 
+/// Makes a file that is not there yet for its owner alone: secrets of webhooks may stand in it. SQLite gives the files beside
+/// it the same mode. One that is there is left as it is.
+fn create_private(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    let mode = fs::metadata(path)?.permissions().mode() & 0o7777;
+    if is_open_to_others(mode) {
+        tracing::warn!(file = %path.display(), mode = %format_args!("{mode:04o}"),
+            "a file of the database is open to everybody on this machine: chmod 600 it, and those with -wal and -shm beside it");
+    }
+    Ok(())
+}
+
 /// The first connection turns a new file to write-ahead logging, under a lock that SQLite lets nobody wait for.
 async fn connect_to_migrate(file: &SqliteFile, options: SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
     let since = Instant::now();
@@ -222,6 +245,23 @@ async fn connect_to_migrate(file: &SqliteFile, options: SqliteConnectOptions) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn files_are_made_for_their_owner_alone_and_those_that_are_there_keep_their_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |name: &str| fs::metadata(dir.path().join(name)).map(|file| file.permissions().mode() & 0o777).ok();
+        // Whose mode was set by somebody on purpose.
+        fs::write(dir.path().join(AUDIT_FILE), "").unwrap();
+        fs::set_permissions(dir.path().join(AUDIT_FILE), fs::Permissions::from_mode(0o644)).unwrap();
+        let files = SqliteFiles::new(&dir.path().join("t.db"), BUSY_TIMEOUT).unwrap();
+        files.migrate().await.unwrap();
+        // Open, so that the files beside it are there.
+        let tx = files.begin_write().await.unwrap();
+        let found = ["t.db", "t.db-wal", "t.db-shm", AUDIT_FILE].map(mode);
+        assert_eq!(found, [Some(0o600), Some(0o600), Some(0o600), Some(0o644)]);
+        drop(tx);
+        files.close().await;
+    }
 
     /// On a full file SQLite rolls back by itself. The connection is mended, not closed: with the last one of a file its
     /// shared memory goes.

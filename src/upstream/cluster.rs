@@ -258,6 +258,8 @@ impl Cluster {
         let known = self.members.load().iter().filter(|member| member.origin() == origin).count();
         if self.unresolved.load(Relaxed) {
             tracing::debug!(%origin, %error, known, "a host name still cannot be looked up");
+        } else if known == 0 {
+            tracing::warn!(%origin, %error, "a host name cannot be looked up, and no address of it is known");
         } else {
             tracing::warn!(%origin, %error, known,
                 "a host name cannot be looked up; the addresses known before stay in use");

@@ -26,7 +26,7 @@ const MIN_PAUSE: Duration = Duration::from_secs(1);
 /// The tasks of all upstreams of one configuration.
 #[derive(Debug, Default)]
 pub struct Upkeep {
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Upkeep {
@@ -51,7 +51,16 @@ impl Upkeep {
                 ));
             }
         }
-        Self { _tasks: tasks }
+        Self { tasks }
+    }
+
+    /// Waits until one of them ends, which none should.
+    pub async fn one_ended(mut self) {
+        match self.tasks.join_next().await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::error!(%error, "a look-up or check of an upstream ended"),
+            None => std::future::pending().await,
+        }
     }
 }
 

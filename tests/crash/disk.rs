@@ -397,6 +397,12 @@ fn an_altered_record_stops_the_gateway_from_accepting_more() {
     let (status, wrong) = gateway.ready();
     assert_eq!(status, 503);
     assert!(wrong.iter().any(|(name, what)| name == "audit" && what.contains("linkgate audit verify")), "{wrong:?}");
+    // The index goes on no more, and that is no secret either.
+    assert!(wrong.iter().any(|(name, what)| name == "tasks" && what.contains("audit_index")), "{wrong:?}");
+    assert_eq!(gateway.metric("linkgate_tasks_ended_total{task=\"audit_index\"}"), Some(1.0));
+    for alive in ["outbox_relay", "change_feed", "stream_sweep", "housekeeping", "write_outcomes", "listener"] {
+        assert_eq!(gateway.metric(&format!("linkgate_tasks_ended_total{{task=\"{alive}\"}}")), Some(0.0), "{alive}");
+    }
     gateway.kill();
     let (status, log) = house.refused_start(&Setup::default());
     assert_eq!(status.code(), Some(1), "{log}");

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sqlx::{Connection as _, Executor, SqliteConnection};
+
 use crate::{
     client::{Connection, Request},
     database::on_postgres,
@@ -43,6 +45,30 @@ fn ended(house: &House, gateway: Gateway, patience: Duration) -> Ledger {
     let indexed = house.indexed(ledger.chain()).map(|head| head.seq);
     assert_eq!(indexed, Some(ledger.last_seq), "who asks the index after a stop misses the last records");
     ledger
+}
+
+/// Whoever copies the database after a stop has all that is in it: SQLite took its logs into the files.
+#[test]
+fn a_stop_leaves_no_log_beside_the_database() {
+    let house = House::new();
+    // What the test itself has open would keep them.
+    house.block_on(house.database.close());
+    let gateway = house.start(&drain_within("1s"));
+    let asked = Request::get("/api/invoices").bearer(&house.token1()).tenant("t-full");
+    assert_eq!(gateway.ask(&asked).status, 200);
+    // So much that taking it into the file takes its time.
+    let url = format!("sqlite://{}", house.dir.path().join("linkgate.db").display());
+    house.block_on(async {
+        let mut conn = SqliteConnection::connect(&url).await.unwrap();
+        conn.execute("PRAGMA wal_autocheckpoint = 0; CREATE TABLE filler (x)").await.unwrap();
+        conn.execute("INSERT INTO filler VALUES (zeroblob(50000000))").await.unwrap();
+        conn.close().await.unwrap();
+    });
+    gateway.terminate();
+    assert_eq!(gateway.ended(Duration::from_secs(20)), Some(0), "{}", house.log_text());
+    for beside in ["linkgate.db-wal", "linkgate.db-shm", "audit-index.db-wal", "audit-index.db-shm"] {
+        assert!(!house.dir.path().join(beside).exists(), "{beside} is left");
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use base64::{
 use rustls::pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 
-use super::tree::{sha256, to_hash};
+use super::tree::sha256;
 
 /// Begins a line with a signature: an em dash and a space.
 const DASH: &str = "\u{2014} ";
@@ -121,12 +121,6 @@ impl PublicKey {
 
     fn holds(&self, text: &str, signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, &self.bytes).verify(text.as_bytes(), signature).is_ok()
-    }
-
-    /// As tools for signed notes take it: name, id and key.
-    pub fn verifier_key(&self, name: &str) -> String {
-        let id = u32::from_be_bytes(self.id(name));
-        format!("{name}+{id:08x}+{}", STANDARD.encode([&[ED25519_TYPE], self.bytes.as_slice()].concat()))
     }
 }
 
@@ -234,11 +228,6 @@ pub fn split(note: &str) -> Result<(&str, &str), NoteError> {
     Ok((text, signatures))
 }
 
-/// A short name for a text, to tell two of them in a message.
-pub fn fingerprint(text: &str) -> String {
-    to_hash(digest::digest(&digest::SHA256, text.as_bytes()).as_ref()).to_string().chars().take(12).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,6 +287,5 @@ mod tests {
         assert_eq!(Keys::parse(b"nothing"), None);
         assert_eq!(Keys::parse(br#"{"keys":[{"kty":"EC","crv":"P-256","x":"AA"}]}"#), Some(Keys::default()));
         assert_eq!(Keys::parse(br#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]}"#), None);
-        assert!(one.public().verifier_key("a/log").starts_with("a/log+"));
     }
 }

@@ -55,6 +55,8 @@ pub(super) struct Resolver<'a> {
     /// Folder that relative paths start from.
     base: &'a Path,
     errors: Vec<ConfigError>,
+    /// Files that secrets were read from.
+    secret_files: Vec<PathBuf>,
 }
 
 /// Resolves everything; the configuration counts only if the list of errors is empty.
@@ -65,7 +67,7 @@ pub(super) fn resolve(
     environment: &HashMap<String, String>,
     base: &Path,
 ) -> (Config, Vec<ConfigError>) {
-    let mut resolver = Resolver { tree, reported, environment, base, errors: Vec::new() };
+    let mut resolver = Resolver { tree, reported, environment, base, errors: Vec::new(), secret_files: Vec::new() };
     let config = resolver.config(raw);
     (config, resolver.errors)
 }
@@ -108,6 +110,8 @@ impl Resolver<'_> {
             log: self.log(&raw.log),
             tracing: self.tracing(&raw.tracing),
             listen,
+            // Behind all that read them.
+            secret_files: std::mem::take(&mut self.secret_files),
         };
         if config.identity.issuers.is_empty() {
             self.fail(&root.key("issuers"), "at least one issuer is needed, else no token could ever be taken");

@@ -56,6 +56,7 @@ impl Resolver<'_> {
                 while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
                     bytes.pop();
                 }
+                self.secret_files.push(path);
                 Some(bytes)
             }
             Err(error) => {

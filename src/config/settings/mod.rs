@@ -69,6 +69,8 @@ pub struct Config {
     pub log: LogSettings,
     /// Spans go to a collector; `None`: none are made.
     pub tracing: Option<TracingSettings>,
+    /// Files that secrets were read from.
+    pub secret_files: Vec<PathBuf>,
 }
 
 /// The public listener and its limits.

@@ -14,7 +14,7 @@ use crate::{
         asked::{Claims, Other, Question},
         sweep::Opened,
     },
-    domain::{Case, LinkId, LinkVersion, Millis, PartnerId, Permission, Reason, TenantId, UserFacts},
+    domain::{Case, LinkId, LinkVersion, Millis, PartnerId, Permission, Reason, TenantId, UserFacts, words},
     policy::{Bundle, Memo, Verdict, judge},
 };
 
@@ -227,7 +227,7 @@ fn unasked<'a>(record: &Recorded<'_>) -> Again<'a> {
     match record.reason {
         Some(ENDED) => Again::Fixed,
         Some(reason) if OUTSIDE.iter().any(|known| known.as_str() == reason) => Again::Fixed,
-        Some("permission" | "override" | "guardrail" | "policy_error") => Again::Missing,
+        Some("permission" | "override" | "guardrail" | words::POLICY_ERROR) => Again::Missing,
         Some(reason) if AFTER.contains(&reason) && judged => Again::Missing,
         _ if record.decision == Decision::Allow && judged => Again::Missing,
         _ => Again::NotAsked,

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::reasons::{Reasons, gates_text};
 use crate::{
     audit::{Decision, Record, RecordedLink, redact},
-    domain::{DecisionId, Denial, ErrorCode, Gate, LinkFacts, LinkId, LinkVersion, Millis, PartnerId, Reason},
+    domain::{DecisionId, Denial, ErrorCode, Gate, LinkFacts, LinkId, LinkVersion, Millis, PartnerId, Reason, words},
     ops::plain,
     policy::{GateReport, Side},
 };
@@ -68,7 +68,7 @@ impl Caller {
 
 /// Code and reason as an answer carries them. A word that no answer carries stays inside.
 fn on_the_wire(word: &str) -> (Option<&'static str>, Option<&'static str>) {
-    if word == "policy_error" {
+    if word == words::POLICY_ERROR {
         return (Some(ErrorCode::PolicyUnavailable.as_str()), None);
     }
     if let Some(code) = ErrorCode::ALL.iter().find(|code| code.as_str() == word) {

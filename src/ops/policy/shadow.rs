@@ -13,7 +13,7 @@ use crate::{
         asked::Other,
         sweep::{Opened, Progress, Wanted, sweep},
     },
-    domain::Millis,
+    domain::{Millis, words},
 };
 
 /// What the shadow set said beside the one in force.
@@ -115,7 +115,7 @@ impl Tally {
         let mut differs = 0;
         for other in shadow.differs.iter().filter(ours) {
             differs += 1;
-            self.errors += u64::from(other.reason.as_deref() == Some("policy_error"));
+            self.errors += u64::from(other.reason.as_deref() == Some(words::POLICY_ERROR));
             self.flips.add(key(opened, other), opened.visible.id);
         }
         self.agreed += u64::from(differs == 0);

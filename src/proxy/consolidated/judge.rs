@@ -7,7 +7,9 @@ use super::{
     target::Target,
 };
 use crate::{
-    domain::{Denial, ErrorCode, Facts, Gate, LinkFacts, Permission, PermissionSet, Portfolio, Reason, TenantId},
+    domain::{
+        Denial, ErrorCode, Facts, Gate, LinkFacts, Permission, PermissionSet, Portfolio, Reason, TenantId, words,
+    },
     policy::{Refusal, TenantPermit},
     portal::{Asker, AskingPartner, Audience, Granted, Slice, Spec, TenantHeader},
     proxy::{
@@ -271,7 +273,7 @@ impl<'a> Judge<'a> {
             Err(Refusal::Unavailable) => {
                 gateway.metrics.policy_errors.inc();
                 tracing::error!(request_id = %self.trail.request_id, permission = %permission, "a policy failed to evaluate; the request is refused");
-                Err(Failure::new(ErrorCode::PolicyUnavailable, "policy_error"))
+                Err(Failure::new(ErrorCode::PolicyUnavailable, words::POLICY_ERROR))
             }
         }
     }

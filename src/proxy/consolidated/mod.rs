@@ -24,6 +24,7 @@ pub use self::{
 use super::{
     account, authorize,
     body::ResponseBody,
+    cut::CutReason,
     fields, identify, quota,
     respond::Failure,
     said,
@@ -97,19 +98,19 @@ pub async fn serve(
     act(worker, trail, Acting { portal: target.portal, spec: target.spec, session, call, prepared, ledger }).await
 }
 
-/// Whether an answer that is still being sent may go on: every tenant in it is decided again; the word says why not.
+/// Whether an answer that is still being sent may go on: every tenant in it is decided again.
 pub fn still_allowed(
     worker: &Worker,
     session: &Session,
     watched: &Watched,
     (tenants, spec): (&[TenantId], &'static Spec),
     now: Millis,
-) -> Result<(), &'static str> {
+) -> Result<(), CutReason> {
     if session.suspended {
-        return Err(Denial::from(Gate::Suspension).word());
+        return Err(Gate::Suspension.into());
     }
     let Some(permission) = spec.permission() else { return Ok(()) };
-    let partner = session.partner().ok_or("not_a_partner")?;
+    let partner = session.partner().ok_or(CutReason::NotAPartner)?;
     let bundle = worker.gateway.policies.current();
     // A set that came into force since the session was resolved may have another role table.
     let holds = session::held(&session.caller, bundle.roles());

@@ -237,6 +237,30 @@ fn lets_no_spelling_of_a_protected_field_pass(kind: Kind) {
     assert!(passed > protected().len(), "only {passed} passed: nothing was tried");
 }
 
+/// A browser sends the cookie whoever's page opens the WebSocket.
+fn opens_no_websocket_by_a_cookie_for_another_page(kind: Kind) {
+    let rig = rig_with(Setup { identity: "cookie = \"access_token\"\n".into(), ..Setup::default() });
+    let front = (kind.start)(&rig);
+    let cookie = format!("access_token={}", rig.token());
+    let asked = |site: &str, fields: &[(&str, &str)]| {
+        let request = Request::get("/t/ws").tenant("t-full").header("Cookie", &cookie);
+        let request = request.header("Sec-Fetch-Site", site).header("Connection", "Upgrade");
+        let request = request.header("Upgrade", "websocket");
+        let request = fields.iter().fold(request, |request, (name, value)| request.header(name, value));
+        let mut connection = Connection::open(front.address);
+        connection.write(&request.bytes());
+        connection.answer()
+    };
+    let browser = [("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")];
+    for fields in [&browser[..], &[("Origin", "https://evil.example")]] {
+        let answer = asked("cross-site", fields);
+        assert_eq!((answer.status, answer.error().as_str()), (401, "UNAUTHORIZED"), "{fields:?}: {}", front.log());
+        assert!(answer.text().contains("another origin"), "{}", answer.text());
+    }
+    assert_eq!(rig.upstream.count(), 0);
+    assert_eq!(asked("same-origin", &browser).status, 101, "{}", front.log());
+}
+
 fn obeys_a_revocation_a_limit_and_an_absence(kind: Kind) {
     let limits = "tenant = \"5/min\"\nrefusal = 0\nunauthenticated = 0\n";
     let mut rig = rig_with(Setup { limits: limits.into(), ..Setup::default() });
@@ -294,6 +318,11 @@ macro_rules! fronts {
             #[test]
             fn lets_no_spelling_of_a_protected_field_pass() {
                 super::lets_no_spelling_of_a_protected_field_pass($kind);
+            }
+
+            #[test]
+            fn opens_no_websocket_by_a_cookie_for_another_page() {
+                super::opens_no_websocket_by_a_cookie_for_another_page($kind);
             }
 
             #[test]

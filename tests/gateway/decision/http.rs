@@ -1,32 +1,38 @@
 //! The check over HTTP, without the real proxies: what they are told, in each dialect.
 
-use super::{EDGE, listener, metric, record, rig};
+use super::{EDGE, listener, metric, record, rig, rig_with};
 use crate::{
     client::{Answer, Request},
-    rig::{HOME1, Rig},
+    rig::{HOME1, Rig, Setup},
 };
 
 /// A check as nginx makes it.
 pub fn nginx(rig: &Rig, method: &str, target: &str) -> Request {
-    Request::get("/check/nginx")
+    nginx_by(Request::get("/check/nginx"), method, target).bearer(&rig.token())
+}
+
+fn nginx_by(request: Request, method: &str, target: &str) -> Request {
+    request
         .header("X-Linkgate-Caller", EDGE)
         .header("X-Original-Method", method)
         .header("X-Original-URI", target)
         .header("X-Original-Client", "192.0.2.7")
         .header("X-Original-Host", "api.test")
-        .bearer(&rig.token())
 }
 
 /// A check as Caddy and Traefik make it.
 pub fn forwarded(rig: &Rig, dialect: &str, method: &str, target: &str) -> Request {
-    Request::get(&format!("/check/{dialect}"))
+    forwarded_by(Request::get(&format!("/check/{dialect}")), method, target).bearer(&rig.token())
+}
+
+fn forwarded_by(request: Request, method: &str, target: &str) -> Request {
+    request
         .header("X-Linkgate-Caller", EDGE)
         .header("X-Forwarded-Method", method)
         .header("X-Forwarded-Uri", target)
         .header("X-Forwarded-For", "203.0.113.9, 192.0.2.7")
         .header("X-Forwarded-Host", "api.test")
         .header("X-Forwarded-Proto", "http")
-        .bearer(&rig.token())
 }
 
 fn assert_dressed(rig: &Rig, answer: &Answer, what: &str) {
@@ -105,6 +111,41 @@ fn refusals_are_the_proxys_own_and_nginx_reads_the_true_status_beside() {
     let answer = bare.send(listener(&rig));
     assert_eq!((answer.status, answer.header("x-linkgate-status")), (401, "401"));
     assert_eq!(answer.header("www-authenticate"), "Bearer");
+}
+
+/// `Upgrade` is of the asking connection, and some proxies do not tell it; the fields of a WebSocket come through.
+#[test]
+fn a_websocket_by_cookie_needs_a_page_of_the_same_origin() {
+    let rig = rig_with(Setup { identity: "cookie = \"access_token\"\n".into(), ..Setup::default() });
+    let cookie = format!("access_token={}", rig.token());
+    let asked = |dialect: &str, site: &str, fields: &[(&str, &str)]| {
+        let request = match dialect {
+            "nginx" => nginx_by(Request::get("/check/nginx"), "GET", "/t/ws"),
+            _ => forwarded_by(Request::get(&format!("/check/{dialect}")), "GET", "/t/ws"),
+        };
+        let request = request.tenant("t-full").header("Cookie", &cookie).header("Sec-Fetch-Site", site);
+        let request = fields.iter().fold(request, |request, (name, value)| request.header(name, value));
+        request.send(listener(&rig))
+    };
+    for dialect in ["nginx", "caddy", "traefik"] {
+        for fields in [
+            &[("Upgrade", "websocket"), ("Connection", "Upgrade")][..],
+            &[("Upgrade", "websocket")],
+            &[("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")],
+            &[("Sec-WebSocket-Version", "13")],
+            &[("Sec-WebSocket-Protocol", "x")],
+            &[("Sec-WebSocket-Extensions", "permessage-deflate")],
+        ] {
+            let answer = asked(dialect, "cross-site", fields);
+            assert_eq!((answer.status, answer.error().as_str()), (401, "UNAUTHORIZED"), "{dialect} {fields:?}");
+            assert_eq!(asked(dialect, "same-origin", fields).status, 200, "{dialect} {fields:?}");
+        }
+        // Nothing but a read: as with the proxy itself.
+        assert_eq!(asked(dialect, "cross-site", &[]).status, 200, "{dialect}");
+    }
+    let direct = Request::get("/t/ws").tenant("t-full").header("Cookie", &cookie);
+    let direct = direct.header("Sec-Fetch-Site", "cross-site").header("Sec-WebSocket-Version", "13");
+    assert_eq!(direct.send(rig.public).status, 401, "the public listener does not wait for `Upgrade` either");
 }
 
 #[test]

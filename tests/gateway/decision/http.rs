@@ -88,6 +88,8 @@ fn refusals_are_the_proxys_own_and_nginx_reads_the_true_status_beside() {
         ("GET", "/api/invoices", "t-expired", 403, "TENANT_LINK_EXPIRED"),
         ("GET", "/nowhere", "t-full", 404, "ROUTE_NOT_FOUND"),
         ("DELETE", "/api/invoices", "t-full", 405, "METHOD_NOT_ALLOWED"),
+        ("delete", "/t/a", "t-full", 400, "BAD_REQUEST"),
+        ("Trace", "/t/a", "t-full", 400, "BAD_REQUEST"),
         ("GET", "/api//invoices", "t-full", 400, "AMBIGUOUS_PATH"),
         ("POST", "/api/tickets", "t-full", 400, "BAD_REQUEST"),
         ("GET", "/api/v1/partner/me", "t-full", 404, "ROUTE_NOT_FOUND"),

@@ -26,6 +26,25 @@ const FOR_THE_ORIGIN: &[&str] = &[
     "set-cookie2",
 ];
 
+/// The usual forms of what is found by its beginning or ending, for proxies that have to be told each name.
+const USUAL_FORMS: &[&str] = &[
+    "access-control-allow-origin",
+    "access-control-allow-credentials",
+    "access-control-allow-headers",
+    "access-control-allow-methods",
+    "access-control-allow-private-network",
+    "access-control-expose-headers",
+    "access-control-max-age",
+    "cdn-cache-control",
+    "cloudflare-cdn-cache-control",
+    "vercel-cdn-cache-control",
+];
+
+/// What another proxy has to take from a service's answer where linkgate only decides.
+pub fn not_for_clients() -> impl Iterator<Item = &'static str> {
+    [NOT_FOR_CLIENTS, FOR_CACHES, FOR_THE_ORIGIN, USUAL_FORMS].into_iter().flatten().copied()
+}
+
 /// Removes from the answer of a managed tenant's service what would reach beyond that tenant: cookies that are credentials at
 /// this door (it could put another user in the place of its partner's, or end his session), and words for the whole origin.
 pub fn keep_to_its_tenant(headers: &mut HeaderMap, credentials: &[String]) {

@@ -2,7 +2,7 @@
 
 use super::{EDGE, listener, metric, record, rig, rig_with};
 use crate::{
-    client::{Answer, Request},
+    client::{Answer, Connection, Request},
     rig::{HOME1, Rig, Setup},
 };
 
@@ -148,6 +148,29 @@ fn a_websocket_by_cookie_needs_a_page_of_the_same_origin() {
     let direct = Request::get("/t/ws").tenant("t-full").header("Cookie", &cookie);
     let direct = direct.header("Sec-Fetch-Site", "cross-site").header("Sec-WebSocket-Version", "13");
     assert_eq!(direct.send(rig.public).status, 401, "the public listener does not wait for `Upgrade` either");
+}
+
+/// What follows an upgrade is framed by nobody: none is made, and nothing behind the check is read.
+#[test]
+fn a_check_that_carries_an_upgrade_ends_its_connection() {
+    let rig = rig();
+    let inexact = "GET /check/caddy HTTP/1.1\nHost: a\n\n";
+    for upgrade in ["websocket", "h2c"] {
+        for check in [nginx(&rig, "GET", "/t/a"), forwarded(&rig, "caddy", "GET", "/t/a"), Request::get("/check/x")] {
+            let check = check.tenant("t-full").header("Connection", "Upgrade").header("Upgrade", upgrade);
+            let mut connection = Connection::open(listener(&rig));
+            connection.write(&[check.bytes(), inexact.into()].concat());
+            let answer = connection.answer();
+            assert_eq!(answer.header("connection"), "close", "{upgrade} {}", answer.status);
+            assert_eq!(connection.answer().status, 0, "the connection ended");
+        }
+    }
+    let mut connection = Connection::open(listener(&rig));
+    for _ in 0..2 {
+        connection.write(&nginx(&rig, "GET", "/t/a").tenant("t-full").bytes());
+        let answer = connection.answer();
+        assert_eq!((answer.status, answer.header("connection")), (200, ""), "others share a connection");
+    }
 }
 
 #[test]

@@ -62,13 +62,9 @@ pub fn keep_to_its_tenant(headers: &mut HeaderMap, credentials: &[String]) {
     }
 }
 
-/// Whether any client could read it as setting one of these cookies: some split at commas, and a cookie without a name
-/// (`=access_token=x`) is sent back as if it had one.
+/// Whether any client could read it as setting one of these cookies: some split at commas.
 fn sets(value: &HeaderValue, cookies: &[String]) -> bool {
-    value.as_bytes().split(|byte| matches!(byte, b';' | b',')).any(|piece| {
-        let named = piece.iter().position(|byte| *byte != b'=' && byte.is_ascii_graphic()).unwrap_or(piece.len());
-        is_cookie(piece.get(named..).unwrap_or_default(), cookies)
-    })
+    value.as_bytes().split(|byte| matches!(byte, b';' | b',')).any(|piece| is_cookie(piece, cookies))
 }
 
 /// Makes a redirect to the service's own address one to the same path here. The service sees its own name in `Host`, so that is

@@ -180,6 +180,9 @@ fn what_a_proxy_cannot_take_out_is_refused() {
         let answer = forwarded(&rig, dialect, "GET", "/api/invoices?tenant_id=x").tenant("t-full").send(listener(&rig));
         assert_eq!((answer.status, answer.error().as_str()), (400, "BAD_REQUEST"), "{dialect}");
     }
+    let answer =
+        nginx(&rig, "GET", "/api/invoices?tenant.id=x&tenant_id[%]=y&a=1").tenant("t-full").send(listener(&rig));
+    assert_eq!(answer.header("x-linkgate-uri"), "/api/invoices?a=1");
     let answer = nginx(&rig, "GET", "/api/invoices?tenant_id=x&a=1").tenant("t-full").send(listener(&rig));
     assert_eq!(answer.header("x-linkgate-uri"), "/api/invoices?a=1");
     for name in ["X_Tenant_Id", "x-tenant_id", "X_API_KEY", "x-api_key", "X_Linkgate_Assertion"] {

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use quick_cache::{Weighter, unsync};
 
 use super::{assertion::Signed, caller::Caller, token::MAX_TOKEN_BYTES};
-use crate::domain::{LinkId, LinkVersion, Millis, TenantId};
+use crate::domain::{LinkId, LinkVersion, Millis, PartnerId, TenantId};
 
 /// A token of up to this many bytes counts as one against the capacity, a longer one as several.
 const USUAL_TOKEN_BYTES: usize = 2048;
@@ -103,7 +103,7 @@ pub enum SignedForm {
     Replacement,
 }
 
-/// Everything that the claims of a session assertion or replacement token are made from.
+/// Everything that the claims of a session assertion or replacement token are made from, but its end: see `SignedCache::get`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SignedKey {
     pub form: SignedForm,
@@ -115,6 +115,8 @@ pub struct SignedKey {
     pub user: [u8; 32],
     /// The effective tenant.
     pub tenant: TenantId,
+    /// The user's, by what this very token says: another one of the same user may name none.
+    pub partner: Option<PartnerId>,
     pub link: Option<(LinkId, LinkVersion)>,
 }
 
@@ -134,12 +136,14 @@ impl SignedCache {
         Self { entries: unsync::Cache::new(capacity.max(1)) }
     }
 
-    /// The header value, if it has enough life left.
-    pub fn get(&mut self, key: &SignedKey, now: Millis) -> Option<HeaderValue> {
+    /// The header value, if it has enough life left and ends no later than what it is wanted for: two tokens of one user share
+    /// signatures, but none outlives the token that it is sent with.
+    pub fn get(&mut self, key: &SignedKey, now: Millis, not_after: Option<Millis>) -> Option<HeaderValue> {
         let found = self.entries.get(key)?;
         let left = found.expires_at.0.saturating_sub(now.0);
+        let ends_in_time = not_after.is_none_or(|end| found.expires_at <= end);
         // A clock that was set back must not keep a signature from the future alive either.
-        (found.issued_at <= now && left >= MIN_LIFE_MS).then(|| found.value.clone())
+        (found.issued_at <= now && left >= MIN_LIFE_MS && ends_in_time).then(|| found.value.clone())
     }
 
     pub fn put(&mut self, key: SignedKey, signed: Signed) {

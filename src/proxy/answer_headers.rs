@@ -26,6 +26,25 @@ const FOR_THE_ORIGIN: &[&str] = &[
     "set-cookie2",
 ];
 
+/// The usual forms of what is found by its beginning or ending, for proxies that have to be told each name.
+const USUAL_FORMS: &[&str] = &[
+    "access-control-allow-origin",
+    "access-control-allow-credentials",
+    "access-control-allow-headers",
+    "access-control-allow-methods",
+    "access-control-allow-private-network",
+    "access-control-expose-headers",
+    "access-control-max-age",
+    "cdn-cache-control",
+    "cloudflare-cdn-cache-control",
+    "vercel-cdn-cache-control",
+];
+
+/// What another proxy has to take from a service's answer where linkgate only decides.
+pub fn not_for_clients() -> impl Iterator<Item = &'static str> {
+    [NOT_FOR_CLIENTS, FOR_CACHES, FOR_THE_ORIGIN, USUAL_FORMS].into_iter().flatten().copied()
+}
+
 /// Removes from the answer of a managed tenant's service what would reach beyond that tenant: cookies that are credentials at
 /// this door (it could put another user in the place of its partner's, or end his session), and words for the whole origin.
 pub fn keep_to_its_tenant(headers: &mut HeaderMap, credentials: &[String]) {
@@ -43,13 +62,9 @@ pub fn keep_to_its_tenant(headers: &mut HeaderMap, credentials: &[String]) {
     }
 }
 
-/// Whether any client could read it as setting one of these cookies: some split at commas, and a cookie without a name
-/// (`=access_token=x`) is sent back as if it had one.
+/// Whether any client could read it as setting one of these cookies: some split at commas.
 fn sets(value: &HeaderValue, cookies: &[String]) -> bool {
-    value.as_bytes().split(|byte| matches!(byte, b';' | b',')).any(|piece| {
-        let named = piece.iter().position(|byte| *byte != b'=' && byte.is_ascii_graphic()).unwrap_or(piece.len());
-        is_cookie(piece.get(named..).unwrap_or_default(), cookies)
-    })
+    value.as_bytes().split(|byte| matches!(byte, b';' | b',')).any(|piece| is_cookie(piece, cookies))
 }
 
 /// Makes a redirect to the service's own address one to the same path here. The service sees its own name in `Host`, so that is

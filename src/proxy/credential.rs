@@ -225,10 +225,11 @@ fn cached(
         generation: bearer.session.policies,
         user: bearer.session.caller.user_digest,
         tenant: bearer.tenant.ok_or_else(missing)?.clone(),
+        partner: bearer.session.partner().map(|partner| partner.facts.partner_id),
         link: bearer.link.map(|link| (link.link.id, link.link.version)),
     };
     let mut signed = worker.signed.borrow_mut();
-    if let Some(value) = signed.get(&key, bearer.now) {
+    if let Some(value) = signed.get(&key, bearer.now, not_after(bearer)) {
         return Ok(value);
     }
     let fresh = sign(keyring).map_err(|error| unsigned(&error))?;

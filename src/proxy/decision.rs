@@ -40,6 +40,8 @@ pub struct Asked {
     pub peer: Peer,
     pub means: Means,
     pub asker: Asker,
+    /// The other proxy asks with `Upgrade`, which is of its own connection and no longer among the request's fields.
+    pub upgrade_asked: bool,
 }
 
 /// Whoever asks.
@@ -101,10 +103,10 @@ pub struct Told {
 
 /// Decides one request. Never fails: whatever goes wrong is a refusal.
 pub async fn decide(worker: &Rc<Worker>, asked: Asked) -> Decided {
-    let Asked { request, peer, means, asker } = asked;
+    let Asked { request, peer, means, asker, upgrade_asked } = asked;
     let mut trail = intake::begin(worker, peer, &request, asker.parent);
     trail.face = Some(asker.face);
-    trail.upgrade_asked = request.headers().contains_key(header::UPGRADE);
+    trail.upgrade_asked = upgrade_asked || request.headers().contains_key(header::UPGRADE);
     match judged(worker, &mut trail, request, means).await {
         Ok(allowed) => {
             trail.traced(None, None);

@@ -10,12 +10,14 @@ use bytes::{Bytes, BytesMut};
 use http::header;
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::Value;
 
 use super::{
     headers::{Single, nominates, single},
     inbound::Inbound,
     quota::Admitted,
     respond::Failure,
+    spelling::same,
     trail::Trail,
 };
 use crate::domain::{ErrorCode, strict_json::StrictJson};
@@ -80,7 +82,7 @@ pub async fn check(trail: &Trail, mut admitted: Admitted, idle: Duration) -> Res
     if !value.is_object() {
         return Err(bad("body_json", "the request body must be a JSON object"));
     }
-    if let Some(pointer) = pointers.iter().find(|pointer| value.pointer(pointer).is_some()) {
+    if let Some(pointer) = pointers.iter().find(|pointer| holds(&value, pointer)) {
         return Err(bad("body_field", &format!("the request body must not hold `{pointer}`")));
     }
     Ok(Checked { admitted, read: Some(bytes) })
@@ -119,17 +121,53 @@ fn is_encoded(headers: &http::HeaderMap) -> bool {
     headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity")
 }
 
-/// One `Content-Type`, `application/json` or `…+json`, in UTF-8.
+/// Whether the pointer leads to something, its names in any case: some readers take `Tenant_Id` for `tenant_id`.
+fn holds(value: &Value, pointer: &str) -> bool {
+    let Some(rest) = pointer.strip_prefix('/') else { return pointer.is_empty() };
+    let (name, deeper) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let name = name.replace("~1", "/").replace("~0", "~");
+    match value {
+        Value::Object(fields) => fields.iter().any(|(key, inner)| same(key, &name) && holds(inner, deeper)),
+        Value::Array(items) => {
+            let item = name.parse().ok().and_then(|at: usize| items.get(at));
+            item.is_some_and(|inner| holds(inner, deeper))
+        }
+        _ => false,
+    }
+}
+
+/// Words by which readers know another kind of body, wherever in the field they find them.
+const OTHER_KINDS: &[&str] = &["urlencoded", "form-data", "multipart/", "xml"];
+
+/// One `Content-Type`, `application/json` or `application/…+json`, in UTF-8, and spelled so that nobody takes it for another
+/// one: some readers cut it at a comma or a blank, some only look for a form's name.
 fn is_json(headers: &http::HeaderMap) -> bool {
     let Single::One(value) = single(headers, header::CONTENT_TYPE) else { return false };
     let Ok(text) = value.to_str() else { return false };
+    let text = text.to_ascii_lowercase();
     let mut parts = text.split(';').map(str::trim);
-    let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
-    let json = kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"));
-    json && parts.all(|parameter| {
-        let parameter = parameter.to_ascii_lowercase();
-        !parameter.starts_with("charset") || matches!(parameter.as_str(), "charset=utf-8" | "charset=\"utf-8\"")
-    })
+    let subtype = parts.next().and_then(|kind| kind.strip_prefix("application/")).unwrap_or_default();
+    let json = subtype == "json" || subtype.strip_suffix("+json").is_some_and(is_token);
+    // One that is left out stands for nothing (RFC 9110, section 5.6.6).
+    json && !OTHER_KINDS.iter().any(|other| text.contains(other))
+        && parts.all(|parameter| parameter.is_empty() || is_harmless(parameter))
+}
+
+/// A name and a value, in lower case, that stand in one piece for every reader; the only charset is UTF-8.
+fn is_harmless(parameter: &str) -> bool {
+    let Some((name, value)) = parameter.split_once('=') else { return false };
+    let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+    let in_one_piece = match quoted {
+        Some(text) => text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\,".contains(&byte)),
+        None => is_token(value),
+    };
+    let charset = !name.starts_with("charset") || (name == "charset" && quoted.unwrap_or(value) == "utf-8");
+    is_token(name) && in_one_piece && charset
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 fn too_large() -> Failure {
@@ -138,4 +176,75 @@ fn too_large() -> Failure {
 
 fn content_length(headers: &http::HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn only_what_every_reader_takes_for_json_is_json() {
+        let json = |kind: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(kind).unwrap());
+            is_json(&headers)
+        };
+        for good in [
+            "application/json",
+            "Application/JSON ; Charset=UTF-8",
+            "application/json;charset=\"utf-8\"",
+            "application/json;",
+            "application/problem+json",
+            "application/vnd.acme.v2+json; version=1",
+            "application/ld+json; profile=\"https://acme.test/a\"",
+        ] {
+            assert!(json(good), "{good}");
+        }
+        for bad in [
+            "",
+            "text/json",
+            "application/+json",
+            "application/json, text/plain",
+            "application/x-www-form-urlencoded, application/x+json",
+            "application/x-www-form-urlencoded x+json",
+            "application/x-www-form-urlencoded,+json",
+            "application/x-www-form-urlencoded+json",
+            "application/a/b+json",
+            "application/ json",
+            "application/a\tb+json",
+            "application/a(b)+json",
+            "application/xml+json",
+            "application/json; charset=utf-16",
+            "application/json; charset=utf-8; charset=utf-16",
+            "application/json; charset*=utf-8",
+            "application/json; charset =utf-8",
+            "application/json; charset= utf-8",
+            "application/json; a",
+            "application/json; a b=c",
+            "application/json; a=b, application/x-www-form-urlencoded",
+            "application/json; a=b c",
+            "application/json; =b",
+            "application/json; a=",
+            "application/json; a=\"multipart/form-data\"",
+            "application/json; a=\"b,c\"",
+            "application/json; a=\"b;c\"",
+            "application/json; a=\"b\\\"c\"",
+            "application/json; a=\"b",
+        ] {
+            assert!(!json(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_found_in_any_case() {
+        let body: Value = serde_json::from_str(r#"{"Meta":[{"a":1,"Tenant_ID":2}],"a/b":{"c~d":null}}"#).unwrap();
+        for pointer in ["", "/meta", "/META/0/tenant_id", "/A~1B/C~0D"] {
+            assert!(holds(&body, pointer), "{pointer}");
+        }
+        for pointer in ["/tenant_id", "/meta/1", "/meta/tenant_id", "/meta/0/tenant_id/x", "/a/b", "/"] {
+            assert!(!holds(&body, pointer), "{pointer}");
+        }
+    }
 }

@@ -12,6 +12,8 @@ use http::{
 };
 use smallvec::SmallVec;
 
+use super::spelling::reads_as;
+
 /// What the gateway sets, and what tells upstreams of another method, path, tenant or identity.
 const PROTECTED: &[&str] = &[
     "x-tenant-id",
@@ -246,8 +248,8 @@ pub fn drop_second_credentials(headers: &mut HeaderMap, session_cookies: &[Strin
         for pair in value.as_bytes().split(|byte| *byte == b';') {
             let pair = pair.trim_ascii();
             // Some parsers split at commas or spaces too.
-            let is_session =
-                pair.split(|byte| matches!(byte, b',' | b' ' | b'\t')).any(|part| is_cookie(part, session_cookies));
+            let mut parts = pair.split(|byte| matches!(byte, b',' | b' ' | b'\t'));
+            let is_session = is_cookie(pair, session_cookies) || parts.any(|part| is_cookie(part, session_cookies));
             if !is_session && !pair.is_empty() {
                 if !kept.is_empty() {
                     kept.extend_from_slice(b"; ");
@@ -265,14 +267,16 @@ pub fn drop_second_credentials(headers: &mut HeaderMap, session_cookies: &[Strin
 }
 
 /// Whether a part of a cookie header can be read as one of these cookies. Parsers differ in what they trim from a name
-/// (Unicode spaces, quotes, controls), so all that cannot be a part of it is taken off its ends.
+/// (Unicode spaces, quotes, controls), so all that cannot be a part of it is taken off its ends; and some take a cookie without
+/// a name (`=access_token=x`) as if it had one.
 pub fn is_cookie(part: &[u8], cookies: &[String]) -> bool {
-    let name = part.split(|byte| *byte == b'=').next().unwrap_or(part);
     let of_name = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'');
-    let Some(first) = name.iter().position(of_name) else { return false };
-    let last = name.iter().rposition(of_name).unwrap_or(first);
-    let name = name.get(first..=last).unwrap_or_default();
-    cookies.iter().any(|cookie| cookie.as_bytes().eq_ignore_ascii_case(name))
+    let first = part.iter().position(|byte| *byte != b'=' && of_name(byte));
+    let Some(named) = first.and_then(|first| part.get(first..)) else { return false };
+    let name = named.split(|byte| *byte == b'=').next().unwrap_or(named);
+    let last = name.iter().rposition(of_name).unwrap_or_default();
+    let name = String::from_utf8_lossy(name.get(..=last).unwrap_or_default());
+    cookies.iter().any(|cookie| reads_as(&name, cookie))
 }
 
 /// The only value of a field, or why there is none.
@@ -339,6 +343,14 @@ mod tests {
             "\"access_token\"=x",
             "a=1, access_token=x",
             "access_token",
+            "=access_token=x",
+            " == =access_token=x",
+            "=\"access_token=x",
+            // As PHP folds names.
+            "access.token=x",
+            "access token=x",
+            "access[token=x",
+            "access_token[]=x",
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::COOKIE, HeaderValue::from_bytes(spelled.as_bytes()).unwrap());

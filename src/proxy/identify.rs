@@ -72,12 +72,12 @@ pub async fn bearer(
 /// A browser sends a cookie by itself, and shows a certificate, whoever's page asks; for a WebSocket even with GET. Who
 /// shows a certificate is mostly no browser, and says nothing of any page.
 fn check_origin(worker: &Worker, trail: &Trail, parts: &http::request::Parts, source: Source) -> Result<(), Failure> {
-    let unsafe_act = !parts.method.is_safe() || trail.upgrade_asked;
+    let unsafe_act = || !parts.method.is_safe() || trail.upgrade_asked || opens_websocket(&parts.headers);
     let from_a_page = || parts.headers.contains_key(header::ORIGIN) || parts.headers.contains_key("sec-fetch-site");
     let asked = match source {
         Source::Header => false,
-        Source::Cookie => unsafe_act,
-        Source::Certificate => unsafe_act && from_a_page(),
+        Source::Cookie => unsafe_act(),
+        Source::Certificate => unsafe_act() && from_a_page(),
     };
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
     let scheme = || forwarded::client_scheme(worker, &trail.peer, &parts.headers);
@@ -90,6 +90,12 @@ fn check_origin(worker: &Worker, trail: &Trail, parts: &http::request::Parts, so
         Source::Header | Source::Cookie => Failure::new(ErrorCode::Unauthorized, "cross_origin_cookie")
             .saying("a cookie is not accepted from another origin"),
     })
+}
+
+/// Whether a browser opens a WebSocket with it. These fields are end to end: they are there as well where a proxy in front keeps
+/// `Upgrade` to itself, and no page can write them.
+fn opens_websocket(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("sec-websocket-"))
 }
 
 /// The user of the connection's certificate, where the configuration says that it is enough.

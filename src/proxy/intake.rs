@@ -86,6 +86,9 @@ pub fn check<B>(worker: &Worker, trail: &mut Trail, request: &Request<B>) -> Res
         return Err(Failure::new(code, "inexact_request").saying(format!("the request is not exact HTTP: {why}")));
     }
     let bad = |detail, message: &str| Err(Failure::new(ErrorCode::BadRequest, detail).saying(message));
+    if !is_method(request.method()) {
+        return bad("method", "a method is spelled in upper-case letters");
+    }
     if headers.len() > limits.max_header_count {
         return bad("header_count", "too many header fields");
     }
@@ -152,6 +155,11 @@ fn check_host(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<(), Fa
 /// way. Services build links and decide about origins with it. Empty where a target has no host (RFC 9112, section 3.2).
 pub fn is_host(host: &[u8]) -> bool {
     host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(byte))
+}
+
+/// Methods have their case. Policies, routes and services would differ on what `delete` is, so it is none.
+pub fn is_method(method: &http::Method) -> bool {
+    !method.as_str().bytes().any(|byte| byte.is_ascii_lowercase())
 }
 
 /// As HTTP/2 counts them.

@@ -13,6 +13,7 @@ pub mod forwarded;
 pub mod inbound;
 pub mod intake;
 pub mod path;
+pub mod spelling;
 pub mod trace_context;
 
 pub mod route;

@@ -69,7 +69,7 @@ fn encoded(byte: u8) -> Result<(), Ambiguous> {
     }
 }
 
-fn hex(byte: u8) -> Option<u8> {
+pub fn hex(byte: u8) -> Option<u8> {
     match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),

@@ -21,6 +21,8 @@ fn refused_fields_are_found_in_every_spelling() {
         r#"{"tenant\u005fid":"t-other"}"#,
         r#"{"metadata":{"tenant_id":1}}"#,
         r#"{"tenant_id":null}"#,
+        r#"{"Tenant_Id":"t-other"}"#,
+        r#"{"METADATA":{"tenant_ID":1}}"#,
         r#"{"a":1,"a":2}"#,
         r#"{"metadata":{"b":1,"b":2}}"#,
         r#"{"a":1"#,
@@ -39,12 +41,17 @@ fn refused_fields_are_found_in_every_spelling() {
         "text/plain",
         "application/json; charset=utf-16",
         "multipart/form-data; boundary=x",
+        "application/x-www-form-urlencoded, application/x+json",
+        "application/x-www-form-urlencoded x+json",
+        "application/x-www-form-urlencoded,+json",
+        "application/x-www-form-urlencoded+json",
+        "application/+json",
     ] {
         let form = rig.ask(
             Request::new("POST", "/api/tickets")
                 .tenant("t-full")
                 .header("Content-Type", kind)
-                .body("\"&tenant_id=evil&\""),
+                .body(r#"{"a":"&tenant_id=evil&"}"#),
         );
         assert_eq!(form.error(), "BAD_REQUEST", "{kind}");
     }

@@ -258,6 +258,36 @@ fn a_trusted_partner_claim_must_agree_with_the_row() {
     assert_eq!(ask(of("nobody-knows", "99999999-9999-4999-8999-999999999999")).error(), "FORBIDDEN/identity_conflict");
 }
 
+/// One user, two tokens: the one says less than the other, and ends sooner.
+#[test]
+fn no_token_gets_the_signature_of_another_one() {
+    let rig = Rig::with(Setup { trusts: r#""roles", "permissions", "partner_id""#, ..Setup::default() });
+    let soon = linkgate::domain::Millis::now().0 / 1000 + 12;
+    let ask = |token: &str, request: Request| {
+        assert_eq!(request.bearer(token).send(rig.public).status, 200);
+        rig.upstream.last()
+    };
+    let named = rig.token_with("nobody-knows", HOME1, json!({"partner_id": P1, "roles": ["partner_msp_full"]}));
+    let short = rig.token_with("nobody-knows", HOME1, json!({"exp": soon}));
+    let short_and_linked = rig.token_with("user-1", HOME1, json!({"exp": soon, "roles": ["partner_msp_full"]}));
+    // Each worker has its own signatures, and connections are spread over them.
+    for _ in 0..8 {
+        assert_eq!(claims(ask(&named, Request::get("/own")).one("x-linkgate-assertion"))["partner_id"], P1);
+        ask(&rig.token(), Request::get("/api/invoices").tenant("t-full"));
+    }
+    for _ in 0..8 {
+        let seen = ask(&short, Request::get("/own"));
+        assert_eq!(seen.one("x-partner-id"), "");
+        let assertion = claims(seen.one("x-linkgate-assertion"));
+        assert_eq!(assertion.get("partner_id"), None);
+        assert!(assertion["exp"].as_i64().unwrap() <= soon);
+        let seen = ask(&short_and_linked, Request::get("/api/invoices").tenant("t-full"));
+        for token in [seen.one("x-linkgate-assertion"), seen.one("authorization").strip_prefix("Bearer ").unwrap()] {
+            assert!(claims(token)["exp"].as_i64().unwrap() <= soon, "no signature outlives the caller's token");
+        }
+    }
+}
+
 #[test]
 fn the_tenant_header_must_be_one_plain_value() {
     let rig = Rig::start();

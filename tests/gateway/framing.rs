@@ -85,6 +85,8 @@ fn inexact_requests_are_refused_in_our_own_words_and_reach_no_upstream() {
         ("encoded percent", format!("GET /t/%2561 HTTP/1.1\r\nHost: a\r\n{auth}\r\n"), "AMBIGUOUS_PATH"),
         ("encoded literal", format!("GET /colon/me%3Aact HTTP/1.1\r\nHost: a\r\n{auth}\r\n"), "AMBIGUOUS_PATH"),
         ("asterisk", format!("OPTIONS * HTTP/1.1\r\nHost: a\r\n{auth}\r\n"), "AMBIGUOUS_PATH"),
+        ("trace", format!("trace /t/a HTTP/1.1\r\nHost: a\r\n{auth}\r\n"), "BAD_REQUEST"),
+        ("a method in another case", format!("dElete /t/a HTTP/1.1\r\nHost: a\r\n{auth}\r\n"), "BAD_REQUEST"),
         ("TRACE", format!("TRACE /t/a HTTP/1.1\r\nHost: a\r\n{auth}\r\n"), "METHOD_NOT_ALLOWED"),
     ];
     for (what, bytes, expected) in rows {

@@ -54,6 +54,10 @@ fn requests_are_multiplexed_and_judged_like_any_other() {
         assert_eq!(sender.send_request(post).await.unwrap().status(), StatusCode::OK);
         let refused = request(&rig, "/api/invoices").header("x-active-tenant-id", "t-auditor").body(empty()).unwrap();
         assert_eq!(sender.send_request(refused).await.unwrap().status(), StatusCode::BAD_REQUEST);
+        for method in ["delete", "Trace"] {
+            let cased = request(&rig, "/t/a").method(method).body(empty()).unwrap();
+            assert_eq!(sender.send_request(cased).await.unwrap().status(), StatusCode::BAD_REQUEST, "{method}");
+        }
     });
     let seen = rig.upstream.last();
     assert_eq!((seen.line.as_str(), seen.body.as_slice()), ("POST /t/post HTTP/1.1", &b"hello"[..]));

@@ -270,33 +270,39 @@ fn a_cached_signature_is_not_served_with_less_than_five_seconds_left() {
         generation: 3,
         user: [1; 32],
         tenant: tenant.clone(),
+        partner: claims.partner,
         link: claims.link.map(|link| (link.id, link.version)),
     };
     let mut cache = SignedCache::new(4);
-    assert!(cache.get(&key, NOW).is_none());
+    assert!(cache.get(&key, NOW, None).is_none());
     cache.put(key.clone(), signed.clone());
-    assert_eq!(cache.get(&key, NOW).unwrap(), signed.value);
-    assert!(cache.get(&key, Millis(NOW.0 + 55_000)).is_some());
-    assert!(cache.get(&key, Millis(NOW.0 + 55_001)).is_none());
-    assert!(cache.get(&key, Millis(NOW.0 - 1)).is_none(), "a clock set back");
-    let changes: [&dyn Fn(&mut SignedKey); 6] = [
+    assert_eq!(cache.get(&key, NOW, None).unwrap(), signed.value);
+    assert!(cache.get(&key, Millis(NOW.0 + 55_000), None).is_some());
+    assert!(cache.get(&key, Millis(NOW.0 + 55_001), None).is_none());
+    assert!(cache.get(&key, Millis(NOW.0 - 1), None).is_none(), "a clock set back");
+    let end = signed.expires_at;
+    assert!(cache.get(&key, NOW, Some(end)).is_some());
+    assert!(cache.get(&key, NOW, Some(Millis(end.0 - 1))).is_none(), "it would outlive what it is sent with");
+    let changes: [&dyn Fn(&mut SignedKey); 8] = [
         &|key| key.form = SignedForm::Replacement,
         &|key| key.upstream = 2,
         &|key| key.generation = 4,
         &|key| key.user[31] = 0,
         &|key| key.tenant = TenantId::new("t-2").unwrap(),
+        &|key| key.partner = None,
+        &|key| key.link = None,
         &|key| key.link.as_mut().unwrap().1 = LinkVersion(8),
     ];
     for change in changes {
         let mut other = key.clone();
         change(&mut other);
-        assert!(cache.get(&other, NOW).is_none(), "{other:?}");
+        assert!(cache.get(&other, NOW, None).is_none(), "{other:?}");
     }
     for user in 0..100 {
         cache.put(SignedKey { user: [user; 32], ..key.clone() }, signed.clone());
     }
     let kept =
-        (0..100).filter(|user| cache.get(&SignedKey { user: [*user; 32], ..key.clone() }, NOW).is_some()).count();
+        (0..100).filter(|user| cache.get(&SignedKey { user: [*user; 32], ..key.clone() }, NOW, None).is_some()).count();
     assert!((1..=4).contains(&kept), "{kept}");
 }
 

@@ -32,7 +32,7 @@ raw! {
         response_timeout: Option<DurationText> = None,
         /// From the request's head to the end of the response. Not set: as long as it lasts.
         total_timeout: Option<DurationText> = None,
-        /// JSON pointers that a request body must not hold, such as `/tenant_id`.
+        /// JSON pointers that a request body must not hold, such as `/tenant_id`; names in any case.
         refuse_body_fields: Vec<String> = Vec::new(),
         /// Keep what the upstream says to caches (`Cache-Control` and its kin). `Vary` names the tenant and the credential all the same.
         keep_cache_control: bool = false,

@@ -224,7 +224,7 @@ pub struct RouteSettings {
     pub response_timeout: Option<Duration>,
     /// From the request's head to the end of the response's body; `None`: as long as it lasts.
     pub total_timeout: Option<Duration>,
-    /// JSON pointers that a request body must not hold, such as `/tenant_id`.
+    /// JSON pointers that a request body must not hold, such as `/tenant_id`; names in any case.
     pub refuse_body_fields: Vec<String>,
     /// `Cache-Control` from the upstream is kept instead of `private, no-store`.
     pub keep_cache_control: bool,

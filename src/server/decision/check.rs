@@ -140,6 +140,8 @@ pub(super) async fn answer(
     // Elsewhere it is what the client sent, as all other fields.
     let parent = if caller.own_traceparent { trace_context::read(&parts.headers) } else { None };
     let asker = Asker { face: dialect.face(), parent };
+    // Removed below with all that is of this connection, but it is the client's: it decides whether a cookie counts.
+    let upgrade_asked = parts.headers.contains_key(header::UPGRADE);
     let headers = std::mem::take(&mut parts.headers);
     let count = |outcome| worker.gateway.metrics.decisions.count(dialect.face(), outcome, begun);
     let (request, client) = match original(headers, dialect) {
@@ -155,7 +157,10 @@ pub(super) async fn answer(
         return refusal(&Failure::new(ErrorCode::InternalError, "client_address"));
     };
     let decided = match request {
-        Ok(request) => decision::decide(&worker, Asked { request, peer, means: dialect.means(), asker }).await,
+        Ok(request) => {
+            let asked = Asked { request, peer, means: dialect.means(), asker, upgrade_asked };
+            decision::decide(&worker, asked).await
+        }
         Err(failure) => decision::unreadable(&worker, peer, asker, failure).await,
     };
     match decided {

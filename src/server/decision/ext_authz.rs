@@ -98,7 +98,11 @@ async fn check(
     }
     let peer = original::client(connection, client).map_err(|_| misconfigured("`source.address` is no address"))?;
     let decided = match taken(http).and_then(|taken| taken.request(client)) {
-        Ok(request) => decision::decide(worker, Asked { request, peer, means: Means::Anything, asker }).await,
+        Ok(request) => {
+            // Its `Upgrade` is told with the client's fields.
+            let asked = Asked { request, peer, means: Means::Anything, asker, upgrade_asked: false };
+            decision::decide(worker, asked).await
+        }
         Err(failure) => decision::unreadable(worker, peer, asker, failure).await,
     };
     let (outcome, response) = match decided {

@@ -17,7 +17,7 @@ pub use check::{CALLER, COPIED};
 
 use std::rc::Rc;
 
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 use tonic::body::Body;
 
@@ -59,6 +59,16 @@ pub(super) fn limits(listen: &ListenSettings) -> ListenSettings {
 
 /// Answers one question.
 pub(super) async fn handle(worker: Rc<Worker>, connection: Peer, request: Request<Incoming>) -> Response<Body> {
+    // Behind an upgrade the guard lets everything pass, and none is made here: nothing more may be read of such a connection.
+    let ends = request.version() <= Version::HTTP_11 && request.headers().contains_key(header::UPGRADE);
+    let mut response = answered(worker, connection, request).await;
+    if ends {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn answered(worker: Rc<Worker>, connection: Peer, request: Request<Incoming>) -> Response<Body> {
     let uri = request.uri();
     if let Some(why) = (worker.stand_in)(uri.path(), uri.query()) {
         let failure = Failure::new(ErrorCode::BadRequest, "inexact_request");

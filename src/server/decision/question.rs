@@ -12,7 +12,7 @@ use crate::{
         Attested,
         settings::{IdentitySettings, IssuerSettings},
     },
-    proxy::{ids, judgement::Asked, peer::Peer, respond::Failure, trace_context},
+    proxy::{ids, intake, judgement::Asked, peer::Peer, respond::Failure, trace_context},
 };
 
 /// Longest text of a user's, as in tokens.
@@ -59,7 +59,10 @@ impl<'a> Question<'a> {
         let name = text(action, "name")?.ok_or("`action.name` is missing")?;
         let permission = Permission::parse(&name).ok_or_else(|| format!("`action.name`: `{name}` is no permission"))?;
         let method = match text(&self::properties(action, "action")?, "method")? {
-            Some(method) => Method::from_bytes(method.as_bytes()).map_err(|_| "`action.properties.method` is none")?,
+            Some(method) => {
+                let method = Method::from_bytes(method.as_bytes()).ok().filter(intake::is_method);
+                method.ok_or("`action.properties.method` is none: methods are spelled in upper-case letters")?
+            }
             None if permission.kind() == crate::domain::permission::Kind::Read => Method::GET,
             None => Method::POST,
         };

@@ -139,10 +139,13 @@ fn a_question_that_is_none_is_told_so() {
     timed["context"]["time"] = "2026-01-01T00:00:00Z".into();
     let mut placeless = question(READ, "t-full");
     placeless["context"] = json!({});
+    let mut cased = question(READ, "t-full");
+    cased["action"]["properties"] = json!({"method": "get"});
     for bad in [
         json!({}),
         timed,
         placeless,
+        cased,
         change("/subject/type", "service".into()),
         change("/subject/id", "".into()),
         change("/subject/id", 7.into()),

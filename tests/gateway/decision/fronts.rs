@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use http_body_util::Empty;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use linkgate::proxy::headers::protected;
+use linkgate::proxy::{answer_headers::not_for_clients, headers::protected};
 
 use super::{
     listener, metric,
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     client::{Connection, Request},
     rig::{HOME1, P1, Rig, Setup},
+    upstream::raw,
 };
 
 const EVIL: &str = "evil!value";
@@ -237,6 +238,50 @@ fn lets_no_spelling_of_a_protected_field_pass(kind: Kind) {
     assert!(passed > protected().len(), "only {passed} passed: nothing was tried");
 }
 
+/// A browser sends the cookie whoever's page opens the WebSocket.
+fn opens_no_websocket_by_a_cookie_for_another_page(kind: Kind) {
+    let rig = rig_with(Setup { identity: "cookie = \"access_token\"\n".into(), ..Setup::default() });
+    let front = (kind.start)(&rig);
+    let cookie = format!("access_token={}", rig.token());
+    let asked = |site: &str, fields: &[(&str, &str)]| {
+        let request = Request::get("/t/ws").tenant("t-full").header("Cookie", &cookie);
+        let request = request.header("Sec-Fetch-Site", site).header("Connection", "Upgrade");
+        let request = request.header("Upgrade", "websocket");
+        let request = fields.iter().fold(request, |request, (name, value)| request.header(name, value));
+        let mut connection = Connection::open(front.address);
+        connection.write(&request.bytes());
+        connection.answer()
+    };
+    let browser = [("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")];
+    for fields in [&browser[..], &[("Origin", "https://evil.example")]] {
+        let answer = asked("cross-site", fields);
+        assert_eq!((answer.status, answer.error().as_str()), (401, "UNAUTHORIZED"), "{fields:?}: {}", front.log());
+        assert!(answer.text().contains("another origin"), "{}", answer.text());
+    }
+    assert_eq!(rig.upstream.count(), 0);
+    assert_eq!(asked("same-origin", &browser).status, 101, "{}", front.log());
+}
+
+/// A service steers neither the proxy nor what stands beside it.
+fn takes_from_an_answer_what_is_not_for_its_client(kind: Kind) {
+    let rig = rig();
+    let front = (kind.start)(&rig);
+    let fields: String = not_for_clients()
+        .chain(["x-active-tenant-id"])
+        .filter(|name| *name != "x-accel-redirect")
+        .map(|name| format!("{name}: evil\r\n"))
+        .collect();
+    for steered in ["", "X-Accel-Redirect: /linkgate/check\r\n", "X-Accel-Redirect: @linkgate_refused\r\n"] {
+        let said = format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Kept: 1\r\n{steered}{fields}\r\nplain");
+        let request = Request::get(&raw("t", &said)).bearer(&rig.token()).tenant("t-full");
+        let answer = request.send(front.address);
+        assert_eq!((answer.status, answer.text().as_str()), (200, "plain"), "{answer:?} {}", front.log());
+        assert_eq!((answer.header("x-kept"), answer.header("x-active-tenant-id")), ("1", "t-full"));
+        let passed: Vec<&str> = not_for_clients().filter(|name| answer.headers.contains_key(*name)).collect();
+        assert!(passed.is_empty(), "{passed:?}");
+    }
+}
+
 fn obeys_a_revocation_a_limit_and_an_absence(kind: Kind) {
     let limits = "tenant = \"5/min\"\nrefusal = 0\nunauthenticated = 0\n";
     let mut rig = rig_with(Setup { limits: limits.into(), ..Setup::default() });
@@ -294,6 +339,16 @@ macro_rules! fronts {
             #[test]
             fn lets_no_spelling_of_a_protected_field_pass() {
                 super::lets_no_spelling_of_a_protected_field_pass($kind);
+            }
+
+            #[test]
+            fn takes_from_an_answer_what_is_not_for_its_client() {
+                super::takes_from_an_answer_what_is_not_for_its_client($kind);
+            }
+
+            #[test]
+            fn opens_no_websocket_by_a_cookie_for_another_page() {
+                super::opens_no_websocket_by_a_cookie_for_another_page($kind);
             }
 
             #[test]

@@ -220,6 +220,8 @@ fn every_gate_answers_as_the_proxy_would() {
         ("GET", "/closed", "t-full", (403, "FORBIDDEN/route_denied")),
         ("GET", "/nowhere", "t-full", (404, "ROUTE_NOT_FOUND")),
         ("DELETE", "/api/invoices", "t-full", (405, "METHOD_NOT_ALLOWED")),
+        ("delete", "/t/a", "t-full", (400, "BAD_REQUEST")),
+        ("trace", "/t/a", "t-full", (400, "BAD_REQUEST")),
         ("GET", "/api/tenants/t-other/stats", "t-full", (400, "TENANT_CONTEXT_CONFLICT")),
         ("GET", "/api//invoices", "t-full", (400, "AMBIGUOUS_PATH")),
         ("GET", "/api/%2e/invoices", "t-full", (400, "AMBIGUOUS_PATH")),

@@ -1,32 +1,38 @@
 //! The check over HTTP, without the real proxies: what they are told, in each dialect.
 
-use super::{EDGE, listener, metric, record, rig};
+use super::{EDGE, listener, metric, record, rig, rig_with};
 use crate::{
-    client::{Answer, Request},
-    rig::{HOME1, Rig},
+    client::{Answer, Connection, Request},
+    rig::{HOME1, Rig, Setup},
 };
 
 /// A check as nginx makes it.
 pub fn nginx(rig: &Rig, method: &str, target: &str) -> Request {
-    Request::get("/check/nginx")
+    nginx_by(Request::get("/check/nginx"), method, target).bearer(&rig.token())
+}
+
+fn nginx_by(request: Request, method: &str, target: &str) -> Request {
+    request
         .header("X-Linkgate-Caller", EDGE)
         .header("X-Original-Method", method)
         .header("X-Original-URI", target)
         .header("X-Original-Client", "192.0.2.7")
         .header("X-Original-Host", "api.test")
-        .bearer(&rig.token())
 }
 
 /// A check as Caddy and Traefik make it.
 pub fn forwarded(rig: &Rig, dialect: &str, method: &str, target: &str) -> Request {
-    Request::get(&format!("/check/{dialect}"))
+    forwarded_by(Request::get(&format!("/check/{dialect}")), method, target).bearer(&rig.token())
+}
+
+fn forwarded_by(request: Request, method: &str, target: &str) -> Request {
+    request
         .header("X-Linkgate-Caller", EDGE)
         .header("X-Forwarded-Method", method)
         .header("X-Forwarded-Uri", target)
         .header("X-Forwarded-For", "203.0.113.9, 192.0.2.7")
         .header("X-Forwarded-Host", "api.test")
         .header("X-Forwarded-Proto", "http")
-        .bearer(&rig.token())
 }
 
 fn assert_dressed(rig: &Rig, answer: &Answer, what: &str) {
@@ -82,6 +88,8 @@ fn refusals_are_the_proxys_own_and_nginx_reads_the_true_status_beside() {
         ("GET", "/api/invoices", "t-expired", 403, "TENANT_LINK_EXPIRED"),
         ("GET", "/nowhere", "t-full", 404, "ROUTE_NOT_FOUND"),
         ("DELETE", "/api/invoices", "t-full", 405, "METHOD_NOT_ALLOWED"),
+        ("delete", "/t/a", "t-full", 400, "BAD_REQUEST"),
+        ("Trace", "/t/a", "t-full", 400, "BAD_REQUEST"),
         ("GET", "/api//invoices", "t-full", 400, "AMBIGUOUS_PATH"),
         ("POST", "/api/tickets", "t-full", 400, "BAD_REQUEST"),
         ("GET", "/api/v1/partner/me", "t-full", 404, "ROUTE_NOT_FOUND"),
@@ -107,6 +115,64 @@ fn refusals_are_the_proxys_own_and_nginx_reads_the_true_status_beside() {
     assert_eq!(answer.header("www-authenticate"), "Bearer");
 }
 
+/// `Upgrade` is of the asking connection, and some proxies do not tell it; the fields of a WebSocket come through.
+#[test]
+fn a_websocket_by_cookie_needs_a_page_of_the_same_origin() {
+    let rig = rig_with(Setup { identity: "cookie = \"access_token\"\n".into(), ..Setup::default() });
+    let cookie = format!("access_token={}", rig.token());
+    let asked = |dialect: &str, site: &str, fields: &[(&str, &str)]| {
+        let request = match dialect {
+            "nginx" => nginx_by(Request::get("/check/nginx"), "GET", "/t/ws"),
+            _ => forwarded_by(Request::get(&format!("/check/{dialect}")), "GET", "/t/ws"),
+        };
+        let request = request.tenant("t-full").header("Cookie", &cookie).header("Sec-Fetch-Site", site);
+        let request = fields.iter().fold(request, |request, (name, value)| request.header(name, value));
+        request.send(listener(&rig))
+    };
+    for dialect in ["nginx", "caddy", "traefik"] {
+        for fields in [
+            &[("Upgrade", "websocket"), ("Connection", "Upgrade")][..],
+            &[("Upgrade", "websocket")],
+            &[("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")],
+            &[("Sec-WebSocket-Version", "13")],
+            &[("Sec-WebSocket-Protocol", "x")],
+            &[("Sec-WebSocket-Extensions", "permessage-deflate")],
+        ] {
+            let answer = asked(dialect, "cross-site", fields);
+            assert_eq!((answer.status, answer.error().as_str()), (401, "UNAUTHORIZED"), "{dialect} {fields:?}");
+            assert_eq!(asked(dialect, "same-origin", fields).status, 200, "{dialect} {fields:?}");
+        }
+        // Nothing but a read: as with the proxy itself.
+        assert_eq!(asked(dialect, "cross-site", &[]).status, 200, "{dialect}");
+    }
+    let direct = Request::get("/t/ws").tenant("t-full").header("Cookie", &cookie);
+    let direct = direct.header("Sec-Fetch-Site", "cross-site").header("Sec-WebSocket-Version", "13");
+    assert_eq!(direct.send(rig.public).status, 401, "the public listener does not wait for `Upgrade` either");
+}
+
+/// What follows an upgrade is framed by nobody: none is made, and nothing behind the check is read.
+#[test]
+fn a_check_that_carries_an_upgrade_ends_its_connection() {
+    let rig = rig();
+    let inexact = "GET /check/caddy HTTP/1.1\nHost: a\n\n";
+    for upgrade in ["websocket", "h2c"] {
+        for check in [nginx(&rig, "GET", "/t/a"), forwarded(&rig, "caddy", "GET", "/t/a"), Request::get("/check/x")] {
+            let check = check.tenant("t-full").header("Connection", "Upgrade").header("Upgrade", upgrade);
+            let mut connection = Connection::open(listener(&rig));
+            connection.write(&[check.bytes(), inexact.into()].concat());
+            let answer = connection.answer();
+            assert_eq!(answer.header("connection"), "close", "{upgrade} {}", answer.status);
+            assert_eq!(connection.answer().status, 0, "the connection ended");
+        }
+    }
+    let mut connection = Connection::open(listener(&rig));
+    for _ in 0..2 {
+        connection.write(&nginx(&rig, "GET", "/t/a").tenant("t-full").bytes());
+        let answer = connection.answer();
+        assert_eq!((answer.status, answer.header("connection")), (200, ""), "others share a connection");
+    }
+}
+
 #[test]
 fn what_a_proxy_cannot_take_out_is_refused() {
     let rig = rig();
@@ -114,6 +180,9 @@ fn what_a_proxy_cannot_take_out_is_refused() {
         let answer = forwarded(&rig, dialect, "GET", "/api/invoices?tenant_id=x").tenant("t-full").send(listener(&rig));
         assert_eq!((answer.status, answer.error().as_str()), (400, "BAD_REQUEST"), "{dialect}");
     }
+    let answer =
+        nginx(&rig, "GET", "/api/invoices?tenant.id=x&tenant_id[%]=y&a=1").tenant("t-full").send(listener(&rig));
+    assert_eq!(answer.header("x-linkgate-uri"), "/api/invoices?a=1");
     let answer = nginx(&rig, "GET", "/api/invoices?tenant_id=x&a=1").tenant("t-full").send(listener(&rig));
     assert_eq!(answer.header("x-linkgate-uri"), "/api/invoices?a=1");
     for name in ["X_Tenant_Id", "x-tenant_id", "X_API_KEY", "x-api_key", "X_Linkgate_Assertion"] {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use linkgate::{proxy::headers::protected, server::decision::COPIED};
+use linkgate::{
+    proxy::{answer_headers::not_for_clients, headers::protected},
+    server::decision::COPIED,
+};
 
 /// What nginx, Caddy and Traefik must name, held against the code's own lists: a name that is added there and forgotten here would
 /// pass from a client.
@@ -59,8 +62,36 @@ fn the_shipped_lists_are_the_codes_own() {
         below("linkgate-clean:").filter_map(|line| line.trim().strip_suffix(": \"\"")).map(str::to_lowercase).collect();
     assert_eq!(cleaned, removed);
     let text = traefik.join("\n");
-    for needed in ["/check/traefik", "trustForwardHeader: false", "[linkgate-caller, linkgate-check, linkgate-clean]"] {
+    for needed in [
+        "/check/traefik",
+        "trustForwardHeader: false",
+        "[linkgate-caller, linkgate-check, linkgate-clean, linkgate-answer]",
+    ] {
         assert!(text.contains(needed), "{needed}");
     }
     assert!(below("linkgate-caller:").any(|line| line.trim() == "Connection: \"\""));
+}
+
+/// What a service may not tell a client.
+#[test]
+fn the_shipped_files_take_from_answers_what_linkgate_would() {
+    let files = [
+        (include_str!("../../../deploy/nginx.conf"), "proxy_hide_header ", ";"),
+        (include_str!("../../../deploy/Caddyfile"), "header_down -", ""),
+        (include_str!("../../../deploy/traefik.yaml").split("linkgate-answer:").nth(1).unwrap(), "", ": \"\""),
+        (include_str!("../../../deploy/envoy.yaml").split("response_headers_to_remove:").nth(1).unwrap(), "- ", ""),
+    ];
+    for (text, before, after) in files {
+        let removed: BTreeSet<String> = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix(before)?.strip_suffix(after).map(str::to_lowercase))
+            .collect();
+        let missing: Vec<&str> = not_for_clients().filter(|name| !removed.contains(*name)).collect();
+        assert!(missing.is_empty(), "{before}: {missing:?}");
+    }
+    let nginx = include_str!("../../../deploy/nginx.conf");
+    for word in ["Redirect", "Expires", "Buffering", "Charset", "Limit-Rate"] {
+        let ignored = nginx.lines().find_map(|line| line.trim().strip_prefix("proxy_ignore_headers ")).unwrap();
+        assert!(ignored.trim_end_matches(';').split(' ').any(|name| name == format!("X-Accel-{word}")), "{word}");
+    }
 }

@@ -20,7 +20,7 @@ mod webhooks;
 
 use std::{net::IpAddr, sync::Arc};
 
-pub use import::{ImportInput, ImportReport, ImportRow, ImportStopped, RefusedRow};
+pub use import::{ImportInput, ImportReport, ImportRow, ImportStopped, RefusedRow, Stop};
 pub use lists::{LinkFilter, Page};
 pub use outbox::{ClaimedRow, Freed, Waiting};
 pub use parties::{PartnerInput, TenantInput};

@@ -7,6 +7,8 @@ mod cli_support;
 
 #[path = "cli_manners/imports.rs"]
 mod imports;
+#[path = "cli_manners/links.rs"]
+mod links;
 
 use std::{fs, path::PathBuf, process::Command};
 

@@ -1,6 +1,7 @@
 //! `linkgate link`: what a partner may do in a managed tenant, and when.
 
 mod approve;
+mod closing;
 mod expiring;
 mod fields;
 mod standing;
@@ -127,8 +128,8 @@ enum LinkCommand {
     },
     /// Change the given fields
     ///
-    /// `--override` adds to the overrides that are there (`--clear overrides` begins anew); `--cidr` replaces the whole
-    /// address list.
+    /// A field that is not given stays as it is, whatever default is named beside it. `--override` adds to the overrides that
+    /// are there (`--clear overrides` begins anew); `--cidr` replaces the whole address list. What closes the link asks.
     Update {
         id: LinkId,
         #[arg(long)]
@@ -212,16 +213,20 @@ pub fn run(args: LinkArgs, context: &StoreContext<'_>) -> Result<(), Failure> {
                 LinkInput { access_role: role.map(|role| role.to_string()), is_active: active, ..fields.input()? };
             let keeps_overrides = input.custom_permissions.is_some() && !cleared.contains(&Clearable::Overrides);
             clear(&mut input, &cleared);
-            let written = context.with(|admin| async move {
-                let mut expected = expect_version;
-                if keeps_overrides {
-                    // What is there is read first, so nobody may change it in between.
-                    let standing = admin.link(id).await?;
-                    expected = expected.or(Some(standing.stamps.version));
-                    input.custom_permissions = Some(merged(standing, input.custom_permissions.take()));
-                }
-                Ok(admin.update_link(&actor, id, expected, &input).await?)
-            })?;
+            let standing = context.with(|admin| async move { Ok(admin.link(id).await?) })?;
+            let version = standing.stamps.version;
+            let closes = closing::what_closes(&standing.terms, &input, context);
+            // What was looked at is what is written over: nobody may change it in between.
+            let judged = keeps_overrides || closes.is_some() || closing::touches_gates(&input);
+            let expected = expect_version.or_else(|| judged.then_some(version));
+            if let Some(what) = closes {
+                context.console.confirm(&format!("closes link {id} (version {version}): {what}"))?;
+            }
+            if keeps_overrides {
+                input.custom_permissions = Some(merged(standing, input.custom_permissions.take()));
+            }
+            let written =
+                context.with(|admin| async move { Ok(admin.update_link(&actor, id, expected, &input).await?) })?;
             context.show(&written.value)
         }
         LinkCommand::Revoke { id, expect_version } => {

@@ -9,6 +9,10 @@ mod cli_support;
 mod imports;
 #[path = "cli_manners/links.rs"]
 mod links;
+#[path = "cli_manners/messages.rs"]
+mod messages;
+#[path = "cli_manners/output.rs"]
+mod output;
 
 use std::{fs, path::PathBuf, process::Command};
 

@@ -221,11 +221,11 @@ fn csv_fields(columns: &[String], record: &csv::StringRecord) -> Result<Map<Stri
             "is_active" | "notify_on_sla_breach" | "notify_on_billing_threshold" | "require_mfa" => match cell {
                 "true" | "TRUE" | "True" | "1" | "yes" | "t" => Json::Bool(true),
                 "false" | "FALSE" | "False" | "0" | "no" | "f" => Json::Bool(false),
-                _ => return Err(Refusal::field(column, format!("`{cell}` is neither true nor false"))),
+                _ => return Err(Refusal::field("row", column, format!("`{cell}` is neither true nor false"))),
             },
             "sla_response_hours" => match cell.parse::<i64>() {
                 Ok(hours) => Json::from(hours),
-                Err(_) => return Err(Refusal::field(column, format!("`{cell}` is not a whole number"))),
+                Err(_) => return Err(Refusal::field("row", column, format!("`{cell}` is not a whole number"))),
             },
             "allowed_cidrs" => cell
                 .split([' ', ';', ','])
@@ -235,7 +235,7 @@ fn csv_fields(columns: &[String], record: &csv::StringRecord) -> Result<Map<Stri
             "custom_permissions" if !cell.starts_with('{') => overrides(column, cell)?,
             "custom_permissions" | "metadata" => serde_json::from_str(cell)
                 .map(|StrictJson(value)| value)
-                .map_err(|error| Refusal::field(column, format!("not a JSON object: {error}")))?,
+                .map_err(|error| Refusal::field("row", column, format!("not a JSON object: {error}")))?,
             _ => Json::String(cell.to_owned()),
         };
         fields.insert(column.clone(), value);
@@ -248,9 +248,9 @@ fn overrides(column: &str, cell: &str) -> Result<Json, Refusal> {
     for part in cell.split(';').map(str::trim).filter(|part| !part.is_empty()) {
         let allow = part.split_once('=').and_then(|(name, allow)| Some((name.trim(), allow.trim().parse().ok()?)));
         let (name, allow): (&str, bool) =
-            allow.ok_or_else(|| Refusal::field(column, format!("`{part}`: write NAME=true or NAME=false")))?;
+            allow.ok_or_else(|| Refusal::field("row", column, format!("`{part}`: write NAME=true or NAME=false")))?;
         if named.insert(name, allow).is_some_and(|before| before != allow) {
-            return Err(Refusal::field(column, format!("`{name}` is both true and false")));
+            return Err(Refusal::field("row", column, format!("`{name}` is both true and false")));
         }
     }
     Ok(named.into_iter().map(|(name, allow)| (name.to_owned(), Json::Bool(allow))).collect())

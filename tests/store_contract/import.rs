@@ -26,7 +26,7 @@ pub(crate) async fn a_refused_row_does_not_stop_the_others(f: Arc<Fixture>) {
             f.tenant(&id).await;
         }
         let input = match n {
-            11 => Err(Refusal::field("access_role", "cannot be read")),
+            11 => Err(Refusal::field("row", "access_role", "cannot be read")),
             // The same pair once more.
             12 => Ok(ImportInput::Link(Box::new(link(
                 partner,
@@ -78,7 +78,7 @@ pub(crate) async fn an_import_that_stops_tells_what_it_took(f: Arc<Fixture>) {
             gone.join().unwrap();
         }
         let input = TenantInput { tenant_id: Some(format!("s{n}")), ..TenantInput::default() };
-        let unreadable = || Err(Refusal::field("name", "cannot be read"));
+        let unreadable = || Err(Refusal::field("row", "name", "cannot be read"));
         Ok(ImportRow { line: n + 2, input: if n % 100 == 7 { unreadable() } else { Ok(ImportInput::Tenant(input)) } })
     });
     let mut changes = 0;

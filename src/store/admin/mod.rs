@@ -68,7 +68,7 @@ impl Actor {
         match plain::fault(&self.name) {
             Some(fault) => Err(Refusal {
                 message: "the change names nobody who can be shown".to_owned(),
-                ..Refusal::field("actor", fault)
+                ..Refusal::field("change", "actor", fault)
             }),
             None => Ok(()),
         }

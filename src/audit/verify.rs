@@ -114,7 +114,10 @@ fn as_text<S: serde::Serializer>(what: &Problem, to: S) -> Result<S::Ok, S::Erro
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file.display(), self.line)?;
+        write!(f, "{}", self.file.display())?;
+        if self.line > 0 {
+            write!(f, ":{}", self.line)?;
+        }
         if let Some(seq) = self.seq {
             write!(f, ": record {seq}")?;
         }

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{
-    context::{Context, chain, environment},
+    context::{Context, NO_FILE, chain, environment},
     outcome::{Exit, Failure},
 };
 use crate::{
@@ -66,7 +66,12 @@ pub fn check(path: Option<&Path>) -> Report {
     let checked = config::check(path, environment());
     match &checked.config {
         Ok(config) => report.look_into(config),
-        Err(errors) => report.errors.extend(errors.iter().map(Finding::of_config)),
+        Err(errors) => {
+            if path.is_none() {
+                report.errors.push(Finding::plain(NO_FILE.to_owned()));
+            }
+            report.errors.extend(errors.iter().map(Finding::of_config));
+        }
     }
     // The policy folder is known even where other things are wrong.
     let dir = checked.policy.as_ref().and_then(|policy| policy.dir.as_deref());

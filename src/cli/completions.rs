@@ -1,10 +1,8 @@
 //! `linkgate completions SHELL`: the shell's completion script on standard output.
 
-use std::io::Write;
-
 use clap_complete::Shell;
 
-use super::outcome::Failure;
+use super::outcome::{Failure, print};
 
 /// Print the completion script of a shell
 #[derive(clap::Args, Debug)]
@@ -17,5 +15,5 @@ pub fn run(args: &CompletionsArgs) -> Result<(), Failure> {
     // Into memory first: the generator panics where standard output is closed.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::command(), "linkgate", &mut script);
-    Ok(std::io::stdout().lock().write_all(&script)?)
+    print(&script)
 }

@@ -1,8 +1,6 @@
 //! `linkgate config`: the default configuration, the JSON Schema and the shipped connectors, for people and editors.
 
-use std::io::Write;
-
-use super::outcome::{Exit, Failure};
+use super::outcome::{Exit, Failure, print};
 use crate::{config, connector::presets};
 
 /// Print the default configuration, its JSON Schema or a shipped connector
@@ -35,5 +33,5 @@ pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
             Failure::new(Exit::Invalid, format!("there is no connector `{name}` (known: {known})"))
         })?,
     };
-    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+    print(text.as_bytes())
 }

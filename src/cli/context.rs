@@ -17,6 +17,10 @@ use crate::{
 /// Read where neither `--config` nor `LINKGATE_CONFIG` names a file.
 pub const DEFAULT_CONFIG: &str = "linkgate.toml";
 
+/// Said before what is wrong with a configuration that has no file.
+pub const NO_FILE: &str =
+    "no configuration file: name one with --config, or run `linkgate config print-default > linkgate.toml`";
+
 /// The command line's common part.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -42,12 +46,8 @@ impl Context {
     pub fn config(&self) -> Result<Config, Failure> {
         let path = self.config_path();
         config::load(path.as_deref(), environment()).map_err(|errors| {
-            let hint = if path.is_none() {
-                format!("\nno configuration file: name one with --config, or run `linkgate config print-default > {DEFAULT_CONFIG}`")
-            } else {
-                String::new()
-            };
-            Failure::new(Exit::Invalid, format!("the configuration is invalid\n{errors}{hint}"))
+            let hint = if path.is_none() { format!("{NO_FILE}\n") } else { String::new() };
+            Failure::new(Exit::Invalid, format!("{hint}the configuration is invalid\n{errors}"))
         })
     }
 

@@ -11,8 +11,12 @@ use std::{
     path::PathBuf,
 };
 
-use super::outcome::{Console, Exit, Failure};
+use super::{
+    context::{Context, environment},
+    outcome::{Exit, Failure, count, printed},
+};
 use crate::{
+    config,
     domain::{Reason, plain::plain},
     ops::policy::decide::{Answer, answer},
     policy::{Bundle, Memo},
@@ -57,24 +61,40 @@ One JSON object a line on standard output, in the same order:
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
 pub struct Args {
-    /// Folder with schema.cedarschema, roles.toml and guardrails/*.cedar [default: the built-in set]
+    /// Folder with schema.cedarschema, roles.toml and guardrails/*.cedar [default: the set of the configuration that
+    /// `--config` or LINKGATE_CONFIG names; where neither does, the built-in set]
     #[arg(long, value_name = "DIR")]
     pub policies: Option<PathBuf>,
 }
 
-pub fn run(args: Args, console: &Console) -> Result<(), Failure> {
-    let bundle = Bundle::load(args.policies.as_deref())
+pub fn run(args: Args, context: &Context) -> Result<(), Failure> {
+    let dir = match args.policies {
+        Some(dir) => Some(dir),
+        None => configured(context)?,
+    };
+    let bundle = Bundle::load(dir.as_deref())
         .map_err(|errors| Failure::new(Exit::Invalid, format!("{errors}\n\n{}", errors.render())))?;
     let stdout = std::io::stdout().lock();
-    let bad = stream(&bundle, std::io::stdin().lock(), BufWriter::with_capacity(1 << 16, stdout), console.json)?;
+    let bad =
+        stream(&bundle, std::io::stdin().lock(), BufWriter::with_capacity(1 << 16, stdout), context.console.json)?;
     match bad {
         0 => Ok(()),
-        some => Err(Failure::new(Exit::Invalid, format!("{some} line(s) could not be decided"))),
+        some => Err(Failure::new(Exit::Invalid, format!("{} could not be decided", count(some, "line")))),
+    }
+}
+
+/// The set of a configuration that was named; a file that only lies here changes no answer. One that was named and cannot be
+/// read is an error: another set would answer as if it were the gateway's.
+fn configured(context: &Context) -> Result<Option<PathBuf>, Failure> {
+    let Some(named) = context.named.as_deref() else { return Ok(None) };
+    match config::check(named.into(), environment()).policy {
+        Some(policy) => Ok(policy.dir),
+        None => context.config().map(|config| config.policy.dir),
     }
 }
 
 /// Decides every line of `input`; gives the number of lines that could not be.
-fn stream(bundle: &Bundle, mut input: impl Read, mut output: impl Write, json: bool) -> std::io::Result<usize> {
+fn stream(bundle: &Bundle, mut input: impl Read, mut output: impl Write, json: bool) -> Result<usize, Failure> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut memos: Vec<Memo> = (0..threads).map(|_| Memo::new(MEMO_ENTRIES)).collect();
     let mut lines = Lines::default();
@@ -84,25 +104,32 @@ fn stream(bundle: &Bundle, mut input: impl Read, mut output: impl Write, json: b
         // What one read gives is answered before more is awaited: the other side may wait for each answer.
         let length = match input.read(&mut chunk) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            other => other?,
+            other => other.map_err(|error| Failure::failed(format_args!("cannot read standard input: {error}")))?,
         };
         lines.take(chunk.get(..length).unwrap_or_default(), length == 0);
+        let mut written = Ok(());
         for (text, failed) in batch(bundle, &lines.complete, &mut memos, json) {
-            output.write_all(text.as_bytes())?;
             bad += failed;
+            written = written.and_then(|()| output.write_all(text.as_bytes()));
         }
-        output.flush()?;
+        let written = written.and_then(|()| output.flush());
+        let unread = written.is_err();
+        printed(written)?;
         lines.complete.clear();
-        if length == 0 {
+        if length == 0 || unread {
             return Ok(bad);
         }
     }
 }
 
-/// Cuts chunks into lines; `None` stands for a line that is too long to be kept.
+/// A line with its number, counted from 1; `None` stands for one that is too long to be kept.
+type Numbered = (u64, Option<Vec<u8>>);
+
+/// Cuts chunks into lines.
 #[derive(Default)]
 struct Lines {
-    complete: Vec<Option<Vec<u8>>>,
+    complete: Vec<Numbered>,
+    number: u64,
     pending: Vec<u8>,
     overlong: bool,
 }
@@ -119,10 +146,11 @@ impl Lines {
             }
             if pieces.peek().is_some() || ended {
                 let line = std::mem::take(&mut self.pending);
+                self.number += 1;
                 if std::mem::take(&mut self.overlong) {
-                    self.complete.push(None);
+                    self.complete.push((self.number, None));
                 } else if !line.trim_ascii().is_empty() {
-                    self.complete.push(Some(line));
+                    self.complete.push((self.number, Some(line)));
                 }
             }
         }
@@ -130,17 +158,17 @@ impl Lines {
 }
 
 /// The answers to these lines as text, in pieces that follow each other, and how many of each piece failed.
-fn batch(bundle: &Bundle, lines: &[Option<Vec<u8>>], memos: &mut [Memo], json: bool) -> Vec<(String, usize)> {
-    let answer_all = |lines: &[Option<Vec<u8>>], memo: &mut Memo| {
+fn batch(bundle: &Bundle, lines: &[Numbered], memos: &mut [Memo], json: bool) -> Vec<(String, usize)> {
+    let answer_all = |lines: &[Numbered], memo: &mut Memo| {
         let mut text = String::with_capacity(lines.len() * 64);
         let mut failed = 0;
-        for line in lines {
+        for (number, line) in lines {
             let answer = line.as_deref().map_or_else(
                 || Err(format!("the line is longer than {MAX_LINE_BYTES} bytes")),
                 |line| answer(bundle, Some(memo), line),
             );
             failed += usize::from(answer.is_err());
-            write_answer(&mut text, &answer, json);
+            write_answer(&mut text, *number, &answer, json);
         }
         (text, failed)
     };
@@ -157,7 +185,8 @@ fn batch(bundle: &Bundle, lines: &[Option<Vec<u8>>], memos: &mut [Memo], json: b
                 // A panic is a fault of ours; its lines are told as failed, never left out.
                 thread.join().unwrap_or_else(|_| {
                     let mut text = String::new();
-                    part.iter().for_each(|_| write_answer(&mut text, &Err("internal error".to_owned()), json));
+                    let failed = Err("internal error".to_owned());
+                    part.iter().for_each(|(number, _)| write_answer(&mut text, *number, &failed, json));
                     (text, part.len())
                 })
             })
@@ -165,7 +194,9 @@ fn batch(bundle: &Bundle, lines: &[Option<Vec<u8>>], memos: &mut [Memo], json: b
     })
 }
 
-fn write_answer(out: &mut String, answer: &Answer, json: bool) {
+fn write_answer(out: &mut String, number: u64, answer: &Answer, json: bool) {
+    // The parser saw one line, and calls it the first.
+    let placed = |error: &str| format!("line {number}: {}", error.replace(" at line 1 column ", " at column "));
     let reason = |reason: &Option<Reason>| reason.map(Reason::as_str);
     // Writing to a string cannot fail.
     let _ = match (answer, json) {
@@ -174,10 +205,10 @@ fn write_answer(out: &mut String, answer: &Answer, json: bool) {
             Some(why) => writeln!(out, r#"{{"allowed":false,"code":"{code}","reason":"{why}"}}"#),
             None => writeln!(out, r#"{{"allowed":false,"code":"{code}","reason":null}}"#),
         },
-        (Err(error), true) => writeln!(out, "{}", serde_json::json!({"error": error})),
+        (Err(error), true) => writeln!(out, "{}", serde_json::json!({"error": placed(error)})),
         (Ok(Ok(())), false) => writeln!(out, "allow"),
         (Ok(Err((code, why))), false) => writeln!(out, "deny {code} {}", reason(why).unwrap_or("-")),
-        (Err(error), false) => writeln!(out, "error {}", plain(error)),
+        (Err(error), false) => writeln!(out, "error {}", plain(&placed(error))),
     };
 }
 

@@ -16,6 +16,9 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Look and ask", &["explain", "access", "audit", "token"]),
 ];
 
+/// Heading of the options that every command takes.
+pub(super) const GLOBAL: &str = "Global options";
+
 /// What the exit codes mean, in their order; 0 is success.
 const EXIT_CODES: &[(Exit, &str)] = &[
     (Exit::Failed, "something failed that is no fault of the input"),

@@ -1,6 +1,9 @@
 //! `linkgate import`: links, tenants, partners or users from a CSV file or JSON lines.
 //!
-//! How rows are read and what is refused stands in `ops::import`, for the admin API too.
+//! How rows are read and what is refused stands in `ops::import`, for the admin API too. They are read on a thread of their
+//! own (`interrupt`): a signal ends the import between two rows, whatever the reading waits for.
+
+mod interrupt;
 
 use std::{
     fs::{self, File},
@@ -12,18 +15,19 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
+    context::chain,
     outcome::{Exit, Failure},
     store_context::{ActorArgs, StoreContext},
 };
 use crate::{
     domain::plain::plain,
     ops::import::{Format, What, rows, write_refused},
-    store::admin::{ImportReport, ImportStopped},
+    store::admin::{ImportReport, ImportStopped, Stop},
 };
 
 /// Import rows; refused ones are reported and do not stop the others.
 ///
-/// Exit code 3 if any row was refused.
+/// Exit code 3 if any row was refused. SIGINT and SIGTERM end the import: what was taken until then stays and is told.
 ///
 /// CSV: the first line names the columns, by the contract's names; an empty cell is a field left out;
 /// custom_permissions as `billing.write=false;reports.sla=true` or as JSON, allowed_cidrs separated by spaces or `;`,
@@ -57,6 +61,7 @@ pub fn run(args: ImportArgs, context: &StoreContext<'_>) -> Result<(), Failure> 
     // Before anything is imported: another file's content is not ours to replace, and a report that cannot be written is
     // known too late after it.
     let refused = args.refused.map(Refused::create).transpose()?;
+    let rows = interrupt::until_signal(rows)?;
     let done = context.with(|admin| {
         let bar = bar.clone();
         async move {
@@ -81,11 +86,13 @@ pub fn run(args: ImportArgs, context: &StoreContext<'_>) -> Result<(), Failure> 
     }
     show(&report, context)?;
     if let Some(error) = stopped {
-        let failure = Failure::from(error);
+        let failure = stopped_by(error);
         let message = format!(
-            "{}; {} rows were imported before, and the rest was not looked at: import the file again, rows that are there \
-             are refused then",
-            failure.message, report.imported
+            "{}; {} {} imported before, and the rest was not looked at: import the file again, rows that are there are \
+             refused then",
+            failure.message,
+            rows_of(report.imported),
+            if report.imported == 1 { "was" } else { "were" }
         );
         return Err(Failure { message, ..failure });
     }
@@ -93,7 +100,21 @@ pub fn run(args: ImportArgs, context: &StoreContext<'_>) -> Result<(), Failure> 
         return Ok(());
     }
     let rows = report.refused_rows + report.imported;
-    Err(Failure::new(Exit::Invalid, format!("{} of {rows} rows were refused", report.refused_rows)))
+    let were = if report.refused_rows == 1 { "was" } else { "were" };
+    Err(Failure::new(Exit::Invalid, format!("{} of {} {were} refused", report.refused_rows, rows_of(rows))))
+}
+
+/// What an import that ended early ends with.
+fn stopped_by(stop: Stop) -> Failure {
+    match stop {
+        Stop::Database(error) => error.into(),
+        Stop::UnclosedQuote { .. } => Failure::new(Exit::Invalid, stop),
+        Stop::Unreadable { .. } | Stop::ReadingEnded | Stop::Interrupted => Failure::failed(chain(&stop)),
+    }
+}
+
+fn rows_of(number: u64) -> String {
+    format!("{number} row{}", if number == 1 { "" } else { "s" })
 }
 
 /// The file of `--refused`, made for this import.
@@ -134,8 +155,11 @@ fn open(file: &Path) -> Result<Box<dyn Read + Send>, Failure> {
     if file.as_os_str() == "-" {
         return Ok(Box::new(io::stdin()));
     }
-    let opened = File::open(file)
-        .map_err(|error| Failure::new(Exit::NotFound, format!("cannot read {}: {error}", file.display())))?;
+    let unreadable = |error| Failure::new(Exit::NotFound, format!("cannot read `{}`: {error}", file.display()));
+    let opened = File::open(file).map_err(unreadable)?;
+    if opened.metadata().map_err(unreadable)?.is_dir() {
+        return Err(Failure::new(Exit::Invalid, format!("`{}` is a directory: name a file", file.display())));
+    }
     Ok(Box::new(opened))
 }
 
@@ -152,7 +176,7 @@ fn progress_bar(file: &Path) -> ProgressBar {
 }
 
 fn show(report: &ImportReport, context: &StoreContext<'_>) -> Result<(), Failure> {
-    let summary = format!("{} rows imported, {} refused", report.imported, report.refused_rows);
+    let summary = format!("{} imported, {} refused", rows_of(report.imported), report.refused_rows);
     if report.refused.is_empty() {
         return context.console.show(report, summary);
     }

@@ -1,6 +1,7 @@
 //! `linkgate link`: what a partner may do in a managed tenant, and when.
 
 mod approve;
+mod closing;
 mod expiring;
 mod fields;
 mod standing;
@@ -12,8 +13,8 @@ use serde_json::Value as Json;
 
 use self::fields::{Clearable, LinkFields, clear};
 use super::{
-    outcome::Failure,
-    store_context::{ActorArgs, PageArgs, StoreContext, word, yes},
+    outcome::{Failure, count},
+    store_context::{ActorArgs, PageArgs, StoreContext, nothing_to_change, word, yes},
     tenant::TenantArg,
 };
 use crate::{
@@ -86,6 +87,7 @@ enum LinkCommand {
     },
     /// Approve a link that waits, as it is shown in the question
     Approve {
+        /// Its id, as `link list` shows it
         id: LinkId,
         /// Refuse if it is not at this version [default: the one that the question shows]
         #[arg(long, value_name = "VERSION")]
@@ -93,6 +95,7 @@ enum LinkCommand {
     },
     /// Reject a link: it gives no access until it is approved
     Reject {
+        /// Its id, as `link list` shows it
         id: LinkId,
         /// Refuse if it is not at this version [default: the one that the question shows]
         #[arg(long, value_name = "VERSION")]
@@ -120,16 +123,18 @@ enum LinkCommand {
     },
     /// Show one link, what it amounts to now, and the links above it
     Show {
+        /// Its id, as `link list` shows it
         id: LinkId,
         /// Show every change instead: who, when, before and after
         #[arg(long)]
         history: bool,
     },
-    /// Change the given fields
+    /// Change the given fields; the others stay as they are
     ///
-    /// `--override` adds to the overrides that are there (`--clear overrides` begins anew); `--cidr` replaces the whole
-    /// address list.
+    /// `--override` adds to the overrides that
+    /// are there (`--clear overrides` begins anew); `--cidr` replaces the whole address list. What closes the link asks.
     Update {
+        /// Its id, as `link list` shows it
         id: LinkId,
         #[arg(long)]
         role: Option<LinkRole>,
@@ -147,6 +152,7 @@ enum LinkCommand {
     },
     /// Revoke a link: the next request is refused
     Revoke {
+        /// Its id, as `link list` shows it
         id: LinkId,
         /// Refuse if it is not at this version
         #[arg(long, value_name = "VERSION")]
@@ -212,16 +218,23 @@ pub fn run(args: LinkArgs, context: &StoreContext<'_>) -> Result<(), Failure> {
                 LinkInput { access_role: role.map(|role| role.to_string()), is_active: active, ..fields.input()? };
             let keeps_overrides = input.custom_permissions.is_some() && !cleared.contains(&Clearable::Overrides);
             clear(&mut input, &cleared);
-            let written = context.with(|admin| async move {
-                let mut expected = expect_version;
-                if keeps_overrides {
-                    // What is there is read first, so nobody may change it in between.
-                    let standing = admin.link(id).await?;
-                    expected = expected.or(Some(standing.stamps.version));
-                    input.custom_permissions = Some(merged(standing, input.custom_permissions.take()));
-                }
-                Ok(admin.update_link(&actor, id, expected, &input).await?)
-            })?;
+            if input == LinkInput::default() {
+                return Err(nothing_to_change("link"));
+            }
+            let standing = context.with(|admin| async move { Ok(admin.link(id).await?) })?;
+            let version = standing.stamps.version;
+            let closes = closing::what_closes(&standing.terms, &input, context);
+            // What was looked at is what is written over: nobody may change it in between.
+            let judged = keeps_overrides || closes.is_some() || closing::touches_gates(&input);
+            let expected = expect_version.or_else(|| judged.then_some(version));
+            if let Some(what) = closes {
+                context.console.confirm(&format!("closes link {id} (version {version}): {what}"))?;
+            }
+            if keeps_overrides {
+                input.custom_permissions = Some(merged(standing, input.custom_permissions.take()));
+            }
+            let written =
+                context.with(|admin| async move { Ok(admin.update_link(&actor, id, expected, &input).await?) })?;
             context.show(&written.value)
         }
         LinkCommand::Revoke { id, expect_version } => {
@@ -235,7 +248,9 @@ pub fn run(args: LinkArgs, context: &StoreContext<'_>) -> Result<(), Failure> {
             let revoked = context.with(|admin| async move { Ok(admin.revoke_all(&actor, partner).await?.value) })?;
             let summary = serde_json::json!({"partner_id": partner, "revoked": revoked.len(),
                 "link_ids": revoked.iter().map(|link| link.id).collect::<Vec<_>>()});
-            context.console.show(&summary, format_args!("{} links of partner {partner} were revoked", revoked.len()))
+            context
+                .console
+                .show(&summary, format_args!("{} of partner {partner} revoked", count(revoked.len(), "link")))
         }
     }
 }

@@ -42,25 +42,25 @@ pub mod audit;
 pub mod explain;
 pub mod token;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use context::Context;
-use outcome::{Console, Failure};
+use outcome::{Console, Exit, Failure, print};
 
 /// Lets partner organisations reach exactly the tenants they are linked to.
 #[derive(Debug, Parser)]
 #[command(name = "linkgate", version, arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
     /// Configuration file [default: linkgate.toml in this folder, if there is one]
-    #[arg(long, global = true, env = "LINKGATE_CONFIG", value_name = "FILE", hide_env_values = true)]
+    #[arg(long, global = true, help_heading = help::GLOBAL, env = "LINKGATE_CONFIG", value_name = "FILE", hide_env_values = true)]
     config: Option<PathBuf>,
     /// Print JSON, errors too
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = help::GLOBAL)]
     json: bool,
     /// Do not ask before a destructive act
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = help::GLOBAL)]
     yes: bool,
     /// Print the default configuration (as `config print-default`)
     #[arg(long, exclusive = true)]
@@ -105,8 +105,13 @@ fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     let cli = match command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
+        Err(error) if error.use_stderr() && asks_for_json(std::env::args_os().skip(1)) => {
+            let text = error.render().to_string();
+            let message = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+            return Failure::new(Exit::Usage, message).report(true);
+        }
         Err(error) => {
-            // Nothing more can be done where standard error is closed.
+            // Nothing more can be done where the stream is closed.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
         }
@@ -121,6 +126,12 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(context.console.json),
     }
+}
+
+/// Whether `--json` stands on a command line that could not be understood as a whole.
+fn asks_for_json(mut arguments: impl Iterator<Item = OsString>) -> bool {
+    // Behind `--` nothing is a flag.
+    arguments.by_ref().take_while(|argument| argument != "--").any(|argument| argument == "--json")
 }
 
 fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
@@ -147,7 +158,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Restore(args) => context.emergency(|store| suspend::restore(&args, store)),
         Command::Suspensions(args) => context.emergency(|store| suspend::list(&args, store)),
         Command::Policy(args) => policy::run(&args, context),
-        Command::Decide(args) => decide::run(args, console),
+        Command::Decide(args) => decide::run(args, context),
         Command::Explain(args) => explain::start(args, context),
         Command::Access(args) => access::run(args, context),
         Command::Audit(args) => audit::dispatch(args, context),
@@ -156,8 +167,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
 }
 
 fn print_default() -> Result<(), Failure> {
-    use std::io::Write;
-    Ok(std::io::stdout().lock().write_all(crate::config::default_toml().as_bytes())?)
+    print(crate::config::default_toml().as_bytes())
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ impl Failure {
     pub fn report(&self, json: bool) -> ExitCode {
         if json {
             let line = serde_json::json!({"error": {"exit": self.exit as u8, "message": self.message}});
-            eprintln!("{line}");
+            to_stderr(&line.to_string());
         } else {
             tell(format_args!("error: {}", self.message));
         }
@@ -70,7 +70,33 @@ impl From<std::io::Error> for Failure {
 
 /// A line for people on standard error: a warning, or how far a command has come.
 pub fn tell(text: impl fmt::Display) {
-    eprintln!("{}", plain_page(&text.to_string()));
+    to_stderr(&plain_page(&text.to_string()));
+}
+
+/// Where standard error is closed nothing more can be done, and what the command does goes on.
+fn to_stderr(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Writes to standard output. A reader that has enough, such as `head`, is no failure: the command goes on to its verdict.
+pub fn print(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    printed(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+/// The same for what was written already.
+pub fn printed(done: std::io::Result<()>) -> Result<(), Failure> {
+    match done {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format_args!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `1 row`, `2 rows`.
+pub fn count(number: usize, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
 }
 
 /// What every command gets beside its own arguments.
@@ -84,14 +110,13 @@ pub struct Console {
 impl Console {
     /// One value: pretty JSON with `--json`, otherwise the given text.
     pub fn show(&self, value: &impl Serialize, text: impl fmt::Display) -> Result<(), Failure> {
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            serde_json::to_writer_pretty(&mut out, value).map_err(Failure::failed)?;
-            writeln!(out)?;
+        let mut text = if self.json {
+            serde_json::to_string_pretty(value).map_err(Failure::failed)?
         } else {
-            writeln!(out, "{}", plain_page(&text.to_string()))?;
-        }
-        Ok(())
+            plain_page(&text.to_string())
+        };
+        text.push('\n');
+        print(text.as_bytes())
     }
 
     /// Many values: a JSON array with `--json`, otherwise a table.
@@ -101,6 +126,9 @@ impl Console {
         header: &[&str],
         row: impl Fn(&T) -> Vec<String>,
     ) -> Result<(), Failure> {
+        if values.is_empty() {
+            return self.show(&values, "none");
+        }
         let mut table = comfy_table::Table::new();
         table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
         table.set_header(header.iter().copied());
@@ -130,8 +158,10 @@ impl Console {
         if !std::io::stdin().is_terminal() {
             return declined("not confirmed (no terminal to ask on: pass --yes)");
         }
-        eprint!("{what}. {} ", plain(question));
-        std::io::stderr().flush()?;
+        let mut screen = std::io::stderr().lock();
+        write!(screen, "{what}. {} ", plain(question))?;
+        screen.flush()?;
+        drop(screen);
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
         if is_yes(answer.trim()) { Ok(()) } else { declined("declined") }

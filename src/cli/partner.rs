@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::{
     outcome::Failure,
-    store_context::{ActorArgs, PageArgs, StoreContext, yes},
+    store_context::{ActorArgs, PageArgs, StoreContext, nothing_to_change, yes},
 };
 use crate::{domain::PartnerId, store::admin::PartnerInput};
 
@@ -42,9 +42,13 @@ enum PartnerCommand {
         page: PageArgs,
     },
     /// Show one partner
-    Show { id: PartnerId },
+    Show {
+        /// Its id, as `partner list` shows it
+        id: PartnerId,
+    },
     /// Change the given fields
     Update {
+        /// Its id, as `partner list` shows it
         id: PartnerId,
         #[arg(long)]
         name: Option<String>,
@@ -88,6 +92,9 @@ pub fn run(args: PartnerArgs, context: &StoreContext<'_>) -> Result<(), Failure>
             context.show(&context.with(|admin| async move { Ok(admin.partner(id).await?) })?)
         }
         PartnerCommand::Update { id, name, home_tenant, active, expect_version } => {
+            if name.is_none() && home_tenant.is_none() && active.is_none() {
+                return Err(nothing_to_change("partner"));
+            }
             if active == Some(false) {
                 context.console.confirm(&format!("deactivates partner {id}: all its users lose all its tenants"))?;
             }

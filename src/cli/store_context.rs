@@ -6,7 +6,10 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::outcome::{Console, Exit, Failure};
+use super::{
+    help::GLOBAL,
+    outcome::{Console, Exit, Failure},
+};
 use crate::{
     config::settings::{DatabaseSettings, LinkSettings},
     domain::{ErrorCode, RoleTable},
@@ -79,7 +82,7 @@ pub struct ActorArgs {
     /// Name that history and audit will show [default: cli:USER, by your account]
     ///
     /// For `links.four_eyes` your account counts beside this name, whatever the name is.
-    #[arg(long, value_name = "NAME", global = true)]
+    #[arg(long, value_name = "NAME", global = true, help_heading = GLOBAL)]
     actor: Option<String>,
 }
 
@@ -149,6 +152,11 @@ pub(super) fn word(value: &Json) -> String {
     }
 }
 
+/// An update that names no field would end as if it had changed something.
+pub(super) fn nothing_to_change(what: &str) -> Failure {
+    Failure::new(Exit::Usage, format!("no field to change is given: see `linkgate {what} update --help`"))
+}
+
 /// `yes` or `no` in a table.
 pub(super) fn yes(flag: bool) -> String {
     if flag { "yes" } else { "no" }.to_owned()
@@ -172,7 +180,7 @@ mod tests {
         let exit = |error: StoreError| Failure::from(error).exit;
         assert_eq!(exit(StoreError::NotFound { what: "link", id: "x".into() }), Exit::NotFound);
         assert_eq!(exit(Refusal::conflict("taken").into()), Exit::Conflict);
-        assert_eq!(exit(Refusal::field("end_date", "is before the start").into()), Exit::Invalid);
+        assert_eq!(exit(Refusal::field("link", "end_date", "is before the start").into()), Exit::Invalid);
         assert_eq!(exit(StoreError::NotMigrated("no table".into())), Exit::Database);
         let shown = Failure::from(StoreError::from(Refusal::conflict("taken"))).message;
         assert_eq!(shown, "taken (CONFLICT)");

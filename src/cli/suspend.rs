@@ -60,18 +60,21 @@ enum What {
     },
     /// A partner: its links, and all that were delegated onward from them
     Partner {
+        /// Its id, as `partner list` shows it
         id: PartnerId,
         #[command(flatten)]
         reason: Reason,
     },
     /// A tenant: nobody from outside works in it
     Tenant {
+        /// Its id, as `tenant list` shows it
         id: TenantArg,
         #[command(flatten)]
         reason: Reason,
     },
     /// One link, and all that were delegated onward from it
     Link {
+        /// Its id, as `link list` shows it
         id: LinkId,
         #[command(flatten)]
         reason: Reason,

@@ -3,10 +3,13 @@
 use clap::{Args, Subcommand};
 
 use super::{
-    outcome::Failure,
-    store_context::{ActorArgs, PageArgs, StoreContext},
+    outcome::{Exit, Failure},
+    store_context::{ActorArgs, PageArgs, StoreContext, nothing_to_change},
 };
-use crate::{domain::TenantId, store::admin::TenantInput};
+use crate::{
+    domain::{ErrorCode, TenantId},
+    store::{StoreError, admin::TenantInput},
+};
 
 /// Create, list, show and update tenants.
 #[derive(Debug, Args)]
@@ -34,9 +37,13 @@ enum TenantCommand {
         page: PageArgs,
     },
     /// Show one tenant
-    Show { id: TenantArg },
-    /// Change the given fields
+    Show {
+        /// Its id, as `tenant list` shows it
+        id: TenantArg,
+    },
+    /// Change the given fields; the others stay as they are
     Update {
+        /// Its id, as `tenant list` shows it
         id: TenantArg,
         #[command(flatten)]
         fields: TenantFields,
@@ -48,7 +55,7 @@ enum TenantCommand {
 
 #[derive(Debug, Args)]
 struct TenantFields {
-    /// Name shown to people [default: the id]
+    /// Name shown to people [create without it: the id]
     #[arg(long)]
     name: Option<String>,
     /// Short name; empty clears it
@@ -57,7 +64,7 @@ struct TenantFields {
     /// Domain; empty clears it
     #[arg(long)]
     domain: Option<String>,
-    /// Its own status, such as active or suspended; by itself it ends no access [default: active]
+    /// Its own status, such as active or suspended; by itself it ends no access [create without it: active]
     #[arg(long)]
     status: Option<String>,
 }
@@ -74,8 +81,23 @@ impl std::str::FromStr for TenantArg {
 }
 
 impl TenantFields {
+    fn are_unset(&self) -> bool {
+        self.name.is_none() && self.slug.is_none() && self.domain.is_none() && self.status.is_none()
+    }
+
     fn input(self, tenant_id: Option<String>) -> TenantInput {
         TenantInput { tenant_id, name: self.name, slug: self.slug, domain: self.domain, status: self.status }
+    }
+}
+
+/// A tenant that is there is changed, not created.
+fn taken(error: StoreError, id: &str) -> Failure {
+    match error {
+        StoreError::Refused(refusal) if refusal.code == ErrorCode::Conflict => Failure::new(
+            Exit::Conflict,
+            format!("the tenant `{id}` exists already: change it with `linkgate tenant update {id}`"),
+        ),
+        other => other.into(),
     }
 }
 
@@ -83,8 +105,10 @@ pub fn run(args: TenantArgs, context: &StoreContext<'_>) -> Result<(), Failure> 
     let actor = args.actor.actor();
     match args.command {
         TenantCommand::Create { id, fields } => {
-            let input = fields.input(Some(id));
-            let made = context.with(|admin| async move { Ok(admin.create_tenant(&actor, &input).await?) })?;
+            let input = fields.input(Some(id.clone()));
+            let made = context.with(|admin| async move {
+                admin.create_tenant(&actor, &input).await.map_err(|error| taken(error, &id))
+            })?;
             context.show(&made.value)
         }
         TenantCommand::List { page } => {
@@ -103,6 +127,9 @@ pub fn run(args: TenantArgs, context: &StoreContext<'_>) -> Result<(), Failure> 
             context.show(&context.with(|admin| async move { Ok(admin.tenant(&id.0).await?) })?)
         }
         TenantCommand::Update { id, fields, expect_version } => {
+            if fields.are_unset() {
+                return Err(nothing_to_change("tenant"));
+            }
             let input = fields.input(None);
             let written = context
                 .with(|admin| async move { Ok(admin.update_tenant(&actor, &id.0, expect_version, &input).await?) })?;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::outcome::{Console, Exit, Failure, tell};
 use crate::{
+    config::parse_duration,
     domain::{Millis, PartnerId, TenantId},
     identity::{
         Verifier,
@@ -45,8 +46,8 @@ pub struct TokenArgs {
     /// Show MFA: `amr` with `mfa`
     #[arg(long)]
     pub mfa: bool,
-    /// Seconds until the token expires
-    #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=MAX_TTL_SECONDS))]
+    /// Until the token expires: seconds, or a duration such as 1h
+    #[arg(long, default_value_t = 3600, value_parser = parse_ttl)]
     pub ttl: u64,
     #[arg(long)]
     pub username: Option<String>,
@@ -65,6 +66,17 @@ fn parse_claim(text: &str) -> Result<(String, Value), String> {
 
 fn parse_tenant(text: &str) -> Result<TenantId, String> {
     TenantId::new(text).map_err(|error| error.to_string())
+}
+
+fn parse_ttl(text: &str) -> Result<u64, String> {
+    let seconds = match text.parse() {
+        Ok(seconds) => seconds,
+        Err(_) => parse_duration(text).map_err(|error| format!("{error}, or seconds without a unit"))?.as_secs(),
+    };
+    if !(1..=MAX_TTL_SECONDS).contains(&seconds) {
+        return Err(format!("a token lives from 1 s to {MAX_TTL_SECONDS} s (30 days)"));
+    }
+    Ok(seconds)
 }
 
 /// Prints the token alone, or with `--json` the token with its claims.

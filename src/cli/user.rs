@@ -5,9 +5,12 @@ use uuid::Uuid;
 
 use super::{
     outcome::{Exit, Failure},
-    store_context::{ActorArgs, PageArgs, StoreContext, yes},
+    store_context::{ActorArgs, PageArgs, StoreContext, nothing_to_change, yes},
 };
-use crate::{domain::PartnerId, store::admin::UserInput};
+use crate::{
+    domain::{PartnerId, ids::InvalidId},
+    store::admin::UserInput,
+};
 
 /// Create, list, show and update partner users.
 #[derive(Debug, Args)]
@@ -50,7 +53,7 @@ enum UserCommand {
     /// Show one user, by id or by what its tokens say
     Show {
         /// Id of the row
-        #[arg(required_unless_present = "sub", conflicts_with_all = ["issuer", "sub"])]
+        #[arg(value_parser = user_id, required_unless_present = "sub", conflicts_with_all = ["issuer", "sub"])]
         id: Option<Uuid>,
         /// `iss` of the tokens
         #[arg(long, default_value = "", requires = "sub")]
@@ -61,6 +64,8 @@ enum UserCommand {
     },
     /// Change the given fields; issuer, subject and partner are fixed
     Update {
+        /// Its id, as `user list` shows it
+        #[arg(value_parser = user_id)]
         id: Uuid,
         /// Name shown to people; empty clears it
         #[arg(long)]
@@ -72,6 +77,10 @@ enum UserCommand {
         #[arg(long, value_name = "VERSION")]
         expect_version: Option<i64>,
     },
+}
+
+fn user_id(text: &str) -> Result<Uuid, InvalidId> {
+    text.parse().map_err(|_| InvalidId { what: "user", list: "user list" })
 }
 
 pub fn run(args: UserArgs, context: &StoreContext<'_>) -> Result<(), Failure> {
@@ -115,6 +124,9 @@ pub fn run(args: UserArgs, context: &StoreContext<'_>) -> Result<(), Failure> {
             context.show(&found)
         }
         UserCommand::Update { id, username, active, expect_version } => {
+            if username.is_none() && active.is_none() {
+                return Err(nothing_to_change("user"));
+            }
             if active == Some(false) {
                 context.console.confirm(&format!("deactivates user {id}: all their requests are refused"))?;
             }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::settings::WebhookSettings,
-    domain::{EventType, Millis, PartnerId},
+    domain::{EventType, Millis, PartnerId, ids::InvalidId},
     identity::Vault,
     portal::webhooks::{
         Endpoint,
@@ -65,9 +65,15 @@ enum WebhookCommand {
         page: PageArgs,
     },
     /// Show one subscription
-    Show { id: Uuid },
+    Show {
+        /// Its id, as `webhook list` shows it
+        #[arg(value_parser = webhook_id)]
+        id: Uuid,
+    },
     /// Change the given fields, or the secret
     Update {
+        /// Its id, as `webhook list` shows it
+        #[arg(value_parser = webhook_id)]
         id: Uuid,
         #[arg(long)]
         url: Option<String>,
@@ -92,9 +98,17 @@ enum WebhookCommand {
         expect_version: Option<i64>,
     },
     /// Remove a subscription with all its deliveries
-    Delete { id: Uuid },
+    Delete {
+        /// Its id, as `webhook list` shows it
+        #[arg(value_parser = webhook_id)]
+        id: Uuid,
+    },
     /// Post a test event now and say what came back
-    Test { id: Uuid },
+    Test {
+        /// Its id, as `webhook list` shows it
+        #[arg(value_parser = webhook_id)]
+        id: Uuid,
+    },
     /// Encrypt every secret with the first key of `webhooks.secret_keys`
     ///
     /// After a key was added or put in front: then the earlier keys can be taken out of the list.
@@ -102,7 +116,7 @@ enum WebhookCommand {
     /// List deliveries, newest first
     Deliveries {
         /// Only of this subscription
-        #[arg(long, value_name = "UUID")]
+        #[arg(long, value_name = "UUID", value_parser = webhook_id)]
         subscription: Option<Uuid>,
         /// Only of this partner
         #[arg(long, value_name = "UUID")]
@@ -119,7 +133,7 @@ enum WebhookCommand {
         #[arg(required_unless_present = "dead_of", conflicts_with = "dead_of")]
         id: Option<Uuid>,
         /// All dead ones of this subscription
-        #[arg(long, value_name = "UUID")]
+        #[arg(long, value_name = "UUID", value_parser = webhook_id)]
         dead_of: Option<Uuid>,
     },
 }
@@ -164,6 +178,10 @@ fn warn_of_plain_secrets(settings: &WebhookSettings) {
              `linkgate webhook reseal`"
         ));
     }
+}
+
+fn webhook_id(text: &str) -> Result<Uuid, InvalidId> {
+    text.parse().map_err(|_| InvalidId { what: "webhook", list: "webhook list" })
 }
 
 pub fn run(args: WebhookArgs, settings: &WebhookSettings, context: &StoreContext<'_>) -> Result<(), Failure> {

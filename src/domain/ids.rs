@@ -66,8 +66,17 @@ pub fn has_open_edge(text: &str) -> bool {
     text.trim().len() != text.len()
 }
 
+/// A text that is no UUID where one is needed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the id of a {what} is a UUID, see `linkgate {list}`")]
+pub struct InvalidId {
+    pub what: &'static str,
+    /// The command that lists them.
+    pub list: &'static str,
+}
+
 macro_rules! uuid_id {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $list:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
@@ -80,9 +89,9 @@ macro_rules! uuid_id {
         }
 
         impl std::str::FromStr for $name {
-            type Err = uuid::Error;
+            type Err = InvalidId;
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                text.parse().map(Self)
+                text.parse().map(Self).map_err(|_| InvalidId { what: $what, list: $list })
             }
         }
     };
@@ -90,15 +99,15 @@ macro_rules! uuid_id {
 
 uuid_id!(
     /// Id of a partner organisation.
-    PartnerId
+    PartnerId, "partner", "partner list"
 );
 uuid_id!(
     /// Id of a row of `partner_tenant_links`.
-    LinkId
+    LinkId, "link", "link list"
 );
 uuid_id!(
     /// Id of an audit record (UUIDv7); what `X-Decision-Id` carries.
-    DecisionId
+    DecisionId, "record", "audit query"
 );
 
 impl DecisionId {

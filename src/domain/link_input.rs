@@ -18,7 +18,7 @@ use super::{
 
 /// What an operator writes, unchecked. A field left out keeps its value (or takes its default in a new link);
 /// `null` clears a field that may be empty.
-#[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LinkInput {
     pub partner_id: Option<String>,
@@ -61,7 +61,7 @@ impl LinkInput {
             Some(Ok(role)) => role,
             // A role that does not parse is told below, with all other faults.
             Some(Err(_)) => LinkRole::Auditor,
-            None => return Err(Refusal::field("access_role", "is required")),
+            None => return Err(Refusal::field("link", "access_role", "is required")),
         };
         self.terms_over(LinkTerms::new(role, now))
     }

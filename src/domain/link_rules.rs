@@ -45,14 +45,14 @@ impl Refusal {
         Self { code, message: message.into(), fields: Vec::new() }
     }
 
-    /// `VALIDATION_ERROR` about one field.
-    pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::fields(vec![FieldError { field: field.into(), message: message.into() }])
+    /// `VALIDATION_ERROR` about one field of what `subject` says, such as `link`.
+    pub fn field(subject: &str, field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::fields(subject, vec![FieldError { field: field.into(), message: message.into() }])
     }
 
     /// `VALIDATION_ERROR` about several fields.
-    pub fn fields(fields: Vec<FieldError>) -> Self {
-        Self { code: ErrorCode::ValidationError, message: "the link is not valid".to_owned(), fields }
+    pub fn fields(subject: &str, fields: Vec<FieldError>) -> Self {
+        Self { code: ErrorCode::ValidationError, message: format!("the {subject} is not valid"), fields }
     }
 
     pub fn conflict(message: impl Into<String>) -> Self {
@@ -179,7 +179,7 @@ impl Faults {
     }
 
     pub(super) fn into_result(self) -> Result<(), Refusal> {
-        if self.0.is_empty() { Ok(()) } else { Err(Refusal::fields(self.0)) }
+        if self.0.is_empty() { Ok(()) } else { Err(Refusal::fields("link", self.0)) }
     }
 }
 
@@ -344,6 +344,7 @@ pub fn approval_after(
     let wider = before.is_none_or(|before| widens(before, after, roles));
     match (required && wider, asked) {
         (true, Some(Approval::Approved)) => Err(Refusal::field(
+            "link",
             "approval",
             "a new or widened link waits for approval: approve it in a change of its own",
         )),

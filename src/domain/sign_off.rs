@@ -81,6 +81,7 @@ impl Step<'_> {
             let own = asked_for.is_none_or(|asked| self.names.iter().any(|name| asked.iter().any(|by| by == name)));
             if own {
                 return Err(Refusal::field(
+                    "link",
                     "approval",
                     "four eyes: whoever created or widened this link may not approve it; somebody else has to, \
                      under a name and an account of their own",

@@ -1,20 +1,24 @@
 //! Rows of a file to import: links, tenants, partners or users, as CSV or as JSON lines.
 //!
-//! A row that cannot be read is a refused row and the others go on; a file whose columns are not understood is refused
-//! whole, before anything is written. Columns and fields have the contract's names. What the rules of the store say of a
+//! A row that cannot be understood is a refused row and the others go on. A file that cannot be read any further, or a quote
+//! in it that is never closed, ends the rows with a [`Stop`]: what lies behind is not guessed. A file whose columns are not
+//! understood is refused whole, before anything is written. Columns and fields have the contract's names. What the rules of the store say of a
 //! row that was read is `Admin::import`'s.
+
+mod quotes;
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
 };
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
+use self::quotes::Quotes;
 use crate::{
     domain::{link_rules::Refusal, plain::plain, sheet::harmless, strict_json::StrictJson},
-    store::admin::{ImportInput, ImportReport, ImportRow},
+    store::admin::{ImportInput, ImportReport, ImportRow, Stop},
 };
 
 /// Longest line of a JSON lines file.
@@ -84,88 +88,129 @@ fn unreadable(reason: impl Into<String>) -> Refusal {
     Refusal::new(crate::domain::ErrorCode::ValidationError, reason)
 }
 
+/// The rows of a file. An error is the last of them.
+pub type Rows<'s> = Box<dyn Iterator<Item = Result<ImportRow, Stop>> + Send + 's>;
+
 /// The rows of a file, each with its line. The error is about the columns: nothing of the file can be understood.
-pub fn rows<'s>(
-    source: impl Read + Send + 's,
-    format: Format,
-    what: What,
-) -> Result<Box<dyn Iterator<Item = ImportRow> + Send + 's>, String> {
+pub fn rows<'s>(source: impl Read + Send + 's, format: Format, what: What) -> Result<Rows<'s>, String> {
     Ok(match format {
-        Format::Csv => Box::new(csv_rows(source, what)?),
-        Format::Jsonl => Box::new(json_rows(source, what)),
+        Format::Csv => Box::new(ending(csv_rows(source, what)?)),
+        Format::Jsonl => Box::new(ending(json_rows(source, what))),
     })
 }
 
-fn json_rows(source: impl Read + Send, what: What) -> impl Iterator<Item = ImportRow> {
+/// Nothing is asked for behind an error: what failed once may fail for ever.
+fn ending(rows: impl Iterator<Item = Result<ImportRow, Stop>>) -> impl Iterator<Item = Result<ImportRow, Stop>> {
+    let mut rows = Some(rows);
+    std::iter::from_fn(move || {
+        let row = rows.as_mut()?.next();
+        if !matches!(row, Some(Ok(_))) {
+            rows = None;
+        }
+        row
+    })
+}
+
+fn json_rows(source: impl Read + Send, what: What) -> impl Iterator<Item = Result<ImportRow, Stop>> {
     let mut reader = BufReader::new(source);
     let mut line = 0;
     std::iter::from_fn(move || {
         loop {
             line += 1;
-            let mut text = Vec::new();
-            let input = match reader.by_ref().take(MOST_LINE_BYTES + 1).read_until(b'\n', &mut text) {
-                Ok(0) => return None,
-                Ok(read) if read as u64 > MOST_LINE_BYTES => {
-                    skip_line(&mut reader);
-                    Err(unreadable(format!("the line is longer than {MOST_LINE_BYTES} bytes")))
-                }
-                Ok(_) if text.iter().all(u8::is_ascii_whitespace) => continue,
-                Ok(_) => serde_json::from_slice(&text)
-                    .map_err(|error| unreadable(format!("not a JSON object: {error}")))
-                    .and_then(|StrictJson(row)| match row {
-                        // A list would be taken for the fields in the order that we happen to write them in.
-                        Json::Object(_) => what.input(row),
-                        _ => Err(unreadable("not a JSON object")),
-                    }),
-                Err(error) => Err(unreadable(format!("cannot be read: {error}"))),
+            let input = match json_line(&mut reader, what) {
+                Ok(None) => return None,
+                Ok(Some(Line::Blank)) => continue,
+                Ok(Some(Line::Row(input))) => input,
+                Err(error) => return Some(Err(Stop::Unreadable { line, error })),
             };
-            return Some(ImportRow { line, input });
+            return Some(Ok(ImportRow { line, input }));
         }
     })
 }
 
-fn skip_line(reader: &mut impl BufRead) {
-    loop {
-        let (used, done) = match reader.fill_buf() {
-            Ok([]) | Err(_) => return,
-            Ok(bytes) => match bytes.iter().position(|byte| *byte == b'\n') {
-                Some(at) => (at + 1, true),
-                None => (bytes.len(), false),
-            },
-        };
-        reader.consume(used);
-        if done {
-            return;
-        }
-    }
+enum Line {
+    Blank,
+    Row(Result<ImportInput, Refusal>),
 }
 
-fn csv_rows(source: impl Read, what: What) -> Result<impl Iterator<Item = ImportRow>, String> {
+/// The next line; `None` at the end.
+fn json_line(reader: &mut impl BufRead, what: What) -> io::Result<Option<Line>> {
+    let mut text = Vec::new();
+    let read = reader.by_ref().take(MOST_LINE_BYTES + 1).read_until(b'\n', &mut text)?;
+    if read == 0 {
+        return Ok(None);
+    }
+    if read as u64 > MOST_LINE_BYTES {
+        if !text.ends_with(b"\n") {
+            reader.skip_until(b'\n')?;
+        }
+        return Ok(Some(Line::Row(Err(unreadable(format!("the line is longer than {MOST_LINE_BYTES} bytes"))))));
+    }
+    if text.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Some(Line::Blank));
+    }
+    let row = serde_json::from_slice(&text)
+        .map_err(|error| unreadable(format!("not a JSON object: {error}")))
+        .and_then(|StrictJson(row)| match row {
+            // A list would be taken for the fields in the order that we happen to write them in.
+            Json::Object(_) => what.input(row),
+            _ => Err(unreadable("not a JSON object")),
+        });
+    Ok(Some(Line::Row(row)))
+}
+
+fn csv_rows(source: impl Read, what: What) -> Result<impl Iterator<Item = Result<ImportRow, Stop>>, String> {
+    let (source, open) = Quotes::watch(source);
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(source);
     let header = reader.headers().map_err(|error| error.to_string())?.clone();
+    if let Some(line) = open.before(reader.position().byte()) {
+        return Err(Stop::UnclosedQuote { line }.to_string());
+    }
     let columns: Vec<String> = header.iter().map(str::to_owned).collect();
+    check_columns(&columns, what)?;
+    let mut records = reader.into_records();
+    Ok(std::iter::from_fn(move || {
+        let record = records.next();
+        let read = if record.is_some() { records.reader().position().byte() } else { u64::MAX };
+        // The quote took in the rest of the file: no cell of it is what was meant.
+        if let Some(line) = open.before(read) {
+            return Some(Err(Stop::UnclosedQuote { line }));
+        }
+        Some(match record? {
+            Ok(record) => {
+                let line = record.position().map_or(0, csv::Position::line);
+                let input = csv_fields(&columns, &record).and_then(|fields| what.input(Json::Object(fields)));
+                Ok(ImportRow { line, input })
+            }
+            Err(error) => {
+                let line = error.position().map_or_else(|| records.reader().position().line(), csv::Position::line);
+                let reason = error.to_string();
+                match error.into_kind() {
+                    csv::ErrorKind::Io(error) => Err(Stop::Unreadable { line, error }),
+                    _ => Ok(ImportRow { line, input: Err(unreadable(reason)) }),
+                }
+            }
+        })
+    }))
+}
+
+fn check_columns(columns: &[String], what: What) -> Result<(), String> {
+    let known = what.columns().join(", ");
+    if columns.is_empty() {
+        return Err(format!("there is nothing in it: the first line names the columns; known are {known}"));
+    }
     let unknown: Vec<&str> =
         columns.iter().map(String::as_str).filter(|column| !what.columns().contains(column)).collect();
-    if columns.is_empty() || !unknown.is_empty() {
-        let message = format!("unknown columns `{}`; known are {}", unknown.join("`, `"), what.columns().join(", "));
-        return Err(message);
+    if !unknown.is_empty() {
+        let separator = match columns {
+            [one] if one.contains(';') => "; columns are separated by commas, not by `;`",
+            [one] if one.contains('\t') => "; columns are separated by commas, not by tabs",
+            _ => "",
+        };
+        return Err(format!("unknown columns `{}`; known are {known}{separator}", unknown.join("`, `")));
     }
-    if let Some(column) =
-        columns.iter().enumerate().find_map(|(at, name)| columns.iter().take(at).find(|known| *known == name))
-    {
-        return Err(format!("the column `{column}` stands more than once"));
-    }
-    Ok(reader.into_records().map(move |record| match record {
-        Ok(record) => {
-            let line = record.position().map_or(0, csv::Position::line);
-            let input = csv_fields(&columns, &record).and_then(|fields| what.input(Json::Object(fields)));
-            ImportRow { line, input }
-        }
-        Err(error) => {
-            let line = error.position().map_or(0, csv::Position::line);
-            ImportRow { line, input: Err(unreadable(error.to_string())) }
-        }
-    }))
+    let twice = columns.iter().enumerate().find(|(at, name)| columns.iter().take(*at).any(|known| known == *name));
+    twice.map_or(Ok(()), |(_, column)| Err(format!("the column `{column}` stands more than once")))
 }
 
 /// Cells as the fields of a JSON row; an empty cell is a field left out.
@@ -176,11 +221,11 @@ fn csv_fields(columns: &[String], record: &csv::StringRecord) -> Result<Map<Stri
             "is_active" | "notify_on_sla_breach" | "notify_on_billing_threshold" | "require_mfa" => match cell {
                 "true" | "TRUE" | "True" | "1" | "yes" | "t" => Json::Bool(true),
                 "false" | "FALSE" | "False" | "0" | "no" | "f" => Json::Bool(false),
-                _ => return Err(Refusal::field(column, format!("`{cell}` is neither true nor false"))),
+                _ => return Err(Refusal::field("row", column, format!("`{cell}` is neither true nor false"))),
             },
             "sla_response_hours" => match cell.parse::<i64>() {
                 Ok(hours) => Json::from(hours),
-                Err(_) => return Err(Refusal::field(column, format!("`{cell}` is not a whole number"))),
+                Err(_) => return Err(Refusal::field("row", column, format!("`{cell}` is not a whole number"))),
             },
             "allowed_cidrs" => cell
                 .split([' ', ';', ','])
@@ -190,7 +235,7 @@ fn csv_fields(columns: &[String], record: &csv::StringRecord) -> Result<Map<Stri
             "custom_permissions" if !cell.starts_with('{') => overrides(column, cell)?,
             "custom_permissions" | "metadata" => serde_json::from_str(cell)
                 .map(|StrictJson(value)| value)
-                .map_err(|error| Refusal::field(column, format!("not a JSON object: {error}")))?,
+                .map_err(|error| Refusal::field("row", column, format!("not a JSON object: {error}")))?,
             _ => Json::String(cell.to_owned()),
         };
         fields.insert(column.clone(), value);
@@ -203,9 +248,9 @@ fn overrides(column: &str, cell: &str) -> Result<Json, Refusal> {
     for part in cell.split(';').map(str::trim).filter(|part| !part.is_empty()) {
         let allow = part.split_once('=').and_then(|(name, allow)| Some((name.trim(), allow.trim().parse().ok()?)));
         let (name, allow): (&str, bool) =
-            allow.ok_or_else(|| Refusal::field(column, format!("`{part}`: write NAME=true or NAME=false")))?;
+            allow.ok_or_else(|| Refusal::field("row", column, format!("`{part}`: write NAME=true or NAME=false")))?;
         if named.insert(name, allow).is_some_and(|before| before != allow) {
-            return Err(Refusal::field(column, format!("`{name}` is both true and false")));
+            return Err(Refusal::field("row", column, format!("`{name}` is both true and false")));
         }
     }
     Ok(named.into_iter().map(|(name, allow)| (name.to_owned(), Json::Bool(allow))).collect())
@@ -230,7 +275,55 @@ mod tests {
     use crate::store::admin::RefusedRow;
 
     fn rows(what: What, csv: &str) -> Vec<ImportRow> {
-        csv_rows(csv.as_bytes(), what).unwrap().collect()
+        csv_rows(csv.as_bytes(), what).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// Good bytes, and then a disk that fails, however often it is asked.
+    struct Failing(&'static [u8]);
+
+    impl Read for Failing {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() { Err(io::Error::other("bad sector")) } else { self.0.read(into) }
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_any_further_ends_the_rows() {
+        let csv: &[u8] = b"tenant_id\nt1\nt2\nt";
+        let json: &[u8] = b"{\"tenant_id\": \"t1\"}\nnonsense\n{";
+        for (format, text) in [(Format::Csv, csv), (Format::Jsonl, json)] {
+            let read: Vec<_> = super::rows(Failing(text), format, What::Tenants).unwrap().take(10).collect();
+            assert_eq!(read.len(), 3, "{read:?}");
+            assert!(matches!(&read[2], Err(Stop::Unreadable { error, .. }) if error.to_string() == "bad sector"));
+        }
+        // While a line too long is passed over.
+        let endless = BufReader::new(io::repeat(b'x').take(3 << 20)).chain(Failing(b""));
+        let read: Vec<_> = super::rows(endless, Format::Jsonl, What::Tenants).unwrap().take(10).collect();
+        assert!(matches!(read.as_slice(), [Err(Stop::Unreadable { line: 1, .. })]), "{read:?}");
+    }
+
+    #[test]
+    fn a_quote_that_is_never_closed_ends_the_rows_before_it() {
+        let ended = |text: &'static str| {
+            let read: Vec<_> = super::rows(text.as_bytes(), Format::Csv, What::Tenants).unwrap().collect();
+            let stop = read.last().and_then(|row| row.as_ref().err()).map(ToString::to_string);
+            (read.iter().filter(|row| row.is_ok()).count(), stop)
+        };
+        let said = |line: u64| Some(Stop::UnclosedQuote { line }.to_string());
+        assert_eq!(ended("tenant_id,name\nt1,A\nt2,\"B\nt3,C\nt4,D\n"), (1, said(3)));
+        // In the last field, where the row would be a whole one.
+        assert_eq!(ended("name,tenant_id\r\n\r\n\"A \"\"1\"\"\n2\",t1\r\nB,\"t2\r\n"), (1, said(5)));
+        assert_eq!(ended("\u{feff}\"tenant_id\"\nt\"1\n t2\n\"t3\""), (3, None));
+        let failure = super::rows("\"tenant_id\nt1\n".as_bytes(), Format::Csv, What::Tenants).err().unwrap();
+        assert!(failure.contains("line 1 is never closed"), "{failure}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_columns_is_said_in_words() {
+        let refused = |text: &'static str| super::rows(text.as_bytes(), Format::Csv, What::Tenants).err().unwrap();
+        assert!(refused("").starts_with("there is nothing in it"), "{}", refused(""));
+        assert!(refused("tenant_id;name\nt1;A\n").ends_with("by commas, not by `;`"));
+        assert!(refused("tenant_id\tname\nt1\tA\n").ends_with("by commas, not by tabs"));
     }
 
     #[test]
@@ -266,7 +359,7 @@ mod tests {
         let text = format!(
             "{{\"tenant_id\": \"a\"}}\n\n{{\"tenant\": \"b\"}}\n{long}\nnot json\n{{\"tenant_id\": \"c\"}}\n[\"d\", \"D\"]"
         );
-        let read: Vec<ImportRow> = json_rows(text.as_bytes(), What::Tenants).collect();
+        let read: Vec<ImportRow> = json_rows(text.as_bytes(), What::Tenants).map(Result::unwrap).collect();
         let seen: Vec<(u64, bool)> = read.iter().map(|row| (row.line, row.input.is_ok())).collect();
         assert_eq!(seen, [(1, true), (3, false), (4, false), (5, false), (6, true), (7, false)]);
     }

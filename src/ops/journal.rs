@@ -15,7 +15,7 @@ use crate::{
         ChainHeads, EvidenceStore, Record, RecordFilter,
         evidence::{Cause, Checkpoint, Kept, shelf, witness::Witness},
         journal::io_error,
-        reader::chain_file,
+        reader::{chain_file, extent},
         scan::{self, ScanError},
         verify::{Verification, VerifyOptions, verify_against},
     },
@@ -34,6 +34,7 @@ pub async fn verify(config: &Config, index: &AuditStore, from_segment: Option<u6
     // Both are read before the walk: a running server only moves on from them.
     let (stored_head, last) = (index.head(chain_id).await?, index.last(chain_id).await?);
     aside(move || {
+        segment_is_there(&dir, from_segment)?;
         let mut witness = Witness::new(chain_id);
         witness.recall_shelf(&dir, &keys).map_err(io_error("read", &shelf::path(&dir)))?;
         if let Some((kept, _)) = &last {
@@ -42,6 +43,16 @@ pub async fn verify(config: &Config, index: &AuditStore, from_segment: Option<u6
         Ok(verify_against(&dir, VerifyOptions { from_segment, stored_head }, Some(&mut witness))?)
     })
     .await
+}
+
+/// A walk that is to begin behind the last segment would find nothing, and could not tell that from a journal cut off.
+pub fn segment_is_there(dir: &Path, from_segment: Option<u64>) -> Result<(), Trouble> {
+    let Some(asked) = from_segment else { return Ok(()) };
+    let last = extent(dir).map_err(io_error("list", dir))?.map_or(0, |(number, _)| number);
+    if asked > last {
+        return Err(Trouble::NotFound(format!("there is no segment {asked}, the last is {last}")));
+    }
+    Ok(())
 }
 
 /// What stands in files. A journal in the database has to be written out first, which the command line does.

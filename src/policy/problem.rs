@@ -8,6 +8,9 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, Na
 
 use super::source_file::SourceFile;
 
+/// What an action begins with in Cedar's messages; its name and a quote follow.
+const ACTION: &str = "Action::\"";
+
 /// One problem at one place of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -73,8 +76,41 @@ impl Problem {
 
     /// The order in which they are told: by file, then by line.
     pub(super) fn by_place(&self, other: &Self) -> std::cmp::Ordering {
-        let key = |problem: &Self| (problem.file.clone(), problem.span.as_ref().map(|span| span.start));
-        key(self).cmp(&key(other))
+        let key = |problem: &Self| (problem.file.clone(), problem.span.as_ref().map(|span| (span.start, span.end)));
+        key(self).cmp(&key(other)).then_with(|| self.message.cmp(&other.message))
+    }
+
+    /// In their order, and those that differ only in the action that they name told once: Cedar says of one mistake what it
+    /// means for each action, in an order that changes from run to run.
+    pub(super) fn by_action(mut problems: Vec<Self>) -> Vec<Self> {
+        problems.sort_by(Self::by_place);
+        let mut told: Vec<(Self, String, usize)> = Vec::new();
+        for problem in problems {
+            let Some(general) = problem.without_action() else {
+                told.push((problem, String::new(), 1));
+                continue;
+            };
+            let same = told.iter_mut().find(|(one, message, _)| {
+                *message == general
+                    && (&one.file, &one.span, &one.help) == (&problem.file, &problem.span, &problem.help)
+            });
+            match same {
+                Some((_, _, count)) => *count += 1,
+                None => told.push((problem, general, 1)),
+            }
+        }
+        let one = |(problem, general, count): (Self, String, usize)| match count {
+            1 => problem,
+            _ => Self { message: general.replace(ACTION, &format!("{count} actions")), ..problem },
+        };
+        told.into_iter().map(one).collect()
+    }
+
+    /// The message with [`ACTION`] in place of the action that it names, if it names one.
+    fn without_action(&self) -> Option<String> {
+        let (before, named) = self.message.split_once(ACTION)?;
+        let (_, after) = named.split_once('"')?;
+        Some(format!("{before}{ACTION}{after}"))
     }
 
     /// With the place put where `to` says: Cedar counts from the start of what it was given, which may be a part.

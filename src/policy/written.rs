@@ -136,8 +136,9 @@ pub(super) fn validate(schema: &Schema, source: &SourceFile, policies: &[Written
         let id: &str = id.as_ref();
         policies.iter().find(|written| written.id == id).map(Written::first_line)
     };
-    let mut problems: Vec<_> =
-        result.validation_errors().map(|error| Problem::from_cedar(source, error, place(error.policy_id()))).collect();
+    let errors = result.validation_errors();
+    let mut problems =
+        Problem::by_action(errors.map(|error| Problem::from_cedar(source, error, place(error.policy_id()))).collect());
     let mut found = Validated::default();
     for warning in result.validation_warnings() {
         if matches!(warning, ValidationWarning::ImpossiblePolicy(_)) {
@@ -145,6 +146,7 @@ pub(super) fn validate(schema: &Schema, source: &SourceFile, policies: &[Written
         }
         found.warnings.push(Problem::from_cedar(source, warning, place(warning.policy_id())));
     }
+    found.warnings = Problem::by_action(found.warnings);
     // A condition of the wrong types has its own message; what could fail in it is no news.
     if problems.is_empty() {
         for written in policies {

@@ -109,7 +109,7 @@ fn constraint_refusal(error: &dyn DatabaseError) -> Option<Refusal> {
     let is = |word: &str| said.contains(word);
     let sqlite = |columns: &str| said.strip_prefix("UNIQUE constraint failed: ") == Some(columns);
     let field = |name: &str, message: &str| {
-        Some(Refusal::fields(vec![FieldError { field: name.to_owned(), message: message.to_owned() }]))
+        Some(Refusal::fields("link", vec![FieldError { field: name.to_owned(), message: message.to_owned() }]))
     };
     match error.kind() {
         ErrorKind::UniqueViolation

@@ -18,6 +18,9 @@ use linkgate::{
 
 use crate::support::*;
 
+const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----\n\
+    MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+
 #[derive(Parser)]
 enum Command {
     Audit(AuditArgs),
@@ -79,6 +82,36 @@ async fn verify_has_an_exit_code_for_what_it_finds() {
     write_lines(&path, &altered);
     assert_eq!(exit(run(dir.path(), None, &["audit", "verify"]).await), Some(Exit::Verification));
     assert_eq!(exit(run(dir.path(), None, &["audit", "export"]).await), Some(Exit::Verification));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_no_finding_of_the_journal() {
+    let dir = folder();
+    let journal = open(dir.path());
+    write(&journal, 3).await;
+    drop(journal);
+    let beyond = run(dir.path(), None, &["audit", "verify", "--from-segment", "77"]).await.unwrap_err();
+    assert_eq!((beyond.exit, beyond.message.as_str()), (Exit::NotFound, "there is no segment 77, the last is 1"));
+    assert_eq!(exit(run(dir.path(), None, &["audit", "verify", "--from-segment", "1"]).await), None);
+    let known = Command::try_parse_from(["linkgate", "audit", "verify", "--from-segment", "0"]);
+    assert!(known.is_err(), "segments are counted from 1");
+
+    let key = dir.path().join("key.pem");
+    std::fs::write(&key, PUBLIC_KEY).unwrap();
+    let words = ["audit", "verify", "--checkpoint", "/etc/passwd", "--key", key.to_str().unwrap()];
+    let other = run(dir.path(), None, &words).await.unwrap_err();
+    assert_eq!(other.exit, Exit::Invalid, "{}", other.message);
+    assert!(other.message.starts_with("`/etc/passwd` is no checkpoint: "), "{}", other.message);
+}
+
+#[test]
+fn a_finding_names_a_line_where_there_is_one() {
+    let at = |line| {
+        let what = verify::Problem::CutOff { stored: 9, found: 3 };
+        verify::Finding { file: "segment-1.jsonl".into(), line, seq: None, what }.to_string()
+    };
+    assert!(at(0).starts_with("segment-1.jsonl: cut off"), "{}", at(0));
+    assert!(at(4).starts_with("segment-1.jsonl:4: cut off"), "{}", at(4));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use linkgate::{
     domain::link_rules::Refusal,
     store::{
         AuditStore, StoreError,
-        admin::{ImportInput, ImportRow, LinkFilter, Page, TenantInput},
+        admin::{ImportInput, ImportRow, LinkFilter, Page, Stop, TenantInput},
     },
 };
 
@@ -26,7 +26,7 @@ pub(crate) async fn a_refused_row_does_not_stop_the_others(f: Arc<Fixture>) {
             f.tenant(&id).await;
         }
         let input = match n {
-            11 => Err(Refusal::field("access_role", "cannot be read")),
+            11 => Err(Refusal::field("row", "access_role", "cannot be read")),
             // The same pair once more.
             12 => Ok(ImportInput::Link(Box::new(link(
                 partner,
@@ -41,7 +41,7 @@ pub(crate) async fn a_refused_row_does_not_stop_the_others(f: Arc<Fixture>) {
             }
             _ => Ok(ImportInput::Link(Box::new(link(partner, &tenant, "auditor")))),
         };
-        rows.push(ImportRow { line: n + 2, input });
+        rows.push(Ok(ImportRow { line: n + 2, input }));
     }
     let before = f.count("SELECT seq FROM change_counter").await;
     let (mut told, mut changes) = (Vec::new(), 0);
@@ -78,12 +78,12 @@ pub(crate) async fn an_import_that_stops_tells_what_it_took(f: Arc<Fixture>) {
             gone.join().unwrap();
         }
         let input = TenantInput { tenant_id: Some(format!("s{n}")), ..TenantInput::default() };
-        let unreadable = || Err(Refusal::field("name", "cannot be read"));
-        ImportRow { line: n + 2, input: if n % 100 == 7 { unreadable() } else { Ok(ImportInput::Tenant(input)) } }
+        let unreadable = || Err(Refusal::field("row", "name", "cannot be read"));
+        Ok(ImportRow { line: n + 2, input: if n % 100 == 7 { unreadable() } else { Ok(ImportInput::Tenant(input)) } })
     });
     let mut changes = 0;
     let stopped = f.admin.import(&f.actor, rows, |_| (), |_| changes += 1).await.unwrap_err();
-    assert!(matches!(stopped.error, StoreError::Unavailable(_)), "{stopped:?}");
+    assert!(matches!(stopped.error, Stop::Database(StoreError::Unavailable(_))), "{stopped:?}");
     assert_eq!((stopped.report.imported, stopped.report.refused_rows), (198, 2));
     let lines: Vec<u64> = stopped.report.refused.iter().map(|row| row.line).collect();
     // The rows, and the record of how many.

@@ -40,13 +40,12 @@ pub(crate) async fn a_thousand_links_and_a_hundred_thousand(f: Arc<Fixture>) {
 
     // One partner of exactly 1,000 beside them, imported the usual way round.
     let (partner, _) = (f.partner("thousand").await, ());
-    let rows = (0..1_000).map(|n| linkgate::store::admin::ImportRow {
-        line: n,
-        input: Ok(linkgate::store::admin::ImportInput::Link(Box::new(crate::fixture::link(
-            partner,
-            &tenant_id(n as u32).unwrap(),
-            "auditor",
-        )))),
+    let rows = (0..1_000).map(|n| {
+        let input = crate::fixture::link(partner, &tenant_id(n as u32).unwrap(), "auditor");
+        Ok(linkgate::store::admin::ImportRow {
+            line: n,
+            input: Ok(linkgate::store::admin::ImportInput::Link(Box::new(input))),
+        })
     });
     let began = Instant::now();
     let report = f.admin.import(&f.actor, rows, |_| (), |_| ()).await.unwrap();

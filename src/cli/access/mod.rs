@@ -2,13 +2,13 @@
 //!
 //! The questions stand in `ops::access`; here they are asked of the configured database and journal, and shown.
 
-use std::{io::stdout, num::NonZero, sync::Arc, thread::available_parallelism};
+use std::{num::NonZero, sync::Arc, thread::available_parallelism};
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
     context::Context,
-    outcome::{Failure, tell},
+    outcome::{Failure, print, tell},
     policy::{SetArgs, flips::Bar, name_of},
     store_context::runtime,
     tenant::TenantArg,
@@ -144,8 +144,8 @@ fn who(subject: &Subject, args: &WhenArgs, context: &Context) -> Result<(), Fail
     };
     let report = with(context, &args.set, async |set, desk| who::report(subject, asked, set, desk).await)?;
     match args.csv.filter(|_| !context.console.json) {
-        Some(Rows::Permissions) => report.permissions_csv(stdout().lock()).map_err(Failure::failed),
-        Some(Rows::Users) => report.users_csv(stdout().lock()).map_err(Failure::failed),
+        Some(Rows::Permissions) => print_csv(|text| report.permissions_csv(text)),
+        Some(Rows::Users) => print_csv(|text| report.users_csv(text)),
         None => context.console.show(&report, report.text()),
     }
 }
@@ -160,9 +160,15 @@ fn unused(args: &UnusedArgs, context: &Context) -> Result<(), Failure> {
         tell(format_args!("warning: {}", report.incomplete(&journal)));
     }
     if args.csv && !context.console.json {
-        return report.csv(stdout().lock()).map_err(Failure::failed);
+        return print_csv(|text| report.csv(text));
     }
     context.console.show(&report, report.text())
+}
+
+fn print_csv(write: impl FnOnce(&mut Vec<u8>) -> Result<(), csv::Error>) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    write(&mut text).map_err(Failure::failed)?;
+    print(&text)
 }
 
 /// Opens the database, runs one question on it, closes it.

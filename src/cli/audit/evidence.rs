@@ -19,7 +19,7 @@ use crate::{
     },
     cli::{
         context::chain,
-        outcome::{Console, Exit, Failure, tell},
+        outcome::{Console, Exit, Failure, count, tell},
     },
     config::Config,
     ops::{journal::ShownCheckpoint, plain},
@@ -98,7 +98,12 @@ impl Known {
         }
         let mut witness = Witness::new(chain_id);
         for file in files {
-            witness.present(&read(file)?, &keys, &format!("`{}`", file.display()));
+            let note = read(file)?;
+            // Not the journal's fault, unlike a note that nobody signed.
+            Checkpoint::unverified(&note).map_err(|error| {
+                Failure::new(Exit::Invalid, format!("`{}` is no checkpoint: {error}", file.display()))
+            })?;
+            witness.present(&note, &keys, &format!("`{}`", file.display()));
         }
         witness.recall_shelf(&audit.dir, &keys).map_err(|error| {
             Failure::failed(format_args!("cannot read `{}`: {error}", shelf::path(&audit.dir).display()))
@@ -134,6 +139,10 @@ fn read(file: &Path) -> Result<String, Failure> {
 
 /// `linkgate audit checkpoint`
 pub(super) fn checkpoint(args: &CheckpointArgs, audit: &AuditSettings, console: &Console) -> Result<(), Failure> {
+    if !audit.dir.is_dir() {
+        let what = format_args!("there is no folder `{}` (`audit.dir`)", audit.dir.display());
+        return Err(Failure::new(Exit::NotFound, what));
+    }
     let broken = |error: &dyn std::fmt::Display| {
         Failure::failed(format_args!("cannot read `{}`: {error}", shelf::path(&audit.dir).display()))
     };
@@ -189,7 +198,8 @@ pub(super) fn prove_check(args: &ProveCheckArgs, console: &Console) -> Result<()
 
 fn told(verdict: &Verdict) -> String {
     let tenant = verdict.tenant.as_deref().map(|tenant| format!(" about `{}`", plain(tenant))).unwrap_or_default();
-    let mut lines = vec![format!("{} records{tenant} are proven", verdict.proven)];
+    let are = if verdict.proven == 1 { "is" } else { "are" };
+    let mut lines = vec![format!("{}{tenant} {are} proven", count(verdict.proven, "record"))];
     for said in &verdict.checkpoints {
         lines.push(format!(
             "chain {}: records {}-{}, signed {} by key {}",

@@ -34,6 +34,10 @@ impl JournalCommand {
         self
     }
 
+    pub(super) fn is_query(&self) -> bool {
+        matches!(self, Self::Query(_))
+    }
+
     /// Whether the index answers it, and no journal is read.
     pub(super) fn asks_index(&self) -> bool {
         matches!(self, Self::Query(args) if !args.journal)

@@ -23,7 +23,11 @@ use self::{
     outbox::OutboxArgs,
     prune::PruneArgs,
 };
-use super::{context::Context, outcome::Failure};
+use super::{
+    context::Context,
+    outcome::{Failure, tell},
+};
+use crate::store::AuditStore;
 
 /// Query, verify and export the audit record.
 #[derive(Debug, Args)]
@@ -57,9 +61,24 @@ pub(super) fn dispatch(args: AuditArgs, context: &Context) -> Result<(), Failure
                 return kept::run_on_each(&command, config, index, &context.console).await;
             }
             let known = Known::of(config, index).await?;
-            run(command, &config.audit, &known, index, &context.console).await
+            let query = command.is_query();
+            run(command, &config.audit, &known, index, &context.console).await?;
+            match index.filter(|_| query) {
+                Some(index) => tell_waiting(index).await,
+                None => Ok(()),
+            }
         }),
     }
+}
+
+/// Changes that no server has chained yet are in no answer.
+async fn tell_waiting(index: &AuditStore) -> Result<(), Failure> {
+    match index.outbox_waiting().await? {
+        0 => {}
+        1 => tell("1 change waits to be chained: `linkgate audit outbox`"),
+        many => tell(format_args!("{many} changes wait to be chained: `linkgate audit outbox`")),
+    }
+    Ok(())
 }
 
 impl AuditArgs {

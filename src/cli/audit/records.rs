@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, ValueEnum};
@@ -13,7 +13,7 @@ use crate::{
         scan::{self, ScanError},
     },
     cli::{
-        outcome::{Console, Failure},
+        outcome::{Console, Failure, printed},
         trouble::{unanswered, unreadable},
     },
     domain::{Millis, PartnerId},
@@ -40,8 +40,8 @@ pub struct ExportArgs {
     #[command(flatten)]
     filter: FilterArgs,
     /// Most records to print.
-    #[arg(long)]
-    limit: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
     /// Begin at this segment.
     #[arg(long, value_name = "NUMBER")]
     from_segment: Option<u64>,
@@ -175,7 +175,8 @@ fn row(record: &Record) -> Vec<String> {
 }
 
 pub(super) fn export(args: ExportArgs, audit: &AuditSettings) -> Result<(), Failure> {
-    let filter = RecordFilter { limit: args.limit, ..args.filter.filter() };
+    let limit = args.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let filter = RecordFilter { limit, ..args.filter.filter() };
     let (mut file, mut stdout);
     let out: &mut dyn Write = match &args.output {
         Some(path) => {
@@ -199,9 +200,15 @@ pub(super) fn export(args: ExportArgs, audit: &AuditSettings) -> Result<(), Fail
     });
     let flushed = out.flush();
     match exported {
-        // A reader such as `head` that has enough is no failure.
-        Err(ScanError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(ScanError::Output(error)) => written(args.output.as_deref(), Err(error)),
         Err(error) => Err(unreadable(error)),
-        Ok(_) => flushed.map_err(Failure::from),
+        Ok(_) => written(args.output.as_deref(), flushed),
+    }
+}
+
+fn written(file: Option<&Path>, done: io::Result<()>) -> Result<(), Failure> {
+    match file {
+        Some(path) => done.map_err(|error| Failure::failed(format_args!("cannot write `{}`: {error}", path.display()))),
+        None => printed(done),
     }
 }

@@ -15,13 +15,13 @@ use crate::{
         outcome::{Console, Exit, Failure},
         trouble::unreadable,
     },
-    ops::plain,
+    ops::{journal::segment_is_there, plain},
 };
 
 #[derive(Clone, Debug, Args)]
 pub struct VerifyArgs {
     /// Begin at this segment and believe its header (earlier ones were archived).
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     from_segment: Option<u64>,
     /// Do not compare with the head that the database has seen: a tail that was cut off is then not found.
     #[arg(long)]
@@ -47,6 +47,7 @@ pub(super) async fn verify<S: ChainHeads>(
         .ok_or_else(|| {
             Failure::new(Exit::NotFound, format_args!("there is no audit journal in `{}`", audit.dir.display()))
         })?;
+    segment_is_there(&audit.dir, args.from_segment)?;
     // The head is read before the walk: a running server only moves on from it.
     let stored = match source.filter(|_| !args.without_database) {
         Some(source) => Some(source.head(chain.chain_id).await),

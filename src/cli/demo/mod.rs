@@ -126,13 +126,14 @@ fn folder(named: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>), 
         let temporary = tempfile::Builder::new().prefix("linkgate-demo-").tempdir()?;
         return Ok((temporary.path().to_path_buf(), Some(temporary)));
     };
-    std::fs::create_dir_all(named)?;
-    if std::fs::read_dir(named)?.next().is_some() {
+    let unusable = |error| Failure::failed(format!("cannot use the folder `{}`: {error}", named.display()));
+    std::fs::create_dir_all(named).map_err(unusable)?;
+    if std::fs::read_dir(named).map_err(unusable)?.next().is_some() {
         let message = format!("`{}` is not empty: name a new folder", named.display());
         return Err(Failure::new(Exit::Conflict, message));
     }
     // The configuration holds paths; they must hold from anywhere.
-    Ok((named.canonicalize()?, None))
+    Ok((named.canonicalize().map_err(unusable)?, None))
 }
 
 fn reserve(port: u16) -> Result<TcpListener, Failure> {

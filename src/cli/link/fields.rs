@@ -13,13 +13,13 @@ pub(super) struct LinkFields {
     /// false denies, always; true is accepted inside the role's own set, or for role delegate.
     #[arg(long = "override", value_name = "NAME=BOOL", value_parser = parse_override)]
     overrides: Vec<(String, bool)>,
-    /// msp_managed, enterprise_subsidiary, reseller_channel or audit_only [default: by role]
+    /// msp_managed, enterprise_subsidiary, reseller_channel or audit_only [create without it: by role]
     #[arg(long, value_name = "TYPE")]
     relationship: Option<String>,
-    /// From this time on, RFC 3339 or a date [default: now]
+    /// From this time on, RFC 3339 or a date [create without it: now]
     #[arg(long, value_name = "TIME")]
     start: Option<String>,
-    /// Until before this time [default: ongoing]
+    /// Until before this time [create without it: ongoing]
     #[arg(long, value_name = "TIME")]
     end: Option<String>,
     /// Only callers from this address range (repeatable)

@@ -7,7 +7,7 @@ use serde::Serialize;
 pub use crate::ops::policy::flips::{Direction, Flips, Key, Row, told_missing};
 use crate::{
     audit::sweep::{Progress, Wanted},
-    cli::outcome::{Console, Failure},
+    cli::outcome::{Console, Failure, print},
     config,
     domain::{Millis, PartnerId},
     ops::{
@@ -71,7 +71,9 @@ pub fn show<T: Serialize>(
     summary: &str,
 ) -> Result<(), Failure> {
     if csv && !console.json {
-        return write_csv(rows, std::io::stdout().lock()).map_err(Failure::failed);
+        let mut text = Vec::new();
+        write_csv(rows, &mut text).map_err(Failure::failed)?;
+        return print(&text);
     }
     let mut text = summary.to_owned();
     if !rows.is_empty() {

@@ -106,7 +106,11 @@ mod with_solver {
         let dir = args.set.dir(context);
         let set = Arc::new(load(dir.as_deref())?);
         let older = args.against.as_deref().map(|dir| load(Some(dir)).map(Arc::new)).transpose()?;
-        let invalid = |errors: PolicyErrors| Failure::new(Exit::Invalid, format!("{errors}\n\n{}", errors.render()));
+        // A file as a whole has no lines to show: it is told once.
+        let invalid = |errors: PolicyErrors| match errors.problems.as_slice() {
+            [one] if one.line().is_none() => Failure::new(Exit::Invalid, one),
+            _ => Failure::new(Exit::Invalid, format!("{errors}\n\n{}", errors.render())),
+        };
         let invariants = Invariants::load(&set, dir.as_deref(), args.invariants.as_deref()).map_err(invalid)?;
         let settings = SolverSettings {
             binary: std::env::var_os("CVC5").filter(|name| !name.is_empty()).unwrap_or_else(|| "cvc5".into()),

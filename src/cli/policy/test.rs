@@ -10,7 +10,7 @@ use super::{
 use crate::{
     cli::{
         context::Context,
-        outcome::{Exit, Failure},
+        outcome::{Exit, Failure, count},
     },
     policy::suite::{self, CaseReport, Coverage, CoverageKind, Mismatch, SuiteReport},
 };
@@ -73,8 +73,10 @@ pub struct TestArgs {
 pub fn run(args: &TestArgs, context: &Context) -> Result<(), Failure> {
     let dir = args.set.dir(context);
     let report = suite::run(dir.as_deref(), args.tests.as_deref(), args.only.as_deref()).map_err(|errors| {
-        let count = errors.problems.len();
-        Failure::new(Exit::Invalid, format!("{count} error(s) in the policy set or its tests\n\n{}", errors.render()))
+        Failure::new(
+            Exit::Invalid,
+            format!("{} in the policy set or its tests\n\n{}", count(errors.problems.len(), "error"), errors.render()),
+        )
     })?;
     if let Some(path) = &args.junit {
         junit::write(path, "linkgate policy test", &suites(&report))?;
@@ -111,7 +113,12 @@ fn text(report: &SuiteReport, name: &str, low: bool, uncovered: bool) -> String 
             format!(", with {} switched on", file.switched_on.join(", "))
         };
         let result = if failures == 0 { "as expected".to_owned() } else { format!("{failures} NOT as expected") };
-        lines.push(format!("{}: {} cases, {decisions} decisions, {result}{on}", file.file, file.cases.len()));
+        lines.push(format!(
+            "{}: {}, {}, {result}{on}",
+            file.file,
+            count(file.cases.len(), "case"),
+            count(decisions, "decision")
+        ));
     }
     lines.push(format!("\ncoverage of {name} (version {})", report.version.get(..12).unwrap_or_default()));
     lines.push(coverage(&report.coverage, low || uncovered, uncovered));

@@ -20,7 +20,7 @@ use crate::{
     },
     portal::Problem,
     proxy::headers::{Single, single},
-    store::admin::ImportStopped,
+    store::admin::{ImportStopped, Stop},
 };
 
 /// Most rows of one call; the command line takes any number.
@@ -46,7 +46,11 @@ pub(super) async fn run(desk: &Desk, ask: &Ask) -> Result<Answer, Problem> {
         return Err(Problem::new(ErrorCode::BadRequest, "the rows to import are needed as the body"));
     }
     let counted = ask.body.clone();
-    let count = aside(move || Ok(rows(&*counted, format, what).map_err(Trouble::Invalid)?.take(MOST_ROWS + 1).count()));
+    // A body that ends within a quote is refused whole, before anything of it is written.
+    let count = aside(move || {
+        let mut rows = rows(&*counted, format, what).map_err(Trouble::Invalid)?.take(MOST_ROWS + 1);
+        rows.try_fold(0, |count, row| row.map(|_| count + 1)).map_err(|stop| Trouble::Invalid(stop.to_string()))
+    });
     if count.await.map_err(|error| trouble(ask, error))? > MOST_ROWS {
         let message = format!("at most {MOST_ROWS} rows are imported at once: cut the file, or use `linkgate import`");
         return Err(Problem::new(ErrorCode::PayloadTooLarge, message));
@@ -61,9 +65,13 @@ pub(super) async fn run(desk: &Desk, ask: &Ask) -> Result<Answer, Problem> {
     match done {
         Ok(report) => Answer::ok(&report),
         Err(ImportStopped { report, recorded, error }) => {
-            let problem = store_problem(ask, error);
+            let (problem, what) = match error {
+                Stop::Database(error) => (store_problem(ask, error), "the database failed".to_owned()),
+                // Looked for above, in the very bytes.
+                other => (trouble(ask, Trouble::Internal(other.to_string())), other.to_string()),
+            };
             let message = format!(
-                "the database failed after {} rows had been imported and {} refused; the rest was not looked at: import the \
+                "{what} after {} rows had been imported and {} refused; the rest was not looked at: import the \
                  file again, rows that are there are refused then",
                 report.imported, report.refused_rows
             );

@@ -5,7 +5,7 @@
 //! interrupted has written whole rows only. At its end, early or not, one more record says how many of what there were;
 //! each row has its own history and record beside.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use serde_json::json;
 
@@ -68,7 +68,27 @@ pub struct ImportReport {
     pub refused: Vec<RefusedRow>,
 }
 
-/// An import that ended early, because the database did. What it had taken until then stays, and `report` tells of it.
+/// Why no row is looked at any more, though there may be some.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    #[error(transparent)]
+    Database(#[from] StoreError),
+    /// A second try would fail as well, or hide what lies between.
+    #[error("line {line} cannot be read")]
+    Unreadable {
+        line: u64,
+        #[source]
+        error: io::Error,
+    },
+    #[error("the quote that opens in line {line} is never closed: nothing behind it was read")]
+    UnclosedQuote { line: u64 },
+    #[error("the reading of the rows broke off")]
+    ReadingEnded,
+    #[error("interrupted by a signal")]
+    Interrupted,
+}
+
+/// An import that ended early. What it had taken until then stays, and `report` tells of it.
 #[derive(Debug, thiserror::Error)]
 #[error("the import stopped after {} rows", report.imported)]
 pub struct ImportStopped {
@@ -76,7 +96,7 @@ pub struct ImportStopped {
     /// Whether the record says how many were taken; where none was, there is nothing to say.
     pub recorded: bool,
     #[source]
-    pub error: StoreError,
+    pub error: Stop,
 }
 
 /// Rows that were taken, by what they are.
@@ -128,19 +148,28 @@ impl ImportReport {
 
 impl Admin {
     /// Imports all rows; `progress` is told how many were read, `changed` of every transaction when it is committed. Fails
-    /// only where the database does.
+    /// only where the database does, or where the rows end with an error; those before it are imported.
     pub async fn import(
         &self,
         actor: &Actor,
-        rows: impl IntoIterator<Item = ImportRow>,
+        rows: impl IntoIterator<Item = Result<ImportRow, Stop>>,
         mut progress: impl FnMut(u64),
         mut changed: impl FnMut(Change),
     ) -> Result<ImportReport, ImportStopped> {
         let (mut report, mut taken, mut read) = (ImportReport::default(), Taken::default(), 0);
         let mut rows = rows.into_iter();
         loop {
-            let batch: Vec<ImportRow> = rows.by_ref().take(BATCH).collect();
-            if batch.is_empty() {
+            let (mut batch, mut ended) = (Vec::with_capacity(BATCH), None);
+            for row in rows.by_ref().take(BATCH) {
+                match row {
+                    Ok(row) => batch.push(row),
+                    Err(stop) => {
+                        ended = Some(stop);
+                        break;
+                    }
+                }
+            }
+            if batch.is_empty() && ended.is_none() {
                 break;
             }
             read += batch.len() as u64;
@@ -151,24 +180,39 @@ impl Admin {
                     // The batch is as if it had not been begun.
                     report.refused_rows = before.0;
                     report.refused.truncate(before.1);
-                    let recorded = if report.imported == 0 {
-                        Ok(())
-                    } else {
-                        self.import_recorded(actor, &report, before.2, true).await.map(&mut changed)
-                    };
-                    if let Err(error) = &recorded {
-                        tracing::error!(%error, imported = report.imported, "how many rows an import took is not recorded");
-                    }
-                    return Err(ImportStopped { report, recorded: recorded.is_ok(), error });
+                    return Err(self.import_stopped(actor, report, before.2, error.into(), changed).await);
                 }
             }
             progress(read);
+            if let Some(stop) = ended {
+                return Err(self.import_stopped(actor, report, taken, stop, changed).await);
+            }
         }
         match self.import_recorded(actor, &report, taken, false).await {
             Ok(change) => changed(change),
-            Err(error) => return Err(ImportStopped { report, recorded: false, error }),
+            Err(error) => return Err(ImportStopped { report, recorded: false, error: error.into() }),
         }
         Ok(report)
+    }
+
+    /// With the record of what was taken before, where anything was.
+    async fn import_stopped(
+        &self,
+        actor: &Actor,
+        report: ImportReport,
+        taken: Taken,
+        error: Stop,
+        changed: impl FnMut(Change),
+    ) -> ImportStopped {
+        let recorded = if report.imported == 0 {
+            Ok(())
+        } else {
+            self.import_recorded(actor, &report, taken, true).await.map(changed)
+        };
+        if let Err(error) = &recorded {
+            tracing::error!(%error, imported = report.imported, "how many rows an import took is not recorded");
+        }
+        ImportStopped { report, recorded: recorded.is_ok(), error }
     }
 
     /// The rows are in: their record is brought more than once to a database that fails.
@@ -199,6 +243,9 @@ impl Admin {
         report: &mut ImportReport,
         taken: &mut Taken,
     ) -> Result<Option<Change>, StoreError> {
+        if batch.is_empty() {
+            return Ok(None);
+        }
         let mut session = self.session(actor).await?;
         let mut imported = 0;
         for row in batch {

@@ -94,7 +94,7 @@ fn refuse_other_pair(before: &LinkRecord, input: &LinkInput) -> Result<(), Refus
         .filter(|(_, differs)| *differs)
         .map(|(field, _)| FieldError { field: field.to_owned(), message: "is fixed: grant another link".to_owned() })
         .collect();
-    if fields.is_empty() { Ok(()) } else { Err(Refusal::fields(fields)) }
+    if fields.is_empty() { Ok(()) } else { Err(Refusal::fields("link", fields)) }
 }
 
 /// The pair that a new link is about.
@@ -125,7 +125,7 @@ fn pair(input: &LinkInput) -> Result<(PartnerId, TenantId), Refusal> {
     };
     match (partner, tenant) {
         (Some(partner), Some(tenant)) => Ok((partner, tenant)),
-        _ => Err(Refusal::fields(fields)),
+        _ => Err(Refusal::fields("link", fields)),
     }
 }
 

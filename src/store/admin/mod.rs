@@ -20,7 +20,7 @@ mod webhooks;
 
 use std::{net::IpAddr, sync::Arc};
 
-pub use import::{ImportInput, ImportReport, ImportRow, ImportStopped, RefusedRow};
+pub use import::{ImportInput, ImportReport, ImportRow, ImportStopped, RefusedRow, Stop};
 pub use lists::{LinkFilter, Page};
 pub use outbox::{ClaimedRow, Freed, Waiting};
 pub use parties::{PartnerInput, TenantInput};
@@ -68,7 +68,7 @@ impl Actor {
         match plain::fault(&self.name) {
             Some(fault) => Err(Refusal {
                 message: "the change names nobody who can be shown".to_owned(),
-                ..Refusal::field("actor", fault)
+                ..Refusal::field("change", "actor", fault)
             }),
             None => Ok(()),
         }

@@ -100,7 +100,7 @@ impl Faults {
         if self.0.is_empty() {
             return Ok(());
         }
-        Err(Refusal { message: format!("the {what} is not valid"), ..Refusal::fields(self.0) })
+        Err(Refusal::fields(what, self.0))
     }
 }
 
@@ -268,7 +268,7 @@ impl Session<'_> {
         faults.name("name", &name, 1, 255);
         faults.check("partner")?;
         let (Some(partner_id), Some(home_tenant_id)) = (id, home) else {
-            return Err(Refusal::field("partner_id", "is required").into());
+            return Err(Refusal::field("partner", "partner_id", "is required").into());
         };
         self.tenant(&home_tenant_id).await?;
         let is_active = input.is_active.unwrap_or(true);

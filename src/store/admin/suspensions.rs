@@ -54,7 +54,8 @@ impl Admin {
             SuspensionScope::Session | SuspensionScope::Jti => return Ok(Reach::default()),
             SuspensionScope::All => ("$1 = ''", Value::Text("")),
             SuspensionScope::Tenant => {
-                let tenant = TenantId::new(&subject).map_err(|error| Refusal::field("subject", error.to_string()))?;
+                let tenant = TenantId::new(&subject)
+                    .map_err(|error| Refusal::field("suspension", "subject", error.to_string()))?;
                 self.tenant(&tenant).await?;
                 ("managed_tenant_id = $1", Value::Text(&subject))
             }
@@ -203,7 +204,7 @@ impl Admin {
 }
 
 fn parsed(subject: &str) -> Result<Uuid, Refusal> {
-    subject.parse().map_err(|_| Refusal::field("subject", "is not a uuid"))
+    subject.parse().map_err(|_| Refusal::field("suspension", "subject", "is not a uuid"))
 }
 
 fn of_subject(scope: SuspensionScope) -> bool {
@@ -214,24 +215,24 @@ fn of_subject(scope: SuspensionScope) -> bool {
 fn canonical(input: &SuspensionInput) -> Result<String, Refusal> {
     let subject = input.subject.as_str();
     let uuid = |parsed: Option<Uuid>| {
-        parsed.map(|id| id.to_string()).ok_or_else(|| Refusal::field("subject", "is not a uuid"))
+        parsed.map(|id| id.to_string()).ok_or_else(|| Refusal::field("suspension", "subject", "is not a uuid"))
     };
     if input.issuer.is_some() && input.scope != SuspensionScope::User {
-        return Err(Refusal::field("issuer", "belongs to the suspension of a user only"));
+        return Err(Refusal::field("suspension", "issuer", "belongs to the suspension of a user only"));
     }
     if input.reason.trim().is_empty() || input.reason.chars().count() > 1000 {
-        return Err(Refusal::field("reason", "1 to 1000 characters"));
+        return Err(Refusal::field("suspension", "reason", "1 to 1000 characters"));
     }
     if let Some(fault) = plain::fault(&input.reason) {
-        return Err(Refusal::field("reason", fault));
+        return Err(Refusal::field("suspension", "reason", fault));
     }
     match input.scope {
         SuspensionScope::All if subject.is_empty() => Ok(String::new()),
-        SuspensionScope::All => Err(Refusal::field("subject", "must be empty: everything is suspended")),
+        SuspensionScope::All => Err(Refusal::field("suspension", "subject", "must be empty: everything is suspended")),
         SuspensionScope::Partner => uuid(subject.trim().parse::<PartnerId>().ok().map(|id| id.0)),
         SuspensionScope::Link => uuid(subject.trim().parse::<LinkId>().ok().map(|id| id.0)),
         _ if subject.is_empty() || subject.chars().count() > 512 || subject.contains('\0') => {
-            Err(Refusal::field("subject", "1 to 512 characters"))
+            Err(Refusal::field("suspension", "subject", "1 to 512 characters"))
         }
         _ => Ok(subject.to_owned()),
     }

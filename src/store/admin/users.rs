@@ -92,7 +92,7 @@ impl Session<'_> {
         faults.name("username", input.username.as_deref().unwrap_or_default(), 0, 255);
         faults.check("user")?;
         let Some(partner_id) = partner else {
-            return Err(Refusal::field("partner_id", "is required").into());
+            return Err(Refusal::field("user", "partner_id", "is required").into());
         };
         self.partner(partner_id).await?;
         let record = UserRecord {

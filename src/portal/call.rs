@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::sync::mpsc;
 
-use super::endpoint::Spec;
+use super::{endpoint::Spec, standing::Standing};
 use crate::{
     audit::SliceOutcome,
     domain::{
@@ -33,6 +33,11 @@ impl Granted {
     /// too, each by a decision of its own. `trace`: of the request or job that it was decided for.
     pub fn new(link: Arc<LinkFacts>, _decided: TenantPermit, also: PermissionSet, trace: Arc<Trace>) -> Self {
         Self { link, also, trace }
+    }
+
+    /// Which further permissions of the endpoint's were allowed on this slice.
+    pub fn further(&self) -> PermissionSet {
+        self.also
     }
 
     /// Whether a further permission of the endpoint's was allowed on this slice.
@@ -125,6 +130,8 @@ pub struct Call {
     /// By which names the upstreams hear of it.
     pub trace: Arc<Trace>,
     pub decision_id: DecisionId,
+    /// Asked again before anything is done that waited.
+    pub standing: Arc<dyn Standing>,
 }
 
 impl Call {
@@ -203,11 +210,18 @@ pub struct Problem {
     /// `VALIDATION_ERROR`: one entry a field.
     pub fields: Vec<FieldError>,
     pub slices: Vec<SliceOutcome>,
+    /// The word for the record where code and denial say too little.
+    pub detail: &'static str,
+    /// The request was refused after all, and nothing was done: its record says so. A refusal that came when a part was
+    /// done does not undo it.
+    pub overturns: bool,
 }
 
 impl Problem {
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, denial: None, message: message.into(), fields: Vec::new(), slices: Vec::new() }
+        let overturns = code.status() == 403;
+        let (fields, slices) = (Vec::new(), Vec::new());
+        Self { code, denial: None, message: message.into(), fields, slices, detail: "", overturns }
     }
 
     pub fn invalid(fields: Vec<FieldError>) -> Self {

@@ -13,6 +13,7 @@ pub mod exports;
 pub mod partial;
 pub mod query;
 pub mod sources;
+pub mod standing;
 
 mod customers;
 mod fanout;
@@ -48,6 +49,7 @@ pub use call::{Asker, AskingPartner, Call, Granted, Problem, Reply, ReplyBody, S
 pub use census::Counting;
 pub use endpoint::{Audience, Bases, Endpoint, Found, Spec, TenantHeader};
 pub use managed::ManagedTenant;
+pub use standing::Standing;
 
 use crate::{
     config::settings::{ExportSettings, PortalSettings},

@@ -45,6 +45,7 @@ impl From<&SourceError> for Status {
     fn from(error: &SourceError) -> Self {
         match error {
             SourceError::Timeout => Self::Timeout,
+            SourceError::Barred(_) => Self::Forbidden,
             SourceError::NoConnector(_)
             | SourceError::Unavailable(_)
             | SourceError::Unasked(_)

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Granted, query::Period};
+use super::{Granted, Problem, query::Period, standing::Leave};
 use crate::{
     config::settings::PortalSettings,
     connector::{
@@ -33,11 +33,13 @@ use crate::{
 pub struct Site {
     link: Arc<LinkFacts>,
     trace: Arc<Trace>,
+    /// What is asked before each request to it.
+    leave: Option<Leave>,
 }
 
 impl From<&Granted> for Site {
     fn from(granted: &Granted) -> Self {
-        Self { link: Arc::clone(granted.link()), trace: Arc::clone(granted.trace()) }
+        Self { link: Arc::clone(granted.link()), trace: Arc::clone(granted.trace()), leave: None }
     }
 }
 
@@ -48,6 +50,21 @@ impl Site {
 
     pub fn link(&self) -> &Arc<LinkFacts> {
         &self.link
+    }
+
+    /// The same site, to which nothing is sent without asking again.
+    pub(super) fn asking(self, leave: Leave) -> Self {
+        Self { leave: Some(leave), ..self }
+    }
+
+    /// Whether something may be sent to it now.
+    pub(super) async fn still_open(&self) -> Result<(), SourceError> {
+        match &self.leave {
+            Some(leave) => {
+                leave.for_tenant(self.tenant()).await.map_err(|problem| SourceError::Barred(Box::new(problem)))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Of the request or job that asks. Where equal questions share one answer, the first of them is named.
@@ -71,6 +88,9 @@ pub enum SourceError {
     /// Not asked, or not in good time, for a reason of ours: too many calls are under way, nothing to sign with.
     #[error("the service is not available: {0}")]
     Unasked(String),
+    /// Not asked: it may not be any more.
+    #[error("access ended before it was asked")]
+    Barred(Box<Problem>),
     /// The service judged the question: it is there, and answered that it takes no such question (422) or that there is
     /// no such thing (404). No failure of the service. Says what `Answer` says.
     #[error("{0}")]
@@ -87,6 +107,7 @@ impl SourceError {
         match self {
             Self::Timeout => "timeout",
             Self::Unavailable(_) | Self::Unasked(_) => "unavailable",
+            Self::Barred(_) => "barred",
             Self::Refused(_) => "refused",
             Self::Answer(_) => "wrong_answer",
             Self::NoConnector(_) => "no_connector",

@@ -14,9 +14,10 @@ use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use super::{
     account, authorize, body::ResponseBody, confirm, consolidated, decision_metrics::Face, fields, flow, headers,
     identify, inbound::Inbound, intake, outgoing, peer::Peer, query, quota, respond::Failure, route, target::Target,
-    tenant, trail::Trail, worker::Worker,
+    tenant, trail::Trail, watch, worker::Worker,
 };
 use crate::{
+    audit::Decision,
     domain::{DecisionId, ErrorCode, LinkId, PartnerId, RemoteParent, TenantId},
     upstream::settings::AssertionForm,
 };
@@ -149,8 +150,13 @@ async fn judged(
     let checked = confirm::again(worker, trail, checked).await?;
     check_binding(trail, &checked, means)?;
     // Before the answer: the other proxy acts on it at once (I3).
-    let account::Opened { checked, ledger } = account::open(worker, trail, checked).await?;
-    match dressed(worker, trail, checked, before) {
+    let account::Opened { checked, mut ledger } = account::open(worker, trail, checked).await?;
+    // The record may have waited for its disk: asked once more before the other proxy hears of it.
+    let confirmed = watch::confirm(worker, trail, &trail.method).await;
+    if confirmed.is_err() {
+        ledger.overturned = Some(Decision::Deny);
+    }
+    match confirmed.and_then(|()| dressed(worker, trail, checked, before)) {
         Ok(allowed) => {
             ledger.decided();
             Ok(allowed)

@@ -3,7 +3,7 @@
 //! The head that is sent is built anew: protected and hop-by-hop headers gone, ours set, framing left to hyper, the path
 //! byte for byte the one that was decided. Bodies stream both ways.
 
-use std::{cell::RefCell, future::poll_fn, rc::Rc, sync::Arc, time::Duration};
+use std::{future::poll_fn, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -16,7 +16,6 @@ use super::{
     body::{Broken, Cut, Exchange, RequestBody, ResponseBody, UpstreamStream},
     outgoing::{self, Outgoing},
     respond::Failure,
-    streams::{Stream, Watched},
     trail::Trail,
     tunnel,
     unread::ClientBody,
@@ -24,6 +23,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
+    audit::Decision,
     domain::{ErrorCode, words},
     upstream::{Asker, Attempts, Destination, InFlight, Lease, Picked, Refused, SendError},
 };
@@ -98,10 +98,11 @@ async fn attempt(
     // Before the head is written, which tells its id.
     ledger.call = trail.span.as_ref().map(|span| span.call(&upstream.name, &trail.method));
     let outgoing = outgoing::build(worker, trail, checked, upstream, exchange)?;
-    if let Some(watched) = watch(trail, exchange) {
+    if let Some(watched) = watch::of(trail, &trail.method, &exchange.cut) {
         ledger.registration = Some(worker.streams.register(Rc::clone(&watched)));
         // The record may have waited for its disk: the sweep's own question, asked once before the act.
         if let Some(why) = watch::ended(worker, &watched).await {
+            ledger.overturned = Some(Decision::Deny);
             return Err(why.failure());
         }
     }
@@ -137,23 +138,6 @@ async fn attempt(
         ledger.lease = Some((lease, Rc::clone(&exchange.progress)));
     }
     Ok((response, client_upgrade, total))
-}
-
-/// Exchanges of a known caller are watched from here to their last byte; public ones where a certificate opened the
-/// connection.
-fn watch(trail: &Trail, exchange: &Exchange) -> Option<Rc<Watched>> {
-    let stream = match (&trail.session, trail.cross, &trail.managed_tenant, &trail.route) {
-        (None, ..) if trail.peer.certificate.is_some() => Stream::Public,
-        (Some(session), false, ..) => Stream::Home(Rc::clone(session)),
-        (Some(session), true, Some(tenant), Some(route)) => Stream::Forwarded {
-            tenant: tenant.clone(),
-            route: Arc::clone(route),
-            session: RefCell::new(Rc::clone(session)),
-        },
-        (None, ..) | (Some(_), true, ..) => return None,
-    };
-    let (cut, method) = (Rc::clone(&exchange.cut), trail.method.clone());
-    Some(Rc::new(Watched::new(cut, stream, trail.client_ip, method, &trail.peer)))
 }
 
 /// Nobody in particular on public routes.

@@ -8,9 +8,10 @@ use http::{Method, Request};
 use super::{
     account, active_tenant::Named, authorize, decision_metrics::Face, flow, identify::Identified, inbound::Inbound,
     intake, peer::Peer, quota, resolve, respond::Failure, route::Routed, routes::Route, session::Unresolved, tenant,
-    trail::Trail, worker::Worker,
+    trail::Trail, watch, worker::Worker,
 };
 use crate::{
+    audit::Decision,
     config::settings::{Access, RouteClass, RouteSettings},
     domain::{DecisionId, Denial, ErrorCode, Permission, Reason, RemoteParent, TenantId, permission::Kind},
     identity::{Attested, Caller, settings::IssuerSettings},
@@ -83,13 +84,20 @@ async fn judged(worker: &Rc<Worker>, trail: &mut Trail, asked: Asked<'_>) -> Res
         return Err(Failure::new(ErrorCode::Forbidden, "own_tenant"));
     }
     let (mut parts, ()) = Request::new(()).into_parts();
-    parts.method = method;
+    parts.method = method.clone();
     let routed = Box::new(Routed { parts, body: Inbound::Given(None), route, path_tenant: None });
     let identified = Identified { routed, session: Some(session), source: None };
     let placed = tenant::place(trail, identified, Named::Tenant(tenant))?;
     let authorized = authorize::decide(worker, trail, placed)?;
     quota::admit(worker, trail, authorized)?;
-    account::begin(worker, trail).await?.decided();
+    let mut ledger = account::begin(worker, trail).await?;
+    // The record may have waited for its disk: asked once more before the service hears of it.
+    if let Err(failure) = watch::confirm(worker, trail, &method).await {
+        ledger.overturned = Some(Decision::Deny);
+        ledger.fail(&failure);
+        return Err(failure);
+    }
+    ledger.decided();
     Ok(())
 }
 

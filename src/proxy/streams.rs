@@ -38,7 +38,7 @@ pub enum Stream {
     /// An exchange on a public route, on a connection with a certificate.
     Public,
     /// An exchange in the caller's own tenant.
-    Home(Rc<Session>),
+    Home(Kept),
     /// An exchange with one managed tenant, forwarded.
     Forwarded { tenant: TenantId, route: Arc<Route>, session: Kept },
     /// An answer of the consolidated API that holds data of all these tenants.

@@ -3,14 +3,19 @@
 //! A stream is every forwarded exchange from the moment it is sent upstream until its last byte. The sweep asks the very
 //! decision code again with the facts of the request and the time of now, so that whatever would refuse the request today
 //! cuts the stream too: revoked, expired, suspended, changed overrides, a new guardrail, stale links. A stream at home
-//! hangs on no link: only the suspension of its user, session or token cuts it. And whatever flows on a connection that was
+//! hangs on no link: the suspension of its user, session or token cuts it, and that the user is no active one any more. And
+//! whatever flows on a connection that was
 //! opened with a client certificate hangs on that one too, be it a public route's.
 
-use std::rc::Rc;
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use super::{
+    body::Cut,
     cut::CutReason,
-    streams::{Stream, Watched},
+    respond::Failure,
+    session::Who,
+    streams::{Kept, Stream, Watched},
+    trail::Trail,
     worker::Worker,
 };
 use crate::domain::{Gate, Millis};
@@ -51,6 +56,29 @@ async fn look_at(worker: &Rc<Worker>, watched: &Watched) {
     }
 }
 
+/// Exchanges of a known caller are watched from here to their last byte; public ones where a certificate opened the
+/// connection.
+pub fn of(trail: &Trail, method: &http::Method, cut: &Rc<Cut>) -> Option<Rc<Watched>> {
+    let stream = match (&trail.session, trail.cross, &trail.managed_tenant, &trail.route) {
+        (None, ..) if trail.peer.certificate.is_some() => Stream::Public,
+        (Some(session), false, ..) => Stream::Home(RefCell::new(Rc::clone(session))),
+        (Some(session), true, Some(tenant), Some(route)) => Stream::Forwarded {
+            tenant: tenant.clone(),
+            route: Arc::clone(route),
+            session: RefCell::new(Rc::clone(session)),
+        },
+        (None, ..) | (Some(_), true, ..) => return None,
+    };
+    Some(Rc::new(Watched::new(Rc::clone(cut), stream, trail.client_ip, method.clone(), &trail.peer)))
+}
+
+/// Asks the sweep's question about what was recorded and is told to others to do: the record may have waited for its
+/// disk. `method`: of what is to be done.
+pub async fn confirm(worker: &Rc<Worker>, trail: &Trail, method: &http::Method) -> Result<(), Failure> {
+    let Some(watched) = of(trail, method, &Rc::default()) else { return Ok(()) };
+    ended(worker, &watched).await.map_or(Ok(()), |why| Err(why.failure()))
+}
+
 /// Why a stream may not go on; `None` while it may.
 pub async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<CutReason> {
     if !worker.certificate_counts(watched.certificate.as_deref(), Millis::now()) {
@@ -58,9 +86,7 @@ pub async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<CutReason> 
     }
     let kept = match &watched.stream {
         Stream::Public => return None,
-        Stream::Home(session) => {
-            return worker.is_suspended(&session.caller).then_some(Gate::Suspension.into());
-        }
+        Stream::Home(session) => return ended_at_home(worker, session).await,
         Stream::Forwarded { session, .. } | Stream::Consolidated { session, .. } => session,
     };
     if !worker.gateway.directory.is_fresh() {
@@ -83,5 +109,24 @@ pub async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<CutReason> 
         Stream::Consolidated { tenants, spec, .. } => {
             super::consolidated::still_allowed(worker, &session, watched, (tenants, *spec), Millis::now()).err()
         }
+    }
+}
+
+/// Stale links stop nobody at home, nor does a database that is away: what was known last goes on counting.
+async fn ended_at_home(worker: &Rc<Worker>, kept: &Kept) -> Option<CutReason> {
+    let session = Rc::clone(&kept.borrow());
+    if worker.is_suspended(&session.caller) {
+        return Some(Gate::Suspension.into());
+    }
+    if worker.is_current(&session) || !worker.gateway.directory.is_fresh() {
+        return None;
+    }
+    let looked_up = Box::pin(tokio::time::timeout(LOOK_UP_TIMEOUT, worker.refreshed(&session))).await;
+    let Ok(Ok(session)) = looked_up else { return None };
+    kept.replace(Rc::clone(&session));
+    match &session.who {
+        Who::Refused(denial) => Some((*denial).into()),
+        Who::Plain | Who::Partner(_) if session.suspended => Some(Gate::Suspension.into()),
+        Who::Plain | Who::Partner(_) => None,
     }
 }

@@ -55,6 +55,8 @@ impl Prepared for Acknowledge {
                 Some(Slice::Forbidden { denial, .. }) => return Err((*denial).into()),
                 Some(Slice::Live(_)) | None => return Err(not_found()),
             }
+            // The database may have taken its time.
+            call.standing.ask(vec![alert.tenant_id.clone()], None).await?;
             let actor = Actor {
                 name: call.asker.user_id.to_string(),
                 username: call.asker.username.as_deref().map(str::to_owned),

@@ -109,7 +109,7 @@ impl Pass<'_> {
             SourceError::Timeout | SourceError::Unavailable(_) | SourceError::Answer(_) => self.count(error),
             SourceError::Refused(_) => self.answered(),
             // What is our own affair is no failure of a service.
-            SourceError::NoConnector(_) | SourceError::Unasked(_) => {}
+            SourceError::NoConnector(_) | SourceError::Unasked(_) | SourceError::Barred(_) => {}
         }
     }
 

@@ -1,6 +1,8 @@
 //! Links that exist in memory only, and slices of them by real decisions under the built-in policies.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use futures_util::{FutureExt, future::BoxFuture};
 
 use crate::{
     domain::{
@@ -8,7 +10,7 @@ use crate::{
         RequestId, TenantId, Trace, TraceId,
     },
     policy::{Policies, settings::PolicySettings},
-    portal::{Granted, unattended},
+    portal::{Granted, Problem, Standing, unattended},
 };
 
 static POLICIES: LazyLock<Policies> = LazyLock::new(|| {
@@ -48,6 +50,31 @@ pub(in crate::portal) fn decided(link: LinkFacts, permission: &str, also: &[&str
     let allowed = also.iter().filter(|name| permit(name).is_some()).filter_map(|name| Permission::parse(name));
     let allowed = allowed.map(PermissionSet::of).fold(PermissionSet::EMPTY, PermissionSet::union);
     Granted::new(Arc::clone(&link), permit(permission).unwrap(), allowed, trace())
+}
+
+/// What is asked again: as often as there are answers, they are given; then it is allowed.
+#[derive(Debug, Default)]
+pub(in crate::portal) struct Asked {
+    answers: Mutex<Vec<Result<(), Problem>>>,
+    pub(in crate::portal) heard: Mutex<Vec<String>>,
+}
+
+impl Asked {
+    pub(in crate::portal) fn with(answers: impl IntoIterator<Item = Result<(), Problem>>) -> Arc<Self> {
+        let mut answers: Vec<_> = answers.into_iter().collect();
+        answers.reverse();
+        Arc::new(Self { answers: Mutex::new(answers), ..Self::default() })
+    }
+}
+
+impl Standing for Asked {
+    fn ask(&self, tenants: Vec<TenantId>, also: Option<Permission>) -> BoxFuture<'_, Result<(), Problem>> {
+        let tenants: Vec<_> = tenants.iter().map(TenantId::as_str).collect();
+        let also = also.map(|permission| format!(" {}", permission.name())).unwrap_or_default();
+        self.heard.lock().unwrap().push(format!("{}{also}", tenants.join("+")));
+        let answer = self.answers.lock().unwrap().pop().unwrap_or(Ok(()));
+        async { answer }.boxed()
+    }
 }
 
 pub(in crate::portal) fn trace() -> Arc<Trace> {

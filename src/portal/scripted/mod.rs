@@ -16,7 +16,7 @@ use tokio::time::Instant;
 mod decided;
 mod stage;
 
-pub(super) use decided::{decided, full_link};
+pub(super) use decided::{Asked, decided, full_link};
 pub(super) use stage::{Stage, code, settings, status_of};
 
 use super::{

@@ -11,7 +11,7 @@ use rust_decimal::Decimal;
 
 use super::{
     Held, Scripted,
-    decided::{decided, full_link, trace},
+    decided::{Asked, decided, full_link, trace},
 };
 use crate::portal::{
     Asker, AskingPartner, Bases, Call, Foundations, ManagedTenant, Portal, Problem, Question, ReplyBody, Slice,
@@ -249,6 +249,7 @@ impl Stage {
             now: Millis::from_timestamp(self.now),
             trace: trace(),
             decision_id: DecisionId::generate(),
+            standing: Asked::with([]),
         };
         (call, compatible)
     }

@@ -87,6 +87,7 @@ impl Client {
             Some(place) => place,
             None => to.queue(Some(until)).await.map_err(|_| Unsaid::unsent(crowded(upstream)))?,
         };
+        site.still_open().await.map_err(Unsaid::unsent)?;
         let started = Instant::now();
         // What the gateway asks by itself, it asks for the tenant alone.
         let organisation = site.trace().partner_tenant.as_ref().or(Some(tenant));

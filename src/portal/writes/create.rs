@@ -24,6 +24,7 @@ use crate::{
         events,
         query::Params,
         sources::{NewTicket, Site},
+        standing::Leave,
     },
 };
 
@@ -91,12 +92,14 @@ impl Prepared for Create {
             let asked = self.key.as_deref().map(|key| Asked::new(key, &call)).transpose()?;
             let tenant = granted.tenant().as_str().to_owned();
             let keys = portal.keys.clone();
+            let leave = Leave { standing: call.standing, also: None };
             once(
                 keys,
                 asked,
+                leave.clone(),
                 move |seen| seen == tenant,
                 move || async move {
-                    let (outcome, row) = create(&*portal.sources, &granted, &ticket, &partner_name).await;
+                    let (outcome, row) = create(&*portal.sources, &granted, &ticket, &partner_name, leave).await;
                     if let Some(row) = row {
                         events::ticket_created(&portal.database, &granted, &row, &ticket.user_id).await;
                     }
@@ -114,9 +117,12 @@ pub(super) async fn create(
     granted: &Granted,
     ticket: &NewTicket,
     partner_name: &str,
+    leave: Leave,
 ) -> (Outcome, Option<TicketRow>) {
     let tenant = granted.tenant();
-    match service.create_ticket(&Site::from(granted), ticket, Instant::now() + DEADLINE).await {
+    // The claim may have waited for the database, and the call may wait for a place.
+    let site = Site::from(granted).asking(leave);
+    match service.create_ticket(&site, ticket, Instant::now() + DEADLINE).await {
         Ok(row) => {
             let answer = Answer {
                 ticket_id: &row.ticket_id,

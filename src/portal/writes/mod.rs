@@ -52,6 +52,8 @@ fn may_be_done(error: &WriteError) -> bool {
 /// A failed write for the client. `what`: "the ticket was not created"; `unsure`: "whether the ticket was created".
 fn problem(error: &WriteError, what: &str, unsure: &str) -> Problem {
     match error {
+        // Its own word: nobody words a refusal anew.
+        WriteError::NotSent(SourceError::Barred(problem)) => Problem::clone(problem),
         WriteError::NotSent(SourceError::NoConnector(kind)) => Problem::new(
             ErrorCode::UpstreamUnavailable,
             format!("{what}: no connector is configured for {kind} of this tenant"),

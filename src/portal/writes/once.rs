@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::DEADLINE;
 use crate::{
     audit::SliceOutcome,
-    domain::{ErrorCode, Millis, link_rules::FieldError},
-    portal::{Call, Problem, Reply, ReplyBody},
+    domain::{Denial, ErrorCode, Millis, Reason, TenantId, link_rules::FieldError},
+    portal::{Call, Problem, Reply, ReplyBody, standing::Leave},
     store::{Claim, Claimed, IdempotencyKeys, Settlement, StoredAnswer},
 };
 
@@ -110,12 +110,47 @@ impl Outcome {
 #[derive(Serialize, Deserialize)]
 struct StoredProblem {
     message: String,
+    /// The refusal of what was left to be done; without one, the service failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refusal: Option<StoredRefusal>,
 }
 
-/// Acts once. `may_see`: whether an answer about this tenant may still be shown to who asks.
+#[derive(Serialize, Deserialize)]
+struct StoredRefusal {
+    code: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl StoredProblem {
+    fn of(problem: &Problem) -> Self {
+        let refused = problem.denial.is_some() || problem.code != ErrorCode::UpstreamError;
+        let refusal = refused.then(|| StoredRefusal {
+            code: problem.code.as_str().to_owned(),
+            reason: problem.denial.and_then(|denial| denial.reason).map(|reason| reason.as_str().to_owned()),
+        });
+        Self { message: problem.message.clone().into_owned(), refusal }
+    }
+
+    /// As it was told. It refuses nothing anew: what was done before stays done.
+    fn told(self) -> Problem {
+        let word = |code: &ErrorCode, refusal: &StoredRefusal| code.as_str() == refusal.code;
+        let known = self.refusal.and_then(|refusal| {
+            let code = ErrorCode::ALL.iter().copied().find(|code| word(code, &refusal))?;
+            let reason = Reason::ALL.into_iter().find(|reason| Some(reason.as_str()) == refusal.reason.as_deref());
+            Some((code, reason))
+        });
+        let code = known.map_or(ErrorCode::UpstreamError, |(code, _)| code);
+        let denial = known.filter(|_| code.status() == 403).map(|(code, reason)| Denial { code, reason });
+        Problem { denial, overturns: false, ..Problem::new(code, self.message) }
+    }
+}
+
+/// Acts once. `may_see`: whether an answer about this tenant may be shown to who asks; `leave`: whether it still may.
 pub(super) async fn once<A, F>(
     keys: IdempotencyKeys,
     asked: Option<Asked>,
+    leave: Leave,
     may_see: impl Fn(&str) -> bool + Send + 'static,
     act: A,
 ) -> Result<Reply, Problem>
@@ -128,7 +163,7 @@ where
             None => None,
             Some(asked) => match claim(&keys, &asked).await? {
                 Claimed::Mine(claim) => Some(claim),
-                Claimed::Done(answer) => return replay(answer, may_see),
+                Claimed::Done(answer) => return replay(answer, may_see, &leave).await,
                 Claimed::Other => {
                     return Err(Problem::invalid(vec![FieldError {
                         field: "Idempotency-Key".into(),
@@ -178,13 +213,10 @@ async fn settle(keys: &IdempotencyKeys, claim: &Claim, outcome: &Outcome) {
             Settlement::Answered(StoredAnswer { status: *status, tenant_id: Some(tenant.clone()), body: body.clone() })
         }
         Outcome::Partly { problem, tenant } => {
-            serde_json::to_string(&StoredProblem { message: problem.message.clone().into_owned() }).map_or(
-                Settlement::GivenUp,
-                |body| {
-                    let status = problem.code.status();
-                    Settlement::Answered(StoredAnswer { status, tenant_id: Some(tenant.clone()), body })
-                },
-            )
+            serde_json::to_string(&StoredProblem::of(problem)).map_or(Settlement::GivenUp, |body| {
+                let status = problem.code.status();
+                Settlement::Answered(StoredAnswer { status, tenant_id: Some(tenant.clone()), body })
+            })
         }
         Outcome::NotDone(_) => Settlement::Freed,
         Outcome::Unknown(_) => Settlement::GivenUp,
@@ -207,16 +239,19 @@ fn reply(status: u16, body: String) -> Reply {
     Reply { status, headers, body: ReplyBody::Bytes(body.into()), slices: Vec::new() }
 }
 
-fn replay(stored: StoredAnswer, may_see: impl Fn(&str) -> bool) -> Result<Reply, Problem> {
-    if !stored.tenant_id.as_deref().is_some_and(may_see) {
+async fn replay(stored: StoredAnswer, may_see: impl Fn(&str) -> bool, leave: &Leave) -> Result<Reply, Problem> {
+    let tenant = stored.tenant_id.as_deref().filter(|tenant| may_see(tenant));
+    let Some(tenant) = tenant.and_then(|tenant| TenantId::new(tenant).ok()) else {
         return Err(Problem::new(ErrorCode::TicketNotFound, ""));
-    }
+    };
+    // The database may have taken its time to find it.
+    leave.for_tenant(&tenant).await?;
     if stored.status >= 400 {
         let kept: StoredProblem = serde_json::from_str(&stored.body).map_err(|error| {
             tracing::error!(%error, "a kept answer cannot be read");
             Problem::new(ErrorCode::InternalError, "")
         })?;
-        return Err(Problem::new(ErrorCode::UpstreamError, kept.message));
+        return Err(kept.told());
     }
     let mut reply = reply(stored.status, stored.body);
     reply.headers.insert(REPLAYED, HeaderValue::from_static("true"));
@@ -249,5 +284,23 @@ mod tests {
     fn parts_cannot_be_shifted() {
         assert_ne!(hash(&[b"ab", b"c"]), hash(&[b"a", b"bc"]));
         assert_ne!(hash(&[b"a", b""]), hash(&[b"a"]));
+    }
+
+    #[test]
+    fn a_refusal_is_kept_as_it_was_told() {
+        let back = |problem: &Problem| {
+            let text = serde_json::to_string(&StoredProblem::of(problem)).unwrap();
+            serde_json::from_str::<StoredProblem>(&text).unwrap().told()
+        };
+        for denial in [crate::domain::Gate::Active, crate::domain::Gate::Ended].map(Denial::from) {
+            let refused = Problem { message: "half".into(), overturns: false, ..denial.into() };
+            assert_eq!(back(&refused), refused);
+        }
+        let stale = Problem::new(ErrorCode::LinksStale, "half");
+        assert_eq!(back(&stale), stale);
+        let failed = Problem::new(ErrorCode::UpstreamError, "half");
+        assert_eq!(back(&failed), failed);
+        // As versions before kept it.
+        assert_eq!(serde_json::from_str::<StoredProblem>(r#"{"message":"half"}"#).unwrap().told(), failed);
     }
 }

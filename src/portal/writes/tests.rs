@@ -1,17 +1,22 @@
 //! Writes over scripted services: looking a ticket up, and honest answers where an outcome is unknown.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use tokio::time::Instant;
 
 use super::{create, once::Outcome, service::TicketService, update};
 use crate::{
     connector::rows::{TicketRow, TicketStatus},
-    domain::{ErrorCode, Permission, PermissionSet},
+    domain::{Denial, ErrorCode, Gate, Permission, PermissionSet},
     portal::{
+        Problem, Standing,
         call::Granted,
-        scripted::{decided, full_link},
+        scripted::{Asked, decided, full_link},
         sources::{Comment, NewTicket, Site, SourceError, StoredComment, TicketChange, WriteError},
+        standing::Leave,
     },
 };
 
@@ -47,7 +52,9 @@ fn row() -> TicketRow {
 }
 
 impl Scripted {
-    fn sends<T>(&self, what: &str, site: &Site, fails: &Option<WriteError>, value: T) -> Result<T, WriteError> {
+    /// As the client of services does it: nothing goes out without leave.
+    async fn sends<T>(&self, what: &str, site: &Site, fails: &Option<WriteError>, value: T) -> Result<T, WriteError> {
+        site.still_open().await.map_err(WriteError::NotSent)?;
         self.sent.lock().unwrap().push(format!("{what} {}", site.tenant()));
         fails.clone().map_or(Ok(value), Err)
     }
@@ -55,6 +62,7 @@ impl Scripted {
 
 impl TicketService for Scripted {
     async fn ticket(&self, site: &Site, _: &str, _: Instant) -> Result<Option<TicketRow>, SourceError> {
+        site.still_open().await?;
         match self.holds.get(site.tenant().as_str()) {
             None => Ok(None),
             Some(None) => Ok(Some(row())),
@@ -63,17 +71,17 @@ impl TicketService for Scripted {
     }
 
     async fn create_ticket(&self, site: &Site, _: &NewTicket, _: Instant) -> Result<TicketRow, WriteError> {
-        self.sends("create", site, &self.write, row())
+        self.sends("create", site, &self.write, row()).await
     }
 
     async fn update_ticket(&self, site: &Site, _: &str, _: &TicketChange, _: Instant) -> Result<TicketRow, WriteError> {
-        self.sends("update", site, &self.write, row())
+        self.sends("update", site, &self.write, row()).await
     }
 
     async fn comment(&self, site: &Site, _: &str, _: &Comment, _: Instant) -> Result<StoredComment, WriteError> {
         let stored =
             StoredComment { comment_id: Some("c".into()), updated_at: Some("2026-01-02T00:00:00Z".parse().unwrap()) };
-        self.sends("comment", site, &self.comment, stored)
+        self.sends("comment", site, &self.comment, stored).await
     }
 }
 
@@ -86,16 +94,25 @@ fn granted(tenant: &str, may_comment: bool) -> Granted {
     decided(link, "partner.support.tickets.update", &[COMMENT])
 }
 
+fn leave(standing: Arc<Asked>) -> Leave {
+    Leave { standing, also: None }
+}
+
 const BOTH: &str = r#"{"status":"pending","comment":{"content":"hi"}}"#;
 
 async fn patch(service: &Scripted, named: bool, body: &str) -> Outcome {
+    patch_asking(service, named, body, Asked::with([])).await
+}
+
+async fn patch_asking(service: &Scripted, named: bool, body: &str, standing: Arc<Asked>) -> Outcome {
+    let standing: Arc<dyn Standing> = standing;
     let wanted = update::read("x", body.as_bytes()).unwrap();
     let slices = if named {
         vec![granted("a", true)]
     } else {
         vec![granted("a", true), granted("b", true), granted("c", false)]
     };
-    update::update(service, slices, named, &wanted).await
+    update::update(service, slices, named, &wanted, &standing).await
 }
 
 /// The code, and whether the key may be used again (`free`), is kept or unknown.
@@ -191,6 +208,66 @@ async fn what_may_have_been_done_is_said_and_not_sent_again() {
     );
     let service = with(Some(WriteError::Unknown(SourceError::Timeout)), None);
     let ticket = create::read(br#"{"subject":"s","description":"d"}"#).unwrap();
-    let (code, kept, _) = told(create::create(&service, &granted("a", true), &ticket, "P").await.0);
+    let (code, kept, _) =
+        told(create::create(&service, &granted("a", true), &ticket, "P", leave(Asked::with([]))).await.0);
     assert_eq!((code, kept), (ErrorCode::UpstreamTimeout, "unknown"));
+}
+
+fn closed(gate: Gate) -> Result<(), Problem> {
+    Err(Problem::from(Denial::from(gate)))
+}
+
+/// The look-up, the change and the comment are each asked for right before they are sent.
+#[tokio::test]
+async fn nothing_is_sent_without_asking_again() {
+    const COMMENT: &str = "partner.support.tickets.comment";
+    let here = || Scripted { holds: [("a", None)].into_iter().collect(), ..Scripted::default() };
+    let asked = Asked::with([]);
+    let Outcome::Done { .. } = patch_asking(&here(), true, BOTH, Arc::clone(&asked)).await else { panic!() };
+    let both = format!("a {COMMENT}");
+    assert_eq!(*asked.heard.lock().unwrap(), ["a", &*both, &*both]);
+    // Revoked before the look-up, and during it.
+    for (allowed, body) in [(0, BOTH), (1, BOTH), (1, r#"{"comment":{"content":"hi"}}"#)] {
+        let service = here();
+        let answers = std::iter::repeat_n(Ok(()), allowed).chain([closed(Gate::Active)]);
+        let Outcome::NotDone(problem) = patch_asking(&service, true, body, Asked::with(answers)).await else {
+            panic!("{allowed}: {body}")
+        };
+        assert_eq!((problem.denial, problem.overturns), (Some(Gate::Active.into()), true), "{allowed}");
+        assert_eq!(problem.slices[0].status, "forbidden");
+        assert!(service.sent.lock().unwrap().is_empty(), "{allowed}: {body}");
+    }
+    let service = Scripted::default();
+    let ticket = create::read(br#"{"subject":"s","description":"d"}"#).unwrap();
+    let refused = leave(Asked::with([closed(Gate::Suspension)]));
+    let (outcome, row) = create::create(&service, &granted("a", true), &ticket, "P", refused).await;
+    assert_eq!((told(outcome).1, row.is_none()), ("free", true));
+    assert!(service.sent.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_comment_that_is_refused_behind_a_change_hides_neither() {
+    let service = Scripted { holds: [("a", None)].into_iter().collect(), ..Scripted::default() };
+    let asked = Asked::with([Ok(()), Ok(()), closed(Gate::Override)]);
+    let Outcome::Partly { problem, tenant } = patch_asking(&service, true, BOTH, asked).await else { panic!() };
+    assert_eq!((problem.denial, &*tenant), (Some(Gate::Override.into()), "a"));
+    assert!(problem.message.starts_with("the ticket was changed"), "{}", problem.message);
+    assert!(!problem.overturns, "the change was allowed, and made");
+    assert_eq!(problem.slices[0].status, super::ACTED);
+    assert_eq!(*service.sent.lock().unwrap(), ["update a"]);
+}
+
+/// Where several tenants were asked, what one of them says now is no word on the ticket.
+#[tokio::test]
+async fn that_there_is_no_ticket_is_told_to_whom_it_may_still_be_told() {
+    for (named, gate, code) in [
+        (true, Gate::Active, ErrorCode::TenantAccessDenied),
+        (false, Gate::Active, ErrorCode::LinksStale),
+        (false, Gate::Suspension, ErrorCode::TenantAccessDenied),
+    ] {
+        let tenants = if named { 1 } else { 3 };
+        let answers = std::iter::repeat_n(Ok(()), tenants).chain([closed(gate)]);
+        let found = told(patch_asking(&Scripted::default(), named, BOTH, Asked::with(answers)).await);
+        assert_eq!((found.0, found.1), (code, "free"), "{named} {gate:?}");
+    }
 }

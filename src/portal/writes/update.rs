@@ -19,7 +19,7 @@ use super::{
 use crate::{
     audit::SliceOutcome,
     connector::rows::{TicketRow, TicketStatus},
-    domain::{Denial, ErrorCode, Reason},
+    domain::{Denial, ErrorCode, Permission, Reason, TenantId},
     portal::{
         Call, Portal, Prepared, Problem, Question, Reply,
         body::{Fields, TextRule},
@@ -27,6 +27,7 @@ use crate::{
         partial::Status,
         query::Params,
         sources::{Comment, Site, SourceError, TicketChange, WriteError},
+        standing::{Leave, Standing},
     },
 };
 
@@ -50,6 +51,14 @@ pub(super) struct Wanted {
     pub(super) ticket_id: String,
     pub(super) change: TicketChange,
     pub(super) comment: Option<Comment>,
+}
+
+impl Wanted {
+    /// What is asked before anything of this is sent.
+    fn leave(&self, standing: &Arc<dyn Standing>) -> Leave {
+        let also = self.comment.as_ref().and_then(|_| Permission::parse(COMMENT));
+        Leave { standing: Arc::clone(standing), also }
+    }
 }
 
 struct Update {
@@ -109,9 +118,12 @@ impl Prepared for Update {
             let may_see = move |tenant: &str| {
                 seen.iter().any(|slice| slice.tenant().as_str() == tenant && (!comments || slice.also(COMMENT)))
             };
-            let (keys, wanted) = (portal.keys.clone(), self.wanted);
-            once(keys, asked, may_see, move || async move { update(&*portal.sources, granted, named, &wanted).await })
-                .await
+            let (keys, wanted, standing) = (portal.keys.clone(), self.wanted, call.standing);
+            let leave = wanted.leave(&standing);
+            once(keys, asked, leave, may_see, move || async move {
+                update(&*portal.sources, granted, named, &wanted, &standing).await
+            })
+            .await
         }
         .boxed()
     }
@@ -128,17 +140,39 @@ pub(super) async fn update(
     granted: Vec<Granted>,
     named: bool,
     wanted: &Wanted,
+    standing: &Arc<dyn Standing>,
 ) -> Outcome {
     let until = Instant::now() + DEADLINE;
-    let (slice, found, mut slices) = match look_up(service, granted, named, &wanted.ticket_id, until).await {
+    let tenants: Vec<TenantId> = granted.iter().map(|slice| slice.tenant().clone()).collect();
+    let found = look_up(service, granted, named, &wanted.ticket_id, until, standing).await;
+    let (slice, found, mut slices) = match found {
         Ok(found) => found,
-        Err(problem) => return Outcome::NotDone(problem),
+        Err(problem) => {
+            // That there is no such ticket is told only to whom it may still be told.
+            let told = if problem.overturns { Ok(()) } else { standing.ask(tenants, None).await };
+            return Outcome::NotDone(match told {
+                Ok(()) => problem,
+                Err(refused) => of_many(refused, named).with_slices(problem.slices),
+            });
+        }
     };
     if wanted.comment.is_some() && !slice.also(COMMENT) {
         return Outcome::NotDone(no_comment().with_slices(slices));
     }
     slices.retain(|outcome| outcome.managed_tenant_id != slice.tenant().as_str());
-    change(service, &slice, found, wanted, until, slices).await
+    let site = Site::from(&slice).asking(wanted.leave(standing));
+    change(service, &site, found, wanted, until, slices).await
+}
+
+/// The refusal of one tenant of several says nothing of the ticket: with what is left the question is another one.
+fn of_many(refused: Problem, named: bool) -> Problem {
+    let of_the_whole = refused.denial.is_some_and(|denial| denial.reason == Some(Reason::AccessSuspended));
+    if named || of_the_whole || refused.denial.is_none() {
+        return refused;
+    }
+    let overturns = refused.overturns;
+    let message = "access rights changed while this was answered; ask again";
+    Problem { detail: "links_changed", overturns, ..Problem::new(ErrorCode::LinksStale, message) }
 }
 
 type Found = (Granted, TicketRow, Vec<SliceOutcome>);
@@ -150,11 +184,16 @@ async fn look_up(
     named: bool,
     id: &str,
     until: Instant,
+    standing: &Arc<dyn Standing>,
 ) -> Result<Found, Problem> {
+    let leave = Leave { standing: Arc::clone(standing), also: None };
     let answers: Vec<(Granted, Result<Option<TicketRow>, SourceError>)> = stream::iter(granted)
-        .map(|slice| async move {
-            let answer = service.ticket(&Site::from(&slice), id, until).await;
-            (slice, answer)
+        .map(|slice| {
+            let site = Site::from(&slice).asking(leave.clone());
+            async move {
+                let answer = service.ticket(&site, id, until).await;
+                (slice, answer)
+            }
         })
         .buffer_unordered(LOOKUPS_AT_ONCE)
         .collect()
@@ -162,6 +201,7 @@ async fn look_up(
     let mut slices = Vec::with_capacity(answers.len());
     let mut found = Vec::new();
     let mut failed = Vec::new();
+    let mut barred = None;
     for (slice, answer) in answers {
         let status = match &answer {
             Ok(_) => Status::Ok,
@@ -174,8 +214,12 @@ async fn look_up(
         match answer {
             Ok(Some(row)) => found.push((slice, row)),
             Ok(None) => {}
+            Err(SourceError::Barred(problem)) => barred = Some(*problem),
             Err(error) => failed.push(error),
         }
+    }
+    if let Some(refused) = barred {
+        return Err(of_many(refused, named).with_slices(slices));
     }
     let problem = match (found.len(), failed.len()) {
         (1, _) => None,
@@ -221,13 +265,13 @@ pub(in crate::portal) struct Answer<'a> {
 
 async fn change(
     service: &impl TicketService,
-    slice: &Granted,
+    site: &Site,
     found: TicketRow,
     wanted: &Wanted,
     until: Instant,
     mut slices: Vec<SliceOutcome>,
 ) -> Outcome {
-    let (site, tenant) = (Site::from(slice), slice.tenant());
+    let tenant = site.tenant();
     let id = &wanted.ticket_id;
     let mut told = |status| {
         slices.push(outcome(tenant, status));
@@ -235,10 +279,13 @@ async fn change(
     };
     let changes = wanted.change != TicketChange::default();
     let row = if changes {
-        match service.update_ticket(&site, id, &wanted.change, until).await {
+        match service.update_ticket(site, id, &wanted.change, until).await {
             Ok(row) => row,
             Err(WriteError::NotFound) => {
                 return Outcome::NotDone(Problem::new(ErrorCode::TicketNotFound, "").with_slices(told("ok")));
+            }
+            Err(WriteError::NotSent(SourceError::Barred(refused))) => {
+                return Outcome::NotDone(refused.with_slices(told(Status::Forbidden.as_str())));
             }
             Err(error) => {
                 tracing::warn!(%tenant, %error, "a ticket was not changed, or nobody knows");
@@ -254,8 +301,15 @@ async fn change(
     };
     let stored = match &wanted.comment {
         None => None,
-        Some(comment) => match service.comment(&site, id, comment, until).await {
+        Some(comment) => match service.comment(site, id, comment, until).await {
             Ok(stored) => Some(stored),
+            Err(WriteError::NotSent(SourceError::Barred(refused))) if changes => {
+                tracing::info!(%tenant, "access ended between the change of a ticket and its comment");
+                return half_done(*refused, tenant.as_str(), told(ACTED));
+            }
+            Err(WriteError::NotSent(SourceError::Barred(refused))) => {
+                return Outcome::NotDone(refused.with_slices(told(Status::Forbidden.as_str())));
+            }
             Err(error) => {
                 tracing::warn!(%tenant, %error, changes, "a comment was not stored, or nobody knows");
                 let slices = told("error");
@@ -271,6 +325,14 @@ async fn change(
         comment_id: stored.as_ref().and_then(|stored| stored.comment_id.as_deref()),
     };
     Outcome::done(200, &answer, tenant.as_str(), told(ACTED))
+}
+
+/// The change was made while it was allowed, and the comment is refused: the refusal is the answer, and says so. It does
+/// not overturn the decision to allow, by which the ticket was changed.
+fn half_done(refused: Problem, tenant: &str, slices: Vec<SliceOutcome>) -> Outcome {
+    let message = "the ticket was changed, but not all was done: the comment was not sent, for it may not be sent now";
+    let problem = Problem { message: message.into(), overturns: false, ..refused };
+    Outcome::Partly { problem: problem.with_slices(slices), tenant: tenant.to_owned() }
 }
 
 /// The comment failed. Where the change before it was made, the client must hear of both.

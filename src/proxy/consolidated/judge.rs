@@ -1,6 +1,8 @@
 //! Every gate of a consolidated request: the caller's own, then each tenant's slice by itself.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc};
+
+use http::Method;
 
 use super::{
     refusal::{Told, stale},
@@ -8,7 +10,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Denial, ErrorCode, Facts, Gate, LinkFacts, Permission, PermissionSet, Portfolio, Reason, TenantId, words,
+        Denial, ErrorCode, Facts, Gate, LinkFacts, Millis, Permission, PermissionSet, Portfolio, Reason, RequestId,
+        TenantId, Trace, words,
     },
     policy::{Refusal, TenantPermit},
     portal::{Asker, AskingPartner, Audience, Granted, Slice, Spec, TenantHeader},
@@ -87,12 +90,13 @@ pub(super) fn decide(
     if !partner.portfolio.partner.active {
         return Err(Gate::Partner.denial());
     }
+    let manner = Manner::of(trail);
     let acts_there = matches!(spec.header, TenantHeader::Required | TenantHeader::Optional);
     let (slices, named) = match linked.flatten() {
         Some(link) if acts_there => {
             trail.link = Some(Arc::clone(link));
-            let judge = Judge::new(worker, trail, session, partner, spec);
-            let (policies, slice) = judge.one(link);
+            let judge = Judge::new(worker, (&manner, trail.now), session, partner, spec);
+            let (policies, slice) = judge.one(link, trail.trace());
             trail.said = judge.said.into_inner();
             trail.policies = policies;
             (vec![slice?], Some(link.link.tenant_id.clone()))
@@ -106,8 +110,8 @@ pub(super) fn decide(
             }
             // The header was found good; it does not make a read over all tenants one of this tenant.
             trail.cross = false;
-            let judge = Judge::new(worker, trail, session, partner, spec);
-            let slices = judge.all();
+            let judge = Judge::new(worker, (&manner, trail.now), session, partner, spec);
+            let slices = judge.all(&trail.trace());
             trail.said = judge.said.into_inner();
             (slices?, None)
         }
@@ -155,10 +159,27 @@ fn asker(trail: &Trail, session: &Session, partner: &PartnerUser) -> Asker {
 /// Ids of determining policies.
 type Policies = Arc<[Arc<str>]>;
 
+/// How a request came, as far as policies ask; kept for questions that come later.
+#[derive(Clone, Debug)]
+pub(super) struct Manner {
+    pub(super) ip: IpAddr,
+    pub(super) method: Method,
+    pub(super) request_id: RequestId,
+}
+
+impl Manner {
+    pub(super) fn of(trail: &Trail) -> Self {
+        let (ip, method, request_id) = (trail.client_ip, trail.method.clone(), trail.request_id.clone());
+        Self { ip, method, request_id }
+    }
+}
+
 /// Asks the policies about slices.
 pub(super) struct Judge<'a> {
     pub(super) worker: &'a Worker,
-    pub(super) trail: &'a Trail,
+    pub(super) manner: &'a Manner,
+    /// The instant that is decided about.
+    pub(super) now: Millis,
     pub(super) session: &'a Session,
     pub(super) partner: &'a PartnerUser,
     pub(super) spec: &'static Spec,
@@ -169,16 +190,16 @@ pub(super) struct Judge<'a> {
 impl<'a> Judge<'a> {
     pub(super) fn new(
         worker: &'a Worker,
-        trail: &'a Trail,
+        (manner, now): (&'a Manner, Millis),
         session: &'a Session,
         partner: &'a PartnerUser,
         spec: &'static Spec,
     ) -> Self {
-        Self { worker, trail, session, partner, spec, said: RefCell::default() }
+        Self { worker, manner, now, session, partner, spec, said: RefCell::default() }
     }
 
     /// The slice that is acted in: a refusal of it is the refusal of the whole.
-    fn one(&self, link: &Arc<LinkFacts>) -> (Policies, Result<Slice, Failure>) {
+    fn one(&self, link: &Arc<LinkFacts>, trace: Arc<Trace>) -> (Policies, Result<Slice, Failure>) {
         let none = || Arc::clone(&self.worker.gateway.no_policies);
         let Some(permission) = self.spec.permission() else {
             return (none(), Err(Failure::new(ErrorCode::InternalError, "no_permission")));
@@ -188,14 +209,13 @@ impl<'a> Judge<'a> {
             Ok((Err(denial), policies)) => (policies, Err(denial.into())),
             Ok((Ok(permit), policies)) => {
                 let also = self.also(link, true);
-                let trace = self.trail.trace();
                 (policies, also.map(|also| Slice::Granted(Granted::new(Arc::clone(link), permit, also, trace))))
             }
         }
     }
 
     /// Every live link, ascending by tenant; 403 for a user who lacks the permission everywhere.
-    fn all(&self) -> Result<Vec<Slice>, Failure> {
+    fn all(&self, trace: &Arc<Trace>) -> Result<Vec<Slice>, Failure> {
         let permission = self.spec.permission();
         if permission.is_some_and(|permission| !self.partner.facts.holds.contains(permission)) {
             *self.said.borrow_mut() =
@@ -203,9 +223,8 @@ impl<'a> Judge<'a> {
             return Err(Gate::User.denial());
         }
         let links = self.partner.portfolio.links.values();
-        let mut live: Vec<_> = links.filter(|link| link.closed_gate(self.trail.now).is_none()).collect();
+        let mut live: Vec<_> = links.filter(|link| link.closed_gate(self.now).is_none()).collect();
         live.sort_unstable_by(|one, other| one.link.tenant_id.cmp(&other.link.tenant_id));
-        let trace = self.trail.trace();
         live.into_iter()
             .map(|link| {
                 let Some(permission) = permission else { return Ok(Slice::Live(Arc::clone(link))) };
@@ -213,7 +232,7 @@ impl<'a> Judge<'a> {
                 Ok(match verdict {
                     Ok(permit) => {
                         let also = self.also(link, false)?;
-                        Slice::Granted(Granted::new(Arc::clone(link), permit, also, Arc::clone(&trace)))
+                        Slice::Granted(Granted::new(Arc::clone(link), permit, also, Arc::clone(trace)))
                     }
                     Err(denial) => Slice::Forbidden { link: Arc::clone(link), denial },
                 })
@@ -260,10 +279,10 @@ impl<'a> Judge<'a> {
             link: Some(link),
             permission,
             switch_context,
-            now: self.trail.now,
-            ip: self.trail.client_ip,
+            now: self.now,
+            ip: self.manner.ip,
             mfa: self.session.caller.mfa,
-            method: self.trail.method.as_str(),
+            method: self.manner.method.as_str(),
             route_class: self.spec.class.as_str(),
         };
         let outcome = said::put(self.worker, &bundle, self.session, (&facts, self.spec.class.as_str()), said);
@@ -272,7 +291,7 @@ impl<'a> Judge<'a> {
             Err(Refusal::Denied(denial)) => Ok((Err(denial), outcome.policies)),
             Err(Refusal::Unavailable) => {
                 gateway.metrics.policy_errors.inc();
-                tracing::error!(request_id = %self.trail.request_id, permission = %permission, "a policy failed to evaluate; the request is refused");
+                tracing::error!(request_id = %self.manner.request_id, permission = %permission, "a policy failed to evaluate; the request is refused");
                 Err(Failure::new(ErrorCode::PolicyUnavailable, words::POLICY_ERROR))
             }
         }

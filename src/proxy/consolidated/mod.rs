@@ -2,6 +2,7 @@
 //! answer (contract, section 8). Fetching and merging is the portal's, on the service runtime.
 
 mod act;
+mod again;
 mod judge;
 mod refusal;
 mod target;
@@ -14,6 +15,7 @@ use http_body::Body as _;
 
 use self::{
     act::{Acting, act},
+    again::Again,
     judge::decide,
     refusal::{Told, stale},
 };
@@ -82,6 +84,8 @@ pub async fn serve(
             granted.recorded(&trace);
         }
     }
+    let again = Again::new(worker, trail, target.spec, session, &slices);
+    let (desk, questions) = again::desk();
     let call = Call {
         spec: target.spec,
         param: target.param,
@@ -94,8 +98,9 @@ pub async fn serve(
         now: trail.now,
         trace,
         decision_id: trail.decision_id.unwrap_or_else(DecisionId::generate),
+        standing: Arc::new(desk),
     };
-    act(worker, trail, Acting { portal: target.portal, spec: target.spec, session, call, prepared, ledger }).await
+    act(trail, Acting { portal: target.portal, again, questions, call, prepared, ledger }).await
 }
 
 /// Whether an answer that is still being sent may go on: every tenant in it is decided again.

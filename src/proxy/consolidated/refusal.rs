@@ -22,9 +22,18 @@ pub(super) fn stale() -> Failure {
     Failure::new(ErrorCode::LinksStale, "links_stale")
 }
 
+/// A refusal that the portal asked for, as it tells it on: nothing was done.
+pub(super) fn refusal(failure: Failure) -> Problem {
+    let denial = failure.reason.map(|reason| Denial { code: failure.code, reason: Some(reason) });
+    let denial =
+        denial.or_else(|| (failure.code.status() == 403).then_some(Denial { code: failure.code, reason: None }));
+    let message = failure.message.unwrap_or_default();
+    Problem { denial, detail: failure.detail, overturns: true, ..Problem::new(failure.code, message) }
+}
+
 /// A problem of an endpoint as the answer that it becomes.
 pub fn failure(problem: &Problem) -> Failure {
-    let mut failure = problem.denial.map_or_else(|| Failure::new(problem.code, ""), Failure::from);
+    let mut failure = problem.denial.map_or_else(|| Failure::new(problem.code, problem.detail), Failure::from);
     if !problem.message.is_empty() {
         failure.message = Some(problem.message.clone().into_owned());
     }

@@ -103,7 +103,8 @@ pub enum SignedForm {
     Replacement,
 }
 
-/// Everything that the claims of a session assertion or replacement token are made from, but its end: see `SignedCache::get`.
+/// Everything that the claims of a session assertion or replacement token are made from. For its end see
+/// `SignedCache::get`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SignedKey {
     pub form: SignedForm,
@@ -136,8 +137,8 @@ impl SignedCache {
         Self { entries: unsync::Cache::new(capacity.max(1)) }
     }
 
-    /// The header value, if it has enough life left and ends no later than what it is wanted for: two tokens of one user share
-    /// signatures, but none outlives the token that it is sent with.
+    /// The header value, if it has enough life left and ends no later than what it is wanted for: two tokens of one user
+    /// share signatures, but none outlives the token that it is sent with.
     pub fn get(&mut self, key: &SignedKey, now: Millis, not_after: Option<Millis>) -> Option<HeaderValue> {
         let found = self.entries.get(key)?;
         let left = found.expires_at.0.saturating_sub(now.0);

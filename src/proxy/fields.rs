@@ -139,8 +139,8 @@ fn holds(value: &Value, pointer: &str) -> bool {
 /// Words by which readers know another kind of body, wherever in the field they find them.
 const OTHER_KINDS: &[&str] = &["urlencoded", "form-data", "multipart/", "xml"];
 
-/// One `Content-Type`, `application/json` or `application/…+json`, in UTF-8, and spelled so that nobody takes it for another
-/// one: some readers cut it at a comma or a blank, some only look for a form's name.
+/// One `Content-Type`, `application/json` or `application/…+json`, in UTF-8, and spelled so that nobody takes it for
+/// another one: some readers cut it at a comma or a blank, some only look for a form's name.
 fn is_json(headers: &http::HeaderMap) -> bool {
     let Single::One(value) = single(headers, header::CONTENT_TYPE) else { return false };
     let Ok(text) = value.to_str() else { return false };

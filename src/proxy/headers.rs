@@ -1,10 +1,11 @@
 //! Protected headers: removed from every client request, then set by the gateway (I2). Never "if absent".
 //!
-//! The comparison is done on the lower-cased name with `_` read as `-`, because servers behind CGI-like interfaces
-//! cannot tell the two apart. What a `Connection` header nominates is removed too, but the gateway's own headers are set
-//! after all removals, so nominating them removes nothing.
+//! The comparison is done on the lower-cased name with all that is neither letter nor digit read as `-`: servers behind
+//! CGI-like interfaces cannot tell `-` from `_`, some of them neither from `.` or any other sign. What a `Connection`
+//! header nominates is removed too, but the gateway's own headers are set after all removals, so nominating them removes
+//! nothing.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -152,7 +153,7 @@ impl StripList {
             .iter()
             .chain(HOP_BY_HOP)
             .map(|name| (*name).to_owned())
-            .chain(extra.iter().map(|name| name.to_ascii_lowercase().replace('_', "-")))
+            .chain(extra.iter().map(|name| plain(&name.to_ascii_lowercase()).into_owned()))
             .collect();
         let listed = PROTECTED
             .iter()
@@ -169,7 +170,7 @@ impl StripList {
 
     /// Whether a field of this name (lower case, as `HeaderName` has it) is removed.
     pub fn holds(&self, name: &str) -> bool {
-        if name.contains('_') { self.names.contains(&name.replace('_', "-")) } else { self.names.contains(name) }
+        self.names.contains(&*plain(name))
     }
 
     /// Removes all protected and hop-by-hop fields and those that `Connection` nominates.
@@ -188,10 +189,15 @@ impl StripList {
 
 /// A field whose name only looks like one that frames the message or carries a credential.
 pub fn lookalike(headers: &HeaderMap) -> Option<&HeaderName> {
-    headers.keys().find(|name| {
-        let name = name.as_str();
-        name.contains('_') && NO_LOOKALIKE.contains(&name.replace('_', "-").as_str())
-    })
+    headers.keys().find(|name| matches!(plain(name.as_str()), Cow::Owned(plain) if NO_LOOKALIKE.contains(&&*plain)))
+}
+
+/// A name as the least exact reader takes it: some (lighttpd) make one sign of all that is neither letter nor digit.
+fn plain(name: &str) -> Cow<'_, str> {
+    if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect())
 }
 
 /// Whether `Connection` names this field or option.
@@ -219,8 +225,8 @@ pub fn clean_trailers(list: &StripList, trailers: &mut HeaderMap) {
     let doomed: SmallVec<[HeaderName; 4]> = trailers
         .keys()
         .filter(|name| {
-            let name = name.as_str().replace('_', "-");
-            NO_LOOKALIKE.contains(&name.as_str()) || NO_TRAILER.contains(&name.as_str()) || name.starts_with("content-")
+            let name = plain(name.as_str());
+            NO_LOOKALIKE.contains(&&*name) || NO_TRAILER.contains(&&*name) || name.starts_with("content-")
         })
         .cloned()
         .collect();
@@ -231,10 +237,10 @@ pub fn clean_trailers(list: &StripList, trailers: &mut HeaderMap) {
 
 /// `X-API-Key`, however it is spelled.
 pub fn is_api_key(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "x-api-key" | "x_api_key" | "x_api-key" | "x-api_key")
+    name.as_str().len() == "x-api-key".len() && plain(name.as_str()) == "x-api-key"
 }
 
-/// Removes credentials beside the verified one: `X-API-Key` in both spellings and the named cookies.
+/// Removes credentials beside the verified one: `X-API-Key` in every spelling and the named cookies.
 pub fn drop_second_credentials(headers: &mut HeaderMap, session_cookies: &[String]) {
     let doomed: SmallVec<[HeaderName; 4]> = headers.keys().filter(|name| is_api_key(name)).cloned().collect();
     for name in doomed {
@@ -267,8 +273,8 @@ pub fn drop_second_credentials(headers: &mut HeaderMap, session_cookies: &[Strin
 }
 
 /// Whether a part of a cookie header can be read as one of these cookies. Parsers differ in what they trim from a name
-/// (Unicode spaces, quotes, controls), so all that cannot be a part of it is taken off its ends; and some take a cookie without
-/// a name (`=access_token=x`) as if it had one.
+/// (Unicode spaces, quotes, controls), so all that cannot be a part of it is taken off its ends; and some take a cookie
+/// without a name (`=access_token=x`) as if it had one.
 pub fn is_cookie(part: &[u8], cookies: &[String]) -> bool {
     let of_name = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'');
     let first = part.iter().position(|byte| *byte != b'=' && of_name(byte));
@@ -313,8 +319,9 @@ mod tests {
     fn every_protected_name_goes_in_every_spelling() {
         let list = StripList::new(&["X_Extra-Name".into()]);
         for name in PROTECTED.iter().chain(HOP_BY_HOP).chain(&["x-extra-name"]) {
-            for spelled in [(*name).to_owned(), name.to_uppercase(), name.replace('-', "_"), name.replacen('-', "_", 1)]
-            {
+            let dotted = [name.replace('-', "."), name.replacen('-', "~", 1), name.replace('-', "!")];
+            let usual = [(*name).to_owned(), name.to_uppercase(), name.replace('-', "_"), name.replacen('-', "_", 1)];
+            for spelled in usual.into_iter().chain(dotted) {
                 let mut headers = map(&[(&spelled, "evil"), (&spelled, "twice"), ("accept", "x")]);
                 list.clean(&mut headers);
                 assert_eq!(headers.len(), 1, "{spelled}");
@@ -333,7 +340,7 @@ mod tests {
     fn session_cookies_go_and_others_stay() {
         let cookies = ["access_token".to_owned(), "refresh_token".to_owned()];
         let mut headers =
-            map(&[("cookie", "a=1; access_token=x; b=2"), ("cookie", " Refresh_Token=y"), ("x-api-key", "k")]);
+            map(&[("cookie", "a=1; access_token=x; b=2"), ("cookie", " Refresh_Token=y"), ("x-api.key", "k")]);
         drop_second_credentials(&mut headers, &cookies);
         assert_eq!(headers.get("cookie").unwrap(), "a=1; b=2");
         assert_eq!(headers.len(), 1);
@@ -364,9 +371,9 @@ mod tests {
 
     #[test]
     fn lookalikes_of_framing_and_credentials_are_found() {
-        for name in ["transfer_encoding", "Content_Length", "authorization"] {
+        for name in ["transfer_encoding", "Content_Length", "content.type", "content|encoding", "authorization"] {
             let headers = map(&[(name, "x")]);
-            assert_eq!(lookalike(&headers).is_some(), name.contains('_'), "{name}");
+            assert_eq!(lookalike(&headers).is_some(), name != "authorization", "{name}");
         }
     }
 }

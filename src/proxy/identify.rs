@@ -92,8 +92,8 @@ fn check_origin(worker: &Worker, trail: &Trail, parts: &http::request::Parts, so
     })
 }
 
-/// Whether a browser opens a WebSocket with it. These fields are end to end: they are there as well where a proxy in front keeps
-/// `Upgrade` to itself, and no page can write them.
+/// Whether a browser opens a WebSocket with it. These fields are end to end: they are there as well where a proxy in
+/// front keeps `Upgrade` to itself, and no page can write them.
 fn opens_websocket(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("sec-websocket-"))
 }

@@ -1,7 +1,7 @@
 //! Drops `tenant_id` and `partner_id` from a forwarded query: upstreams of this family take the tenant from them.
 //!
-//! Names are compared after one percent-decoding, in any case, every occurrence, and as any reader could take them (`spelling`);
-//! all else goes on byte for byte.
+//! Names are compared after one percent-decoding, in any case, every occurrence, and as any reader could take them
+//! (`spelling`); all else goes on byte for byte.
 
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
 //! Names that some reader could take for one that is watched: of query parameters, of cookies, of fields in JSON.
 //!
-//! Readers differ in case, in what they trim, and in what they make of dots and brackets. Whatever any of them takes for the
-//! name counts as the name: one parameter too many that is dropped does less harm than one too few.
+//! Readers differ in case, in what they trim, and in what they make of dots and brackets. Whatever any of them takes for
+//! the name counts as the name: one parameter too many that is dropped does less harm than one too few.
 
 /// Whether two names differ in case alone, by any reader's idea of it (`ſ` is an `s`, `K` may be the sign for Kelvin).
 pub fn same(name: &str, wanted: &str) -> bool {

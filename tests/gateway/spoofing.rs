@@ -57,7 +57,7 @@ const EVIL: &str = "evil!value";
 fn assert_clean(rig: &Rig, what: &str) {
     let seen = rig.upstream.last();
     for (name, value) in seen.headers.iter().chain(&seen.trailers) {
-        let protected = PROTECTED.iter().any(|known| known.eq_ignore_ascii_case(&name.replace('_', "-")));
+        let protected = PROTECTED.iter().any(|known| known.eq_ignore_ascii_case(&name.replace(['_', '.', '~'], "-")));
         assert!(!(protected && value.contains(EVIL)), "{what}: {name}: {value}");
     }
     for name in PROTECTED {
@@ -75,10 +75,12 @@ fn no_spelling_of_a_protected_header_passes() {
             name.to_uppercase(),
             name.replace('-', "_"),
             name.replacen('-', "_", 1),
+            name.replace('-', "."),
+            name.replacen('-', "~", 1),
         ];
         if name.eq_ignore_ascii_case("X-Active-Tenant-Id") {
             // This one names the tenant; its other spellings must not.
-            spellings.retain(|spelling| spelling.contains('_'));
+            spellings.retain(|spelling| spelling.contains(['_', '.', '~']));
         }
         for spelling in spellings {
             for tenant in [Some("t-full"), None] {

@@ -59,7 +59,8 @@ pub(super) fn limits(listen: &ListenSettings) -> ListenSettings {
 
 /// Answers one question.
 pub(super) async fn handle(worker: Rc<Worker>, connection: Peer, request: Request<Incoming>) -> Response<Body> {
-    // Behind an upgrade the guard lets everything pass, and none is made here: nothing more may be read of such a connection.
+    // Behind an upgrade the guard lets everything pass, and none is made here: nothing more may be read of such a
+    // connection.
     let ends = request.version() <= Version::HTTP_11 && request.headers().contains_key(header::UPGRADE);
     let mut response = answered(worker, connection, request).await;
     if ends {

@@ -215,7 +215,7 @@ fn lets_no_spelling_of_a_protected_field_pass(kind: Kind) {
         passed += 1;
         let seen = rig.upstream.last();
         for (name, value) in &seen.headers {
-            let plain = name.to_lowercase().replace('_', "-");
+            let plain = name.to_lowercase().replace(['_', '.', '~'], "-");
             assert!(!(protected().contains(&plain.as_str()) && value.contains("evil")), "{what}: {name}: {value}");
         }
         for name in protected() {
@@ -225,7 +225,9 @@ fn lets_no_spelling_of_a_protected_field_pass(kind: Kind) {
         assert!(!seen.one("x-linkgate-assertion").is_empty(), "{what}");
     };
     for name in protected() {
-        let spellings = [name.to_uppercase(), (*name).to_owned(), name.replace('-', "_"), name.replacen('-', "_", 1)];
+        let signs =
+            [name.replace('-', "_"), name.replacen('-', "_", 1), name.replace('-', "."), name.replace('-', "~")];
+        let spellings = [name.to_uppercase(), (*name).to_owned()].into_iter().chain(signs).collect::<Vec<_>>();
         for spelled in spellings.iter().collect::<BTreeSet<_>>() {
             if !spelled.eq_ignore_ascii_case("x-active-tenant-id") {
                 try_one(spelled, EVIL, spelled);

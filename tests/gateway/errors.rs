@@ -177,5 +177,13 @@ fn health_readiness_and_metrics_tell_no_paths_and_no_tenants() {
         assert!(!metrics.contains(secret), "{secret} stands in the metrics");
     }
     assert_eq!(rig.health("/version").json()["name"], "linkgate");
-    assert_eq!(rig.health("/other").status, 404);
+    let other = rig.health("/other");
+    assert_eq!(other.status, 404);
+    // Each path that it names is there; the checkpoint, once one was signed.
+    for path in
+        other.text().trim_start_matches("try ").trim_end().split([',', ' ']).filter(|word| word.starts_with('/'))
+    {
+        assert!(rig.health(path).status == 200 || path == "/audit/checkpoint", "{path}");
+    }
+    assert!(other.text().contains("/audit/checkpoint"), "{}", other.text());
 }

@@ -27,7 +27,8 @@
 //! A request to the consolidated API leaves this list behind the route and has one of its own (`proxy::consolidated`): the
 //! caller's gates, each linked tenant's slice decided by itself, limit, question, record, then `portal` on the service
 //! runtime: `fanout` asks (`sources`, by `connector`s), `merge` makes one page, `partial` says what is missing. What was
-//! read is asked about once more before it is shown.
+//! read is asked about once more before it is shown; what is written asks before each thing that it sends
+//! (`portal::standing`).
 //!
 //! For another proxy that carries the request out (Envoy, nginx, Caddy, Traefik) the same stages run up to the record, which
 //! is completed at once with `decided`: `server::decision` reads the question and authenticates who asks, `proxy::decision`
@@ -77,7 +78,7 @@
 //! | I1 | no request reaches a tenant without a live link of the caller's own partner | `policy::decide`, `proxy::outgoing` | `policy_prove`, `policy_property`, `gateway::flow` |
 //! | I2 | no client value of a protected header reaches an upstream | `proxy::headers`, `proxy::outgoing`, `proxy::body` | `gateway::spoofing`, `gateway::decision` |
 //! | I3 | every answer has exactly one record, and no act precedes its record | `proxy::account`, `server::admin`, `audit::journal` | `crash`, `gateway::admin_access` |
-//! | I4 | after a revocation nothing is allowed beyond the bound | `store::feed`, `proxy::worker`, `proxy::watch` | `gateway::links`, `gateway::streams`, `gateway::emergency`, `gateway::admin`, `gateway::tls_clients` |
+//! | I4 | after a revocation nothing is allowed beyond the bound | `store::feed`, `proxy::{worker, watch}`, `proxy::consolidated` | `gateway::links`, `gateway::streams`, `gateway::emergency`, `gateway::admin`, `gateway::tls_clients`, `gateway::decision`, `portal::writes` |
 //! | I5 | a decision equals Cedar's for the same facts | `policy::memo` | `policy_property` |
 //! | I6 | a bad set or configuration never replaces a good one | `policy::handle`, `app::configuration`, `app::reload` | `policy_bundle`, `gateway::reload` |
 //! | I7 | no slice is fetched without its own permit, nor shown under another partner, link version or policy set | `portal::call`, `portal::fanout` | `portal::access` |

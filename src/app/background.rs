@@ -21,6 +21,7 @@ use crate::{
         ChainHeads, Journal, JournalError,
         evidence::{Checkpointer, KeyError, Signer},
         indexer::Indexer,
+        medium::Medium,
         reader::chain_file,
         retention::RetentionSettings,
     },
@@ -220,7 +221,11 @@ impl Background {
 
 /// Opens the journal; where it is kept in the database, with the epoch of its taking. It must not end before what the
 /// database has seen of it: then its tail was cut off.
-pub async fn open_journal(config: &Config, database: &Database) -> Result<(Journal, Option<i64>), AppError> {
+pub async fn open_journal(
+    config: &Config,
+    database: &Database,
+    medium: Arc<dyn Medium>,
+) -> Result<(Journal, Option<i64>), AppError> {
     if config.kept_in_database {
         let opened = kept::open(config, database).await?;
         return Ok((opened.journal, Some(opened.epoch)));
@@ -239,7 +244,7 @@ pub async fn open_journal(config: &Config, database: &Database) -> Result<(Journ
         }
     });
     let stored = asked.await.map_err(|_| AppError::HeadTimeout)?.map_err(AppError::Head)?;
-    let opened = Journal::open_behind(settings.clone(), stored)?;
+    let opened = Journal::open_kept(settings.clone(), stored, medium)?;
     kept::told(&opened.1, "audit journal open");
     if opened.1.fresh && store.chains().await.is_ok_and(|chains| !chains.is_empty()) {
         tracing::warn!(dir = %settings.dir.display(),

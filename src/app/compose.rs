@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{AppError, background, saturation};
 use crate::{
-    audit::Journal,
+    audit::{Journal, medium::Medium},
     config::settings::Config,
     identity::{Keyring, Verifier},
     limit::{Limits, LocalQuotas, QuotaStore, RedisBuckets, SharedError, SharedQuotas, settings::LimitSettings},
@@ -75,7 +75,7 @@ impl Lasting {
     pub async fn open(
         config: &Config,
         database: &Database,
-        resolver: Arc<dyn Resolve>,
+        (resolver, medium): (Arc<dyn Resolve>, Arc<dyn Medium>),
         registry: &Registry,
     ) -> Result<Self, AppError> {
         let policies = Policies::new(config.policy.clone())?;
@@ -97,7 +97,7 @@ impl Lasting {
         let (quotas, shared_quotas) = quotas(&config.limits, &vitals)?;
         let metrics = Metrics::register(registry)?;
         let portal_metrics = Arc::new(PortalMetrics::register(registry)?);
-        let (journal, epoch) = background::open_journal(config, database).await?;
+        let (journal, epoch) = background::open_journal(config, database, medium).await?;
         let directory = Directory::start(database, &config.links);
         directory.observe_latency(saturation::change_latency(registry)?);
         let patience = Instant::now() + FIRST_READING;

@@ -29,6 +29,7 @@ use std::{
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
+    audit::medium::{Medium, OsMedium},
     config::settings::{Config, DatabaseSettings},
     proxy::{vitals::never, worker::Live},
     server::{
@@ -68,11 +69,13 @@ pub struct Surroundings {
     pub sockets: Inherited,
     /// Looks up the host names of upstreams.
     pub resolver: Arc<dyn Resolve>,
+    /// Where the audit journal is written, if it is not kept in the database.
+    pub medium: Arc<dyn Medium>,
 }
 
 impl Default for Surroundings {
     fn default() -> Self {
-        Self { sockets: Inherited::default(), resolver: Arc::new(SystemResolver) }
+        Self { sockets: Inherited::default(), resolver: Arc::new(SystemResolver), medium: Arc::new(OsMedium) }
     }
 }
 
@@ -99,7 +102,7 @@ pub fn run_on(
 async fn serve(
     config: Config,
     source: ConfigSource,
-    Surroundings { sockets, resolver }: Surroundings,
+    Surroundings { sockets, resolver, medium }: Surroundings,
     started: impl FnOnce(Listening),
 ) -> Result<(), AppError> {
     let signals = Signals::new().map_err(AppError::Runtime)?;
@@ -107,7 +110,7 @@ async fn serve(
     let listening = listeners.addresses()?;
     let registry = observed::registry()?;
     let database = open_database(&config.database).await?;
-    let lasting = Arc::new(Lasting::open(&config, &database, resolver, &registry).await?);
+    let lasting = Arc::new(Lasting::open(&config, &database, (resolver, medium), &registry).await?);
     let live = Arc::new(Live::new(lasting.compose(config, &[])?));
     let workers = Arc::new(workers::start(&live).map_err(AppError::Runtime)?);
     let background = background::start(&live, &lasting)?;

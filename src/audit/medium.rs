@@ -3,6 +3,7 @@
 //! Five calls on a segment and three around it; everything else (locks, listing, reading) is plain `std::fs`.
 
 use std::{
+    fmt,
     fs::{File, OpenOptions},
     io,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
@@ -39,6 +40,12 @@ pub trait Medium: Send + Sync {
     /// is done again, and only what is synced outlives the process.
     fn elsewhere(&self) -> bool {
         false
+    }
+}
+
+impl fmt::Debug for dyn Medium {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Medium")
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 
 use linkgate::{
     app::{self, ConfigSource, Surroundings},
+    audit::medium::{Medium, OsMedium},
     config,
     config::settings::DatabaseSettings,
     domain::{LinkId, Millis, RoleTable, link_rules::LinkInput},
@@ -74,6 +75,8 @@ pub struct Setup {
     pub policy: String,
     /// Looks up the host names of upstreams; the system's, unless a test brings its own.
     pub resolver: Arc<dyn Resolve>,
+    /// Of the audit journal.
+    pub medium: Arc<dyn Medium>,
 }
 
 /// The variable that names Postgres in the configuration.
@@ -102,6 +105,7 @@ impl Default for Setup {
             shadow: Vec::new(),
             policy: String::new(),
             resolver: Arc::new(SystemResolver),
+            medium: Arc::new(OsMedium),
         }
     }
 }
@@ -224,9 +228,9 @@ impl Rig {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (database, links) = runtime.block_on(seed(&config.database, &roles));
         let (tell, told) = mpsc::channel();
-        let resolver = Arc::clone(&setup.resolver);
+        let (resolver, medium) = (Arc::clone(&setup.resolver), Arc::clone(&setup.medium));
         thread::spawn(move || {
-            let surroundings = Surroundings { resolver, ..Surroundings::default() };
+            let surroundings = Surroundings { resolver, medium, ..Surroundings::default() };
             let ended = app::run_on(config, source, surroundings, |listening| tell.send(listening).unwrap());
             if let Err(error) = ended {
                 eprintln!("the gateway ended: {error}");

@@ -107,6 +107,30 @@ fn a_websocket_carries_bytes_both_ways_and_is_cut() {
     assert_eq!(refused.answer().status, 0);
 }
 
+/// An inactive row refuses home requests too, and so ends what is open there.
+#[test]
+fn a_websocket_at_home_ends_with_its_users_account() {
+    let rig = Rig::start();
+    let mut sockets = ["user-1-b", "user-1"].map(|user| {
+        let token = rig.token_with(user, HOME1, json!({"roles": ["partner_msp_full"]}));
+        let request = Request::get("/t/ws").header("Connection", "Upgrade").header("Upgrade", "websocket");
+        let request = request.header("Sec-WebSocket-Key", "abc").header("X-Request-ID", user).bearer(&token);
+        let mut connection = Connection::open(rig.public);
+        connection.write(&request.bytes());
+        assert_eq!(connection.head().status, 101, "{user}");
+        connection
+    });
+    let user = rig.block_on(rig.admin().user_by_subject(super::rig::ISSUER, "user-1-b")).unwrap().unwrap();
+    let off = linkgate::store::admin::UserInput { is_active: Some(false), ..Default::default() };
+    let since = Instant::now();
+    rig.block_on(rig.admin().update_user(&super::rig::actor(), user.id, None, &off)).unwrap();
+    let [ended, other] = &mut sockets;
+    ends_in_time(ended, since);
+    assert_eq!(reason(&rig, "user-1-b"), (json!(true), json!("not_a_partner")));
+    other.write(b"still there");
+    assert_eq!(other.read_some(), b"still there");
+}
+
 #[test]
 fn another_upgrade_is_answered_as_the_plain_request_it_is() {
     let rig = Rig::start();

@@ -223,3 +223,24 @@ fn services_are_asked_under_the_clients_request_id() {
     assert!(told.starts_with("req_") && told.len() == 36, "{told}");
     assert!(heads.len() == 5 && heads.iter().all(|head| head["x-request-id"] == told), "{heads:?}");
 }
+
+/// What is decided beside the endpoint's own permission is shown no longer either.
+#[test]
+fn a_further_permission_that_ends_meanwhile_stops_the_answer() {
+    let rig = Rig::with("source_timeout = \"8s\"\ndeadline = \"9s\"\n");
+    let path = format!("{BASE}/billing/summary?tenant_ids=t-full");
+    let request = Request::get(&path).bearer(&rig.token("user-1", "home-1", "partner_msp_full"));
+    rig.service.latency.store(2_500, std::sync::atomic::Ordering::SeqCst);
+    let public = rig.public;
+    let asking = std::thread::spawn(move || request.send(public));
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    rig.deny("t-full", "partner.reports.revenue.read");
+    let answer = asking.join().unwrap();
+    assert_eq!((answer.status, &*answer.error()), (503, "LINKS_STALE"), "{}", answer.text());
+    let lines = rig.journal(1);
+    let done = lines.iter().find(|line| line["type"] == "complete").unwrap();
+    assert_eq!((&done["pub"]["decision"], &done["pub"]["reason"]), (&"deny".into(), &"links_changed".into()), "{done}");
+    rig.service.latency.store(0, std::sync::atomic::Ordering::SeqCst);
+    let again = rig.get("/billing/summary?tenant_ids=t-full");
+    assert!(again["by_tenant"][0]["total_revenue"].is_null(), "{again}");
+}

@@ -150,6 +150,14 @@ impl Rig {
         thread::sleep(Duration::from_secs(1));
     }
 
+    /// Takes one permission from a link, known after the promised second.
+    pub fn deny(&self, tenant: &str, permission: &str) {
+        let overrides = BTreeMap::from([(permission.to_owned(), false)]);
+        let input = LinkInput { custom_permissions: Some(overrides), ..LinkInput::default() };
+        self.block_on(self.admin().update_link(&actor(), self.links[tenant], None, &input)).unwrap();
+        thread::sleep(Duration::from_secs(1));
+    }
+
     pub fn link(&self, partner: &str, tenant: &str, role: &str) -> LinkId {
         let id = self.block_on(create_link(&self.admin(), partner, tenant, role, None));
         thread::sleep(Duration::from_secs(1));

@@ -74,7 +74,7 @@ tenants = [{new}]
         self.isp.misbehave(tenant, Misbehave::Slow(by));
     }
 
-    fn truth(&self, tenant: &str) -> Truth {
+    pub fn truth(&self, tenant: &str) -> Truth {
         if tenant.starts_with("g2-") { self.gen2.truth(tenant) } else { self.isp.truth(tenant) }
     }
 

@@ -1,12 +1,16 @@
 //! Tickets opened and changed through the gateway, in the sample services of both generations.
 
-use std::time::Duration;
+use std::{
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
+use linkgate::store::{SuspensionScope, admin::SuspensionInput};
 use serde_json::{Value, json};
 
 use super::{
     client::{Answer, Connection, Request},
-    rig::{BASE, names},
+    rig::{BASE, actor, names},
     samples::Samples,
 };
 
@@ -132,4 +136,107 @@ fn a_client_that_leaves_hides_no_outcome() {
         assert_eq!(line["slices"][0]["status"], "acted", "{line}");
     }
     assert_eq!(create(&samples, "g1-a", "k", NEW).header("idempotent-replayed"), "true");
+}
+
+/// How long a slow service takes for each call.
+const SLOW: Duration = Duration::from_millis(2_500);
+
+/// A change with a comment, sent from a thread of its own, once its record is opened.
+fn changing(samples: &Samples, tenant: &str) -> JoinHandle<Answer> {
+    let opened = |lines: &[Value]| lines.iter().filter(|line| line["type"] == "open").count();
+    let before = opened(&samples.rig.journal(0));
+    let id = samples.truth(tenant).tickets[0]["id"].as_str().unwrap().to_owned();
+    let request = Request::new("PATCH", &format!("{BASE}/support/tickets/{id}")).tenant(tenant);
+    let request = request.json(r#"{"priority":"urgent","comment":{"content":"after the end"}}"#);
+    let request = request.header("Idempotency-Key", tenant);
+    let request = request.bearer(&samples.rig.token("user-1", "home-1", "partner_msp_full"));
+    let public = samples.rig.public;
+    let asking = thread::spawn(move || request.send(public));
+    while opened(&samples.rig.journal(0)) == before {
+        thread::sleep(Duration::from_millis(5));
+    }
+    asking
+}
+
+/// How the last completed record ended: status, decision, reason, and what its slice says.
+fn ended(samples: &Samples, completed: usize) -> [Value; 4] {
+    let lines = samples.rig.journal(completed);
+    let line = lines.iter().rfind(|line| line["type"] == "complete").unwrap();
+    let said = &line["pub"];
+    [&said["status"], &said["decision"], &said["reason"], &line["slices"][0]["status"]].map(Value::clone)
+}
+
+fn messages(samples: &Samples, tenant: &str) -> usize {
+    samples.truth(tenant).tickets[0]["messages"].as_array().unwrap().len()
+}
+
+/// A service that takes its time must not carry an old decision past a revocation.
+#[test]
+fn what_waited_for_its_look_up_is_decided_again() {
+    type Ends = fn(&Samples);
+    let revoked: Ends = |samples| samples.rig.revoke("g1-a");
+    let muted: Ends = |samples| samples.rig.deny("g1-a", "partner.support.tickets.comment");
+    for (end, error, reason) in
+        [(revoked, "TENANT_ACCESS_DENIED/link_inactive", "link_inactive"), (muted, "FORBIDDEN/override", "override")]
+    {
+        let samples = Samples::start("");
+        let before = samples.truth("g1-a").tickets[0].clone();
+        samples.slow("g1-a", SLOW);
+        let asking = changing(&samples, "g1-a");
+        end(&samples);
+        let answer = asking.join().unwrap();
+        assert_eq!((answer.status, &*answer.error()), (403, error), "{}", answer.text());
+        assert_eq!(samples.truth("g1-a").tickets[0], before, "nothing arrived");
+        assert_eq!(ended(&samples, 1), [json!(403), json!("deny"), json!(reason), json!("forbidden")]);
+    }
+}
+
+/// The change was made while it was allowed; the comment would come after the end.
+#[test]
+fn a_user_who_is_suspended_after_the_change_sends_no_comment() {
+    let samples = Samples::start("");
+    let before = messages(&samples, "g1-a");
+    samples.slow("g1-a", SLOW);
+    let asking = changing(&samples, "g1-a");
+    // The look-up is answered, and the change is on its way.
+    thread::sleep(SLOW + Duration::from_millis(700));
+    let input = SuspensionInput {
+        scope: SuspensionScope::User,
+        issuer: None,
+        subject: "user-1".into(),
+        reason: "incident".into(),
+    };
+    let id = samples.rig.block_on(samples.rig.admin().suspend(&actor(), &input)).unwrap().value.id;
+    let answer = asking.join().unwrap();
+    assert_eq!((answer.status, &*answer.error()), (403, "TENANT_ACCESS_DENIED/access_suspended"), "{}", answer.text());
+    assert!(answer.text().contains("the ticket was changed, but not all was done"), "{}", answer.text());
+    assert_eq!(samples.truth("g1-a").tickets[0]["priority"], "urgent");
+    assert_eq!(messages(&samples, "g1-a"), before, "no comment arrived");
+    // The decision by which the ticket was changed stands.
+    assert_eq!(ended(&samples, 1), [json!(403), Value::Null, json!("access_suspended"), json!("acted")]);
+    samples.rig.block_on(samples.rig.admin().restore(&actor(), id)).unwrap();
+    thread::sleep(Duration::from_secs(1));
+    let again = changing(&samples, "g1-a").join().unwrap();
+    assert_eq!((again.status, again.error(), messages(&samples, "g1-a")), (403, answer.error(), before), "told again");
+}
+
+/// Nobody hears the answer, and the record tells all the same why nothing was done.
+#[test]
+fn a_client_that_leaves_takes_no_refusal_with_it() {
+    let samples = Samples::start("");
+    samples.slow("g1-a", SLOW);
+    let before = samples.truth("g1-a").tickets[0].clone();
+    let id = before["id"].as_str().unwrap();
+    let request = Request::new("PATCH", &format!("{BASE}/support/tickets/{id}")).tenant("g1-a");
+    let request = request.json(r#"{"priority":"urgent"}"#);
+    let request = request.bearer(&samples.rig.token("user-1", "home-1", "partner_msp_full"));
+    let mut connection = Connection::open(samples.rig.public);
+    connection.write(&request.bytes());
+    while !samples.rig.journal(0).iter().any(|line| line["type"] == "open") {
+        thread::sleep(Duration::from_millis(5));
+    }
+    drop(connection);
+    samples.rig.revoke("g1-a");
+    assert_eq!(ended(&samples, 1), [json!(403), json!("deny"), json!("link_inactive"), json!("forbidden")]);
+    assert_eq!(samples.truth("g1-a").tickets[0], before, "nothing arrived");
 }

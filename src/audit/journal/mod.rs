@@ -90,7 +90,7 @@ impl Journal {
         lock::take_lock(dir)
     }
 
-    /// The same on a medium that keeps the journal elsewhere.
+    /// The same on another medium: one that keeps the journal elsewhere, or that a test gives.
     pub fn open_kept(
         settings: AuditSettings,
         stored: Option<ChainHead>,

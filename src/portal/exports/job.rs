@@ -4,6 +4,7 @@
 
 use std::{
     future::Future,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -61,6 +62,9 @@ impl InvoiceSource for Arc<Sources> {
     }
 }
 
+/// How often it is asked again whether a tenant may still be read while it is: its pages come one after the other.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
 /// What a job is made with.
 #[derive(Debug)]
 pub struct Workshop<S> {
@@ -76,7 +80,7 @@ pub struct Workshop<S> {
 /// Why there is no file. `Display` is for the one who asked.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
-    #[error("access to tenant `{tenant}` ended before its invoices were read ({})", denial.word())]
+    #[error("access to tenant `{tenant}` ended before all its invoices were read ({})", denial.word())]
     Denied { tenant: TenantId, denial: Denial },
     #[error("tenant `{tenant}` could not be read, {tries} times: {reason}")]
     Unread { tenant: TenantId, tries: usize, reason: String },
@@ -210,7 +214,19 @@ impl<S: InvoiceSource> Workshop<S> {
             }
         };
         let until = Instant::now() + TENANT_TIMEOUT;
-        let read = self.source.invoices(&Site::from(&granted), &filter, until, &mut each).await;
+        let site = Site::from(&granted);
+        let read = {
+            let mut reading = pin!(self.source.invoices(&site, &filter, until, &mut each));
+            loop {
+                tokio::select! {
+                    biased;
+                    read = &mut reading => break read,
+                    () = tokio::time::sleep(ASK_AGAIN) => {}
+                }
+                // Nothing is read on meanwhile: no page is asked for while it is not known whether it may be.
+                self.still_allowed(tenant, job, &trace, until).await?;
+            }
+        };
         if let Some(error) = trouble {
             return Err(error.into());
         }
@@ -218,6 +234,26 @@ impl<S: InvoiceSource> Workshop<S> {
             Ok(Scanned { truncated: false, .. }) => Ok(()),
             Ok(_) => Err(Turn::Never(JobError::Truncated(tenant.clone()))),
             Err(error) => Err(Turn::Again(error.to_string())),
+        }
+    }
+
+    /// Waits until it is known that the tenant may be read on.
+    async fn still_allowed(
+        &self,
+        tenant: &TenantId,
+        job: &ExportJob<ExportRequest>,
+        trace: &Arc<Trace>,
+        until: Instant,
+    ) -> Result<(), Turn> {
+        loop {
+            match self.desk.decide(&job.owner, &job.request.rights, tenant, trace).await {
+                Ok(_) => return Ok(()),
+                Err(Barred::Denied(denial)) => {
+                    return Err(Turn::Never(JobError::Denied { tenant: tenant.clone(), denial }));
+                }
+                Err(Barred::Unsure(_)) if Instant::now() < until => tokio::time::sleep(ASK_AGAIN).await,
+                Err(Barred::Unsure(reason)) => return Err(Turn::Again(reason.to_owned())),
+            }
         }
     }
 

@@ -247,6 +247,27 @@ async fn a_link_or_right_that_ended_is_not_read() {
     assert_eq!((source.asked.lock().unwrap().clone(), stage.files()), (vec!["a".to_owned()], 0));
 }
 
+/// Pages come one after the other, for minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_ends_while_it_is_read_is_read_no_further() {
+    let stage = Stage::new(&["a"]).await;
+    let slow = source(&[("a", 4)]);
+    slow.hangs.store(1, Ordering::SeqCst);
+    let id = stage.queue(CSV, &["a"], rights::PERMISSION).await;
+    let (stop, stopped) = watch::channel(Shift::Working);
+    let running = tokio::spawn(stage.worker(&slow).run(stopped));
+    while stage.job(id).await.row_count != 2 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let change = stage.admin.revoke_link(&Actor::new("test"), stage.links["a"], None).await.unwrap().change;
+    stage.directory.notice(&change).await;
+    let job = stage.until(id, JobState::Failed).await;
+    assert!(job.error.unwrap().contains("(link_inactive)"));
+    assert_eq!((slow.hangs.load(Ordering::SeqCst), stage.files()), (1, 0), "the source still hangs");
+    stop.send_replace(Shift::Over);
+    running.await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_dies_leaves_its_job_to_the_next() {
     let stage = Stage::new(&["a"]).await;

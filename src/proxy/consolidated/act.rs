@@ -142,7 +142,7 @@ pub(super) async fn act(trail: &Trail, acting: Acting) -> Result<Response<Respon
 }
 
 fn respond(again: &Again, trail: &Trail, mut reply: Reply, mut ledger: Box<Ledger>) -> Response<ResponseBody> {
-    let Again { worker, spec, session, .. } = again;
+    let (worker, spec, session) = (&again.worker, again.spec, &again.session);
     let tenants = reply.slices.iter().filter_map(|slice| TenantId::new(&slice.managed_tenant_id).ok()).collect();
     ledger.slices = reply.slices;
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -163,7 +163,7 @@ fn respond(again: &Again, trail: &Trail, mut reply: Reply, mut ledger: Box<Ledge
         ReplyBody::Stream { length, chunks } => {
             // From here to its last byte: what would be refused now cuts it (contract, section 5).
             let cut = Rc::new(Cut::default());
-            let stream = Stream::Consolidated { tenants, spec: *spec, session: RefCell::new(Rc::clone(session)) };
+            let stream = Stream::Consolidated { tenants, spec, session: RefCell::new(Rc::clone(session)) };
             let watched = Watched::new(Rc::clone(&cut), stream, trail.client_ip, trail.method.clone(), &trail.peer);
             ledger.registration = Some(worker.streams.register(Rc::new(watched)));
             OwnedBody::stream(length, chunks, cut, ledger)

@@ -7,6 +7,7 @@ mod grpc;
 mod http;
 pub mod process;
 mod shipped;
+mod stalled;
 mod tracing;
 
 use std::net::SocketAddr;

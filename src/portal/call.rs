@@ -203,11 +203,13 @@ pub struct Problem {
     /// `VALIDATION_ERROR`: one entry a field.
     pub fields: Vec<FieldError>,
     pub slices: Vec<SliceOutcome>,
+    /// In seconds, where it is worth another try.
+    pub retry_after: Option<u32>,
 }
 
 impl Problem {
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, denial: None, message: message.into(), fields: Vec::new(), slices: Vec::new() }
+        Self { code, denial: None, message: message.into(), fields: Vec::new(), slices: Vec::new(), retry_after: None }
     }
 
     pub fn invalid(fields: Vec<FieldError>) -> Self {

@@ -233,6 +233,7 @@ fn the_contracts_numbers_are_the_default() {
     assert_eq!(limit(limits.tenant(partner(1), &tenant("t"), link(1), now)), 500);
     assert_eq!(limit(limits.refusal(partner(1), now)), 1000);
     assert!(limits.home(&"i".into(), &"u".into(), now).is_none(), "home requests are not limited unless configured");
+    assert_eq!(limit(limits.tenant_admin(&"i".into(), &"u".into(), now)), 100);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Reading order: `decision` and `record` (what is said), `asked` (what was asked of the policies), `chain` (what binds
 //! it), `encode`, `line` and `entry` (how it is written and read), `journal` (when and how durably), `check` and `verify`
 //! (what is found when someone touched it), `scan`, `sweep`, `batch`, `indexer`, `outbox` and `outlived` (what stands
-//! around it), `mirror` (a journal that is kept in a database), `glance`, `words` and `run` (how records are found),
+//! around it), `mirror` (a journal that is kept in a database), `glance`, `words`, `run` and `gather` (how records are found),
 //! `evidence` (what someone outside can check), `ship` (what goes to other systems), `retention` (what goes for good). The
 //! database is behind `traits`.
 
@@ -17,6 +17,7 @@ pub mod decision;
 pub mod encode;
 pub mod entry;
 pub mod evidence;
+pub mod gather;
 mod glance;
 pub mod indexer;
 pub mod joined;
@@ -49,5 +50,5 @@ pub use record::{ChangeRecord, Completion, Kind, Opening, OutboxRow, Slice, Slic
 pub use settings::{AuditSettings, Durability};
 pub use traits::{
     ChainHeads, Chunk, EvidenceStore, IndexBatch, IndexPosition, IndexSink, IndexUnavailable, Late, OutboxSource,
-    RecordSource, RetainedIndex,
+    RecordSearch, RecordSource, RetainedIndex,
 };

@@ -21,12 +21,20 @@ use super::{
 use crate::domain::{DecisionId, Millis};
 
 /// What a run holds for a question.
-#[derive(Debug, Default)]
-pub struct Picked {
-    /// Records that match, newest first.
-    pub whole: Vec<Record>,
+#[derive(Debug)]
+pub struct Picked<T> {
+    /// What is kept of records that match, newest first.
+    pub whole: Vec<T>,
+    /// Records that match, kept or not.
+    pub looked_at: usize,
     /// Records whose completion is not in the run: all but what a completion may overturn matches.
     pub open: Vec<Record>,
+}
+
+impl<T> Default for Picked<T> {
+    fn default() -> Self {
+        Self { whole: Vec::new(), looked_at: 0, open: Vec::new() }
+    }
 }
 
 /// All that the opening says fits, or its completion may still change what does not.
@@ -38,14 +46,22 @@ struct Candidate<'a> {
     change: bool,
 }
 
-/// The newest `wanted` records of a run that match, and all that are open and may.
-pub fn pick(run: &[u8], chain: ChainId, filter: &RecordFilter, wanted: usize) -> Result<Picked, Fault> {
+/// Of the records of a run that match the newest `wanted` that `keep` makes something of, and all that are open, may match
+/// and are not older than these.
+pub fn pick<T>(
+    run: &[u8],
+    chain: ChainId,
+    filter: &RecordFilter,
+    wanted: usize,
+    keep: impl Fn(Record) -> Option<T>,
+) -> Result<Picked<T>, Fault> {
     let mut picked = Picked::default();
     for candidate in candidates(run, filter)? {
-        let open = !candidate.change && candidate.completion.is_none();
-        if !open && picked.whole.len() >= wanted {
-            continue;
+        // All that is left is older.
+        if picked.whole.len() >= wanted {
+            break;
         }
+        let open = !candidate.change && candidate.completion.is_none();
         let mut record = match checked_entry(candidate.opening, chain)? {
             Some(Entry::Record(record)) => *record,
             _ => return Err(not_as_it_seemed()),
@@ -61,7 +77,8 @@ pub fn pick(run: &[u8], chain: ChainId, filter: &RecordFilter, wanted: usize) ->
             }
         }
         if filter.matches(&record) {
-            picked.whole.push(record);
+            picked.looked_at += 1;
+            picked.whole.extend(keep(record));
         }
     }
     Ok(picked)

@@ -5,14 +5,17 @@
 //! ends the walk with an error: an export never passes on what was tampered with.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     io,
     path::Path,
 };
 
+use serde::Serialize;
+
 use super::{
     chain::ChainId,
     entry::Entry,
+    gather::{MOST_BYTES, TooMuch, held},
     joined::{Record, RecordFilter},
     journal::{JournalError, io_error},
     line::Line,
@@ -38,6 +41,9 @@ pub enum ScanError {
     Journal(#[from] JournalError),
     #[error("cannot write a record")]
     Output(#[source] io::Error),
+    /// What is asked for is more than may be held.
+    #[error(transparent)]
+    TooMuch(#[from] TooMuch),
 }
 
 struct Join<'f, F> {
@@ -81,24 +87,51 @@ pub fn export(
     Ok(join.seen)
 }
 
-/// The newest records that match, newest first: what an index answers, from the journal alone.
+/// The newest records that match, newest first: what an index answers, from the journal alone. Which records are skipped
+/// is known at the end only: then the numbers of the others are found first, and they themselves by a second walk.
 pub fn newest(dir: &Path, filter: &RecordFilter, at_most: usize) -> Result<Vec<Record>, ScanError> {
     let wanted = filter.limit.unwrap_or(at_most).min(at_most);
-    let kept = wanted.saturating_add(filter.offset);
-    let mut found: VecDeque<Record> = VecDeque::new();
     let all = RecordFilter { limit: None, offset: 0, ..filter.clone() };
-    export(dir, None, &all, |record| {
-        if found.len() >= kept {
-            found.pop_front();
+    let at_once = if filter.offset == 0 { last(dir, &all, wanted, Some)? } else { None };
+    let found = match at_once {
+        Some(found) => Some(found),
+        None => {
+            let numbers = last(dir, &all, wanted.saturating_add(filter.offset), |record| Some(record.opening.seq))?;
+            let mut numbers = numbers.ok_or(TooMuch(MOST_BYTES))?;
+            numbers.sort_unstable_by_key(|seq| std::cmp::Reverse(*seq));
+            let shown: HashSet<u64, ahash::RandomState> = numbers.into_iter().skip(filter.offset).collect();
+            last(dir, &all, shown.len(), |record| shown.contains(&record.opening.seq).then_some(record))?
         }
-        if kept > 0 {
-            found.push_back(record);
-        }
-        Ok(())
-    })?;
-    let mut found: Vec<Record> = found.into();
+    };
+    let mut found = found.ok_or(TooMuch(MOST_BYTES))?;
     found.sort_by_key(|record| std::cmp::Reverse(record.opening.seq));
-    Ok(found.into_iter().skip(filter.offset).collect())
+    Ok(found)
+}
+
+/// What is kept of the last records of the journal that match; `None`: more than may be held.
+fn last<T: Serialize>(
+    dir: &Path,
+    filter: &RecordFilter,
+    most: usize,
+    keep: impl Fn(Record) -> Option<T>,
+) -> Result<Option<Vec<T>>, ScanError> {
+    let mut found: VecDeque<(usize, T)> = VecDeque::new();
+    let (mut bytes, mut full) = (0_usize, false);
+    let done = export(dir, None, filter, |record| {
+        let Some(kept) = keep(record).filter(|_| most > 0) else { return Ok(()) };
+        if found.len() >= most {
+            bytes -= found.pop_front().map_or(0, |(size, _)| size);
+        }
+        let size = held(&kept);
+        bytes = bytes.saturating_add(size);
+        found.push_back((size, kept));
+        full = bytes > MOST_BYTES;
+        if full { Err(io::Error::other("more than may be held")) } else { Ok(()) }
+    });
+    match done {
+        Err(ScanError::Output(_)) if full => Ok(None),
+        done => done.map(|_| Some(found.into_iter().map(|(_, kept)| kept).collect())),
+    }
 }
 
 fn chain_of(dir: &Path) -> Result<ChainId, JournalError> {

@@ -5,10 +5,13 @@
 
 use std::{future::Future, path::PathBuf};
 
+use serde::Serialize;
+
 use super::{
     chain::{ChainHead, ChainId},
     check::Fault,
     evidence::{Kept, tree::Tile},
+    gather::{Gathered, Search, TooMuch},
     joined::{Record, RecordFilter},
     journal::JournalError,
     record::OutboxRow,
@@ -28,6 +31,9 @@ pub enum IndexUnavailable {
     /// A stored copy of the journal's lines is not as it was written.
     #[error("a copy of the journal's lines in the audit index was altered: {0}")]
     Altered(Fault),
+    /// The answer would be larger than what one question may hold.
+    #[error(transparent)]
+    TooMuch(#[from] TooMuch),
 }
 
 impl IndexUnavailable {
@@ -111,6 +117,15 @@ pub trait ChainHeads: Send + Sync {
 pub trait RecordSource: Send + Sync {
     /// Newest first. `filter.limit` of `None` means the source's own bound.
     fn query(&self, filter: &RecordFilter) -> impl Future<Output = Result<Vec<Record>, IndexUnavailable>> + Send;
+}
+
+/// The index being asked for a part of each record.
+pub trait RecordSearch: Send + Sync {
+    /// Newest first, in one walk. `filter.limit` of `None` means the source's own bound.
+    fn search<T: Serialize + Send + 'static>(
+        &self,
+        search: &Search<T>,
+    ) -> impl Future<Output = Result<Gathered<T>, IndexUnavailable>> + Send;
 }
 
 /// Changes that were committed together with the rows that they describe and still have to be chained.

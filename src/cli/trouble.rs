@@ -17,6 +17,7 @@ pub(super) fn unanswered(error: IndexUnavailable) -> Failure {
             Exit::Verification
         }
         IndexUnavailable::Journal { .. } => Exit::Failed,
+        IndexUnavailable::TooMuch(_) => Exit::Invalid,
     };
     Failure::new(exit, chain(&error))
 }
@@ -38,11 +39,12 @@ impl From<Trouble> for Failure {
 pub(super) fn unreadable(error: ScanError) -> Failure {
     let exit = match &error {
         ScanError::Journal(JournalError::Broken { .. }) => Exit::Verification,
+        ScanError::TooMuch(_) => Exit::Invalid,
         _ => Exit::Failed,
     };
     let cause = match &error {
         ScanError::Journal(JournalError::Io { source, .. }) | ScanError::Output(source) => format!(": {source}"),
-        ScanError::Journal(_) => String::new(),
+        ScanError::Journal(_) | ScanError::TooMuch(_) => String::new(),
     };
     Failure::new(exit, format_args!("{error}{cause}"))
 }

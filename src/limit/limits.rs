@@ -95,6 +95,12 @@ impl Limits {
         limits(quota).then(|| self.store.take(&BucketKey::Home(issuer.clone(), sub.clone()), quota, now))
     }
 
+    /// A call of this user as the administrator of a tenant.
+    pub fn tenant_admin(&self, issuer: &Arc<str>, sub: &Arc<str>, now: Moment) -> Option<Taken> {
+        let quota = self.settings.tenant_admin;
+        limits(quota).then(|| self.store.take(&BucketKey::TenantAdmin(issuer.clone(), sub.clone()), quota, now))
+    }
+
     fn take(&self, key: &BucketKey, quota: Quota, now: Moment) -> Option<Taken> {
         limits(quota).then(|| self.store.take(key, quota, now))
     }

@@ -19,6 +19,8 @@ pub enum BucketKey {
     Address(IpAddr),
     /// Issuer and subject.
     Home(Arc<str>, Arc<str>),
+    /// Issuer and subject.
+    TenantAdmin(Arc<str>, Arc<str>),
 }
 
 impl BucketKey {
@@ -32,7 +34,7 @@ impl BucketKey {
 
     /// Callers without a partner can have as many of these as they like.
     pub(super) fn is_open_ended(&self) -> bool {
-        matches!(self, Self::Address(_) | Self::Home(..))
+        matches!(self, Self::Address(_) | Self::Home(..) | Self::TenantAdmin(..))
     }
 }
 

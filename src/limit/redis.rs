@@ -75,16 +75,18 @@ impl RedisBuckets {
             BucketKey::Refusal(partner) => format!("{prefix}:refusal:{partner}"),
             BucketKey::Address(IpAddr::V4(ip)) => format!("{prefix}:address:{ip}"),
             BucketKey::Address(IpAddr::V6(ip)) => format!("{prefix}:address:{ip}"),
-            // Issuers and subjects are of any length, and nobody else's to read.
-            BucketKey::Home(issuer, sub) => {
-                let length = u64::try_from(issuer.len()).unwrap_or(u64::MAX).to_be_bytes();
-                let whole = [&length, issuer.as_bytes(), sub.as_bytes()].concat();
-                let hash = digest::digest(&digest::SHA256, &whole);
-                let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-                format!("{prefix}:home:{hex}")
-            }
+            BucketKey::Home(issuer, sub) => format!("{prefix}:home:{}", user(issuer, sub)),
+            BucketKey::TenantAdmin(issuer, sub) => format!("{prefix}:tenant-admin:{}", user(issuer, sub)),
         }
     }
+}
+
+/// Issuers and subjects are of any length, and nobody else's to read.
+fn user(issuer: &str, sub: &str) -> String {
+    let length = u64::try_from(issuer.len()).unwrap_or(u64::MAX).to_be_bytes();
+    let whole = [&length, issuer.as_bytes(), sub.as_bytes()].concat();
+    let hash = digest::digest(&digest::SHA256, &whole);
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl SharedBuckets for RedisBuckets {

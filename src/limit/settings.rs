@@ -27,6 +27,8 @@ pub struct LimitSettings {
     pub unauthenticated: Quota,
     /// Home requests, per user; off by default.
     pub home: Quota,
+    /// Calls of tenants' administrators, per user.
+    pub tenant_admin: Quota,
     /// Overrides of the (partner, tenant) quota.
     pub partners: HashMap<PartnerId, Quota>,
     pub links: HashMap<LinkId, Quota>,
@@ -59,6 +61,7 @@ impl Default for LimitSettings {
             refusal: per_minute(1000),
             unauthenticated: per_minute(6000),
             home: per_minute(0),
+            tenant_admin: per_minute(100),
             partners: HashMap::new(),
             links: HashMap::new(),
             max_keys: 200_000,

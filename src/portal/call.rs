@@ -215,13 +215,15 @@ pub struct Problem {
     /// The request was refused after all, and nothing was done: its record says so. A refusal that came when a part was
     /// done does not undo it.
     pub overturns: bool,
+    /// In seconds, where it is worth another try.
+    pub retry_after: Option<u32>,
 }
 
 impl Problem {
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         let overturns = code.status() == 403;
         let (fields, slices) = (Vec::new(), Vec::new());
-        Self { code, denial: None, message: message.into(), fields, slices, detail: "", overturns }
+        Self { code, denial: None, message: message.into(), fields, slices, detail: "", overturns, retry_after: None }
     }
 
     pub fn invalid(fields: Vec<FieldError>) -> Self {

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use super::{authorize::Authorized, respond::Failure, tenant::Scope, trail::Trail, worker::Worker};
 use crate::{
     domain::{ErrorCode, TenantId},
-    limit::{Class, Moment, Taken},
+    limit::{Moment, Taken},
+    portal::{Audience, Spec},
 };
 
 /// A request that was decided and counted.
@@ -33,29 +34,33 @@ pub fn admit(worker: &Rc<Worker>, trail: &mut Trail, authorized: Authorized) -> 
     Ok(Admitted(authorized))
 }
 
-/// Counts a call of the consolidated API: by its class, and per (partner, tenant) where it acts in a tenant.
+/// Counts a call of the consolidated API: by its class, and per (partner, tenant) where it acts in a tenant. What a tenant's
+/// administrator asks is counted per user, and at home too.
 pub fn consolidated(
     worker: &Rc<Worker>,
     trail: &mut Trail,
-    class: &Class,
+    spec: &Spec,
     named: Option<&TenantId>,
 ) -> Result<(), Failure> {
     let limits = &worker.gateway.limits;
     let now = moment(trail);
     let Some(session) = &trail.session else { return Ok(()) };
+    let caller = &session.caller;
+    let admin = (spec.audience == Audience::TenantAdmin).then(|| limits.tenant_admin(&caller.issuer, &caller.sub, now));
+    let admin = admin.flatten();
     let Some(partner) = session.partner() else {
         // A tenant's administrator works at home.
-        return bind(trail, [limits.home(&session.caller.issuer, &session.caller.sub, now), None]);
+        return bind(trail, [admin, limits.home(&caller.issuer, &caller.sub, now), None]);
     };
     let by_tenant = named.and_then(|tenant| {
         let link = partner.portfolio.link(tenant.as_str())?;
         limits.tenant(link.link.partner_id, &link.link.tenant_id, link.link.id, now)
     });
-    bind(trail, [limits.class(*class, partner.facts.partner_id, now), by_tenant])
+    bind(trail, [admin, limits.class(spec.limit, partner.facts.partner_id, now), by_tenant])
 }
 
 /// The tightest bucket is shown; an empty one refuses.
-fn bind(trail: &mut Trail, taken: [Option<Taken>; 2]) -> Result<(), Failure> {
+fn bind(trail: &mut Trail, taken: [Option<Taken>; 3]) -> Result<(), Failure> {
     let tightest = taken.into_iter().flatten().min_by_key(|taken| (taken.allowed, taken.remaining));
     if let Some(taken) = tightest {
         trail.bucket = Some(taken);

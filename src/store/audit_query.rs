@@ -2,7 +2,11 @@
 //!
 //! Chunks are taken by their latest time. One whose words say "certainly not" is skipped; of the others the lines are
 //! read, and `RecordFilter::matches` has the last word, so that index and journal answer by one rule. The walk ends when
-//! no chunk that is left can hold anything newer than what was found.
+//! no chunk that is left can hold anything newer than what was found; `audit::gather` says what is held until then.
+
+use std::sync::Arc;
+
+use serde::Serialize;
 
 use super::{
     AuditStore,
@@ -11,7 +15,11 @@ use super::{
     sql::{Tx, composed},
 };
 use crate::{
-    audit::{IndexUnavailable, Record, RecordFilter, RecordSource, run},
+    audit::{
+        IndexUnavailable, Record, RecordFilter, RecordSearch, RecordSource,
+        gather::{Gathered, Gathering, Keep, Kept, MOST_BYTES, Search},
+        run,
+    },
     domain::{DecisionId, Millis},
 };
 
@@ -29,68 +37,84 @@ struct TooDeep;
 
 impl RecordSource for AuditStore {
     async fn query(&self, filter: &RecordFilter) -> Result<Vec<Record>, IndexUnavailable> {
+        let keep: Keep<Record> = Arc::new(Some);
+        let search = Search { filter: filter.clone(), keep, most_bytes: MOST_BYTES, most_looked_at: None };
+        Ok(self.search(&search).await?.items)
+    }
+}
+
+impl RecordSearch for AuditStore {
+    async fn search<T: Serialize + Send + 'static>(&self, search: &Search<T>) -> Result<Gathered<T>, IndexUnavailable> {
+        let filter = &search.filter;
         if filter.offset > MOST_DEPTH {
             return Err(IndexUnavailable::new(TooDeep));
         }
-        let limit = filter.limit.unwrap_or(MOST_RECORDS).min(MOST_RECORDS);
         let mut tx = self.db.begin_audit_read().await.map_err(unavailable)?;
-        let mut found = Vec::new();
         if let Some(at) = filter.id.and_then(DecisionId::made) {
             // Nearly always there; a Bloom filter of every chunk need not be read.
             let near = (Millis(at.0 - ID_SLACK_MS), Millis(at.0 + ID_SLACK_MS));
-            found = self.walk(&mut tx, filter, near, filter.offset + limit).await?;
+            let found = self.walk(&mut tx, search, near).await?;
+            if !found.items.is_empty() {
+                return Ok(found);
+            }
         }
-        if found.is_empty() {
-            let all = (filter.from.unwrap_or(Millis(i64::MIN)), filter.to.unwrap_or(Millis(i64::MAX)));
-            found = self.walk(&mut tx, filter, all, filter.offset + limit).await?;
-        }
-        Ok(found.into_iter().skip(filter.offset).take(limit).collect())
+        let all = (filter.from.unwrap_or(Millis(i64::MIN)), filter.to.unwrap_or(Millis(i64::MAX)));
+        self.walk(&mut tx, search, all).await
     }
 }
 
 impl AuditStore {
-    /// The newest `wanted` records that match, of chunks with records of this range of time.
-    async fn walk(
+    /// The page of what is asked for, of chunks with records of this range of time.
+    async fn walk<T: Serialize + Send + 'static>(
         &self,
         tx: &mut Tx,
-        filter: &RecordFilter,
+        search: &Search<T>,
         range: (Millis, Millis),
-        wanted: usize,
-    ) -> Result<Vec<Record>, IndexUnavailable> {
+    ) -> Result<Gathered<T>, IndexUnavailable> {
+        let filter = &search.filter;
+        let limit = filter.limit.unwrap_or(MOST_RECORDS).min(MOST_RECORDS);
+        if limit == 0 {
+            return Ok(Gathered { items: Vec::new(), cut: false });
+        }
         let words = filter.words();
-        let mut found: Vec<Record> = Vec::new();
-        let mut last: Option<(i64, i64)> = None;
-        let Some(oldest) = wanted.checked_sub(1) else { return Ok(found) };
+        let mut gathering = Gathering::new(filter.offset, limit, search.most_bytes);
+        let (mut looked_at, mut last) = (0, None);
         loop {
             let places = candidates(tx, range, last).await?;
             let Some(end) = places.last() else { break };
             last = Some((end.last_time, end.chunk));
             for place in &places {
                 // Nothing in this chunk or behind it is newer than what there is.
-                if found.get(oldest).is_some_and(|oldest| place.last_time < oldest.time.0) {
-                    return Ok(found);
+                let next = Millis(place.last_time);
+                if gathering.announce(next) {
+                    return Ok(Gathered { items: gathering.finish(), cut: false });
+                }
+                if search.most_looked_at.is_some_and(|most| looked_at >= most) {
+                    gathering.cut_before(next);
+                    return Ok(Gathered { items: gathering.finish(), cut: true });
                 }
                 if place.terms.may_have(&words) {
-                    found.extend(self.matching(tx, filter, place, wanted).await?);
-                    found.sort_by_key(|record| std::cmp::Reverse((record.time, record.chain_id.0, record.opening.seq)));
-                    found.truncate(wanted);
+                    let (more, matching) = self.matching(tx, search, place, gathering.room()).await?;
+                    looked_at += matching;
+                    gathering.add(more)?;
                 }
             }
         }
-        Ok(found)
+        Ok(Gathered { items: gathering.finish(), cut: false })
     }
 
-    /// The newest `wanted` matching records of one chunk at least.
-    async fn matching(
+    /// What is kept of the newest `wanted` records of one chunk at least, and how many match.
+    async fn matching<T: Serialize + Send + 'static>(
         &self,
         tx: &mut Tx,
-        filter: &RecordFilter,
+        search: &Search<T>,
         place: &Place,
         wanted: usize,
-    ) -> Result<Vec<Record>, IndexUnavailable> {
-        let (asked, chain) = (filter.clone(), place.chain);
-        let picked = self.look(tx, place, move |lines| run::pick(lines, chain, &asked, wanted)).await?;
-        let run::Picked { mut whole, mut open } = picked.unwrap_or_default();
+    ) -> Result<(Vec<Kept<T>>, usize), IndexUnavailable> {
+        let (asked, chain, keep) = (search.filter.clone(), place.chain, Arc::clone(&search.keep));
+        let kept = move |record| Kept::of(record, &keep);
+        let picked = self.look(tx, place, move |lines| run::pick(lines, chain, &asked, wanted, kept)).await?;
+        let run::Picked { mut whole, mut looked_at, mut open } = picked.unwrap_or_default();
         if !open.is_empty() {
             let ids: Ids = open.iter().map(|record| record.id).collect();
             for completed in self.completions(tx, place, ids).await? {
@@ -98,9 +122,12 @@ impl AuditStore {
                     record.complete(completed);
                 }
             }
-            whole.extend(open.into_iter().filter(|record| filter.matches(record)));
+            for record in open.into_iter().filter(|record| search.filter.matches(record)) {
+                looked_at += 1;
+                whole.extend(Kept::of(record, &search.keep));
+            }
         }
-        Ok(whole)
+        Ok((whole, looked_at))
     }
 }
 

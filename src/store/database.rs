@@ -12,7 +12,9 @@ use sqlx::{
 };
 
 use super::{
-    StoreError, migrations,
+    StoreError,
+    audit_turns::Turns,
+    migrations,
     sql::{Conn, Tx},
     sqlite::SqliteFiles,
 };
@@ -27,6 +29,7 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Database {
     pub(crate) backend: Arc<Backend>,
+    pub(crate) turns: Arc<Turns>,
 }
 
 pub(crate) enum Backend {
@@ -69,7 +72,7 @@ impl Database {
                 Backend::Postgres { pool, options: Box::new(options) }
             }
         };
-        Ok(Self { backend: Arc::new(backend) })
+        Ok(Self { backend: Arc::new(backend), turns: Arc::default() })
     }
 
     /// Applies the migrations that are missing; does nothing where all are there.

@@ -39,6 +39,7 @@ mod audit_rebuild;
 mod audit_retained;
 mod audit_retention;
 mod audit_terms;
+mod audit_turns;
 mod outbox;
 
 mod census;
@@ -67,6 +68,7 @@ pub use audit_kept::{Faulty, Gone};
 pub use audit_openings::IndexedUsage;
 pub use audit_rebuild::Extent;
 pub use audit_retained::{KeptJournal, emptied};
+pub use audit_turns::Turn;
 pub use census::Census;
 pub use database::Database;
 pub use directory::{Directory, LinksUnavailable, LoadHook, Reading};

@@ -73,7 +73,8 @@ impl IndexSink for Sink {
 /// The records of one chunk, each with the completion that it has anywhere.
 fn records_of(state: &State, at: usize, chain: ChainId) -> Vec<Record> {
     let any = RecordFilter::default();
-    let run::Picked { whole, mut open } = run::pick(&state.chunks[at].lines, chain, &any, usize::MAX).unwrap();
+    let run::Picked { whole, mut open, .. } =
+        run::pick(&state.chunks[at].lines, chain, &any, usize::MAX, Some).unwrap();
     let mut ids = open.iter().map(|record| record.id).collect();
     for later in &state.chunks[at + 1..] {
         for completed in run::completions(&later.lines, chain, &mut ids).unwrap() {

@@ -14,6 +14,7 @@ use linkgate::{
     config::settings::DatabaseSettings,
     domain::{ApprovalRules, LinkId, Millis, RoleTable, link_rules::LinkInput},
     identity::mint::{DevAlgorithm, DevKey, mint},
+    limit::settings::Quota,
     policy::Bundle,
     store::{
         Actor, Admin, Database,
@@ -79,6 +80,15 @@ impl Rig {
         let connectors = connectors(service.address);
         let links = vec![(P1, "t-full".to_owned(), "msp_full")];
         Self::configured(service, world, links, (&connectors, ""), |config| config.checkpoints.interval = interval)
+    }
+
+    /// With this limit for each of a tenant's administrators.
+    pub fn with_tenant_admins_limited(limit: Quota) -> Self {
+        let world: World = [("t-full".to_owned(), held("t-full", &["USD"]))].into_iter().collect();
+        let service = Service::start(world.clone());
+        let connectors = connectors(service.address);
+        let links = vec![(P1, "t-full".to_owned(), "msp_full")];
+        Self::configured(service, world, links, (&connectors, ""), |config| config.limits.tenant_admin = limit)
     }
 
     pub fn of(world: World, links: Vec<(&'static str, String, &'static str)>, portal: &str) -> Self {
@@ -293,6 +303,7 @@ checkpoint_interval = "1s"
 listing = 0
 detail = 0
 tenant = 0
+tenant_admin = 0
 refusal = 0
 unauthenticated = 0
 {connectors}

@@ -1,5 +1,6 @@
 //! A managed tenant's own administrators: the links to their tenant, their word on them, and who did what.
 
+use linkgate::limit::settings::Quota;
 use serde_json::{Value, json};
 
 use super::{
@@ -67,4 +68,27 @@ fn the_access_log_shows_the_own_part_only() {
     assert_eq!(log(&rig, "t-unknown", "")["total"], 0);
     let bad = ask(&rig, "t-full", Request::get("/api/v1/tenant/access-log?decision=x&colour=y&limit=0"));
     assert_eq!(bad.status, 422);
+}
+
+/// The limit of a tenant's administrators is each one's own.
+#[test]
+fn a_tenants_administrators_are_limited() {
+    let rig = Rig::with_tenant_admins_limited(Quota { requests: 3, per_seconds: 60 });
+    let ask = |user: &str| {
+        let request = Request::get("/api/v1/tenant/access-log?limit=1");
+        request.bearer(&rig.token(user, "t-full", "tenant_admin")).send(rig.public)
+    };
+    let first = ask("admin-1");
+    assert_eq!(
+        (first.status, first.header("x-ratelimit-limit"), first.header("x-ratelimit-remaining")),
+        (200, "3", "2")
+    );
+    let links = Request::get("/api/v1/tenant/links").bearer(&rig.token("admin-1", "t-full", "tenant_admin"));
+    assert_eq!(links.send(rig.public).header("x-ratelimit-remaining"), "1");
+    assert_eq!(ask("admin-1").status, 200);
+    let refused = ask("admin-1");
+    assert_eq!((refused.status, refused.error().as_str()), (429, "RATE_LIMIT_EXCEEDED"));
+    assert!(refused.header("retry-after").parse::<u32>().unwrap() > 0, "{}", refused.text());
+    assert_eq!(refused.header("x-ratelimit-remaining"), "0");
+    assert_eq!(ask("admin-2").status, 200);
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,8 +14,9 @@ use linkgate::{
     audit::{
         AuditSettings, ChainHead, ChainHeads, ChainId, ChangeRecord, Completion, Decision, Durability, Hash,
         IndexBatch, IndexSink, IndexUnavailable, Journal, Kind, Opening, OutboxSource, Record, RecordFilter,
-        RecordSource, Slice, SliceOutcome,
+        RecordSearch, RecordSource, Slice, SliceOutcome,
         batch::read_batch,
+        gather::{Keep, Search, TooMuch},
         indexer::Indexer,
         journal::Known,
         reader::segments,
@@ -358,6 +362,28 @@ pub(crate) async fn records_of_many_chunks_are_found_newest_first(f: Arc<Fixture
         let expected: Vec<Record> = all.skip(filter.offset).take(filter.limit.unwrap_or(10_000)).collect();
         assert!(found == expected, "{filter:?}: {} found, {} expected", found.len(), expected.len());
     }
+    // What falls away while it is read costs no second walk, and the same page comes of it.
+    let (seen, wanted) = (Arc::new(AtomicUsize::new(0)), Decision::Deny);
+    let counted = Arc::clone(&seen);
+    let keep: Keep<DecisionId> = Arc::new(move |record| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        (record.decision == wanted).then_some(record.id)
+    });
+    let filter = RecordFilter { limit: Some(20), offset: 300, ..any() };
+    let search = Search { filter, keep: Arc::clone(&keep), most_bytes: 1 << 20, most_looked_at: None };
+    let found = house.store.search(&search).await.unwrap();
+    let denied: Vec<DecisionId> = records.iter().filter(|one| one.decision == wanted).map(|one| one.id).collect();
+    assert_eq!((found.items.as_slice(), found.cut), (&denied[300..320], false));
+    let looked = seen.swap(0, Ordering::Relaxed);
+    assert!((320..=records.len()).contains(&looked), "{looked} looked at");
+    // Where not all may be looked at, what is told has no gaps and says that it ends.
+    let filter = RecordFilter { limit: Some(10_000), ..any() };
+    let search = Search { filter, keep, most_bytes: 1 << 20, most_looked_at: Some(100) };
+    let found = house.store.search(&search).await.unwrap();
+    assert!(found.cut && denied.starts_with(&found.items) && found.items.len() < denied.len());
+    let filter = RecordFilter { limit: Some(1_000), ..any() };
+    let search = Search { filter, keep: Arc::new(Some), most_bytes: 100_000, most_looked_at: None };
+    assert!(matches!(house.store.search(&search).await, Err(IndexUnavailable::TooMuch(TooMuch(100_000)))));
     let too_deep = RecordFilter { offset: 1_000_000, ..any() };
     assert!(house.store.query(&too_deep).await.is_err());
 }

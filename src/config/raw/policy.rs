@@ -39,6 +39,8 @@ raw! {
         unauthenticated: QuotaText = QuotaText::of("6000/min"),
         /// Home requests, per user.
         home: QuotaText = QuotaText::Number(0),
+        /// Calls of tenants' administrators (`/api/v1/tenant`), per user; counted beside `home`.
+        tenant_admin: QuotaText = QuotaText::of("100/min"),
         /// Other `tenant` limits for single partners, by partner id.
         partners: BTreeMap<String, QuotaText> = BTreeMap::new(),
         /// Other `tenant` limits for single links, by link id.

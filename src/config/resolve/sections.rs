@@ -174,6 +174,7 @@ impl Resolver<'_> {
             refusal: self.quota(&at.key("refusal"), &raw.refusal),
             unauthenticated: self.quota(&at.key("unauthenticated"), &raw.unauthenticated),
             home: self.quota(&at.key("home"), &raw.home),
+            tenant_admin: self.quota(&at.key("tenant_admin"), &raw.tenant_admin),
             partners: self.quotas(&at.key("partners"), &raw.partners),
             links: self.quotas(&at.key("links"), &raw.links),
             max_keys: self.at_least_one(&at.key("max_keys"), raw.max_keys),

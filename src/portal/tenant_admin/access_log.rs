@@ -10,11 +10,12 @@ use futures_util::{FutureExt, future::BoxFuture};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::home;
+use super::{home, turn};
 use crate::{
     audit::{
-        Decision, Kind, Record, RecordFilter, RecordSource,
+        Decision, IndexUnavailable, Kind, Record, RecordFilter, RecordSearch,
         evidence::{RecordProof, proof::ShownCheckpoint},
+        gather::{Gathered, Search},
         redact,
     },
     domain::{DecisionId, ErrorCode, Millis, PartnerId},
@@ -26,10 +27,10 @@ use crate::{
     store::{Provable, Unproven},
 };
 
-/// Records read at once where some of them may fall away.
-const BATCH: usize = 500;
-/// Records looked through for one answer at most.
+/// Records looked through for one answer at most, where some of them fall away.
 const MOST_LOOKED_AT: usize = 20_000;
+/// Most bytes held for one answer: one entry has some kilobytes at most.
+const MOST_BYTES: usize = 32 << 20;
 
 struct AccessLog {
     filter: RecordFilter,
@@ -223,16 +224,15 @@ impl Prepared for AccessLog {
     fn answer(self: Box<Self>, portal: Arc<Portal>, call: Call) -> BoxFuture<'static, Result<Reply, Problem>> {
         async move {
             let tenant = home(&call)?;
-            let filter = RecordFilter { managed_tenant_id: Some(tenant.as_str().to_owned()), ..self.filter };
-            let Paging { limit, offset } = self.paging;
-            let (mut items, looked_through) =
-                entries(&portal.records, &portal.bases, filter, self.decision, tenant.as_str(), offset, limit).await?;
-            // One more than asked for was looked for.
-            let has_more = items.len() as u64 > limit;
-            items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-            let total = offset + items.len() as u64 + u64::from(has_more);
-            let total_exact = looked_through && !has_more && (offset == 0 || !items.is_empty());
-            let answer = Answer { items, total, total_exact, limit, offset, has_more };
+            // Held until the answer is made: proofs are read by the same readers.
+            let _turn = turn(&portal, tenant).await?;
+            let search = search(self.filter, &portal.bases, self.decision, tenant.as_str(), self.paging);
+            let deadline = portal.settings.reads.deadline;
+            let page = tokio::time::timeout(deadline, page(&portal.records, &search, self.paging)).await;
+            let answer = page.map_err(|_| {
+                let message = "this takes too long to look for: ask for a shorter period";
+                Problem::new(ErrorCode::UpstreamTimeout, message)
+            })??;
             let answer = match self.proof {
                 true => AnyAnswer::Proven(proven(&portal, answer, tenant.as_str()).await?),
                 false => AnyAnswer::Plain(answer),
@@ -243,49 +243,44 @@ impl Prepared for AccessLog {
     }
 }
 
-/// The entries from `offset` on, one more than `limit` if there are so many, and whether everything was looked through.
-async fn entries(
-    records: &impl RecordSource,
+/// What is kept while records are read is a tenant's own part of them, and one more than is shown.
+fn search(
+    filter: RecordFilter,
     bases: &Bases,
-    mut filter: RecordFilter,
     decision: Option<Decision>,
     tenant: &str,
-    offset: u64,
-    limit: u64,
-) -> Result<(Vec<Entry>, bool), Problem> {
-    let wanted = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
-    let mut skip = usize::try_from(offset).unwrap_or(usize::MAX);
-    let batch = if decision.is_none() { wanted } else { BATCH };
-    if decision.is_none() {
-        filter.offset = std::mem::take(&mut skip);
-    }
-    let first = filter.offset;
-    let mut items = Vec::new();
-    loop {
-        filter.limit = Some(batch);
-        let found = records.query(&filter).await.map_err(|error| {
+    Paging { limit, offset }: Paging,
+) -> Search<Entry> {
+    let filter = RecordFilter {
+        managed_tenant_id: Some(tenant.to_owned()),
+        limit: Some(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1)),
+        offset: usize::try_from(offset).unwrap_or(usize::MAX),
+        ..filter
+    };
+    let (bases, tenant) = (bases.clone(), tenant.to_owned());
+    let keep = move |record| {
+        Entry::of(&bases, record, &tenant).filter(|entry| decision.is_none_or(|wanted| entry.decision == wanted))
+    };
+    // All that is looked at is shown or skipped, where nothing falls away: paging has a bound of its own.
+    let most_looked_at = decision.map(|_| MOST_LOOKED_AT);
+    Search { filter, keep: Arc::new(keep), most_bytes: MOST_BYTES, most_looked_at }
+}
+
+async fn page(records: &impl RecordSearch, search: &Search<Entry>, paging: Paging) -> Result<Answer, Problem> {
+    let Gathered { mut items, cut } = records.search(search).await.map_err(|error| match error {
+        IndexUnavailable::TooMuch(too_much) => Problem::new(ErrorCode::ValidationError, too_much.to_string()),
+        error => {
             tracing::error!(%error, source = ?std::error::Error::source(&error), "the access log cannot be read");
             Problem::new(ErrorCode::UpstreamUnavailable, "the access log cannot be read now: try again later")
-        })?;
-        let last = found.len() < batch;
-        filter.offset += found.len();
-        for entry in found.into_iter().filter_map(|record| Entry::of(bases, record, tenant)) {
-            if decision.is_some_and(|wanted| entry.decision != wanted) {
-                continue;
-            }
-            if skip > 0 {
-                skip -= 1;
-            } else if items.len() < wanted {
-                items.push(entry);
-            }
         }
-        if last || items.len() >= wanted {
-            return Ok((items, last));
-        }
-        if filter.offset - first >= MOST_LOOKED_AT {
-            return Ok((items, false));
-        }
-    }
+    })?;
+    let Paging { limit, offset } = paging;
+    // One more than asked for was looked for.
+    let has_more = items.len() as u64 > limit;
+    items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let total = offset + items.len() as u64 + u64::from(has_more);
+    let total_exact = !cut && !has_more && (offset == 0 || !items.is_empty());
+    Ok(Answer { items, total, total_exact, limit, offset, has_more })
 }
 
 #[cfg(test)]

@@ -1,8 +1,13 @@
 //! What a tenant sees of a record, and of a record over several tenants.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use crate::{
-    audit::{ChainId, Hash, IndexUnavailable, Slice, Stamp},
+    audit::{
+        ChainId, Hash, Slice, Stamp,
+        gather::{Gathering, Kept},
+    },
     domain::PartnerId,
 };
 
@@ -104,14 +109,29 @@ fn the_names_are_those_of_the_contract() {
     assert_eq!(names, wanted.split(", ").map(str::to_owned).collect());
 }
 
-/// Newest first, as the index gives them.
-struct Index(Vec<Record>);
+/// Newest first, as the index gives them; `walks` counts the questions.
+struct Index {
+    records: Vec<Record>,
+    walks: AtomicUsize,
+}
 
-impl RecordSource for Index {
-    async fn query(&self, filter: &RecordFilter) -> Result<Vec<Record>, IndexUnavailable> {
-        let found = self.0.iter().filter(|record| filter.matches(record)).skip(filter.offset);
-        Ok(found.take(filter.limit.unwrap()).cloned().collect())
+impl RecordSearch for Index {
+    async fn search<T: Serialize + Send + 'static>(&self, search: &Search<T>) -> Result<Gathered<T>, IndexUnavailable> {
+        self.walks.fetch_add(1, Ordering::Relaxed);
+        let filter = &search.filter;
+        let most = search.most_looked_at.unwrap_or(usize::MAX);
+        let matching: Vec<&Record> = self.records.iter().filter(|record| filter.matches(record)).collect();
+        let limit = filter.limit.unwrap();
+        let kept = matching.iter().take(most).filter_map(|record| (search.keep)((*record).clone()));
+        let items: Vec<T> = kept.skip(filter.offset).take(limit).collect();
+        Ok(Gathered { cut: items.len() < limit && matching.len() > most, items })
     }
+}
+
+async fn ask(index: &Index, decision: Option<Decision>, offset: u64, limit: u64) -> Answer {
+    let paging = Paging { limit, offset };
+    let search = search(RecordFilter::default(), &bases(), decision, "mine", paging);
+    page(index, &search, paging).await.unwrap()
 }
 
 #[tokio::test]
@@ -125,14 +145,42 @@ async fn a_refusal_of_another_tenants_slice_is_none_here() {
         }
         one
     });
-    let index = Index(all.collect());
-    let filter = RecordFilter { managed_tenant_id: Some("mine".into()), ..RecordFilter::default() };
-    let (found, whole) = entries(&index, &bases(), filter.clone(), Some(Decision::Deny), "mine", 50, 40).await.unwrap();
-    let times: Vec<i64> = found.iter().map(|entry| entry.time.0).collect();
-    assert_eq!((times.first(), times.len(), whole), (Some(&690), 41, false), "one more than asked for");
-    let (found, whole) =
-        entries(&index, &bases(), filter.clone(), Some(Decision::Deny), "mine", 100, 40).await.unwrap();
-    assert_eq!((found.len(), whole), (20, true));
-    let (found, _) = entries(&index, &bases(), filter, None, "mine", 1_100, 10).await.unwrap();
-    assert_eq!((found.first().unwrap().time.0, found.len()), (99, 11));
+    let index = Index { records: all.collect(), walks: AtomicUsize::new(0) };
+    let found = ask(&index, Some(Decision::Deny), 50, 40).await;
+    let told = (found.items[0].time.0, found.items.len(), found.total, found.total_exact, found.has_more);
+    assert_eq!(told, (690, 40, 91, false, true));
+    let found = ask(&index, Some(Decision::Deny), 100, 40).await;
+    assert_eq!((found.items.len(), found.total, found.total_exact, found.has_more), (20, 120, true, false));
+    assert_eq!(index.walks.load(Ordering::Relaxed), 2, "one walk for each answer");
+    let found = ask(&index, None, 1_100, 10).await;
+    assert_eq!((found.items[0].time.0, found.items.len(), found.has_more), (99, 10, true));
+}
+
+#[tokio::test]
+async fn what_was_not_looked_through_is_told() {
+    let records: Vec<Record> = (0..1_000).rev().map(record).collect();
+    let index = Index { records, walks: AtomicUsize::new(0) };
+    let paging = Paging { limit: 10, offset: 0 };
+    let mut search = search(RecordFilter::default(), &bases(), Some(Decision::Allow), "mine", paging);
+    assert_eq!(search.most_looked_at, Some(MOST_LOOKED_AT));
+    search.most_looked_at = Some(500);
+    let found = page(&index, &search, paging).await.unwrap();
+    assert_eq!((found.items.len(), found.total, found.total_exact, found.has_more), (0, 0, false, false));
+}
+
+/// However many tenants a record is about, one of them holds no more of it than it is shown.
+#[test]
+fn a_tenant_holds_its_own_part_only() {
+    let mut wide = record(1);
+    wide.slices.extend((0..1_023).map(|n| slice(&format!("tenant-{n}"), Decision::Allow, Some("reason"), "ok")));
+    let search = search(RecordFilter::default(), &bases(), None, "mine", Paging { limit: 50, offset: 1_400 });
+    let mut gathering = Gathering::new(1_400, 51, search.most_bytes);
+    let mut most = 0;
+    for _ in 0..2 {
+        let kept = (0..725).map(|_| Kept::of(wide.clone(), &search.keep).unwrap()).collect();
+        gathering.add(kept).unwrap();
+        most = most.max(gathering.bytes());
+    }
+    assert!(most < 1_450 * 2_000, "{most} bytes held");
+    assert_eq!(gathering.finish().len(), 50);
 }

@@ -10,14 +10,25 @@ mod review;
 pub(super) use access_log::prepare as access_log;
 pub(super) use links::{approve, list};
 
-use super::{Call, call::Problem};
+use super::{Call, Portal, call::Problem};
 use crate::{
     domain::{ErrorCode, TenantId},
-    store::StoreError,
+    store::{StoreError, Turn},
 };
 
 fn home(call: &Call) -> Result<&TenantId, Problem> {
     call.asker.home_tenant.as_ref().ok_or_else(|| Problem::new(ErrorCode::InternalError, ""))
+}
+
+/// Seconds to wait where too many ask.
+const BUSY_SECONDS: u32 = 2;
+
+/// This tenant's turn to walk through the audit index. Waits as long as a consolidated request may take.
+async fn turn(portal: &Portal, tenant: &TenantId) -> Result<Turn, Problem> {
+    portal.records.turn(tenant, portal.settings.reads.deadline).await.ok_or_else(|| {
+        let message = "others look through the audit record just now: try again";
+        Problem { retry_after: Some(BUSY_SECONDS), ..Problem::new(ErrorCode::UpstreamUnavailable, message) }
+    })
 }
 
 /// A refusal of the rules as it is; a database that is away as unavailable.

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::store_problem;
+use super::{store_problem, turn};
 use crate::{
     audit::{
         sweep::Wanted,
@@ -87,6 +87,7 @@ impl Reviews {
         let usage = match days {
             Some(days) => {
                 let since = Millis(now.0.saturating_sub(i64::from(days) * 86_400_000));
+                let _turn = turn(portal, tenant).await?;
                 let tenant = Some(tenant.to_string());
                 let wanted = Wanted { since: Some(since), tenant, ..Wanted::default() };
                 let found = portal.records.usage(&wanted, MOST_LOOKED_AT).await.map_err(|error| {

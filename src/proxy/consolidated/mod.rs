@@ -55,7 +55,7 @@ pub async fn serve(
     let (parts, body) = request.into_parts();
     let (session, _, named) = identify::bearer(worker, trail, &parts).await?;
     let decided = decide(worker, trail, &target, &session, &named)?;
-    quota::consolidated(worker, trail, &target.spec.limit, decided.named.as_ref())?;
+    quota::consolidated(worker, trail, target.spec, decided.named.as_ref())?;
     // An empty body can be sent slowly too.
     let waited = !body.is_end_stream();
     let body = read(&parts, body, worker.gateway.settings.listen.body_idle_timeout).await?;

@@ -37,6 +37,7 @@ pub fn failure(problem: &Problem) -> Failure {
     if !problem.message.is_empty() {
         failure.message = Some(problem.message.clone().into_owned());
     }
+    failure.retry_after = problem.retry_after.or(failure.retry_after);
     failure.fields = problem.fields.iter().map(|error| (error.field.clone(), error.message.clone())).collect();
     failure
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::ask::Ask;
 use crate::{
+    audit::IndexUnavailable,
     domain::{ErrorCode, link_rules::FieldError},
     ops::Trouble,
     portal::{Problem, query::Paging},
@@ -152,6 +153,9 @@ pub(super) fn trouble(ask: &Ask, trouble: Trouble) -> Problem {
             &error,
             "the audit journal cannot be read to its end, or is not as it was written: ask `linkgate audit verify`",
         ),
+        Trouble::Index(IndexUnavailable::TooMuch(too_much)) => {
+            Problem::new(ErrorCode::ValidationError, too_much.to_string())
+        }
         Trouble::Index(error) => unread(
             &error,
             "the audit index cannot be asked now; `linkgate audit query --journal` reads the journal itself",

@@ -60,14 +60,15 @@ struct Turns {
     import: Arc<Semaphore>,
     ask: Arc<Semaphore>,
     walk: Arc<Semaphore>,
+    look: Arc<Semaphore>,
     send: Arc<Semaphore>,
 }
 
 impl Turns {
     fn new() -> Self {
         let of = |places| Arc::new(Semaphore::new(places));
-        // A test of a webhook waits for its receiver and costs nothing meanwhile.
-        Self { import: of(1), ask: of(2), walk: of(1), send: of(4) }
+        // A test of a webhook waits for its receiver and costs nothing meanwhile. The audit index on SQLite has four readers.
+        Self { import: of(1), ask: of(2), walk: of(1), look: of(2), send: of(4) }
     }
 
     /// `None`: nothing to wait for.
@@ -77,6 +78,7 @@ impl Turns {
             Work::Import => Some(Arc::clone(&self.import)),
             Work::Ask => Some(Arc::clone(&self.ask)),
             Work::Walk => Some(Arc::clone(&self.walk)),
+            Work::Look => Some(Arc::clone(&self.look)),
             Work::Send => Some(Arc::clone(&self.send)),
         }
     }

@@ -290,8 +290,10 @@ pub static TABLE: &[Spec] = &[
         "A made-up request with every gate and what would have turned it round, if wanted through a stored link",
     )
     .of(Work::Ask),
-    read(Op::ListRecords, "/audit/records", "audit_record", "admin.audit.list", "Audit records, newest first"),
-    read(Op::ShowRecord, "/audit/records/{record_id}", "audit_record", "admin.audit.show", "One audit record"),
+    read(Op::ListRecords, "/audit/records", "audit_record", "admin.audit.list", "Audit records, newest first")
+        .of(Work::Look),
+    read(Op::ShowRecord, "/audit/records/{record_id}", "audit_record", "admin.audit.show", "One audit record")
+        .of(Work::Look),
     read(
         Op::ExplainRecord,
         "/audit/records/{record_id}/explanation",

@@ -104,6 +104,8 @@ pub enum Work {
     Ask,
     /// Long reading: journal, policies of many links.
     Walk,
+    /// Reading of the audit index, which the indexer and tenants' administrators read too.
+    Look,
     /// Waits for a stranger's answer.
     Send,
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{
     account::{Ledger, Opened},
     answer_headers,
-    body::{Broken, Cut, Exchange, RequestBody, ResponseBody, UpstreamStream},
+    body::{Broken, Cut, Exchange, RequestBody, ResponseBody, TOTAL_TIMEOUT, UpstreamStream},
     certificate,
     outgoing::{self, Outgoing},
     respond::Failure,
@@ -99,7 +99,7 @@ async fn attempt(
     // Before the head is written, which tells its id.
     ledger.call = trail.span.as_ref().map(|span| span.call(&upstream.name, &trail.method));
     let outgoing = outgoing::build(worker, trail, checked, upstream, exchange)?;
-    if let Some(watched) = watch(trail, exchange) {
+    if let Some(watched) = watch(trail, exchange, total) {
         ledger.registration = Some(worker.streams.register(Rc::clone(&watched)));
         // The record may have waited for its disk: the sweep's own question, asked once before the act.
         if let Some(why) = watch::ended(worker, &watched).await {
@@ -141,10 +141,10 @@ async fn attempt(
 }
 
 /// Exchanges of a known caller are watched from here to their last byte; public ones where a certificate opened the
-/// connection.
-fn watch(trail: &Trail, exchange: &Exchange) -> Option<Rc<Watched>> {
+/// connection, or where their time is limited.
+fn watch(trail: &Trail, exchange: &Exchange, total: Option<Instant>) -> Option<Rc<Watched>> {
     let stream = match (&trail.session, trail.cross, &trail.managed_tenant, &trail.route) {
-        (None, ..) if trail.peer.certificate.is_some() => Stream::Public,
+        (None, ..) if trail.peer.certificate.is_some() || total.is_some() => Stream::Public,
         (Some(session), false, ..) => Stream::Home(Rc::clone(session)),
         (Some(session), true, Some(tenant), Some(route)) => Stream::Forwarded {
             tenant: tenant.clone(),
@@ -154,7 +154,8 @@ fn watch(trail: &Trail, exchange: &Exchange) -> Option<Rc<Watched>> {
         (None, ..) | (Some(_), true, ..) => return None,
     };
     let (cut, method) = (Rc::clone(&exchange.cut), trail.method.clone());
-    Some(Rc::new(Watched::new(cut, stream, trail.client_ip, method, &trail.peer)))
+    let watched = Watched::new(cut, stream, trail.client_ip, method, &trail.peer);
+    Some(Rc::new(Watched { until: total, ..watched }))
 }
 
 /// Nobody in particular on public routes.
@@ -238,10 +239,15 @@ fn wait<'a>(
                 if exchange.progress.ended.get() && total.is_none_or(|total| Instant::now() < total) {
                     attempts.late();
                 }
-                Err(Failure::new(ErrorCode::UpstreamTimeout, "response_timeout"))
+                Err(late())
             }
         }
     }
+}
+
+/// No answer in time.
+fn late() -> Failure {
+    Failure::new(ErrorCode::UpstreamTimeout, "response_timeout")
 }
 
 fn bounded(at: Instant, total: Option<Instant>) -> Instant {
@@ -270,6 +276,8 @@ fn cut_short(why: &'static str) -> Failure {
     let gates = [Gate::Suspension, Gate::Partner, Gate::Approval, Gate::Started, Gate::Address, Gate::Mfa];
     let later = [Gate::User, Gate::Override, Gate::Guardrail, Gate::Link];
     let mut failure = match why {
+        // The sweep saw it before the call's own timer.
+        TOTAL_TIMEOUT => return late(),
         certificate::WORD => certificate::counts_no_more(),
         "links_stale" => Failure::new(ErrorCode::LinksStale, why),
         "policy_error" => Failure::new(ErrorCode::PolicyUnavailable, why),

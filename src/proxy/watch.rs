@@ -5,10 +5,16 @@
 //! cuts the stream too: revoked, expired, suspended, changed overrides, a new guardrail, stale links. A stream at home
 //! hangs on no link: only the suspension of its user, session or token cuts it. And whatever flows on a connection that was
 //! opened with a client certificate hangs on that one too, be it a public route's.
+//!
+//! What is over the total time of its route ends here as well: its own timer is asked only where the upstream is awaited,
+//! not while a client reads nothing.
 
 use std::rc::Rc;
 
+use tokio::time::Instant;
+
 use super::{
+    body::TOTAL_TIMEOUT,
     certificate,
     streams::{Stream, Watched},
     worker::Worker,
@@ -48,6 +54,8 @@ async fn look_at(worker: &Rc<Worker>, watched: &Watched) {
         }
         worker.gateway.metrics.streams_cut.inc();
         watched.cut.cut(why);
+    } else if watched.until.is_some_and(|until| until <= Instant::now()) {
+        watched.cut.cut(TOTAL_TIMEOUT);
     }
 }
 

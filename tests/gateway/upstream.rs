@@ -123,7 +123,7 @@ impl Upstream {
                     thread::sleep(Duration::from_millis(ms.parse().unwrap()));
                     self.plain(&mut writer, b"slow")
                 }
-                ["t", "download", bytes] => self.download(&mut writer, bytes.parse().unwrap()),
+                [_, "download", bytes] => self.download(&mut writer, bytes.parse().unwrap()),
                 [_, "raw", hex] => {
                     let bytes = unhex(hex);
                     let text = String::from_utf8_lossy(&bytes);

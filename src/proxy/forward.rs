@@ -92,9 +92,9 @@ async fn attempt(
     let to = upstream
         .destination(outgoing::effective_tenant(&checked.admitted.0)?)
         .ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "no_address_for_tenant"))?;
-    ledger.place = Some(match to.enter() {
+    ledger.place = Some(match to.enter(asker(trail)) {
         Some(place) => place,
-        None => Box::pin(queued(to, total)).await?,
+        None => Box::pin(queued(to, asker(trail), total)).await?,
     });
     // Before the head is written, which tells its id.
     ledger.call = trail.span.as_ref().map(|span| span.call(&upstream.name, &trail.method));
@@ -166,9 +166,10 @@ fn asker(trail: &Trail) -> Asker<'_> {
 }
 
 /// A place of those that come free, or a stated refusal.
-async fn queued(to: Destination<'_>, total: Option<Instant>) -> Result<InFlight, Failure> {
-    to.queue(total).await.map_err(|refused| {
+async fn queued(to: Destination<'_>, asker: Asker<'_>, total: Option<Instant>) -> Result<InFlight, Failure> {
+    to.queue(asker, total).await.map_err(|refused| {
         let word = match refused {
+            Refused::Share => "upstream_share",
             Refused::Full => "upstream_full",
             Refused::QueueFull => "upstream_queue_full",
             Refused::QueueTimeout => "upstream_queue_timeout",

@@ -123,6 +123,7 @@ fn upstream_settings(authority: &str) -> UpstreamSettings {
         pool_idle_timeout: Duration::from_secs(30),
         max_in_flight: 10_000,
         tenant_max_in_flight: 10_000,
+        organisation_max_in_flight: None,
         max_pending: 0,
         queue_timeout: Duration::from_secs(1),
         outlier: OutlierSettings::default(),

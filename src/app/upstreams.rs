@@ -41,7 +41,8 @@ const COUNTS: [(&str, &str, Read); 6] = [
 ];
 
 /// The same by reason.
-const REFUSALS: [(&str, Read); 3] = [
+const REFUSALS: [(&str, Read); 4] = [
+    ("share", |tally| &tally.refused_share),
     ("full", |tally| &tally.refused_full),
     ("queue_full", |tally| &tally.refused_queue_full),
     ("queue_timeout", |tally| &tally.refused_queue_timeout),

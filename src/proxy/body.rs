@@ -195,6 +195,9 @@ impl Body for RequestBody {
     }
 }
 
+/// The route's total time is over.
+pub const TOTAL_TIMEOUT: &str = "total_timeout";
+
 /// How a response ended; told exactly once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ending {
@@ -234,6 +237,8 @@ impl std::fmt::Debug for ResponseBody {
 pub struct UpstreamStream {
     pub inner: Incoming,
     pub cut: Rc<Cut>,
+    /// Asked while the upstream is awaited. A body that nobody takes is not asked for more, and one that is always ready
+    /// never waits: those the sweep of open streams ends (see `watch`).
     pub deadline: Option<Pin<Box<Sleep>>>,
     pub bytes: u64,
     /// Its end was read. A body without a length does not know it by itself.
@@ -288,7 +293,7 @@ impl Drop for UpstreamStream {
     fn drop(&mut self) {
         let aborted = match self.broken {
             Some(Broken::Cut(why)) => Some(why.as_str()),
-            Some(Broken::Deadline) => Some("total_timeout"),
+            Some(Broken::Deadline) => Some(TOTAL_TIMEOUT),
             Some(_) => Some("upstream_aborted"),
             // A response without a body is never polled; one that was read to its end is complete as well.
             None if self.ended || self.inner.is_end_stream() => None,

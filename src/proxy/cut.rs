@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{certificate, respond::Failure};
+use super::{body::TOTAL_TIMEOUT, certificate, forward, respond::Failure};
 use crate::domain::{Denial, ErrorCode, Gate, Reason, words};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum CutReason {
     NotAPartner,
     LinkExpired,
     LinkRevoked,
+    /// The route's total time is over.
+    TotalTimeout,
     /// Any other gate that closed.
     Denied(Denial),
 }
@@ -28,6 +30,7 @@ impl CutReason {
             Self::NotAPartner => Reason::NotAPartner.as_str(),
             Self::LinkExpired => "link_expired",
             Self::LinkRevoked => "link_revoked",
+            Self::TotalTimeout => TOTAL_TIMEOUT,
             Self::Denied(denial) => denial.word(),
         }
     }
@@ -35,6 +38,8 @@ impl CutReason {
     /// A stream that was cut before its answer began ends like a request that is made now.
     pub fn failure(self) -> Failure {
         let mut failure = match self {
+            // The sweep saw it before the call's own timer.
+            Self::TotalTimeout => return forward::late(),
             Self::Certificate => certificate::counts_no_more(),
             Self::LinksStale => Failure::new(ErrorCode::LinksStale, ""),
             Self::PolicyError => Failure::new(ErrorCode::PolicyUnavailable, ""),

@@ -91,14 +91,14 @@ async fn attempt(
     let to = upstream
         .destination(outgoing::effective_tenant(&checked.admitted.0)?)
         .ok_or_else(|| Failure::new(ErrorCode::UpstreamUnavailable, "no_address_for_tenant"))?;
-    ledger.place = Some(match to.enter() {
+    ledger.place = Some(match to.enter(asker(trail)) {
         Some(place) => place,
-        None => Box::pin(queued(to, total)).await?,
+        None => Box::pin(queued(to, asker(trail), total)).await?,
     });
     // Before the head is written, which tells its id.
     ledger.call = trail.span.as_ref().map(|span| span.call(&upstream.name, &trail.method));
     let outgoing = outgoing::build(worker, trail, checked, upstream, exchange)?;
-    if let Some(watched) = watch::of(trail, &trail.method, &exchange.cut) {
+    if let Some(watched) = watch::of(trail, &trail.method, &exchange.cut, total) {
         ledger.registration = Some(worker.streams.register(Rc::clone(&watched)));
         // The record may have waited for its disk: the sweep's own question, asked once before the act.
         if let Some(why) = watch::ended(worker, &watched).await {
@@ -148,9 +148,10 @@ fn asker(trail: &Trail) -> Asker<'_> {
 }
 
 /// A place of those that come free, or a stated refusal.
-async fn queued(to: Destination<'_>, total: Option<Instant>) -> Result<InFlight, Failure> {
-    to.queue(total).await.map_err(|refused| {
+async fn queued(to: Destination<'_>, asker: Asker<'_>, total: Option<Instant>) -> Result<InFlight, Failure> {
+    to.queue(asker, total).await.map_err(|refused| {
         let word = match refused {
+            Refused::Share => "upstream_share",
             Refused::Full => "upstream_full",
             Refused::QueueFull => "upstream_queue_full",
             Refused::QueueTimeout => "upstream_queue_timeout",
@@ -221,10 +222,15 @@ fn wait<'a>(
                 if exchange.progress.ended.get() && total.is_none_or(|total| Instant::now() < total) {
                     attempts.late();
                 }
-                Err(Failure::new(ErrorCode::UpstreamTimeout, "response_timeout"))
+                Err(late())
             }
         }
     }
+}
+
+/// No answer in time.
+pub fn late() -> Failure {
+    Failure::new(ErrorCode::UpstreamTimeout, "response_timeout")
 }
 
 fn bounded(at: Instant, total: Option<Instant>) -> Instant {

@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use tokio::time::Instant;
+
 use super::{
     body::Cut,
     certificate::ClientCertificate,
@@ -24,6 +26,8 @@ pub struct Watched {
     pub stream: Stream,
     pub ip: IpAddr,
     pub method: http::Method,
+    /// When the route's total time is over.
+    pub until: Option<Instant>,
     /// What the client showed.
     pub(super) certificate: Option<Rc<ClientCertificate>>,
     /// The connection to end if the stream does not end by itself because its client reads nothing.
@@ -35,7 +39,7 @@ pub struct Watched {
 /// What flows.
 #[derive(Debug)]
 pub enum Stream {
-    /// An exchange on a public route, on a connection with a certificate.
+    /// An exchange on a public route, on a connection with a certificate or with a total time.
     Public,
     /// An exchange in the caller's own tenant.
     Home(Kept),
@@ -51,7 +55,7 @@ pub type Kept = RefCell<Rc<Session>>;
 impl Watched {
     pub fn new(cut: Rc<Cut>, stream: Stream, ip: IpAddr, method: http::Method, peer: &Peer) -> Self {
         let (certificate, connection) = (peer.certificate.clone(), Rc::clone(&peer.switch));
-        Self { cut, stream, ip, method, certificate, connection, overdue: Cell::new(0) }
+        Self { cut, stream, ip, method, until: None, certificate, connection, overdue: Cell::new(0) }
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     account::Ledger,
     answer_headers,
-    body::{Cut, Ending, Finish, ResponseBody},
+    body::{Cut, Ending, Finish, ResponseBody, TOTAL_TIMEOUT},
     headers::{self, Single},
     respond::{self, Failure},
     trail::Trail,
@@ -92,7 +92,7 @@ async fn relay(
     tokio::select! {
         biased;
         why = poll_fn(|cx| cut.poll_cut(cx)) => Some(why.as_str()),
-        () = over => Some("total_timeout"),
+        () = over => Some(TOTAL_TIMEOUT),
         ended = async { tokio::try_join!(up, down) } => match ended {
             Ok(_) => None,
             Err(_) => Some("connection_broke"),

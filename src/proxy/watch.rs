@@ -6,8 +6,13 @@
 //! hangs on no link: the suspension of its user, session or token cuts it, and that the user is no active one any more. And
 //! whatever flows on a connection that was
 //! opened with a client certificate hangs on that one too, be it a public route's.
+//!
+//! What is over the total time of its route ends here as well: its own timer is asked only where the upstream is awaited,
+//! not while a client reads nothing.
 
 use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+use tokio::time::Instant;
 
 use super::{
     body::Cut,
@@ -53,14 +58,16 @@ async fn look_at(worker: &Rc<Worker>, watched: &Watched) {
         }
         worker.gateway.metrics.streams_cut.inc();
         watched.cut.cut(why);
+    } else if watched.until.is_some_and(|until| until <= Instant::now()) {
+        watched.cut.cut(CutReason::TotalTimeout);
     }
 }
 
 /// Exchanges of a known caller are watched from here to their last byte; public ones where a certificate opened the
-/// connection.
-pub fn of(trail: &Trail, method: &http::Method, cut: &Rc<Cut>) -> Option<Rc<Watched>> {
+/// connection, or where their time is limited: until `total`.
+pub fn of(trail: &Trail, method: &http::Method, cut: &Rc<Cut>, total: Option<Instant>) -> Option<Rc<Watched>> {
     let stream = match (&trail.session, trail.cross, &trail.managed_tenant, &trail.route) {
-        (None, ..) if trail.peer.certificate.is_some() => Stream::Public,
+        (None, ..) if trail.peer.certificate.is_some() || total.is_some() => Stream::Public,
         (Some(session), false, ..) => Stream::Home(RefCell::new(Rc::clone(session))),
         (Some(session), true, Some(tenant), Some(route)) => Stream::Forwarded {
             tenant: tenant.clone(),
@@ -69,13 +76,14 @@ pub fn of(trail: &Trail, method: &http::Method, cut: &Rc<Cut>) -> Option<Rc<Watc
         },
         (None, ..) | (Some(_), true, ..) => return None,
     };
-    Some(Rc::new(Watched::new(Rc::clone(cut), stream, trail.client_ip, method.clone(), &trail.peer)))
+    let watched = Watched::new(Rc::clone(cut), stream, trail.client_ip, method.clone(), &trail.peer);
+    Some(Rc::new(Watched { until: total, ..watched }))
 }
 
 /// Asks the sweep's question about what was recorded and is told to others to do: the record may have waited for its
 /// disk. `method`: of what is to be done.
 pub async fn confirm(worker: &Rc<Worker>, trail: &Trail, method: &http::Method) -> Result<(), Failure> {
-    let Some(watched) = of(trail, method, &Rc::default()) else { return Ok(()) };
+    let Some(watched) = of(trail, method, &Rc::default(), None) else { return Ok(()) };
     ended(worker, &watched).await.map_or(Ok(()), |why| Err(why.failure()))
 }
 

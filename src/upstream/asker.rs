@@ -1,4 +1,4 @@
-//! On whose behalf a request is made, as far as outlier detection tells them apart.
+//! On whose behalf a request is made, as far as outlier detection and the shares of places tell them apart.
 //!
 //! What a service answers, and how late, a request can provoke; that it cannot be reached, it cannot. So failures of the
 //! first kind are laid at the asker's door until somebody else meets them too: another tenant, asked by another

@@ -1,9 +1,10 @@
 //! The bounds of a cluster (circuit breaking): requests under way at once, and a bounded queue before them. The shared
 //! endpoints have theirs and each tenant's own address has its own, so that one that hangs takes no place from another.
 //!
-//! Without a queue a request costs one relaxed addition here. With one, who finds all places taken waits until one comes
-//! free, in the order of coming as far as workers can tell, and at most for the queue's time. The counts outlast reloads:
-//! a stream that was opened under the configuration of before still holds its place.
+//! Of these places no organisation has more than its share (`share`). Without a queue a request costs one relaxed
+//! addition here. With one, who finds all places taken waits until one comes free, in the order of coming as far as
+//! workers can tell, and at most for the queue's time. The counts outlast reloads: a stream that was opened under the
+//! configuration of before still holds its place.
 
 use std::{
     sync::{
@@ -18,12 +19,17 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::budget::Budget;
+use super::{
+    budget::Budget,
+    share::{Held, Shares},
+};
 
 /// How many are let in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) max_in_flight: usize,
+    /// How many of them, and of the places in the queue, one organisation may have.
+    pub(super) share: usize,
     pub(super) max_pending: usize,
     /// Longest wait in the queue.
     pub(super) queue_timeout: Duration,
@@ -36,11 +42,14 @@ pub(super) struct Load {
     pending: AtomicUsize,
     freed: Notify,
     pub(super) budget: Budget,
+    pub(super) shares: Shares,
 }
 
 /// Why a request has no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
+    /// The asker's organisation has its share already.
+    Share,
     /// All are taken, and nothing queues.
     Full,
     QueueFull,
@@ -49,15 +58,31 @@ pub enum Refused {
 
 /// One request under way; its drop frees the place.
 #[derive(Debug)]
-pub struct InFlight(Arc<Load>);
+pub struct InFlight {
+    load: Arc<Load>,
+    _share: Option<Held>,
+}
+
+impl InFlight {
+    fn of(load: &Arc<Load>) -> Self {
+        Self { load: Arc::clone(load), _share: None }
+    }
+
+    /// The same place, as part of this share.
+    pub(super) fn within(self, share: Option<Held>) -> Self {
+        let mut place = self;
+        place._share = share;
+        place
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         // First the place, then the look at the queue; who queues does both the other way round. One of the two sees the
         // other.
-        self.0.in_flight.fetch_sub(1, SeqCst);
-        if self.0.pending.load(SeqCst) > 0 {
-            self.0.freed.notify_one();
+        self.load.in_flight.fetch_sub(1, SeqCst);
+        if self.load.pending.load(SeqCst) > 0 {
+            self.load.freed.notify_one();
         }
     }
 }
@@ -83,7 +108,7 @@ impl Load {
     /// A place at once, or none.
     pub(super) fn enter(self: &Arc<Self>, most: usize) -> Option<InFlight> {
         let before = self.in_flight.fetch_add(1, Relaxed);
-        let place = InFlight(Arc::clone(self));
+        let place = InFlight::of(self);
         (before < most).then_some(place)
     }
 
@@ -102,7 +127,7 @@ impl Load {
     /// As [`Self::enter`], but never above the bound, not even for a moment: who waits would take that for a full house.
     fn take(self: &Arc<Self>, most: usize) -> Option<InFlight> {
         let more = |taken: usize| (taken < most).then_some(taken + 1);
-        self.in_flight.fetch_update(SeqCst, SeqCst, more).ok().map(|_| InFlight(Arc::clone(self)))
+        self.in_flight.fetch_update(SeqCst, SeqCst, more).ok().map(|_| InFlight::of(self))
     }
 
     /// Waits for a place.

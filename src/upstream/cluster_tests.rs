@@ -41,7 +41,7 @@ fn origin() -> Origin {
 }
 
 fn rules(shared: bool, outlier: OutlierSettings) -> Rules {
-    let bounds = Bounds { max_in_flight: 1, max_pending: 0, queue_timeout: Duration::ZERO };
+    let bounds = Bounds { max_in_flight: 1, share: 1, max_pending: 0, queue_timeout: Duration::ZERO };
     Rules { shared, outlier, bounds }
 }
 

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{endpoint::Endpoint, error::SendError, settings::Http2, table::Upstream};
+use super::{endpoint::Endpoint, error::SendError, settings::Http2, table::Upstream, turns::InTurns};
 use crate::tls::H2;
 
 /// A service that answers no ping for this long is gone.
@@ -31,7 +31,7 @@ const MAX_HEAD: u32 = 64 * 1024;
 
 /// An open connection on which nothing was sent yet.
 pub(super) struct Dialed {
-    pub(super) io: Socket,
+    pub(super) io: InTurns<Socket>,
     pub(super) http2: bool,
 }
 
@@ -56,7 +56,7 @@ async fn connect(endpoint: &Endpoint, upstream: &Upstream, only_http1: bool) -> 
     stream.set_nodelay(true)?;
     if !origin.https {
         let http2 = !only_http1 && upstream.settings.http2 == Http2::Always;
-        return Ok(Dialed { io: Socket::Plain(stream), http2 });
+        return Ok(Dialed { io: InTurns::new(Socket::Plain(stream)), http2 });
     }
     let tls = upstream.tls.as_ref().ok_or_else(|| io::Error::other("its certificates were not loaded"))?;
     let name = tls
@@ -69,7 +69,7 @@ async fn connect(endpoint: &Endpoint, upstream: &Upstream, only_http1: bool) -> 
     if !http2 && !only_http1 && upstream.settings.http2 == Http2::Always {
         return Err(io::Error::other("it does not speak HTTP/2, and `http2` is `always`"));
     }
-    Ok(Dialed { io: Socket::Secure(Box::new(secure)), http2 })
+    Ok(Dialed { io: InTurns::new(Socket::Secure(Box::new(secure))), http2 })
 }
 
 /// With the bounds of this side.

@@ -1,15 +1,16 @@
 //! Floor 1: the services behind the gateway: endpoints, health, bounds, connection pools.
 //!
 //! A request's way: the cluster of its tenant (`table`, `cluster`, `destination`), a place among those under way to it
-//! (`bounds`), one of its endpoints (`balance`), a connection to it (`pool`, `channel`, `dial`), and another endpoint where
-//! that fails (`attempts`, `budget`). What is learnt on the way (`outlier`, `asker`), asked unasked (`health`) and looked up
-//! (`resolve`) decides where the next one goes; `upkeep` runs what runs in the background.
+//! (`bounds`, `share`), one of its endpoints (`balance`), a connection to it (`pool`, `channel`, `dial`, `turns`), and
+//! another endpoint where that fails (`attempts`, `budget`). What is learnt on the way (`outlier`, `asker`), asked unasked
+//! (`health`) and looked up (`resolve`) decides where the next one goes; `upkeep` runs what runs in the background.
 
 pub mod settings;
 
 pub mod table;
 
 mod bounds;
+mod share;
 
 pub mod cluster;
 pub mod destination;
@@ -28,6 +29,7 @@ mod budget;
 mod channel;
 mod dial;
 mod error;
+mod turns;
 
 pub mod pool;
 

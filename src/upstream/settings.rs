@@ -27,6 +27,9 @@ pub struct UpstreamSettings {
     pub max_in_flight: usize,
     /// The same to each tenant's own address, whose places nobody else uses.
     pub tenant_max_in_flight: usize,
+    /// How many of these places one organisation may have, its requests in the queue included; 0: all, `None`: half. At its
+    /// own address a tenant may have all.
+    pub organisation_max_in_flight: Option<usize>,
     /// Requests that wait for a place, in each of these queues; above it: 503 `UPSTREAM_UNAVAILABLE`.
     pub max_pending: usize,
     /// Longest wait in that queue; after it: the same 503.

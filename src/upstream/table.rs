@@ -34,8 +34,14 @@ pub struct Upstream {
 
 /// What this configuration says of the shared endpoints, or of each tenant's own address.
 fn rules(settings: &UpstreamSettings, shared: bool) -> Rules {
+    let max_in_flight = if shared { settings.max_in_flight } else { settings.tenant_max_in_flight };
     let bounds = Bounds {
-        max_in_flight: if shared { settings.max_in_flight } else { settings.tenant_max_in_flight },
+        max_in_flight,
+        share: match settings.organisation_max_in_flight {
+            None => max_in_flight.div_ceil(2),
+            Some(0) => usize::MAX,
+            Some(most) => most,
+        },
         max_pending: settings.max_pending,
         queue_timeout: settings.queue_timeout,
     };

@@ -33,6 +33,7 @@ pub(in crate::upstream) fn settings(endpoints: &[&str], tenants: &[(&str, &str)]
         pool_idle_timeout: Duration::from_secs(1),
         max_in_flight: 2,
         tenant_max_in_flight: 1,
+        organisation_max_in_flight: None,
         max_pending: 0,
         queue_timeout: Duration::from_secs(1),
         outlier: OutlierSettings::default(),
@@ -127,12 +128,12 @@ fn an_address_has_its_usual_port_where_it_names_none() {
 async fn places_are_bounded_and_come_back() {
     let upstream = upstream(&["127.0.0.1:1"], &[]);
     let shared = to(&upstream, None);
-    let first = shared.enter().unwrap();
-    let _second = shared.enter().unwrap();
-    assert!(shared.enter().is_none());
-    assert_eq!(shared.queue(None).await.unwrap_err(), Refused::Full);
+    let first = shared.enter(Asker::default()).unwrap();
+    let _second = shared.enter(Asker::default()).unwrap();
+    assert!(shared.enter(Asker::default()).is_none());
+    assert_eq!(shared.queue(Asker::default(), None).await.unwrap_err(), Refused::Full);
     drop(first);
-    assert!(shared.enter().is_some());
+    assert!(shared.enter(Asker::default()).is_some());
     assert_eq!(upstream.tally().refused_full.get(), 1);
 }
 
@@ -142,17 +143,54 @@ fn each_address_has_places_of_its_own() {
     let upstream =
         upstream(&["127.0.0.1:1"], &[("t1", "127.0.0.1:11"), ("t2", "127.0.0.1:12"), ("t3", "127.0.0.1:11")]);
     let [t1, t2, t3] = ["t1", "t2", "t3"].map(|id| TenantId::new(id).unwrap());
-    let held = to(&upstream, Some(&t1)).enter().unwrap();
-    assert!(to(&upstream, Some(&t1)).enter().is_none());
-    assert!(to(&upstream, Some(&t3)).enter().is_none(), "the same address");
+    let held = to(&upstream, Some(&t1)).enter(Asker::default()).unwrap();
+    assert!(to(&upstream, Some(&t1)).enter(Asker::default()).is_none());
+    assert!(to(&upstream, Some(&t3)).enter(Asker::default()).is_none(), "the same address");
     assert_eq!(upstream.fullness(), 1.0);
-    let others = [Some(&t2), None, None].map(|tenant| to(&upstream, tenant).enter().unwrap());
+    let others = [Some(&t2), None, None].map(|tenant| to(&upstream, tenant).enter(Asker::default()).unwrap());
     assert_eq!((upstream.in_flight(), upstream.places()), (4, 2 + 1 + 1));
     drop((held, others));
     assert_eq!((upstream.in_flight(), upstream.fullness()), (0, 0.0));
     let budget = |tenant| to(&upstream, tenant).cluster.budget();
     let used_up = (0..10_000).any(|_| !budget(Some(&t1)).withdraw(&upstream.settings.budget, 1_000));
     assert!(used_up && budget(Some(&t2)).withdraw(&upstream.settings.budget, 1_000), "and a retry budget");
+}
+
+/// Whatever its tenants, one organisation has its share and no more; the tenant at its own address has all places.
+#[tokio::test]
+async fn each_organisation_has_a_share_of_the_places() {
+    let mut bounded = settings(&["127.0.0.1:1"], &[("t1", "127.0.0.1:11")]);
+    (bounded.max_in_flight, bounded.tenant_max_in_flight, bounded.max_pending) = (5, 3, 1);
+    let [t1, t2, msp, other] = ["t1", "t2", "msp", "other"].map(|id| TenantId::new(id).unwrap());
+    fn asker<'a>(tenant: &'a TenantId, organisation: &'a TenantId) -> Asker<'a> {
+        Asker { tenant: Some(tenant), organisation: Some(organisation) }
+    }
+    let upstream = Upstream::new(bounded.clone()).unwrap();
+    let shared = to(&upstream, Some(&t2));
+    let held = [&t2, &other, &msp].map(|tenant| shared.enter(asker(tenant, &msp)).unwrap());
+    assert!(shared.enter(asker(&t2, &msp)).is_none());
+    assert_eq!(shared.queue(asker(&t2, &msp), None).await.unwrap_err(), Refused::Share);
+    assert_eq!((upstream.tally().refused_share.get(), upstream.in_flight(), upstream.pending()), (1, 3, 0));
+    let _home = shared.enter(asker(&t2, &t2)).unwrap();
+    drop(shared.enter(asker(&t2, &other)).unwrap());
+    let _nobody = shared.enter(Asker::default()).unwrap();
+    let [first, ..] = held;
+    drop(first);
+    let again = shared.enter(asker(&t2, &msp)).unwrap();
+    // Full, and nobody of its share is free: what waits would be of the same share.
+    assert_eq!(shared.queue(asker(&t2, &msp), None).await.unwrap_err(), Refused::Share);
+    drop(again);
+    let own = to(&upstream, Some(&t1));
+    let _partners = [(); 2].map(|()| own.enter(asker(&t1, &msp)).unwrap());
+    assert!(own.enter(asker(&t1, &msp)).is_none());
+    let _own = own.enter(asker(&t1, &t1)).unwrap();
+    let all = UpstreamSettings { organisation_max_in_flight: Some(0), ..bounded.clone() };
+    let one = UpstreamSettings { organisation_max_in_flight: Some(1), ..bounded };
+    for (settings, most) in [(all, 5), (one, 1)] {
+        let upstream = Upstream::new(settings).unwrap();
+        let places: Vec<_> = std::iter::from_fn(|| to(&upstream, None).enter(asker(&t2, &msp))).collect();
+        assert_eq!(places.len(), most);
+    }
 }
 
 /// Nobody else is harmed where the endpoints are the tenant's own: the first row ejects, whoever met it.
@@ -174,7 +212,7 @@ fn a_row_that_one_tenant_alone_met_ejects_its_own_endpoint_and_no_shared_one() {
 fn a_reload_keeps_what_is_known_of_endpoints_that_stay() {
     let old = upstream(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"], &[("t1", "127.0.0.1:11")]);
     let cluster = old.cluster(None).unwrap();
-    let held = to(&old, None).enter().unwrap();
+    let held = to(&old, None).enter(Asker::default()).unwrap();
     let failing = Arc::clone(&cluster.members()[1]);
     while !cluster.failed(&failing, Blame::Service, super::super::clock::now()) {}
     let again = settings(&["127.0.0.1:4", "127.0.0.1:2", "127.0.0.1:1"], &[("t9", "127.0.0.1:11")]);
@@ -187,9 +225,9 @@ fn a_reload_keeps_what_is_known_of_endpoints_that_stay() {
         Arc::clone(&upstream.cluster(Some(&TenantId::new(id).unwrap())).unwrap().members()[0])
     };
     assert!(Arc::ptr_eq(&own(&old, "t1"), &own(&new, "t9")));
-    let own_held = to(&old, Some(&TenantId::new("t1").unwrap())).enter().unwrap();
+    let own_held = to(&old, Some(&TenantId::new("t1").unwrap())).enter(Asker::default()).unwrap();
     assert_eq!(new.in_flight(), 2, "what is under way still counts");
-    assert!(to(&new, Some(&TenantId::new("t9").unwrap())).enter().is_none());
+    assert!(to(&new, Some(&TenantId::new("t9").unwrap())).enter(Asker::default()).is_none());
     drop((held, own_held));
     assert_eq!(new.in_flight(), 0);
 }

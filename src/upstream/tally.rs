@@ -15,6 +15,8 @@ counts! {
     ejections,
     /// Requests that the panic rule let go to any endpoint.
     panics,
+    /// Refused: the organisation has its share already.
+    refused_share,
     /// Refused: all places taken, and no queue.
     refused_full,
     /// Refused: the queue was full too.

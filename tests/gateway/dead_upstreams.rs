@@ -110,6 +110,34 @@ fn a_slow_upload_is_not_held_against_its_endpoint() {
     assert_eq!(metric(&rig, "linkgate_upstream_ejections_total{upstream=\"many\"}"), 0.0);
 }
 
+/// All of them are read in one go, and there is no end to it: neither another request of the same worker nor the time
+/// that this one is given may have to wait for that.
+#[test]
+fn interim_answers_without_end_keep_no_worker_to_themselves() {
+    let upstream = Upstream::start();
+    let rig = Rig::with(Setup {
+        listen: "workers = 1\n".into(),
+        routes: many(&format!("origin = \"http://{}\"\nresponse_timeout = \"2s\"\n", upstream.address)),
+        ..Setup::default()
+    });
+    assert_eq!(get(&rig).status, 200);
+    let started = Instant::now();
+    let mut endless = Connection::open(rig.public);
+    endless.write(&Request::get("/many/interim").tenant("t-full").bearer(&rig.token()).bytes());
+    until("it arrived", || upstream.count() == 2);
+    let mut times = Vec::new();
+    while started.elapsed() < Duration::from_millis(1500) {
+        let asked = Instant::now();
+        assert_eq!(rig.ask(Request::get("/api/invoices").tenant("t-full")).status, 200);
+        times.push(asked.elapsed());
+    }
+    let slowest = times.into_iter().max().unwrap();
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    let answer = endless.answer();
+    assert_eq!((answer.status, answer.error().as_str()), (504, "UPSTREAM_TIMEOUT"));
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+}
+
 const CHECK: &str = "health_check = { path = \"/healthz?deep=1\", interval = \"500ms\", timeout = \"500ms\", healthy_threshold = 2, unhealthy_threshold = 2 }\n";
 
 fn checks(upstream: &Upstream) -> usize {

@@ -35,7 +35,7 @@ fn get_in(rig: &Rig, tenant: &str) -> Answer {
 fn a_tenants_service_that_hangs_takes_no_place_from_others() {
     let (hangs, other, shared) = (Faulty::start(Fault::Hangs), Upstream::start(), Upstream::start());
     let rig = rig(&format!(
-        "{}max_in_flight = 2\ntenant_max_in_flight = 3\nmax_pending = 1\nqueue_timeout = \"60s\"\n\
+        "{}max_in_flight = 2\ntenant_max_in_flight = 3\norganisation_max_in_flight = 0\nmax_pending = 1\nqueue_timeout = \"60s\"\n\
          [upstreams.many.tenants]\nt-full = \"http://{}\"\nt-auditor = \"http://{}\"\n",
         origins(&[shared.address]),
         hangs.address,
@@ -66,6 +66,36 @@ fn a_tenants_service_that_hangs_takes_no_place_from_others() {
     assert!(!text.contains("t-full") && !text.contains(&hangs.address.to_string()), "no metric names a tenant");
     drop(waiting);
     until("places come back", || number("requests_in_flight") == 0.0 && number("fullness_ratio") == 0.0);
+}
+
+/// In however many tenants: what it may not have is left for others, be they another partner's or a tenant's own users.
+#[test]
+fn one_organisation_has_no_more_than_its_share_of_the_places() {
+    let service = Upstream::start();
+    let rig = rig(&format!("{}max_in_flight = 4\n", origins(&[service.address])));
+    let mut held: Vec<Connection> = ["t-full", "t-auditor"]
+        .map(|tenant| {
+            let mut connection = Connection::open(rig.public);
+            connection.write(&Request::get("/many/sse").tenant(tenant).bearer(&rig.token()).bytes());
+            assert_eq!(connection.head().status, 200);
+            connection
+        })
+        .into();
+    let refused = rig.ask(Request::get("/many/a").tenant("t-support").header("X-Request-ID", "rq-share"));
+    assert_eq!((refused.status, refused.error().as_str()), (503, "UPSTREAM_UNAVAILABLE"));
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(rig.ask(Request::get("/many/a")).status, 503, "at home it is the same organisation");
+    assert_eq!(get_of_another(&rig).status, 200);
+    let at_home = rig.token_with("user-of-t-full", "t-full", serde_json::json!({}));
+    assert_eq!(Request::get("/many/a").bearer(&at_home).send(rig.public).status, 200);
+    assert_eq!(metric(&rig, "linkgate_upstream_refused_total{reason=\"share\",upstream=\"many\"}"), 2.0);
+    until("the record is complete", || {
+        let records = rig.records();
+        let found = records.iter().find(|record| record["request_id"] == "rq-share");
+        found.is_some_and(|record| record["reason"] == "upstream_share" && record["status"] == 503)
+    });
+    held.pop();
+    until("the place comes back", || get_in(&rig, "t-support").status == 200);
 }
 
 const EJECTIONS: &str = "linkgate_upstream_ejections_total{upstream=\"many\"}";

@@ -358,11 +358,11 @@ fn configuration(setup: &Setup, upstream: &Upstream) -> String {
     let shadow = if setup.shadow.is_empty() { "" } else { "shadow = \"shadow\"\n" };
     let policy = format!("{own}{shadow}{}", setup.policy);
     let address = upstream.address;
+    let workers = if listen.contains("workers = ") { "" } else { "workers = 2\n" };
     format!(
         r#"{extra}
 [listen]
-workers = 2
-{listen}
+{workers}{listen}
 [database]
 {database}
 [identity]

@@ -7,6 +7,8 @@ use serde_json::json;
 
 use super::{
     client::{Connection, Request},
+    endpoints::metric,
+    reload::until,
     rig::{HOME1, Rig, Setup},
 };
 
@@ -190,4 +192,36 @@ fn a_total_timeout_ends_a_stream() {
     assert!(started.elapsed() < Duration::from_secs(2));
     assert_eq!(reason(&rig, "total"), (json!(true), json!("total_timeout")));
     assert_eq!(rig.ask(Request::get("/own")).status, 200, "{HOME1}");
+}
+
+/// Its own timer is asked only while the upstream is awaited: a client that reads nothing, and an upstream that always has
+/// more, would keep the stream and its place for ever.
+#[test]
+fn a_total_timeout_binds_whoever_reads_nothing_and_whatever_never_waits() {
+    let routes: String = [
+        ("/t/download/{bytes}", "permission = \"partner.tenants.list\""),
+        ("/public/download/{bytes}", "access = \"public\""),
+    ]
+    .map(|(path, access)| {
+        format!(
+            "[[routes]]\nmethods = [\"GET\"]\npath = \"{path}\"\n{access}\nupstream = \"up\"\ntotal_timeout = \"2s\"\n"
+        )
+    })
+    .concat();
+    let rig = Rig::with(Setup { routes, ..Setup::default() });
+    let in_flight = || metric(&rig, "linkgate_upstream_requests_in_flight{upstream=\"up\"}");
+    let started = Instant::now();
+    let mut stalled = open(&rig, Request::get("/t/download/4000000000").tenant("t-full"), "stalled");
+    let mut public = Connection::open(rig.public);
+    public.write(&Request::get("/public/download/4000000000").bytes());
+    let mut reader = open(&rig, Request::get("/t/download/400000000000").tenant("t-full"), "reader");
+    assert_eq!([&mut stalled, &mut public, &mut reader].map(|one| one.head().status), [200, 200, 200]);
+    reader.drain();
+    until("their places are free", || in_flight() == 0.0);
+    let lasted = started.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(5)).contains(&lasted), "{lasted:?}");
+    for id in ["stalled", "reader"] {
+        assert_eq!(reason(&rig, id), (json!(true), json!("total_timeout")), "{id}");
+    }
+    assert_eq!(rig.ask(Request::get("/api/invoices").tenant("t-full")).status, 200);
 }

@@ -1,6 +1,6 @@
 //! An upstream that records what arrives, byte for byte where it matters, and behaves as its paths say.
 //!
-//! `/t/...` paths choose a behaviour: `raw/HEX` (answers these bytes; see [`raw`]), `sse`, `slow/MS`, `download/BYTES`, `upload`, `ws`, `trailers`, `reset`,
+//! `/t/...` paths choose a behaviour: `raw/HEX` (answers these bytes; see [`raw`]), `sse`, `interim`, `slow/MS`, `download/BYTES`, `upload`, `ws`, `trailers`, `reset`,
 //! `close-after` (answers once, then closes the connection without saying so).
 
 use std::{
@@ -123,13 +123,14 @@ impl Upstream {
                     thread::sleep(Duration::from_millis(ms.parse().unwrap()));
                     self.plain(&mut writer, b"slow")
                 }
-                ["t", "download", bytes] => self.download(&mut writer, bytes.parse().unwrap()),
+                [_, "download", bytes] => self.download(&mut writer, bytes.parse().unwrap()),
                 [_, "raw", hex] => {
                     let bytes = unhex(hex);
                     let text = String::from_utf8_lossy(&bytes);
                     self.write(&mut writer, &bytes) && !text.contains("Connection: close")
                 }
                 [_, "sse"] => self.events(&mut writer),
+                [_, "interim"] => self.interim(&mut writer),
                 ["t", "trailers"] => self.write(
                     &mut writer,
                     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n",
@@ -188,6 +189,13 @@ impl Upstream {
             left -= now as u64;
         }
         true
+    }
+
+    /// Answers that are none, without end.
+    fn interim(&self, writer: &mut TcpStream) -> bool {
+        let piece = "HTTP/1.1 100 Continue\r\n\r\n".repeat(10_000);
+        while self.write(writer, piece.as_bytes()) {}
+        false
     }
 
     fn events(&self, writer: &mut TcpStream) -> bool {

@@ -28,7 +28,7 @@ raw! {
         /// Tenants asked at once for one request.
         concurrency: u32 = 256,
         /// Questions to one upstream under way at once, over all requests.
-        concurrency_per_upstream: u32 = 512,
+        concurrency_per_upstream: u32 = 500,
         /// Questions under way at once, over all upstreams and requests.
         concurrency_total: u32 = 1024,
         /// Second tries for the slowest reads, in per cent of all reads; 0: none.

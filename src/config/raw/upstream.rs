@@ -34,6 +34,8 @@ raw! {
         max_in_flight: u32 = 1_000,
         /// The same to each address among `tenants`: it has places and a queue of its own, so that one that hangs takes nobody else's.
         tenant_max_in_flight: u32 = 250,
+        /// How many of these places one organisation (a partner, or a tenant's own users) may have, so that none takes them all from the others; above it 503. Not set: half of them, rounded up. 0: all. A tenant at its own address may have all.
+        organisation_max_in_flight: Option<u32> = None,
         /// Requests that wait for a place, in each queue; above it 503. 0: nothing waits.
         max_pending: u32 = 0,
         /// Longest wait in that queue; then 503.

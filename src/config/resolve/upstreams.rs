@@ -47,6 +47,9 @@ impl Resolver<'_> {
             pool_idle_timeout: self.duration(&at.key("pool_idle_timeout"), &raw.pool_idle_timeout, millis(1)..=DAY),
             max_in_flight: self.at_least_one(&at.key("max_in_flight"), raw.max_in_flight),
             tenant_max_in_flight: self.at_least_one(&at.key("tenant_max_in_flight"), raw.tenant_max_in_flight),
+            organisation_max_in_flight: raw
+                .organisation_max_in_flight
+                .map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
             max_pending: usize::try_from(raw.max_pending).unwrap_or(usize::MAX),
             queue_timeout: self.duration(&at.key("queue_timeout"), &raw.queue_timeout, millis(1)..=DAY),
             outlier: self.outlier(&at.key("outlier_detection"), &raw.outlier_detection),

@@ -81,17 +81,18 @@ impl Client {
         let to = upstream.destination(Some(tenant)).ok_or_else(|| {
             Unsaid::unsent(SourceError::Unavailable(format!("upstream `{}` has no address for it", upstream.name)))
         })?;
+        // What the gateway asks by itself, it asks for the tenant alone.
+        let organisation = site.trace().partner_tenant.as_ref().or(Some(tenant));
+        let asker = Asker { tenant: Some(tenant), organisation };
         let came = Instant::now();
         // A place first: an endpoint that is chosen counts as busy.
-        let _place = match to.enter() {
+        let _place = match to.enter(asker) {
             Some(place) => place,
-            None => to.queue(Some(until)).await.map_err(|_| Unsaid::unsent(crowded(upstream)))?,
+            None => to.queue(asker, Some(until)).await.map_err(|_| Unsaid::unsent(crowded(upstream)))?,
         };
         site.still_open().await.map_err(Unsaid::unsent)?;
         let started = Instant::now();
-        // What the gateway asks by itself, it asks for the tenant alone.
-        let organisation = site.trace().partner_tenant.as_ref().or(Some(tenant));
-        let attempts = to.attempts(Asker { tenant: Some(tenant), organisation });
+        let attempts = to.attempts(asker);
         let span = self.spans.as_ref().and_then(|spans| spans.question(site.trace(), &upstream.name, &outgoing.method));
         // Where none is recorded here, the caller's own; else one that nobody has.
         let above = || site.trace().sampling.parent().unwrap_or_else(SpanId::generate);

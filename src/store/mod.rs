@@ -71,7 +71,7 @@ pub use census::Census;
 pub use database::Database;
 pub use directory::{Directory, LinksUnavailable, LoadHook, Reading};
 pub use error::StoreError;
-pub use export_jobs::{ExportJob, ExportJobs, FinishedFile, JobState, Lease, Owner};
+pub use export_jobs::{ExportJob, ExportJobs, FinishedFile, JobState, Lease, Owner, Whose};
 pub use idempotency::{Claim, Claimed, IdempotencyKeys, Scope, Settlement, StoredAnswer};
 pub use managed::managed_tenants;
 pub use portfolio::load_tenant_facts;

@@ -33,6 +33,7 @@ use crate::{
     server::{
         admin::{AdminApi, Listener as AdminListener},
         decision::Door,
+        descriptors::Descriptors,
         health,
         inherited::Inherited,
         workers::{self, Workers},
@@ -83,6 +84,12 @@ pub fn run_on(
     started: impl FnOnce(Listening),
 ) -> Result<(), AppError> {
     telemetry::init(&config.log)?;
+    if let Err(error) = Descriptors::raise() {
+        tracing::warn!(%error, "the soft limit of open files cannot be raised to the hard one");
+    }
+    if let Some(warning) = Descriptors::of_this_process().warning(&config) {
+        tracing::warn!("{warning}");
+    }
     let service = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(SERVICE_THREADS)
         .thread_name("service")

@@ -16,6 +16,7 @@ use crate::{
     config::{self, Config, ConfigError},
     identity::{Keyring, Verifier},
     policy::Bundle,
+    server::descriptors::Descriptors,
     tls::ServerTls,
     upstream::Upstream,
 };
@@ -144,6 +145,8 @@ impl Report {
             let message = format!("the shadow policies are invalid: {errors}");
             self.errors.push(Finding { shown: format!("{message}\n{}", errors.render()), ..Finding::plain(message) });
         }
+        // As `serve` will have it; it may be started elsewhere with other limits.
+        self.warnings.extend(Descriptors::at_most().warning(config).map(Finding::plain));
         if config.routes.is_empty() {
             self.warnings.push(Finding::plain("there are no routes: every request is refused".to_owned()));
         }

@@ -38,7 +38,7 @@ use crate::{
         inherited::Inherited,
         workers::{self, Workers},
     },
-    store::Database,
+    store::{Database, small_blocks},
     tls::ServerTls,
     upstream::{Resolve, SystemResolver},
 };
@@ -229,6 +229,9 @@ fn alone<T>(mut shared: Arc<T>) -> T {
 
 /// SQLite is brought up to date by the server itself; a shared Postgres only by `linkgate migrate`.
 async fn open_database(settings: &DatabaseSettings) -> Result<Database, AppError> {
+    if let Some(warning) = small_blocks(settings) {
+        tracing::warn!("{warning}");
+    }
     let database = Database::open(settings).await?;
     if matches!(settings, DatabaseSettings::Sqlite { .. }) {
         database.migrate().await?;

@@ -17,6 +17,7 @@ use crate::{
     identity::{Keyring, Verifier},
     policy::Bundle,
     server::descriptors::Descriptors,
+    store::small_blocks,
     tls::ServerTls,
     upstream::Upstream,
 };
@@ -147,6 +148,7 @@ impl Report {
         }
         // As `serve` will have it; it may be started elsewhere with other limits.
         self.warnings.extend(Descriptors::at_most().warning(config).map(Finding::plain));
+        self.warnings.extend(small_blocks(&config.database).map(Finding::plain));
         if config.routes.is_empty() {
             self.warnings.push(Finding::plain("there are no routes: every request is refused".to_owned()));
         }

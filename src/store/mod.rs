@@ -14,6 +14,7 @@ mod sqlite_fault;
 
 mod database;
 mod migrations;
+mod small_blocks;
 mod sqlite;
 
 mod records;
@@ -78,4 +79,5 @@ pub use portfolio::load_tenant_facts;
 pub use records::{
     HistoryRecord, LinkRecord, PartnerRecord, Stamps, SuspensionRecord, SuspensionScope, TenantRecord, UserRecord,
 };
+pub use small_blocks::small_blocks;
 pub use tenant_links::{TenantLink, TenantLinkFilter, tenant_link, tenant_links};

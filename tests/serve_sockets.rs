@@ -10,7 +10,7 @@ mod manager;
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    process::Stdio,
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -139,4 +139,66 @@ fn sockets_that_are_not_what_the_configuration_says_are_refused() {
         assert_eq!(ran.status.code(), Some(3), "{names}: {error}");
         assert!(error.contains(told), "{names}: {error}");
     }
+}
+
+/// Connections that say nothing.
+fn idle(manager: &Manager, count: usize) -> Vec<TcpStream> {
+    (0..count).map(|_| TcpStream::connect(manager.address()).unwrap()).collect()
+}
+
+#[test]
+fn the_usual_soft_limit_of_open_files_bounds_no_connections() {
+    let mut manager = Manager::new("");
+    manager.before = "export LINKGATE__LISTEN__HEADER_TIMEOUT=60s; ulimit -Sn 200;";
+    let gateway = manager.start();
+    let idle = idle(&manager, 300);
+    assert!(ask(manager.address()).unwrap().starts_with("HTTP/1.1 200"), "{}", manager.log());
+    let health = manager.health.local_addr().unwrap().to_string();
+    assert_eq!(send(&health, "GET", "/healthz", &[], "").0, 200);
+    for mut stream in idle {
+        stream.write_all(b"GET /open HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n").unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    }
+    signal(&gateway, Signal::TERM);
+    assert_eq!(ended(gateway).code(), Some(0));
+}
+
+#[test]
+fn probes_are_answered_where_files_are_few_and_clients_many() {
+    let mut manager = Manager::new("");
+    manager.before = "export LINKGATE__LISTEN__HEADER_TIMEOUT=60s; ulimit -Sn 300; ulimit -Hn 400;";
+    let gateway = manager.start();
+    let told = "`listen.max_connections` is 10000: 72 are served at once, for this process may have 400 files open";
+    assert!(manager.log().contains(told), "{}", manager.log());
+    let mut idle = idle(&manager, 600);
+    let health = manager.health.local_addr().unwrap().to_string();
+    for path in ["/healthz", "/metrics"] {
+        assert_eq!(send(&health, "GET", path, &[], "").0, 200, "{}", manager.log());
+    }
+    // The last one is closed, and does not hang; the first one is served.
+    let mut last = idle.pop().unwrap();
+    last.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(matches!(last.read(&mut [0]), Ok(0)), "it is left to wait");
+    idle[0].write_all(b"GET /open HTTP/1.1\r\nHost: gateway\r\n\r\n").unwrap();
+    idle[0].set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut some = [0; 12];
+    idle[0].read_exact(&mut some).unwrap();
+    assert_eq!(&some, b"HTTP/1.1 200");
+    assert!(!manager.log().contains("Too many open files"), "{}", manager.log());
+    drop(idle);
+    let until = Instant::now() + PATIENCE;
+    while !ask(manager.address()).is_ok_and(|text| text.starts_with("HTTP/1.1 200")) {
+        assert!(Instant::now() < until, "it does not recover");
+    }
+    signal(&gateway, Signal::TERM);
+    assert_eq!(ended(gateway).code(), Some(0));
+
+    let mut check = Command::new("bash");
+    check.args(["-c", "ulimit -Sn 300; ulimit -Hn 400; exec \"$0\" \"$@\" 2>&1"]);
+    check.args([env!("CARGO_BIN_EXE_linkgate"), "check", "--config"]).arg(manager.dir.path().join("linkgate.toml"));
+    let checked = cli_support::run(&mut check);
+    assert!(checked.out.contains(told), "{}", checked.out);
 }

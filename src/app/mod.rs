@@ -35,11 +35,12 @@ use crate::{
     server::{
         admin::{AdminApi, Listener as AdminListener},
         decision::Door,
+        descriptors::Descriptors,
         health,
         inherited::Inherited,
         workers::{self, Workers},
     },
-    store::Database,
+    store::{Database, small_blocks},
     tls::ServerTls,
     upstream::{Resolve, SystemResolver},
 };
@@ -87,6 +88,12 @@ pub fn run_on(
     started: impl FnOnce(Listening),
 ) -> Result<(), AppError> {
     telemetry::init(&config.log)?;
+    if let Err(error) = Descriptors::raise() {
+        tracing::warn!(%error, "the soft limit of open files cannot be raised to the hard one");
+    }
+    if let Some(warning) = Descriptors::of_this_process().warning(&config) {
+        tracing::warn!("{warning}");
+    }
     let service = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(SERVICE_THREADS)
         .thread_name("service")
@@ -240,6 +247,9 @@ fn alone<T>(mut shared: Arc<T>) -> T {
 
 /// SQLite is brought up to date by the server itself; a shared Postgres only by `linkgate migrate`.
 async fn open_database(settings: &DatabaseSettings) -> Result<Database, AppError> {
+    if let Some(warning) = small_blocks(settings) {
+        tracing::warn!("{warning}");
+    }
     let database = Database::open(settings).await?;
     if matches!(settings, DatabaseSettings::Sqlite { .. }) {
         database.migrate().await?;

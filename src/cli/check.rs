@@ -16,6 +16,8 @@ use crate::{
     config::{self, Config, ConfigError},
     identity::{Keyring, Verifier},
     policy::Bundle,
+    server::descriptors::Descriptors,
+    store::small_blocks,
     tls::ServerTls,
     upstream::Upstream,
 };
@@ -150,6 +152,9 @@ impl Report {
             self.errors.push(Finding { shown: format!("{message}\n{}", errors.render()), ..Finding::plain(message) });
         }
         self.warnings.extend(config.exposed_files().into_iter().map(Finding::plain));
+        // As `serve` will have it; it may be started elsewhere with other limits.
+        self.warnings.extend(Descriptors::at_most().warning(config).map(Finding::plain));
+        self.warnings.extend(small_blocks(&config.database).map(Finding::plain));
         if config.routes.is_empty() {
             self.warnings.push(Finding::plain("there are no routes: every request is refused".to_owned()));
         }

@@ -11,7 +11,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 use serde::Serialize;
 use tokio::{net::TcpListener, sync::Semaphore};
 
-use super::docs::Docs;
+use super::{descriptors::Unaccepted, docs::Docs};
 
 /// Scrapers and probes at once; above it connections wait.
 const MAX_CONNECTIONS: usize = 64;
@@ -67,13 +67,13 @@ impl std::fmt::Debug for Health {
 /// Serves until dropped.
 pub async fn serve(listener: TcpListener, health: Health) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let unaccepted = Unaccepted::at("health");
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "accepting a connection on the health listener failed");
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                unaccepted.one_more(&error).await;
                 continue;
             }
         };

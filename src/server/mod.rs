@@ -4,8 +4,9 @@
 //! `inherited` takes over sockets that a service manager holds. `proxy_protocol` reads whose connection it is, where a load
 //! balancer says so; `handshake` makes a connection secure before `connection` gets it: all that holds in cleartext holds
 //! behind it. `decision` answers other proxies, at a listener of its own and on the same workers. `health` is a listener of
-//! its own, and can show the `docs` of the consolidated API; `admin` is another one.
+//! its own, and can show the `docs` of the consolidated API; `admin` is another one. `descriptors` keeps room for these two.
 
+pub mod descriptors;
 pub mod inherited;
 pub mod workers;
 

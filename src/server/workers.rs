@@ -11,6 +11,7 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
+    os::fd::AsRawFd,
     rc::{Rc, Weak},
     sync::{
         Arc,
@@ -29,6 +30,7 @@ use tokio::{
 use super::{
     connection::{self, Arrived},
     decision::Door,
+    descriptors::{Descriptors, Unaccepted},
     guard,
     handshake::{self, Gate},
 };
@@ -65,6 +67,7 @@ pub struct Workers {
     accepted: AtomicUsize,
     /// Open connections of each listener.
     open_at: [Arc<AtomicUsize>; 2],
+    descriptors: Descriptors,
     threads: Vec<thread::JoinHandle<()>>,
     draining: watch::Sender<bool>,
 }
@@ -79,6 +82,7 @@ pub fn start(live: &Live) -> io::Result<Workers> {
         chance: ahash::RandomState::new(),
         accepted: AtomicUsize::new(0),
         open_at: Default::default(),
+        descriptors: Descriptors::of_this_process(),
         threads: Vec::new(),
         draining,
     };
@@ -111,6 +115,7 @@ impl Workers {
     /// Accepts until told to drain. Runs on the service runtime.
     pub async fn accept(&self, live: &Live, listener: TcpListener, door: Door) {
         let mut draining = self.draining.subscribe();
+        let unaccepted = Unaccepted::at(door.name());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -118,23 +123,20 @@ impl Workers {
             };
             match accepted {
                 Ok((stream, address)) => self.hand_over(&live.current(), stream, address, door),
-                Err(error) => {
-                    // Out of file descriptors, most likely: wait for some to come back instead of spinning.
-                    tracing::warn!(%error, "accepting a connection failed");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
+                Err(error) => unaccepted.one_more(&error).await,
             }
         }
     }
 
     fn hand_over(&self, gateway: &Gateway, stream: TcpStream, address: SocketAddr, door: Door) {
         // Each listener has its own bound: whoever fills the public one keeps no proxy from asking.
-        let [public, decisions] = &self.open_at;
-        let open_at = match door {
-            Door::Public => public,
-            Door::Decisions => decisions,
+        let ([public, decisions], room) = (&self.open_at, self.descriptors.room(&gateway.settings));
+        let (open_at, most) = match door {
+            Door::Public => (public, room.public),
+            Door::Decisions => (decisions, room.decisions),
         };
-        if open_at.load(Ordering::Relaxed) >= door.max_connections(&gateway.settings) {
+        // Closed at once, so that nobody waits in the queue of the socket for what will not come.
+        if open_at.load(Ordering::Relaxed) >= most || self.descriptors.is_short(stream.as_raw_fd()) {
             gateway.metrics.connections_refused.inc();
             return;
         }

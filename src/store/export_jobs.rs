@@ -1,8 +1,8 @@
 //! Exports made in the background: who asked for what, who works on it, what came of it.
 //!
 //! Invariants: a job is worked on by the holder of its lease only, and every change of a running job names the lease,
-//! so that a worker that was away for too long changes nothing; a lease that ran out is given to the next worker; only
-//! the user of the partner who asked finds the job.
+//! so that a worker that was away for too long changes nothing; a lease that ran out is given to the next worker, and
+//! first for the partner with the fewest jobs under way; only the user of the partner who asked finds the job.
 
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
@@ -73,6 +73,14 @@ pub struct Lease {
     pub id: Uuid,
 }
 
+/// Whose job may be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Anyones,
+    /// Of partners none of whose jobs is worked on, by any process.
+    Newcomers,
+}
+
 /// A file that is finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FinishedFile {
@@ -111,6 +119,20 @@ fn read<R: DeserializeOwned>(row: &Row) -> Result<ExportJob<R>, StoreError> {
         completed_at: row.maybe_int("completed_at")?.map(Millis),
         expires_at: Millis(row.int("expires_at")?),
     })
+}
+
+/// The job to be taken next at the time `$1`. Leases are counted once for all partners, and not for each job that waits.
+fn next(whose: Whose) -> String {
+    let newcomers = match whose {
+        Whose::Anyones => "",
+        Whose::Newcomers => "AND held.jobs IS NULL ",
+    };
+    format!(
+        "SELECT job.id FROM export_jobs job LEFT JOIN (SELECT partner_id, count(*) AS jobs FROM export_jobs \
+         WHERE state = 'running' AND lease_until > $1 GROUP BY partner_id) held ON held.partner_id = job.partner_id \
+         WHERE job.state IN ('queued', 'running') AND (job.state = 'queued' OR job.lease_until <= $1) {newcomers}\
+         ORDER BY coalesce(held.jobs, 0), job.created_at, job.id LIMIT 1"
+    )
 }
 
 fn count(number: u64) -> Value<'static> {
@@ -170,27 +192,21 @@ impl ExportJobs {
         Ok(u64::try_from(found).unwrap_or_default())
     }
 
-    /// Takes the job that waited longest, or whose lease ran out. Two workers never get the same one.
+    /// Takes a job that waits, or whose lease ran out: of the partner with the fewest under way the oldest. Two workers
+    /// never get the same one.
     pub async fn lease<R: DeserializeOwned>(
         &self,
+        whose: Whose,
         now: Millis,
         until: Millis,
     ) -> Result<Option<(Lease, ExportJob<R>)>, StoreError> {
         // Looked for without the write lock first: most looks find nothing.
-        if !self.is_waiting(now).await? {
+        if self.db.begin_read().await?.row(composed(next(whose)), &[now.0.into()]).await?.is_none() {
             return Ok(None);
         }
         let mut tx = self.db.begin_write().await?;
-        let lock = if tx.conn().is_postgres() { " FOR UPDATE SKIP LOCKED" } else { "" };
-        let found = tx
-            .row(
-                composed(format!(
-                    "SELECT id FROM export_jobs WHERE (state = 'queued' OR (state = 'running' AND lease_until <= $1)) \
-                     ORDER BY created_at, id LIMIT 1{lock}"
-                )),
-                &[now.0.into()],
-            )
-            .await?;
+        let lock = if tx.conn().is_postgres() { " FOR UPDATE OF job SKIP LOCKED" } else { "" };
+        let found = tx.row(composed(next(whose) + lock), &[now.0.into()]).await?;
         let Some(found) = found else { return Ok(None) };
         let lease = Lease { job: found.id("id")?, id: Uuid::now_v7() };
         let row = tx
@@ -213,13 +229,6 @@ impl ExportJobs {
                 Ok(None)
             }
         }
-    }
-
-    async fn is_waiting(&self, now: Millis) -> Result<bool, StoreError> {
-        let mut tx = self.db.begin_read().await?;
-        let sql = "SELECT id FROM export_jobs WHERE (state = 'queued' OR (state = 'running' AND lease_until <= $1)) \
-             LIMIT 1";
-        Ok(tx.row(sql, &[now.0.into()]).await?.is_some())
     }
 
     /// Keeps the lease and tells how far the job is. `false`: it is somebody else's by now.

@@ -14,6 +14,7 @@ mod sqlite_fault;
 
 mod database;
 mod migrations;
+mod small_blocks;
 mod sqlite;
 
 mod records;
@@ -73,11 +74,12 @@ pub use census::Census;
 pub use database::Database;
 pub use directory::{Directory, LinksUnavailable, LoadHook, Reading};
 pub use error::StoreError;
-pub use export_jobs::{ExportJob, ExportJobs, FinishedFile, JobState, Lease, Owner};
+pub use export_jobs::{ExportJob, ExportJobs, FinishedFile, JobState, Lease, Owner, Whose};
 pub use idempotency::{Claim, Claimed, IdempotencyKeys, Scope, Settlement, StoredAnswer};
 pub use managed::managed_tenants;
 pub use portfolio::load_tenant_facts;
 pub use records::{
     HistoryRecord, LinkRecord, PartnerRecord, Stamps, SuspensionRecord, SuspensionScope, TenantRecord, UserRecord,
 };
+pub use small_blocks::small_blocks;
 pub use tenant_links::{TenantLink, TenantLinkFilter, tenant_link, tenant_links};

@@ -127,9 +127,10 @@ impl Cause {
             (5 | 6, _) => Self::Locked,
             (8, 1032) => Self::Replaced,
             (8, _) => Self::ReadOnly,
+            // SQLITE_IOERR_SHMSIZE: the shared memory could not be made larger, which takes room and nothing else.
+            (10, 4874) | (13, _) => Self::Full,
             (10, _) => Self::Disk,
             (11 | 26, _) => Self::NoDatabase,
-            (13, _) => Self::Full,
             (14, _) => Self::CannotOpen,
             _ => Self::Statement,
         }
@@ -250,6 +251,53 @@ mod tests {
     use sqlx::{ConnectOptions, Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 
     use super::*;
+
+    /// What SQLite says of a disk that has no room for `-shm`, and of one that fails.
+    #[derive(Debug)]
+    struct Said(&'static str);
+
+    impl fmt::Display for Said {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("disk I/O error")
+        }
+    }
+
+    impl StdError for Said {}
+
+    impl DatabaseError for Said {
+        fn message(&self) -> &str {
+            "disk I/O error"
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.into())
+        }
+
+        fn as_error(&self) -> &(dyn StdError + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn StdError + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn StdError + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    #[test]
+    fn no_room_for_the_shared_memory_is_a_full_disk() {
+        let cause = |code| Cause::of(&sqlx::Error::Database(Box::new(Said(code))));
+        assert_eq!(
+            ["4874", "13", "10", "266", "778"].map(cause),
+            [Cause::Full, Cause::Full, Cause::Disk, Cause::Disk, Cause::Disk]
+        );
+    }
 
     /// What SQLite really says, not codes that were read somewhere.
     #[tokio::test]

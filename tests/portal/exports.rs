@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::{
     client::{Answer, Connection, Request},
-    rig::{BASE, Rig, names},
+    rig::{BASE, P2, Rig, names},
+    service::Chaos,
 };
 
 fn queue(rig: &Rig, body: &str) -> Answer {
@@ -105,6 +106,39 @@ fn a_file_is_its_owners_and_its_link_is_needed() {
     let token = url.split_once("token=").unwrap().1;
     let journal = super::flow::lines(&rig.dir.path().join("audit"));
     assert!(!journal.is_empty() && journal.iter().all(|line| !line.to_string().contains(token)));
+}
+
+#[test]
+fn a_partner_whose_tenant_hangs_holds_up_nobody_else() {
+    let rig = Rig::start();
+    rig.link(P2, "t-billing", "msp_full");
+    rig.service.misbehave("t-full", "invoices", Some(Chaos::Slow(Duration::from_secs(600))));
+    let hanging: Vec<Value> = (0..8)
+        .map(|_| {
+            let queued = queue(&rig, r#"{"format":"csv","from_date":"2015-01-01","tenant_ids":["t-full"]}"#);
+            assert_eq!(queued.status, 202, "{}", queued.text());
+            queued.json()
+        })
+        .collect();
+    let began = Instant::now();
+    while rig.service.asked("t-full", "invoices") == 0 {
+        assert!(began.elapsed() < Duration::from_secs(20), "nobody works on them");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Polls of the queue: whoever works on nothing would have taken another one by now.
+    std::thread::sleep(Duration::from_millis(2_500));
+    let state = |export: &Value, ask: &dyn Fn(Request) -> Answer| {
+        let path = format!("{BASE}/billing/exports/{}", export["export_id"].as_str().unwrap());
+        ask(Request::get(&path)).json()["status"].as_str().unwrap().to_owned()
+    };
+    let (began, ask) = (Instant::now(), |request| rig.ask_other_partner(request));
+    let queued = ask(Request::new("POST", &format!("{BASE}/billing/invoices/export")).json(CSV));
+    assert_eq!(queued.status, 202, "{}", queued.text());
+    while state(&queued.json(), &ask) != "completed" {
+        assert!(began.elapsed() < Duration::from_secs(10), "it waits for the other partner's tenant");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(hanging.iter().all(|export| state(export, &|request| rig.ask(request)) == "processing"));
 }
 
 #[test]

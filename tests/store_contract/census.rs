@@ -6,7 +6,7 @@ use linkgate::{
     connector::rows::Severity,
     domain::Millis,
     store::{
-        AlertKind, AlertStatus, AlertStore, Census, ExportJobs, SuspensionScope,
+        AlertKind, AlertStatus, AlertStore, Census, ExportJobs, SuspensionScope, Whose,
         admin::{Page, SuspensionInput},
         deliveries::DeliveryFilter,
     },
@@ -32,7 +32,7 @@ pub(crate) async fn what_waits_is_counted_and_what_is_done_is_not(fixture: Arc<F
     for n in [7, 5, 6] {
         queued(&jobs, n).await;
     }
-    let (lease, _) = jobs.lease::<Value>(Millis(100), Millis(200)).await.unwrap().unwrap();
+    let (lease, _) = jobs.lease::<Value>(Whose::Anyones, Millis(100), Millis(200)).await.unwrap().unwrap();
     let count = |severity| ((AlertKind::Billing, severity, AlertStatus::Active), 1);
     let input =
         |scope, subject: &str| SuspensionInput { scope, issuer: None, subject: subject.into(), reason: "r".into() };

@@ -170,6 +170,7 @@ on_both! {
     writes::an_outcome_that_waits_settles_no_other_claim,
     writes::a_stop_brings_outcomes_once_more_and_waits_for_no_database,
     writes::an_export_is_leased_to_one_worker_at_a_time,
+    writes::no_partners_exports_hold_up_those_of_others,
     writes::a_lease_that_ran_out_goes_to_the_next_worker,
     writes::an_export_is_its_owners_and_expires,
 }

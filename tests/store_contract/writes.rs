@@ -9,7 +9,7 @@ use linkgate::{
     domain::{Millis, PartnerId},
     store::{
         Claim, Claimed, ExportJob, ExportJobs, FinishedFile, IdempotencyKeys, JobState, Owner, Settlement, StoreError,
-        StoredAnswer,
+        StoredAnswer, Whose,
     },
 };
 use serde_json::{Value, json};
@@ -179,7 +179,9 @@ pub(crate) async fn an_export_is_leased_to_one_worker_at_a_time(fixture: Arc<Fix
     let mut racers = Vec::new();
     for _ in 0..8 {
         let jobs = ExportJobs::new(&fixture.another().await);
-        racers.push(tokio::spawn(async move { jobs.lease::<Value>(Millis(100), Millis(200)).await.unwrap() }));
+        racers.push(tokio::spawn(async move {
+            jobs.lease::<Value>(Whose::Anyones, Millis(100), Millis(200)).await.unwrap()
+        }));
     }
     let mut taken = Vec::new();
     for racer in racers {
@@ -189,21 +191,53 @@ pub(crate) async fn an_export_is_leased_to_one_worker_at_a_time(fixture: Arc<Fix
         }
     }
     // A racer that lost its row may go home empty; none is ever given out twice.
-    while let Some((lease, _)) = jobs.lease::<Value>(Millis(100), Millis(200)).await.unwrap() {
+    while let Some((lease, _)) = jobs.lease::<Value>(Whose::Anyones, Millis(100), Millis(200)).await.unwrap() {
         taken.push(lease.job.as_u128());
     }
     taken.sort_unstable();
     assert_eq!(taken, [1, 2, 3]);
 }
 
+pub(crate) async fn no_partners_exports_hold_up_those_of_others(fixture: Arc<Fixture>) {
+    let jobs = ExportJobs::new(&fixture.db);
+    for (n, partner) in [(1, 1), (2, 1), (3, 1), (4, 1), (5, 2), (6, 2), (7, 3)] {
+        let created = Millis(i64::try_from(n).unwrap());
+        let (id, owner) = (Uuid::from_u128(n), owner(partner, "me"));
+        jobs.create(id, &owner, &json!({}), created, Millis(created.0 + HOUR)).await.unwrap();
+    }
+    let other = ExportJobs::new(&fixture.another().await);
+    let lease = async |whose, now, until| {
+        let leased = other.lease::<Value>(whose, Millis(now), Millis(until)).await.unwrap();
+        leased.map(|(lease, job)| (lease, job.id.as_u128()))
+    };
+    // Each partner's oldest, then their second ones.
+    let mut leases = Vec::new();
+    for expected in [1, 5, 7, 2, 6] {
+        let (lease, job) = lease(Whose::Anyones, 100, 200).await.unwrap();
+        assert_eq!(job, expected);
+        leases.push(lease);
+    }
+    assert!(lease(Whose::Newcomers, 100, 200).await.is_none(), "partner 1 has two under way");
+    // Whose work ended counts no more, and whose lease ran out neither: partner 1 has none left.
+    assert!(other.fail(leases[0], "x", Millis(110)).await.unwrap());
+    assert!(lease(Whose::Newcomers, 110, 200).await.is_none(), "it has one still");
+    assert!(jobs.renew(leases[1], Millis(300), 0).await.unwrap());
+    assert_eq!(lease(Whose::Newcomers, 200, 300).await.map(|(_, job)| job), Some(2));
+    assert_eq!(lease(Whose::Newcomers, 200, 300).await.map(|(_, job)| job), Some(7));
+    assert!(lease(Whose::Newcomers, 200, 300).await.is_none());
+    // Partners 1, 2 and 3 have one each: by age.
+    assert_eq!(lease(Whose::Anyones, 200, 300).await.map(|(_, job)| job), Some(3));
+    assert_eq!(lease(Whose::Anyones, 200, 300).await.map(|(_, job)| job), Some(6));
+}
+
 pub(crate) async fn a_lease_that_ran_out_goes_to_the_next_worker(fixture: Arc<Fixture>) {
     let (jobs, other) = (ExportJobs::new(&fixture.db), ExportJobs::new(&fixture.another().await));
     let id = queued(&jobs, 7).await;
-    let (dead, _) = jobs.lease::<Value>(Millis(100), Millis(200)).await.unwrap().unwrap();
+    let (dead, _) = jobs.lease::<Value>(Whose::Anyones, Millis(100), Millis(200)).await.unwrap().unwrap();
     assert!(jobs.renew(dead, Millis(300), 41).await.unwrap());
     assert_eq!(read(&other, id).await.row_count, 41, "progress shows");
-    assert!(other.lease::<Value>(Millis(299), Millis(400)).await.unwrap().is_none());
-    let (next, job) = other.lease::<Value>(Millis(300), Millis(400)).await.unwrap().unwrap();
+    assert!(other.lease::<Value>(Whose::Anyones, Millis(299), Millis(400)).await.unwrap().is_none());
+    let (next, job) = other.lease::<Value>(Whose::Anyones, Millis(300), Millis(400)).await.unwrap().unwrap();
     assert_eq!((job.attempts, job.row_count), (2, 0));
     let file = FinishedFile { name: "a.csv".into(), bytes: 10, rows: 3 };
     // The first one wakes up: nothing that it says counts.
@@ -212,13 +246,13 @@ pub(crate) async fn a_lease_that_ran_out_goes_to_the_next_worker(fixture: Arc<Fi
     assert!(!jobs.fail(dead, "x", Millis(301)).await.unwrap());
     assert!(!jobs.give_back(dead).await.unwrap());
     assert!(other.give_back(next).await.unwrap());
-    let (next, job) = other.lease::<Value>(Millis(301), Millis(400)).await.unwrap().unwrap();
+    let (next, job) = other.lease::<Value>(Whose::Anyones, Millis(301), Millis(400)).await.unwrap().unwrap();
     assert_eq!(job.attempts, 2, "what was given back was no attempt");
     assert!(other.knows_file(next, "a.csv").await.unwrap());
     assert!(other.complete(next, &file, Millis(350)).await.unwrap());
     let done = read(&jobs, id).await;
     assert_eq!((done.state, done.row_count, done.file_size), (JobState::Completed, 3, Some(10)));
-    assert!(jobs.lease::<Value>(Millis(10_000), Millis(20_000)).await.unwrap().is_none());
+    assert!(jobs.lease::<Value>(Whose::Anyones, Millis(10_000), Millis(20_000)).await.unwrap().is_none());
     assert!(jobs.knows_file(next, "a.csv").await.unwrap() && !jobs.knows_file(dead, "b.csv").await.unwrap());
 }
 
@@ -229,7 +263,7 @@ pub(crate) async fn an_export_is_its_owners_and_expires(fixture: Arc<Fixture>) {
         assert!(jobs.of::<Value>(id, &stranger).await.unwrap().is_none());
     }
     assert_eq!(jobs.unfinished(owner(1, "me").partner_id).await.unwrap(), 1);
-    let (lease, _) = jobs.lease::<Value>(Millis(2), Millis(3)).await.unwrap().unwrap();
+    let (lease, _) = jobs.lease::<Value>(Whose::Anyones, Millis(2), Millis(3)).await.unwrap().unwrap();
     jobs.complete(lease, &FinishedFile { name: "a.csv".into(), bytes: 1, rows: 1 }, Millis(3)).await.unwrap();
     assert_eq!(jobs.unfinished(owner(1, "me").partner_id).await.unwrap(), 0);
     let over = Millis(HOUR + 1);

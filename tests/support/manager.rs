@@ -79,6 +79,8 @@ pub struct Manager {
     public: TcpListener,
     pub health: TcpListener,
     told: UnixDatagram,
+    /// Run by the shell that starts the gateway.
+    pub before: &'static str,
 }
 
 impl Manager {
@@ -88,7 +90,7 @@ impl Manager {
         let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
         let told = UnixDatagram::bind(dir.path().join("notify")).unwrap();
         told.set_read_timeout(Some(PATIENCE)).unwrap();
-        let manager = Self { public: bind(), health: bind(), told, dir };
+        let manager = Self { public: bind(), health: bind(), told, dir, before: "" };
         configure(manager.dir.path(), manager.address(), manager.health.local_addr().unwrap(), more);
         manager
     }
@@ -102,7 +104,7 @@ impl Manager {
         let program = linkgate(&[]);
         let mut command = Command::new("bash");
         let script = r#"exec 3<&0 4<&1 0</dev/null 1>&2; LISTEN_PID=$$ LISTEN_FDS=2 exec "$0" "$@""#;
-        command.args(["-c", script, program.get_program().to_str().unwrap(), "--config"]);
+        command.args(["-c", &format!("{} {script}", self.before), program.get_program().to_str().unwrap(), "--config"]);
         command.arg(self.dir.path().join("linkgate.toml")).arg("serve");
         for (name, _) in program.get_envs() {
             command.env_remove(name);

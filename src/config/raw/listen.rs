@@ -16,7 +16,7 @@ raw! {
         address: String = "127.0.0.1:8080".to_owned(),
         /// Worker threads, each with a runtime of its own; 0: one a core.
         workers: u16 = 0,
-        /// Most connections open at once; further ones are closed at once.
+        /// Most connections open at once; further ones are closed at once. Fewer where this process may not open two files for each.
         max_connections: u32 = 10_000,
         /// Most headers of one request.
         max_header_count: u16 = 100,

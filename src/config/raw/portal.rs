@@ -113,12 +113,14 @@ raw! {
         secret_env: Option<String> = None,
         /// The secret itself: only as an environment override, never in the file.
         secret: Option<String> = None,
-        /// Exports that this process works on at once.
+        /// Exports that this process works on at once. Of several the last one is kept for partners that have none under way.
         concurrency: u32 = 2,
         /// Most exports of one partner that wait or run.
         queue_per_partner: u32 = 20,
         /// An export of a process that died is taken over after this.
         lease: DurationText = DurationText::of("30s"),
+        /// The longest that one export may take; then it fails. A tenant that hangs takes up to 45 minutes by itself.
+        max_duration: DurationText = DurationText::of("1h"),
         /// Most invoices of one PDF; a CSV has no such bound.
         pdf_rows: u32 = 50_000,
     }

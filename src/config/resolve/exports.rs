@@ -36,6 +36,7 @@ impl Resolver<'_> {
             concurrency: self.at_least_one(&table.key("concurrency"), raw.concurrency),
             queue_per_partner: self.at_least_one(&table.key("queue_per_partner"), raw.queue_per_partner) as u64,
             lease: self.duration(&table.key("lease"), &raw.lease, seconds(1)..=DAY),
+            max_duration: self.duration(&table.key("max_duration"), &raw.max_duration, seconds(1)..=DAY),
             pdf_rows: usize::try_from(raw.pdf_rows).unwrap_or(usize::MAX),
         }
     }

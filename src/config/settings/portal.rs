@@ -90,6 +90,8 @@ pub struct ExportSettings {
     pub queue_per_partner: u64,
     /// A job that was not heard of for so long is given to another worker.
     pub lease: Duration,
+    /// The longest that one file may take.
+    pub max_duration: Duration,
     /// Most invoices of one PDF.
     pub pdf_rows: usize,
 }

@@ -75,6 +75,8 @@ pub struct Workshop<S> {
     pub pdf_rows: usize,
     /// Before each further try of a tenant that could not be read.
     pub pauses: Vec<Duration>,
+    /// The longest that one file may take.
+    pub longest: Duration,
 }
 
 /// Why there is no file. `Display` is for the one who asked.
@@ -84,6 +86,11 @@ pub enum JobError {
     Denied { tenant: TenantId, denial: Denial },
     #[error("tenant `{tenant}` could not be read, {tries} times: {reason}")]
     Unread { tenant: TenantId, tries: usize, reason: String },
+    #[error(
+        "it took longer than {} minutes and was ended while tenant `{tenant}` was read, after {done} of {all} tenants: \
+         narrow the dates, or ask for fewer tenants at a time", longest.as_secs().div_ceil(60)
+    )]
+    TooLong { longest: Duration, tenant: TenantId, done: usize, all: usize },
     #[error("tenant `{0}` holds more invoices than its service gives out: narrow the dates")]
     Truncated(TenantId),
     #[error("{0}")]
@@ -123,8 +130,15 @@ impl<S: InvoiceSource> Workshop<S> {
         let name = file_name(lease, request.content.format);
         let draft = self.files.draft(&name)?;
         let mut sheet = self.sheet(&draft, job).await?;
-        for tenant in &request.tenants {
-            self.tenant(tenant, job, &mut *sheet, progress).await?;
+        // A worker is not held for hours by services that hang one after the other.
+        let until = Instant::now() + self.longest;
+        for (done, tenant) in request.tenants.iter().enumerate() {
+            let read = self.tenant(tenant, job, &mut *sheet, progress);
+            let Ok(read) = tokio::time::timeout_at(until, read).await else {
+                let all = request.tenants.len();
+                return Err(JobError::TooLong { longest: self.longest, tenant: tenant.clone(), done, all });
+            };
+            read?;
         }
         let rows = sheet.rows();
         sheet.finish()?;

@@ -99,6 +99,7 @@ impl Exports {
                 managed: ManagedTenants::new(database),
                 pdf_rows: self.settings.pdf_rows,
                 pauses: PAUSES.to_vec(),
+                longest: self.settings.max_duration,
             },
             jobs: self.jobs.clone(),
             keys: IdempotencyKeys::new(database),

@@ -130,6 +130,7 @@ impl Stage {
             concurrency: 1,
             queue_per_partner: 5,
             lease: Duration::from_millis(600),
+            max_duration: Duration::from_secs(3600),
             pdf_rows: 100,
         };
         let exports = Exports::new(&settings, &database, None, &crate::portal::metrics::Metrics::unseen());
@@ -324,6 +325,27 @@ async fn a_slow_job_keeps_its_lease() {
     for one in running {
         one.await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_takes_too_long_fails_and_frees_its_worker() {
+    let stage = Stage::new(&["a", "b"]).await;
+    let slow = source(&[("b", 4)]);
+    slow.hangs.store(1, Ordering::SeqCst);
+    let id = stage.queue(CSV, &["a", "b"], rights::PERMISSION).await;
+    let next = stage.queue(CSV, &["a"], rights::PERMISSION).await;
+    let mut worker = stage.worker(&slow);
+    Arc::get_mut(&mut worker).unwrap().workshop.longest = Duration::from_secs(1);
+    let (stop, stopped) = watch::channel(Shift::Working);
+    let running = tokio::spawn(worker.run(stopped));
+    let job = stage.until(id, JobState::Failed).await;
+    let error = "it took longer than 1 minutes and was ended while tenant `b` was read, after 1 of 2 tenants: narrow \
+                 the dates, or ask for fewer tenants at a time";
+    assert_eq!((job.error.as_deref(), job.attempts), (Some(error), 1));
+    stage.until(next, JobState::Completed).await;
+    assert_eq!(stage.files(), 1, "what was begun is gone");
+    stop.send_replace(Shift::Over);
+    running.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

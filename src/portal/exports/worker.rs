@@ -1,7 +1,8 @@
 //! The background of exports: jobs are leased, worked on, and cleaned up when their time is over.
 //!
 //! Invariants: a job is worked on under a lease that is renewed all the while, and given up at the moment it cannot be;
-//! a process that dies leaves its jobs to others once their leases end; a stop gives them back at once.
+//! a process that dies leaves its jobs to others once their leases end; a stop gives them back at once; the jobs of one
+//! partner never have all workers.
 
 use std::{
     sync::{
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     domain::Millis,
     portal::metrics::{ExportEnd, Metrics},
-    store::{ExportJob, ExportJobs, FinishedFile, IdempotencyKeys, Lease},
+    store::{ExportJob, ExportJobs, FinishedFile, IdempotencyKeys, Lease, Whose},
 };
 
 /// How often the database is asked for a job that another process queued or left.
@@ -84,7 +85,7 @@ impl<S: InvoiceSource> ExportWorker<S> {
         let mut clean_at = Instant::now();
         loop {
             while running.len() < self.concurrency && *shift.borrow() == Shift::Working {
-                let Some((lease, job)) = self.next().await else { break };
+                let Some((lease, job)) = self.next(running.len()).await else { break };
                 running.spawn(Arc::clone(&self).work(lease, job, shift.clone()));
             }
             if Instant::now() >= clean_at {
@@ -109,8 +110,12 @@ impl<S: InvoiceSource> ExportWorker<S> {
         Millis(Millis::now().0.saturating_add(i64::try_from(self.lease.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    async fn next(&self) -> Option<(Lease, ExportJob<ExportRequest>)> {
-        match self.jobs.lease(Millis::now(), self.lease_end()).await {
+    /// The last free worker is kept for partners that have none: however long the jobs of the others hang, who comes
+    /// next is served at once. A worker that is the only one is everybody's.
+    async fn next(&self, running: usize) -> Option<(Lease, ExportJob<ExportRequest>)> {
+        let is_last = self.concurrency > 1 && running + 1 >= self.concurrency;
+        let whose = if is_last { Whose::Newcomers } else { Whose::Anyones };
+        match self.jobs.lease(whose, Millis::now(), self.lease_end()).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, "the database cannot be asked for exports");

@@ -98,6 +98,7 @@ impl Stage {
             concurrency: 1,
             queue_per_partner: 1,
             lease: Duration::from_secs(30),
+            max_duration: Duration::from_secs(3600),
             pdf_rows: 10,
         };
         let metrics = Metrics::unseen();

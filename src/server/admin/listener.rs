@@ -22,6 +22,7 @@ use tokio::{
 use super::{AdminApi, call};
 use crate::{
     server::{
+        descriptors::Unaccepted,
         guard::{Guarded, HeadLimits},
         handshake::Gate,
     },
@@ -108,7 +109,7 @@ struct Doorway {
 }
 
 async fn accept(doorway: Doorway, listener: TcpListener) {
-    let guests = Arc::new(Guests::default());
+    let (guests, unaccepted) = (Arc::new(Guests::default()), Unaccepted::at("admin"));
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -123,10 +124,7 @@ async fn accept(doorway: Doorway, listener: TcpListener) {
                     drop(guest);
                 });
             }
-            Err(error) => {
-                tracing::warn!(%error, "accepting a connection on the admin listener failed");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            Err(error) => unaccepted.one_more(&error).await,
         }
     }
 }

@@ -23,7 +23,7 @@ use tonic::body::Body;
 
 use self::answer::refusal;
 use crate::{
-    config::settings::{Config, ListenSettings},
+    config::settings::ListenSettings,
     domain::ErrorCode,
     proxy::{peer::Peer, respond::Failure, worker::Worker},
 };
@@ -36,10 +36,11 @@ pub enum Door {
 }
 
 impl Door {
-    pub(super) fn max_connections(self, config: &Config) -> usize {
+    /// For log lines.
+    pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Public => config.listen.max_connections,
-            Self::Decisions => config.decision.as_ref().map_or(0, |settings| settings.max_connections),
+            Self::Public => "public",
+            Self::Decisions => "decision",
         }
     }
 }

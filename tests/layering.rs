@@ -37,7 +37,7 @@ const SETTINGS: &str = "settings";
 const BESIDE: &str = "sample";
 
 /// Files of `src` itself.
-const ROOT: [&str; 2] = ["lib.rs", "main.rs"];
+const ROOT: [&str; 3] = ["contract.md", "lib.rs", "main.rs"];
 
 fn floor(room: &str) -> Option<u8> {
     FLOORS.iter().find(|(name, _)| *name == room).map(|(_, floor)| *floor)

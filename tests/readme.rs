@@ -30,7 +30,7 @@ mod walks;
 use std::{
     fs,
     net::{TcpListener, TcpStream},
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt, symlink},
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -204,7 +204,9 @@ fn every_configuration_is_accepted_as_it_stands() {
     let dir = with_key();
     let examples = blocks("toml");
     assert_eq!(examples.len(), 3);
-    fs::write(dir.path().join("edge.secret"), "0123456789abcdef".repeat(4)).unwrap();
+    let secret = dir.path().join("edge.secret");
+    fs::write(&secret, "0123456789abcdef".repeat(4)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
     for block in &examples {
         let path = dir.path().join(block.info.strip_prefix("toml ").unwrap());
         fs::write(&path, &block.text).unwrap();

@@ -251,6 +251,8 @@ fn unsent(trail: &Trail, error: &SendError, exchange: &Exchange) -> Failure {
         SendError::Connect { .. } | SendError::ConnectTimeout(_) => unavailable("connect_failed"),
         SendError::Unresolved(_) => unavailable("name_unresolved"),
         SendError::Exchange(_) => Failure::new(ErrorCode::UpstreamError, "upstream_broke_off"),
+        // Only the gateway's own questions are asked about once more; a forwarded request is cut instead.
+        SendError::Withheld => Failure::new(ErrorCode::InternalError, "withheld"),
     }
 }
 

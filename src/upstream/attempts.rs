@@ -19,7 +19,7 @@ use super::{
     endpoint::{Endpoint, Picked},
     error::{SendError, Unsent},
     pool::{Lease, Pool},
-    shared::{SharedLease, SharedPool, Unanswered},
+    shared::{MayLeave, SharedLease, SharedPool, Unanswered},
 };
 
 /// Most endpoints that one request is tried at.
@@ -103,6 +103,7 @@ impl<'u> Attempts<'u> {
         pool: &SharedPool,
         mut request: Request<Full<Bytes>>,
         again: bool,
+        may_leave: MayLeave<'_>,
     ) -> Result<(Response<Incoming>, SharedLease), Unanswered> {
         if self.picked.is_none() {
             self.look_up().await.map_err(Unanswered::unsent)?;
@@ -110,11 +111,13 @@ impl<'u> Attempts<'u> {
         loop {
             let endpoint = self.endpoint().map_err(Unanswered::unsent)?;
             request.headers_mut().insert(header::HOST, endpoint.host().clone());
-            let mut unanswered = match pool.send(endpoint, self.to.upstream, request, again).await {
+            let mut unanswered = match pool.send(endpoint, self.to.upstream, request, again, may_leave).await {
                 Ok(answered) => {
                     self.answered(answered.0.status());
                     return Ok(answered);
                 }
+                // Nothing is said of the service.
+                Err(unanswered) if matches!(unanswered.error, SendError::Withheld) => return Err(unanswered),
                 Err(unanswered) => unanswered,
             };
             match unanswered.request.take() {

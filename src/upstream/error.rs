@@ -15,12 +15,15 @@ pub enum SendError {
     Unresolved(String),
     #[error("the upstream broke the connection or its answer was malformed")]
     Exchange(#[source] hyper::Error),
+    /// There was a connection, but what was allowed before is not any more.
+    #[error("the request was not sent: it may not be any more")]
+    Withheld,
 }
 
 impl SendError {
     /// No connection was had.
     pub fn is_connect(&self) -> bool {
-        !matches!(self, Self::Exchange(_))
+        !matches!(self, Self::Exchange(_) | Self::Withheld)
     }
 }
 

@@ -4,10 +4,10 @@
 //! however it is. An endpoint counts as healthy until so many checks in a row say otherwise. Each cluster is checked in
 //! rounds of its own, and a tenant's take few turns at once: whoever hangs delays no other's.
 
-use std::{sync::Arc, time::Duration};
+use std::{future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use http::{HeaderValue, Request, header};
 use http_body_util::Full;
 use tokio::{sync::Semaphore, time::Instant};
@@ -81,7 +81,7 @@ async fn ask(upstream: &Upstream, endpoint: &Endpoint, settings: &HealthCheck) -
         .body(Full::new(Bytes::new()))
         .map_err(|error| error.to_string())?;
     // A pool of its own: an old connection would say nothing of whether new ones can be had. It is closed at the end.
-    let sent = SharedPool::default().send(endpoint, upstream, request, false).await;
+    let sent = SharedPool::default().send(endpoint, upstream, request, false, &|| future::ready(true).boxed()).await;
     let (response, _lease) = sent.map_err(|unanswered| {
         let source = std::error::Error::source(&unanswered.error).map(|source| format!(": {source}"));
         format!("{}{}", unanswered.error, source.unwrap_or_default())

@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{body::Incoming, client::conn::http1};
@@ -26,6 +27,10 @@ use super::{
 };
 
 type Message = Request<Full<Bytes>>;
+
+/// Whether a request may still go: asked once it has a connection, right before it leaves on it. Looking a name up and
+/// connecting take seconds.
+pub type MayLeave<'a> = &'a (dyn Fn() -> BoxFuture<'a, bool> + Sync);
 
 /// How many streams a service allows on a connection now.
 type Allowed = Box<dyn Fn() -> usize + Send>;
@@ -104,6 +109,7 @@ impl SharedPool {
         upstream: &Upstream,
         request: Message,
         again: bool,
+        may_leave: MayLeave<'_>,
     ) -> Result<(Response<Incoming>, SharedLease), Unanswered> {
         let origin = endpoint.origin();
         let mut spare = again.then(|| request.clone());
@@ -128,6 +134,9 @@ impl SharedPool {
                     }
                 },
             };
+            if !may_leave().await {
+                return Err(Unanswered::unsent(SendError::Withheld));
+            }
             match sender.try_send(origin, Box::new(request)).await {
                 Ok(response) => {
                     let lease = SharedLease {
@@ -206,5 +215,47 @@ impl SharedPool {
         let mut shelves = self.open();
         let shelf = shelves.by_key.entry(key).or_default();
         Ok(shelf.share(sender, Box::new(allowed), upstream.settings.max_in_flight))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream},
+        sync::Mutex as AsyncMutex,
+    };
+
+    use super::*;
+    use crate::upstream::{asker::Asker, table::tests::settings};
+
+    /// A service that is asked nothing hears nothing, though there was a connection; and that is no fault of its own.
+    #[tokio::test]
+    async fn what_may_not_leave_any_more_is_withheld_on_an_open_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        let upstream = Upstream::new(settings(&[&authority, &authority], &[])).unwrap();
+        let accepted: AsyncMutex<Option<TcpStream>> = AsyncMutex::new(None);
+        let may_leave = || {
+            async {
+                // It is asked behind the connect, which may have taken its time.
+                *accepted.lock().await = Some(listener.accept().await.unwrap().0);
+                false
+            }
+            .boxed()
+        };
+        let to = upstream.destination(None).unwrap();
+        let mut attempts = to.attempts(Asker::default());
+        let request = Request::post("/change").body(Full::new(Bytes::from_static(b"{}"))).unwrap();
+        let pool = SharedPool::default();
+        let Err(withheld) = attempts.send_shared(&pool, request, false, &may_leave).await else {
+            panic!("it was sent")
+        };
+        assert!(matches!(withheld.error, SendError::Withheld) && !withheld.maybe_received);
+        let mut heard = Vec::new();
+        let mut service = accepted.lock().await.take().unwrap();
+        service.read_to_end(&mut heard).await.unwrap();
+        assert!(heard.is_empty(), "{heard:?}");
     }
 }

@@ -1,8 +1,9 @@
 //! One question and its answer over HTTP: no redirect is followed, and nothing is read without a bound.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
@@ -90,7 +91,6 @@ impl Client {
             Some(place) => place,
             None => to.queue(asker, Some(until)).await.map_err(|_| Unsaid::unsent(crowded(upstream)))?,
         };
-        site.still_open().await.map_err(Unsaid::unsent)?;
         let started = Instant::now();
         let attempts = to.attempts(asker);
         let span = self.spans.as_ref().and_then(|spans| spans.question(site.trace(), &upstream.name, &outgoing.method));
@@ -129,7 +129,13 @@ impl Client {
     ) -> Result<Answer, Unsaid> {
         let repeatable = *request.method() == Method::GET;
         let head_by = until.min(Instant::now() + upstream.settings.response_timeout);
-        let sent = attempts.send_shared(&self.pool, request, repeatable);
+        let barred = Mutex::new(None);
+        let may_leave = || {
+            let barred = &barred;
+            let asked = async move { site.still_open().await.map_err(|why| note(barred, why)).is_ok() };
+            asked.boxed()
+        };
+        let sent = attempts.send_shared(&self.pool, request, repeatable, &may_leave);
         let Ok(sent) = tokio::time::timeout_at(head_by, sent).await else {
             // The caller's own deadline says nothing of the service.
             if head_by < until {
@@ -138,7 +144,10 @@ impl Client {
             // How far it came is not known when time runs out.
             return Err(Unsaid { error: SourceError::Timeout, maybe_received: true });
         };
-        let (response, lease) = sent.map_err(|unanswered| unsent(upstream, &unanswered))?;
+        let (response, lease) = sent.map_err(|unanswered| {
+            let barred = barred.lock().unwrap_or_else(PoisonError::into_inner).take();
+            barred.map_or_else(|| unsent(upstream, &unanswered), Unsaid::unsent)
+        })?;
         let received = |error| Unsaid { error, maybe_received: true };
         let whole = read(response, route, site);
         let answer = tokio::time::timeout_at(until, whole).await.map_err(|_| received(SourceError::Timeout))?;
@@ -167,6 +176,10 @@ impl Client {
     }
 }
 
+fn note(barred: &Mutex<Option<SourceError>>, why: SourceError) {
+    barred.lock().unwrap_or_else(PoisonError::into_inner).replace(why);
+}
+
 fn crowded(upstream: &Upstream) -> SourceError {
     SourceError::Unasked(format!("too many requests to `{}` are under way", upstream.name))
 }
@@ -178,6 +191,7 @@ fn unsent(upstream: &Upstream, unanswered: &Unanswered) -> Unsaid {
         SendError::Unresolved(_) => format!("the host name of `{}` cannot be looked up", upstream.name),
         SendError::ConnectTimeout(_) => format!("`{}` takes no connection in time", upstream.name),
         SendError::Exchange(_) => format!("`{}` broke the connection off", upstream.name),
+        SendError::Withheld => format!("`{}` was not asked any more", upstream.name),
     };
     Unsaid { error: SourceError::Unavailable(words), maybe_received: unanswered.maybe_received }
 }

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::{
     asked::write_asked,
-    chain::{ChainId, Hash, Unplaced, private_digest, slice_digest},
+    chain::{ChainId, Hash, Unplaced, private_digest_within, slice_digest},
     json::{self, Object, key},
     record::{ChangeRecord, Completion, Opening, USER_AGENT_MAX_BYTES},
     redact::redact_each,
@@ -99,6 +99,10 @@ type Slices = SmallVec<[Hash; 4]>;
 pub(super) fn opening(out: &mut Vec<u8>, from: &Opening<'_>) -> Unplaced {
     let visible = part(out, b"\"pub\":", |object| opening_visible(object, from));
     let private = part(out, b",\"priv\":", |object| opening_private(object, from));
+    let private = match from.standing {
+        Some(standing) => standing.private_digest(out.get(private).unwrap_or_default()),
+        None => private_digest_within(out, private),
+    };
     let mut slices = Slices::new();
     for slice in from.slices {
         let start = begin_slice(out, slices.is_empty());
@@ -130,12 +134,10 @@ fn opening_visible(object: &mut Object<'_>, from: &Opening<'_>) {
     if !from.kind.is_access() {
         object.word(key!("kind"), from.kind.as_str());
     }
-    if let Some(partner) = from.partner_id {
-        object.uuid(key!("partner_id"), partner.0);
+    match from.standing {
+        Some(standing) => object.members(standing.who()),
+        None => opening_who(object, from),
     }
-    object.maybe_text(key!("partner_name"), from.partner_name);
-    object.maybe_text(key!("user_id"), from.user_id);
-    object.maybe_text(key!("username"), from.username);
     object.maybe_text(key!("action"), from.action);
     object.text(key!("method"), from.method);
     let out = object.key(key!("path"));
@@ -154,7 +156,36 @@ fn opening_visible(object: &mut Object<'_>, from: &Opening<'_>) {
     object.maybe_text(key!("user_agent"), from.user_agent.map(bounded));
 }
 
+/// Who acts: visible, and the same in many records.
+pub(super) fn opening_who(object: &mut Object<'_>, from: &Opening<'_>) {
+    if let Some(partner) = from.partner_id {
+        object.uuid(key!("partner_id"), partner.0);
+    }
+    object.maybe_text(key!("partner_name"), from.partner_name);
+    object.maybe_text(key!("user_id"), from.user_id);
+    object.maybe_text(key!("username"), from.username);
+}
+
 fn opening_private(object: &mut Object<'_>, from: &Opening<'_>) {
+    match from.standing {
+        Some(standing) => object.members(standing.private()),
+        None => opening_terms(object, from),
+    }
+    if !from.near_misses.is_empty() {
+        object.texts(key!("near_misses"), from.near_misses.iter().copied());
+    }
+    object.maybe_text(key!("trace_id"), from.trace_id);
+    if let Some(shadow) = from.shadow {
+        json::value(object.key(key!("shadow")), shadow);
+    }
+    if !from.waived.is_empty() {
+        json::value(object.key(key!("waived")), &from.waived);
+    }
+    object.salt();
+}
+
+/// By what it was decided: private, and the same for requests of one caller under one link.
+pub(super) fn opening_terms(object: &mut Object<'_>, from: &Opening<'_>) {
     object.maybe_text(key!("partner_tenant_id"), from.partner_tenant_id);
     object.maybe_text(key!("session_id"), from.session_id);
     object.maybe_text(key!("issuer"), from.issuer);
@@ -170,21 +201,10 @@ fn opening_private(object: &mut Object<'_>, from: &Opening<'_>) {
     if !from.policy_version.is_empty() {
         object.text(key!("policy_version"), from.policy_version);
     }
-    if !from.near_misses.is_empty() {
-        object.texts(key!("near_misses"), from.near_misses.iter().copied());
-    }
-    object.maybe_text(key!("trace_id"), from.trace_id);
     object.flag(key!("mfa"), from.mfa);
     if let Some(asked) = &from.asked {
         write_asked(object, asked, from.decision);
     }
-    if let Some(shadow) = from.shadow {
-        json::value(object.key(key!("shadow")), shadow);
-    }
-    if !from.waived.is_empty() {
-        json::value(object.key(key!("waived")), &from.waived);
-    }
-    object.salt();
 }
 
 /// Appends the body of a completion.
@@ -216,6 +236,7 @@ pub(super) fn completion(out: &mut Vec<u8>, id: DecisionId, from: &Completion) -
         object.end();
         slices.push(slice_digest(out.get(start..).unwrap_or_default()));
     }
+    let private = private_digest_within(out, private);
     seal(out, LineType::Complete, visible, private, &slices)
 }
 
@@ -246,7 +267,10 @@ pub(super) fn change(
         object.salt();
     });
     match failed {
-        None => Ok(seal(out, LineType::Change, visible, private, &[])),
+        None => {
+            let private = private_digest_within(out, private);
+            Ok(seal(out, LineType::Change, visible, private, &[]))
+        }
         Some(error) => Err(error),
     }
 }
@@ -262,6 +286,7 @@ pub(super) fn plain(
     serde_json::to_writer(&mut *out, from)?;
     let visible = start..out.len();
     let private = part(out, b",\"priv\":", |_| ());
+    let private = private_digest_within(out, private);
     Ok(seal(out, line_type, visible, private, &[]))
 }
 
@@ -286,12 +311,11 @@ fn begin_slice(out: &mut Vec<u8>, first: bool) -> usize {
     out.len()
 }
 
-fn seal(out: &mut Vec<u8>, line_type: LineType, visible: Range, private: Range, slices: &[Hash]) -> Unplaced {
+fn seal(out: &mut Vec<u8>, line_type: LineType, visible: Range, private: Hash, slices: &[Hash]) -> Unplaced {
     if !slices.is_empty() {
         out.push(b']');
     }
-    let bytes = |range: Range| out.get(range).unwrap_or_default();
-    Unplaced::new(line_type.as_str(), bytes(visible), private_digest(bytes(private)), slices)
+    Unplaced::new(line_type.as_str(), out.get(visible).unwrap_or_default(), private, slices)
 }
 
 /// The longest prefix of whole characters that fits.

@@ -52,6 +52,17 @@ impl<'b> Object<'b> {
         self.out
     }
 
+    /// Members that were written before, as they stood between their braces.
+    pub(super) fn members(&mut self, written: &[u8]) {
+        if written.is_empty() {
+            return;
+        }
+        if !std::mem::take(&mut self.empty) {
+            self.out.push(b',');
+        }
+        self.out.extend_from_slice(written);
+    }
+
     pub(super) fn text(&mut self, key: &'static str, value: &str) {
         string(self.key(key), value);
     }

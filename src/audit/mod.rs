@@ -1,7 +1,7 @@
 //! Floor 1: the audit record, its journal and its chain.
 //!
 //! Reading order: `decision` and `record` (what is said), `asked` (what was asked of the policies), `chain` (what binds
-//! it), `encode`, `line` and `entry` (how it is written and read), `journal` (when and how durably), `check` and `verify`
+//! it), `encode`, `standing`, `line` and `entry` (how it is written and read), `journal` (when and how durably), `check` and `verify`
 //! (what is found when someone touched it), `scan`, `sweep`, `batch`, `indexer`, `outbox` and `outlived` (what stands
 //! around it), `mirror` (a journal that is kept in a database), `glance`, `words`, `run` and `gather` (how records are found),
 //! `evidence` (what someone outside can check), `ship` (what goes to other systems), `retention` (what goes for good). The
@@ -35,6 +35,7 @@ pub mod retention;
 pub mod run;
 pub mod scan;
 pub mod ship;
+pub mod standing;
 pub mod sweep;
 pub mod traits;
 pub mod usage;
@@ -48,6 +49,7 @@ pub use joined::{Completed, Record, RecordFilter};
 pub use journal::{AuditUnavailable, Journal, JournalError, JournalStatus, OpenRecord, Recovery, Unkept, Written};
 pub use record::{ChangeRecord, Completion, Kind, Opening, OutboxRow, Slice, SliceOutcome};
 pub use settings::{AuditSettings, Durability};
+pub use standing::Standing;
 pub use traits::{
     ChainHeads, Chunk, EvidenceStore, IndexBatch, IndexPosition, IndexSink, IndexUnavailable, Late, OutboxSource,
     RecordSearch, RecordSource, RetainedIndex,

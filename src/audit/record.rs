@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     asked::{Asked, Other, RecordedLink, Shadow, if_known},
     decision::Decision,
+    standing::Standing,
 };
 use crate::domain::{DecisionId, LinkId, LinkVersion, Millis, PartnerId};
 
@@ -105,6 +106,9 @@ pub struct Opening<'a> {
     /// What the policies refused and was let through because they are not enforced.
     #[serde(skip_serializing_if = "<[Other]>::is_empty")]
     pub waived: &'a [Other],
+    /// What of it was written before, for a record that says the same.
+    #[serde(skip)]
+    pub standing: Option<&'a Standing>,
 }
 
 impl<'a> Opening<'a> {
@@ -143,6 +147,7 @@ impl<'a> Opening<'a> {
             asked: None,
             shadow: None,
             waived: &[],
+            standing: None,
         }
     }
 }

@@ -16,11 +16,12 @@ use super::{
     respond::Failure,
     seldom::Seldom,
     session::Who,
+    standing::Terms,
     trail::Trail,
     worker::Worker,
 };
 use crate::{
-    audit::{Completion, Decision, Durability, OpenRecord, Opening, SliceOutcome, Unkept},
+    audit::{Completion, Decision, Durability, OpenRecord, Opening, SliceOutcome, Standing, Unkept},
     config::settings::{Access, RouteClass},
     domain::{DecisionId, ErrorCode, words::CLIENT_LEFT},
     policy::Bundle,
@@ -47,7 +48,9 @@ pub async fn begin(worker: &Rc<Worker>, trail: &mut Trail) -> Result<Box<Ledger>
     if is_recorded(trail) {
         let id = DecisionId::generate();
         let bundle = asked_set(worker, trail);
-        let opening = opening(trail, id, Decision::Allow, None, bundle.version());
+        let mut opening = opening(trail, id, Decision::Allow, None, bundle.version());
+        let standing = known_terms(trail, &bundle, &opening);
+        opening.standing = standing.as_deref();
         let opened = worker.gateway.journal.try_admit(&opening, durability(worker, trail)).await;
         record = Some(opened.map_err(|unkept| unrecorded(worker, trail, id, &unkept))?);
         trail.decision_id = Some(id);
@@ -146,6 +149,14 @@ fn opening<'t>(
         waived: &trail.said.waived,
         ..Opening::new(id, trail.now, trail.method.as_str(), target, trail.request_id.as_str())
     }
+}
+
+/// What of the record was written for an earlier one.
+fn known_terms(trail: &Trail, bundle: &Arc<Bundle>, opening: &Opening<'_>) -> Option<Rc<Standing>> {
+    let session = trail.session.as_ref()?;
+    let manner = trail.said.manner();
+    let terms = Terms { link: trail.link.as_ref(), policies: &trail.policies, bundle, manner };
+    session.last_terms.known(&terms, opening)
 }
 
 /// The set that the request was decided by, or the one in force where it came to no decision.

@@ -22,6 +22,7 @@ pub mod routes;
 pub mod identify;
 pub mod resolve;
 pub mod session;
+pub mod standing;
 
 pub mod active_tenant;
 pub mod tenant;

@@ -7,6 +7,7 @@ use http::HeaderValue;
 
 use super::{
     session::{PartnerUser, Session, Unresolved, Who, held, text_header},
+    standing::LastTerms,
     worker::Worker,
 };
 use crate::{
@@ -66,7 +67,8 @@ async fn look_up(worker: &Worker, caller: Arc<Caller>, keys: u64, reading: Readi
         },
     };
     let user_header = text_header(&caller.sub);
-    Ok(Rc::new(Session { caller, who, suspended, user_header, epoch, policies: bundle.generation(), keys }))
+    let (policies, last_terms) = (bundle.generation(), LastTerms::default());
+    Ok(Rc::new(Session { caller, who, suspended, user_header, epoch, policies, keys, last_terms }))
 }
 
 impl Worker {

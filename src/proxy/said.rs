@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::{session, session::PartnerUser, session::Session, worker::Worker};
+use super::{session, session::PartnerUser, session::Session, standing::Manner, worker::Worker};
 use crate::{
     audit::{
         Asked, Decision, Slice,
@@ -27,9 +27,7 @@ use crate::{
 pub struct Said {
     /// The set that was asked; `None`: none was.
     pub bundle: Option<Arc<Bundle>>,
-    switch_context: bool,
-    caller_only: bool,
-    class: &'static str,
+    manner: Manner,
     allowed: bool,
     pub waived: Vec<Other>,
     pub shadow: Option<Box<Shadow>>,
@@ -38,19 +36,25 @@ pub struct Said {
 impl Said {
     /// The caller's own gate was asked, for all tenants at once.
     pub fn of_caller(bundle: &Arc<Bundle>, class: &'static str) -> Self {
-        Self { bundle: Some(Arc::clone(bundle)), caller_only: true, class, ..Self::default() }
+        let manner = Manner { caller_only: true, class, ..Manner::default() };
+        Self { bundle: Some(Arc::clone(bundle)), manner, ..Self::default() }
+    }
+
+    /// `None`: they were not asked.
+    pub fn manner(&self) -> Option<Manner> {
+        self.bundle.as_ref().map(|_| self.manner)
     }
 
     /// For the record; the link only where one was asked about, not many.
     pub fn asked<'a>(&'a self, user: &'a PartnerUser, link: Option<&'a LinkFacts>) -> Option<Asked<'a>> {
-        self.bundle.as_ref().map(|_| Asked {
+        self.manner().map(|Manner { switch_context, caller_only, class }| Asked {
             holds: &user.holds,
             user_suspended: user.facts.suspended,
-            switch_context: self.switch_context,
-            caller_only: self.caller_only,
-            class: self.class,
+            switch_context,
+            caller_only,
+            class,
             allowed: self.allowed,
-            link: link.filter(|_| self.switch_context),
+            link: link.filter(|_| switch_context),
         })
     }
 
@@ -70,8 +74,7 @@ impl Said {
         if self.bundle.is_none() {
             self.bundle = Some(Arc::clone(bundle));
         }
-        self.switch_context = facts.switch_context;
-        self.class = class;
+        (self.manner.switch_context, self.manner.class) = (facts.switch_context, class);
         self.allowed = outcome.verdict.is_ok();
         if let Some(denial) = outcome.waived {
             self.waived.push(Other {

@@ -8,6 +8,7 @@ use std::{rc::Rc, sync::Arc};
 
 use http::HeaderValue;
 
+use super::standing::LastTerms;
 use crate::{
     audit::Holds,
     domain::{Denial, PermissionSet, Portfolio, RoleTable, UserFacts},
@@ -26,6 +27,8 @@ pub struct Session {
     pub epoch: u64,
     pub policies: u64,
     pub keys: u64,
+    /// For the next record, see there.
+    pub last_terms: LastTerms,
 }
 
 /// Whom the database knows.

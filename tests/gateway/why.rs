@@ -8,14 +8,14 @@ use std::{
 
 use linkgate::{
     audit::{AuditSettings, Completion, Decision, Durability, Journal, Opening},
-    domain::{DecisionId, Millis},
+    domain::{DecisionId, Millis, link_rules::LinkInput},
 };
 use serde_json::{Value, json};
 
 use super::{
     client::Request,
     policies::policies,
-    rig::{HOME1, P1, Rig},
+    rig::{HOME1, P1, Rig, Setup},
 };
 
 pub(super) const MFA: &str = "@id(\"export-needs-mfa\")\nforbid (principal, action in [Action::\"billing.read\"], resource) unless { context.mfa };\n";
@@ -221,4 +221,39 @@ fn what_cannot_be_replayed_is_counted_and_a_forged_journal_is_refused() {
     let counts =
         ["records", "replayed", "cannot_be_replayed", "outside", "not_decided"].map(|name| report[name].as_u64());
     assert_eq!(counts, [Some(7), Some(0), Some(3), Some(2), Some(2)], "{report:#}");
+}
+
+/// What a record says of its caller and of the terms is written once for requests that come again. It must never say what
+/// was true of another one: each is held against that of a token that was not seen before.
+#[test]
+fn records_of_one_caller_say_what_each_request_was() {
+    let rig = Rig::with(Setup { listen: "workers = 1\n".into(), ..Setup::default() });
+    let said = |token: &str, (method, tenant): (&str, &str)| {
+        let mut request = Request::new(method, "/api/invoices").bearer(token);
+        if !tenant.is_empty() {
+            request = request.tenant(tenant);
+        }
+        let answer = request.send(rig.public);
+        let mut line = private(&rig, answer.header("x-decision-id"));
+        for (part, own) in [("pub", &["id", "time", "request_id"][..]), ("priv", &["trace_id", "salt"])] {
+            let part = line[part].as_object_mut().unwrap();
+            for name in own {
+                assert!(part.remove(*name).is_some(), "{name} in {part:?}");
+            }
+        }
+        json!([answer.status, line["pub"], line["priv"]])
+    };
+    let token = rig.token();
+    let (full, write) = (("GET", "t-full"), ("POST", "t-full"));
+    let (other, refused, home) = (("GET", "t-override"), ("GET", "t-expired"), ("GET", ""));
+    let fresh = |request| said(&rig.token(), request);
+    let again = [full, full, full, full, write, write, write, full, other, full, other, other, other, refused, other];
+    for version in [1, 2] {
+        until("the change is in force", || fresh(full)[2]["link_version"] == version);
+        for request in again.into_iter().chain([home, home, home, full, full, full]) {
+            assert_eq!(said(&token, request), fresh(request), "{request:?}");
+        }
+        let denied = [("reports.sla".to_owned(), false)].into();
+        rig.update("t-full", &LinkInput { custom_permissions: Some(denied), ..LinkInput::default() });
+    }
 }

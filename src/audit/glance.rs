@@ -112,7 +112,7 @@ impl<'a> Glance<'a> {
 
 /// The hash that 64 hex digits stand for.
 pub(super) fn hash_of(hex: &[u8]) -> Option<Hash> {
-    std::str::from_utf8(hex).ok()?.parse().ok()
+    Hash::from_hex(hex).ok()
 }
 
 /// What is left to look at.

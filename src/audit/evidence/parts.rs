@@ -185,8 +185,8 @@ fn place(line: &[u8]) -> Option<(u64, Hash, Hash)> {
     let rest = rest.strip_prefix(b"\",\"hash\":\"")?;
     let (hash, rest) = rest.split_at_checked(2 * HASH_BYTES)?;
     rest.starts_with(b"\",\"pub\":").then_some(())?;
-    let text = |bytes| std::str::from_utf8(bytes).ok();
-    Some((text(seq)?.parse().ok()?, text(prev)?.parse().ok()?, text(hash)?.parse().ok()?))
+    let seq = std::str::from_utf8(seq).ok()?.parse().ok()?;
+    Some((seq, Hash::from_hex(prev).ok()?, Hash::from_hex(hash).ok()?))
 }
 
 /// Fields of an opening that everyone in the record may see as they are.

@@ -132,9 +132,7 @@ impl Journal {
             Promise::Kept => Ok(record),
             Promise::Write(entered) => {
                 Turn::default().await;
-                // A statement of its own: a completion takes the lock again.
-                let kept = self.shared.lock().keep(&entered, Some(record.id()));
-                match kept {
+                match self.shared.keep(&entered, Some(record.id())) {
                     Kept::Yes => Ok(record),
                     Kept::TakenBack(error) => {
                         record.forget();
@@ -176,8 +174,7 @@ impl Journal {
             Promise::Kept => Ok(()),
             Promise::Write(entered) => {
                 Turn::default().await;
-                let kept = self.shared.lock().keep(&entered, None);
-                match kept {
+                match self.shared.keep(&entered, None) {
                     Kept::Yes => Ok(()),
                     Kept::TakenBack(error) => Err(error.into()),
                     Kept::No(error) => Err(Unkept::chained(error)),

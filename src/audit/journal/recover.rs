@@ -120,6 +120,7 @@ pub(super) fn open(
         chain_id,
         stable: volatile.is_none(),
         medium,
+        written_seq: Arc::clone(&writer.written_seq),
         writer: Mutex::new(writer),
         wake: Condvar::new(),
         lock_file: lock,

@@ -4,7 +4,10 @@
 use std::{
     cell::Cell,
     fs::File,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,7 +16,7 @@ use tokio::sync::oneshot;
 use super::{
     AuditUnavailable,
     chained::{Place, chained_since},
-    writer::{Body, Entered, Waiter, Writer, Written, completion_room},
+    writer::{Body, Entered, Kept, Waiter, Writer, Written, completion_room},
 };
 use crate::{
     audit::{
@@ -33,6 +36,8 @@ pub(super) struct Shared {
     pub(super) stable: bool,
     pub(super) medium: Arc<dyn Medium>,
     pub(super) writer: Mutex<Writer>,
+    /// The writer's own.
+    pub(super) written_seq: Arc<AtomicU64>,
     /// Wakes the keeper.
     pub(super) wake: Condvar,
     /// Held as long as anyone may write.
@@ -123,6 +128,16 @@ impl Shared {
             writer.chained.add(row.seq, row.change.id);
         }
         Ok(())
+    }
+
+    /// Makes sure that these lines are written. `opened`: the record that they open.
+    pub(super) fn keep(&self, entered: &Entered, opened: Option<DecisionId>) -> Kept {
+        // Mostly another request has written them in the meantime, with its own; what is written stays so, and a place that
+        // somebody waits for is given to nobody else.
+        if self.written_seq.load(Ordering::Acquire) >= entered.seq {
+            return Kept::Yes;
+        }
+        self.lock().keep(entered, opened)
     }
 
     /// From when on it must be known what was chained, to say of each of these rows whether it was.

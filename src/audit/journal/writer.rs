@@ -7,7 +7,14 @@
 //! - A completion is never taken back. It stays owed, in order, and openings are refused until it is written.
 //! - Room for the completion of every open record is set aside on the disk before its opening is written.
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use tokio::sync::oneshot;
 
@@ -127,6 +134,8 @@ pub(in crate::audit) struct Writer {
     pub(super) head_hex: [u8; 64],
     /// The last line that is in the file.
     pub(super) written: ChainHead,
+    /// Its place, for who asks without the lock; it may be behind.
+    pub(super) written_seq: Arc<AtomicU64>,
     pub(super) owed: Vec<u8>,
     /// Of the lines written or owed lately.
     pub(super) sums: Sums,
@@ -165,6 +174,7 @@ impl Writer {
             head: head.hash,
             head_hex: head.hash.to_hex(),
             written: head,
+            written_seq: Arc::default(),
             owed: Vec::with_capacity(FLUSH_BYTES * 2),
             sums: Sums::new(),
             open: HashMap::default(),
@@ -299,6 +309,7 @@ impl Writer {
             self.owed.shrink_to(FLUSH_BYTES * 2);
         }
         self.written = ChainHead { seq: self.next_seq - 1, hash: self.head };
+        self.written_seq.store(self.written.seq, Ordering::Release);
         Ok(())
     }
 

@@ -154,7 +154,11 @@ impl RequestId {
 
     /// `req_` and 32 hex digits.
     pub fn generate() -> Self {
-        Self(format!("req_{}", Uuid::new_v4().simple()).into())
+        let mut text = *b"req_00000000000000000000000000000000";
+        if let Some(digits) = text.get_mut("req_".len()..) {
+            Uuid::new_v4().simple().encode_lower(digits);
+        }
+        Self(std::str::from_utf8(&text).unwrap_or_default().into())
     }
 
     /// The kind of a job and its id.

@@ -54,8 +54,12 @@ impl TraceId {
         let mut value = [0; 55];
         let flags: &[u8] = if sampled { b"-01" } else { b"-00" };
         let pieces: [&[u8]; 5] = [b"00-", &self.0, b"-", &parent.0, flags];
-        for (to, from) in value.iter_mut().zip(pieces.into_iter().flatten()) {
-            *to = *from;
+        let mut rest = &mut value[..];
+        for piece in pieces {
+            // By pieces: byte for byte it took ten times as long.
+            let Some((to, behind)) = rest.split_at_mut_checked(piece.len()) else { break };
+            to.copy_from_slice(piece);
+            rest = behind;
         }
         value
     }

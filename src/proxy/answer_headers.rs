@@ -48,9 +48,7 @@ pub fn not_for_clients() -> impl Iterator<Item = &'static str> {
 /// Removes from the answer of a managed tenant's service what would reach beyond that tenant: cookies that are credentials at
 /// this door (it could put another user in the place of its partner's, or end his session), and words for the whole origin.
 pub fn keep_to_its_tenant(headers: &mut HeaderMap, credentials: &[String]) {
-    for name in FOR_THE_ORIGIN {
-        headers.remove(*name);
-    }
+    remove_where(headers, |name| FOR_THE_ORIGIN.contains(&name));
     if !headers.get_all(header::SET_COOKIE).iter().any(|value| sets(value, credentials)) {
         return;
     }
@@ -103,15 +101,17 @@ pub fn clean(headers: &mut HeaderMap, keeps_cache: bool) {
             headers.remove(name);
         }
     }
-    // What stands there is compared with the list, not the list looked for: a response has few fields and none of these.
-    let unfit = |name: &&HeaderName| {
-        let name = name.as_str();
+    remove_where(headers, |name| {
         is_hop_by_hop(name)
             || NOT_FOR_CLIENTS.contains(&name)
             || name.starts_with("access-control-")
             || (!keeps_cache && (FOR_CACHES.contains(&name) || name.ends_with("-cache-control")))
-    };
-    let doomed: SmallVec<[HeaderName; 4]> = headers.keys().filter(unfit).cloned().collect();
+    });
+}
+
+/// What stands there is compared with a list, not the list looked for: a response has few fields and mostly none of these.
+fn remove_where(headers: &mut HeaderMap, unfit: impl Fn(&str) -> bool) {
+    let doomed: SmallVec<[HeaderName; 4]> = headers.keys().filter(|name| unfit(name.as_str())).cloned().collect();
     for name in doomed {
         headers.remove(name);
     }

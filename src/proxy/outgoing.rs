@@ -32,6 +32,9 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const TARGET_TENANT: HeaderName = HeaderName::from_static("x-target-tenant-id");
 
+/// Fields that the gateway sets at most, about.
+const OWN_HEADERS: usize = 20;
+
 /// A request ready to be sent.
 #[derive(Debug)]
 pub struct Outgoing {
@@ -96,6 +99,8 @@ pub fn dress(
     let forwarded = Forwarded::read(worker, trail, headers);
     let target_tenant = kept_target_tenant(worker, authorized, headers);
     worker.gateway.strip.clean(headers);
+    // At once: a map that grows step by step places its fields anew each time.
+    headers.reserve(OWN_HEADERS);
     credential::set(worker, trail, authorized, upstream, target, headers)?;
     forwarded.set(headers);
     set_tracing(trail, headers);

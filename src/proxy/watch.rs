@@ -89,7 +89,7 @@ pub async fn confirm(worker: &Rc<Worker>, trail: &Trail, method: &http::Method) 
 
 /// Why a stream may not go on; `None` while it may.
 pub async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<CutReason> {
-    if !worker.certificate_counts(watched.certificate.as_deref(), Millis::now()) {
+    if watched.certificate.is_some() && !worker.certificate_counts(watched.certificate.as_deref(), Millis::now()) {
         return Some(CutReason::Certificate);
     }
     let kept = match &watched.stream {

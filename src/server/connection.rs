@@ -260,15 +260,21 @@ async fn first_bytes<T: AsyncRead + Unpin>(io: &mut T) -> std::io::Result<Vec<u8
     }
 }
 
+/// Fields that hyper takes in an HTTP/1 head if it is told nothing; read into room on the stack.
+const HYPER_MAX_HEADERS: usize = 100;
+
 fn http1_builder(settings: &ListenSettings) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         // Without a timer the header timeout does nothing at all.
         .timer(ReusedTimer::default())
         .header_read_timeout(settings.header_timeout)
-        // The guard refuses first and with a body; these are the second fence.
-        .max_headers(settings.max_header_count + 2)
+        // The guard refuses first and with a body; this is the second fence.
         .max_buf_size((settings.max_header_bytes + 1024).max(64 * 1024));
+    // The same of their number. Said aloud it costs each request two large allocations, so only where hyper's own bound is lower.
+    if settings.max_header_count > HYPER_MAX_HEADERS {
+        builder.max_headers(settings.max_header_count + 2);
+    }
     builder
 }
 

@@ -233,6 +233,23 @@ fn heads_are_bounded_in_bytes_and_in_number() {
     assert_eq!(rig.ask(Request::get("/t/a").tenant("t-full")).status, 200);
 }
 
+/// At, below and above the bound that hyper has of its own.
+#[test]
+fn as_many_fields_as_are_allowed_pass_and_one_more_is_refused() {
+    for most in [20, 100, 150] {
+        let rig = Rig::with(Setup { listen: format!("max_header_count = {most}\n"), ..Setup::default() });
+        let auth = format!("Host: a\r\nAuthorization: Bearer {}\r\nX-Active-Tenant-Id: t-full\r\n", rig.token());
+        let ask = |count: usize| {
+            let more: String = (3..count).map(|at| format!("X-{at}: 1\r\n")).collect();
+            let mut connection = Connection::open(rig.public);
+            connection.write(format!("GET /t/a HTTP/1.1\r\n{auth}{more}\r\n").as_bytes());
+            connection.answer()
+        };
+        assert_eq!(ask(most).status, 200, "{most}");
+        assert_eq!(ask(most + 1).error(), "BAD_REQUEST", "{most}");
+    }
+}
+
 /// hyper's header timeout does nothing without a timer, and the choice of protocol comes before it.
 #[test]
 fn connections_that_drip_or_say_nothing_are_closed() {

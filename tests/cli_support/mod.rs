@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may stop")]
 
+pub mod shell;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,

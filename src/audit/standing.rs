@@ -13,7 +13,7 @@ use super::{
     record::Opening,
 };
 
-/// Made from one opening, for others with the same caller, link, policies and question.
+/// Made from the opening of an allowed request, for others with the same caller, link, policies and question.
 pub struct Standing {
     /// Members of objects, without braces: who acts, and behind it the terms.
     members: Box<[u8]>,

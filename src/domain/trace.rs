@@ -56,7 +56,7 @@ impl TraceId {
         let pieces: [&[u8]; 5] = [b"00-", &self.0, b"-", &parent.0, flags];
         let mut rest = &mut value[..];
         for piece in pieces {
-            // By pieces: byte for byte it took ten times as long.
+            // By pieces, not byte for byte: this is done with every request.
             let Some((to, behind)) = rest.split_at_mut_checked(piece.len()) else { break };
             to.copy_from_slice(piece);
             rest = behind;

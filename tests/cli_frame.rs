@@ -44,13 +44,23 @@ fn a_wrong_command_line_ends_with_2_and_nothing_at_all_shows_the_help() {
     let nothing = run(&mut linkgate(&[]));
     assert_eq!(nothing.code, 2);
     assert!(nothing.err.contains("Usage: linkgate"));
+    // Whoever names no command is told so, with a configuration named in the environment too.
+    let named = run(linkgate(&[]).env("LINKGATE_CONFIG", "linkgate.toml"));
+    assert_eq!((named.code, named.out.as_str()), (2, ""));
+    assert!(named.err.contains("Usage: linkgate") && named.err.contains("no command is given"), "{}", named.err);
+    for words in [&["--json"][..], &["--yes"], &["--print-default", "check"]] {
+        let ran = run(&mut linkgate(words));
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{words:?}: {}", ran.err);
+    }
 }
 
 #[test]
 fn the_default_configuration_can_be_printed_and_checked() {
     let printed = run(&mut linkgate(&["config", "print-default"]));
     assert_eq!(printed.code, 0);
-    assert_eq!(run(&mut linkgate(&["--print-default"])).out, printed.out);
+    for mut command in [linkgate(&["--print-default"]), linkgate(&["--config", "x", "--print-default"])] {
+        assert_eq!(run(command.env("LINKGATE_CONFIG", "nowhere.toml")).out, printed.out);
+    }
     let dir = tempfile::tempdir().unwrap();
     // Found without being named.
     std::fs::write(dir.path().join("linkgate.toml"), printed.out).unwrap();

@@ -42,7 +42,7 @@ pub mod audit;
 pub mod explain;
 pub mod token;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -63,7 +63,7 @@ struct Cli {
     #[arg(long, short, global = true, help_heading = help::GLOBAL)]
     yes: bool,
     /// Print the default configuration (as `config print-default`)
-    #[arg(long, exclusive = true)]
+    #[arg(long)]
     print_default: bool,
     #[command(subcommand)]
     command: Option<Command>,
@@ -118,9 +118,18 @@ pub fn main() -> ExitCode {
     };
     let console = Console { json: cli.json, yes: cli.yes };
     let context = Context { named: cli.config, console };
-    let done = match cli.command {
-        Some(command) => dispatch(command, &context),
-        None => print_default(),
+    // Not left to clap: a variable that names the configuration counts as an argument there.
+    let done = match (cli.print_default, cli.command) {
+        (false, Some(command)) => dispatch(command, &context),
+        (true, None) => print_default(),
+        (true, Some(_)) => Err(Failure::new(Exit::Usage, "--print-default stands alone: no command goes with it")),
+        (false, None) => {
+            if !context.console.json {
+                // Nothing more can be done where the stream is closed.
+                let _ = writeln!(std::io::stderr(), "{}", command().render_help());
+            }
+            Err(Failure::new(Exit::Usage, "no command is given"))
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

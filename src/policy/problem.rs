@@ -197,7 +197,8 @@ impl PolicyErrors {
 
 impl fmt::Display for PolicyErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the policy set has {} error(s)", self.problems.len())?;
+        let count = self.problems.len();
+        write!(f, "the policy set has {count} error{}", if count == 1 { "" } else { "s" })?;
         self.problems.iter().try_for_each(|problem| write!(f, "\n{problem}"))
     }
 }

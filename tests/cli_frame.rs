@@ -204,6 +204,20 @@ fn check_warns_of_keys_and_secrets_that_everybody_may_read() {
     }
 }
 
+/// It is allowed, and nobody reaches the rule.
+#[test]
+fn check_warns_of_a_method_that_nobody_sends() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = run(&mut linkgate(&["config", "print-default"])).out;
+    let slip = format!("{text}\n[[routes]]\nmethods = [\"GTE\"]\npath = \"/slip\"\naccess = \"deny\"\n");
+    let line = slip.lines().count() - 3;
+    std::fs::write(dir.path().join("linkgate.toml"), slip).unwrap();
+    let checked = run(linkgate(&["check"]).current_dir(dir.path()).env("LINKGATE__AUDIT__WRITES", "os"));
+    assert_eq!(checked.code, 0, "{}{}", checked.out, checked.err);
+    let expected = format!("warning: line {line}: `GTE` is no registered HTTP method; did you mean `GET`?");
+    assert!(checked.out.lines().any(|said| said == expected), "{expected}: {}", checked.out);
+}
+
 #[test]
 fn logs_have_no_colours_where_no_terminal_shows_them() {
     let dir = tempfile::tempdir().unwrap();

@@ -82,7 +82,7 @@ impl Lasting {
         for warning in policies.current().warnings() {
             tracing::warn!("{warning}");
         }
-        for warning in config.exposed_files() {
+        for warning in config.exposed_files().into_iter().chain(config.unusual_methods()) {
             tracing::warn!("{warning}");
         }
         if !config.policy.enforce {

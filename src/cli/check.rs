@@ -152,6 +152,7 @@ impl Report {
             self.errors.push(Finding { shown: format!("{message}\n{}", errors.render()), ..Finding::plain(message) });
         }
         self.warnings.extend(config.exposed_files().into_iter().map(Finding::plain));
+        self.warnings.extend(config.unusual_methods().into_iter().map(Finding::plain));
         // As `serve` will have it; it may be started elsewhere with other limits.
         self.warnings.extend(Descriptors::at_most().warning(config).map(Finding::plain));
         self.warnings.extend(small_blocks(&config.database).map(Finding::plain));

@@ -24,6 +24,7 @@ mod scalar;
 pub mod settings;
 mod shape;
 mod tree;
+mod unusual;
 
 use std::{
     collections::HashMap,

@@ -214,7 +214,9 @@ fn check_warns_of_a_method_that_nobody_sends() {
     std::fs::write(dir.path().join("linkgate.toml"), slip).unwrap();
     let checked = run(linkgate(&["check"]).current_dir(dir.path()).env("LINKGATE__AUDIT__WRITES", "os"));
     assert_eq!(checked.code, 0, "{}{}", checked.out, checked.err);
-    let expected = format!("warning: line {line}: `GTE` is no registered HTTP method; did you mean `GET`?");
+    let expected = format!(
+        "warning: the route in line {line} of the configuration: `GTE` is no registered HTTP method; did you mean `GET`?"
+    );
     assert!(checked.out.lines().any(|said| said == expected), "{expected}: {}", checked.out);
 }
 

@@ -60,7 +60,7 @@ fn warning(line: usize, method: &str) -> Option<String> {
     }
     let meant = nearest(&lower, REGISTERED.into_iter()).map(str::to_ascii_uppercase);
     let meant = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
-    Some(format!("line {line}: `{method}` is no registered HTTP method{meant}"))
+    Some(format!("the route in line {line} of the configuration: `{method}` is no registered HTTP method{meant}"))
 }
 
 #[cfg(test)]
@@ -69,12 +69,13 @@ mod tests {
 
     #[test]
     fn slips_are_told_and_methods_are_not() {
-        assert_eq!(warning(7, "GTE").unwrap(), "line 7: `GTE` is no registered HTTP method; did you mean `GET`?");
-        assert_eq!(
-            warning(7, "DELTE").unwrap(),
-            "line 7: `DELTE` is no registered HTTP method; did you mean `DELETE`?"
-        );
-        assert_eq!(warning(7, "ANNOUNCEMENT").unwrap(), "line 7: `ANNOUNCEMENT` is no registered HTTP method");
+        for (method, told) in [
+            ("GTE", "`GTE` is no registered HTTP method; did you mean `GET`?"),
+            ("DELTE", "`DELTE` is no registered HTTP method; did you mean `DELETE`?"),
+            ("ANNOUNCEMENT", "`ANNOUNCEMENT` is no registered HTTP method"),
+        ] {
+            assert_eq!(warning(7, method).unwrap(), format!("the route in line 7 of the configuration: {told}"));
+        }
         for method in ["*", "GET", "PATCH", "PROPFIND", "VERSION-CONTROL", "PURGE"] {
             assert_eq!(warning(7, method), None);
         }

@@ -49,7 +49,7 @@ pub async fn begin(worker: &Rc<Worker>, trail: &mut Trail) -> Result<Box<Ledger>
         let id = DecisionId::generate();
         let bundle = asked_set(worker, trail);
         let mut opening = opening(trail, id, Decision::Allow, None, bundle.version());
-        let standing = known_terms(trail, &bundle, &opening);
+        let standing = known_terms(trail, bundle.generation(), &opening);
         opening.standing = standing.as_deref();
         let opened = worker.gateway.journal.try_admit(&opening, durability(worker, trail)).await;
         record = Some(opened.map_err(|unkept| unrecorded(worker, trail, id, &unkept))?);
@@ -152,10 +152,10 @@ fn opening<'t>(
 }
 
 /// What of the record was written for an earlier one.
-fn known_terms(trail: &Trail, bundle: &Arc<Bundle>, opening: &Opening<'_>) -> Option<Rc<Standing>> {
+fn known_terms(trail: &Trail, policy_set: u64, opening: &Opening<'_>) -> Option<Rc<Standing>> {
     let session = trail.session.as_ref()?;
     let manner = trail.said.manner();
-    let terms = Terms { link: trail.link.as_ref(), policies: &trail.policies, bundle, manner };
+    let terms = Terms { link: trail.link.as_ref(), policies: &trail.policies, policy_set, manner };
     session.last_terms.known(&terms, opening)
 }
 

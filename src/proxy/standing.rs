@@ -9,7 +9,6 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 use crate::{
     audit::{Opening, Standing},
     domain::LinkFacts,
-    policy::Bundle,
 };
 
 /// How the policies were asked.
@@ -28,8 +27,8 @@ pub struct Terms<'a> {
     pub link: Option<&'a Arc<LinkFacts>>,
     /// Those that determined it.
     pub policies: &'a Arc<[Arc<str>]>,
-    /// The set that the record names.
-    pub bundle: &'a Arc<Bundle>,
+    /// Generation of the set that the record names; each set has its own.
+    pub policy_set: u64,
     /// `None`: the policies were not asked.
     pub manner: Option<Manner>,
 }
@@ -38,12 +37,13 @@ pub struct Terms<'a> {
 #[derive(Debug, Default)]
 pub struct LastTerms(RefCell<Option<Held>>);
 
-/// Holds what it was made from, so that no other object can come to stand at the same address.
+/// Holds what it was made from, so that no other object can come to stand at the same address; but no policy set, which
+/// would stay in memory after a reload for as long as the session of somebody who is gone.
 #[derive(Debug)]
 struct Held {
     link: Option<Arc<LinkFacts>>,
     policies: Arc<[Arc<str>]>,
-    bundle: Arc<Bundle>,
+    policy_set: u64,
     manner: Option<Manner>,
     standing: Option<Rc<Standing>>,
 }
@@ -69,7 +69,7 @@ impl Held {
         Self {
             link: terms.link.cloned(),
             policies: Arc::clone(terms.policies),
-            bundle: Arc::clone(terms.bundle),
+            policy_set: terms.policy_set,
             manner: terms.manner,
             standing: None,
         }
@@ -78,7 +78,34 @@ impl Held {
     fn are(&self, terms: &Terms<'_>) -> bool {
         self.link.as_ref().map(Arc::as_ptr) == terms.link.map(Arc::as_ptr)
             && Arc::ptr_eq(&self.policies, terms.policies)
-            && Arc::ptr_eq(&self.bundle, terms.bundle)
+            && self.policy_set == terms.policy_set
             && self.manner == terms.manner
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{DecisionId, Millis};
+
+    #[test]
+    fn what_was_asked_otherwise_is_written_anew() {
+        let (last, id) = (LastTerms::default(), DecisionId::generate());
+        let opening = Opening::new(id, Millis(0), "GET", "/", "req_1");
+        let [one, other]: [Arc<[Arc<str>]>; 2] = [["a".into()].into(), ["a".into()].into()];
+        let first = Terms { link: None, policies: &one, policy_set: 1, manner: None };
+        let is_known = |terms: &Terms<'_>| last.known(terms, &opening).is_some();
+        assert_eq!([&first, &first, &first].map(is_known), [false, true, true]);
+        let asked = Some(Manner { class: "read", ..Manner::default() });
+        let others = [
+            Terms { policies: &other, ..first },
+            Terms { policy_set: 2, ..first },
+            Terms { manner: asked, ..first },
+            Terms { manner: asked.map(|manner| Manner { switch_context: true, ..manner }), ..first },
+            Terms { manner: asked.map(|manner| Manner { class: "write", ..manner }), ..first },
+        ];
+        for terms in &others {
+            assert_eq!([terms, terms, &first, &first].map(is_known), [false, true, false, true], "{terms:?}");
+        }
     }
 }

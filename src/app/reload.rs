@@ -1,12 +1,8 @@
 //! Policies, key files, certificates (`tls`) and the configuration are read anew on SIGHUP and when a file changes
 //! (`watch`). A bad one changes nothing, says why and is audited (I6).
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
-use notify::RecursiveMode;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use tokio::sync::Mutex;
 
@@ -274,7 +270,7 @@ pub fn watch_all<'d>(
 ) -> Result<Watching, notify::Error> {
     let (mut watchers, vitals) = (Vec::new(), &reloader.0.lasting.vitals);
     for dir in policies {
-        let (watcher, mut told) = watch::folder(dir, RecursiveMode::Recursive)?;
+        let (watcher, mut told) = watch::folder(dir)?;
         let (vitals, reloader) = (vitals.clone(), reloader.clone());
         watchers.push(watcher);
         let work = async move {
@@ -285,14 +281,16 @@ pub fn watch_all<'d>(
         tokio::spawn(vitals.watch("policy_files", work, never));
     }
     if let Some(file) = reloader.0.source.file() {
-        // Its folder: editors and mounted configuration maps put another file in its place.
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let (watcher, mut told) = watch::folder(folder, RecursiveMode::NonRecursive)?;
+        // Of this file alone: its folder often has the database in it, which is written with every change and all the time
+        // by the index.
+        let Some((watcher, mut told)) = watch::files([file.to_owned()].into())? else {
+            return Ok(Watching { _watchers: watchers });
+        };
         let (vitals, reloader) = (vitals.clone(), reloader.clone());
         watchers.push(watcher);
         let work = async move {
-            while watch::quiet(&mut told).await {
-                // Most of what happens in the folder is about other files, such as the database.
+            while watch::all_written(&mut told).await {
+                // A mounted folder tells of all of its files at once.
                 if reloader.is_new() {
                     reloader.reload_configuration("file").await;
                 }

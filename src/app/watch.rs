@@ -14,14 +14,14 @@ use tokio::sync::mpsc;
 
 /// Editors write a file in several steps; the set is read once they are quiet for this long.
 const DEBOUNCE: Duration = Duration::from_millis(200);
-/// In a folder that is never quiet, such as one with the database in it, nobody waits longer.
+/// In a folder that is never quiet nobody waits longer.
 const LONGEST_DEBOUNCE: Duration = Duration::from_secs(1);
 
 /// A watcher, and who is told by it.
 pub(super) type Watched = (RecommendedWatcher, mpsc::Receiver<()>);
 
-/// Watches everything in a folder.
-pub(super) fn folder(path: &Path, mode: RecursiveMode) -> Result<Watched, notify::Error> {
+/// Watches everything in a folder and below it.
+pub(super) fn folder(path: &Path) -> Result<Watched, notify::Error> {
     let (tell, told) = mpsc::channel::<()>(1);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         // Reading the files is an event of its own kind and would make us read them for ever.
@@ -29,7 +29,7 @@ pub(super) fn folder(path: &Path, mode: RecursiveMode) -> Result<Watched, notify
             tracing::trace!("a change is already noted");
         }
     })?;
-    watcher.watch(path, mode)?;
+    watcher.watch(path, RecursiveMode::Recursive)?;
     Ok((watcher, told))
 }
 
@@ -39,20 +39,27 @@ pub(super) fn files(files: BTreeSet<PathBuf>) -> Result<Option<Watched>, notify:
     if files.is_empty() {
         return Ok(None);
     }
+    // As events name them.
+    let files = files.iter().map(std::path::absolute).collect::<Result<BTreeSet<_>, _>>().map_err(notify::Error::io)?;
     let folders: BTreeSet<PathBuf> = files.iter().filter_map(|file| file.parent()).map(Path::to_owned).collect();
     let (tell, told) = mpsc::channel::<()>(1);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-        // The folder may hold what we write ourselves.
-        let ours =
-            event.is_ok_and(|event| !event.kind.is_access() && event.paths.iter().any(|path| concerns(path, &files)));
+        // The folder may hold what we write ourselves: the database, all the time.
+        let ours = event.is_ok_and(|event| is_told(&event, &files));
         if ours && tell.try_send(()).is_err() {
-            tracing::trace!("a change of the certificates is already noted");
+            tracing::trace!("a change of the files is already noted");
         }
     })?;
     for folder in &folders {
         watcher.watch(folder, RecursiveMode::NonRecursive)?;
     }
     Ok(Some((watcher, told)))
+}
+
+fn is_told(event: &Event, files: &BTreeSet<PathBuf>) -> bool {
+    let named = || event.paths.iter().any(|path| concerns(path, files));
+    // Where so much happened that events were dropped, one of these may have been among them.
+    event.need_rescan() || (!event.kind.is_access() && named())
 }
 
 fn concerns(path: &Path, files: &BTreeSet<PathBuf>) -> bool {
@@ -81,4 +88,57 @@ pub(super) async fn all_written(told: &mut mpsc::Receiver<()>) -> bool {
 
 async fn more(told: &mut mpsc::Receiver<()>) -> bool {
     tokio::time::timeout(DEBOUNCE, told.recv()).await.is_ok_and(|more| more.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use notify::event::{EventKind, Flag};
+
+    use super::*;
+
+    async fn told(by: &mut mpsc::Receiver<()>) -> bool {
+        tokio::time::timeout(Duration::from_secs(5), all_written(by)).await.is_ok_and(|told| told)
+    }
+
+    #[tokio::test]
+    async fn a_file_is_watched_among_others_that_are_written_all_the_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, other) = (dir.path().join("linkgate.toml"), dir.path().join("linkgate.db"));
+        fs::write(&file, "a").unwrap();
+        let (_watcher, mut by) = files([file.clone()].into()).unwrap().unwrap();
+        for n in 0..20 {
+            fs::write(&other, format!("{n}")).unwrap();
+            fs::read(&file).unwrap();
+        }
+        let nothing = tokio::time::timeout(Duration::from_millis(500), by.recv()).await;
+        assert!(nothing.is_err(), "others, and readers, are none of its business");
+
+        fs::write(&file, "b").unwrap();
+        assert!(told(&mut by).await, "written in its place");
+        fs::write(dir.path().join("new"), "c").unwrap();
+        fs::rename(dir.path().join("new"), &file).unwrap();
+        assert!(told(&mut by).await, "another one put in its place");
+        std::os::unix::fs::symlink("elsewhere", dir.path().join("..data_tmp")).unwrap();
+        fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+        assert!(told(&mut by).await, "a mounted folder changed as a whole");
+        fs::remove_file(&file).unwrap();
+        assert!(told(&mut by).await, "taken away");
+    }
+
+    #[test]
+    fn what_was_dropped_may_have_been_ours() {
+        let files = [PathBuf::from("/etc/linkgate/linkgate.toml")].into();
+        let event = |kind, path: &str| Event::new(kind).add_path(path.into());
+        let modified = EventKind::Modify(notify::event::ModifyKind::Any);
+        assert!(is_told(&event(modified, "/etc/linkgate/linkgate.toml"), &files));
+        assert!(is_told(&event(modified, "/etc/linkgate/./linkgate.toml"), &files));
+        assert!(!is_told(&event(modified, "/etc/linkgate/linkgate.db"), &files));
+        assert!(!is_told(
+            &event(EventKind::Access(notify::event::AccessKind::Any), "/etc/linkgate/linkgate.toml"),
+            &files
+        ));
+        assert!(is_told(&Event::new(EventKind::Other).set_flag(Flag::Rescan), &files));
+    }
 }

@@ -1,5 +1,11 @@
 //! Whose data an answer holds: roles, revocation, other partners, and what is cached for whom.
 
+use std::{
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Duration,
+};
+
 use serde_json::Value;
 
 use super::{
@@ -57,7 +63,7 @@ fn what_waited_for_its_body_is_decided_again() {
     assert_eq!(quick.answer().error(), "ALERT_NOT_FOUND");
     let mut slow = Connection::open(rig.public);
     slow.write(head.as_bytes());
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(300));
     rig.revoke("t-full");
     slow.write(b"0\r\n\r\n");
     let answer = slow.answer();
@@ -230,17 +236,21 @@ fn a_further_permission_that_ends_meanwhile_stops_the_answer() {
     let rig = Rig::with("source_timeout = \"8s\"\ndeadline = \"9s\"\n");
     let path = format!("{BASE}/billing/summary?tenant_ids=t-full");
     let request = Request::get(&path).bearer(&rig.token("user-1", "home-1", "partner_msp_full"));
-    rig.service.latency.store(2_500, std::sync::atomic::Ordering::SeqCst);
+    rig.service.latency.store(2_500, Ordering::SeqCst);
+    let under_way = Arc::clone(&rig.service.most_under_way);
+    under_way.store(0, Ordering::SeqCst);
     let public = rig.public;
-    let asking = std::thread::spawn(move || request.send(public));
-    std::thread::sleep(std::time::Duration::from_millis(400));
+    let asking = thread::spawn(move || request.send(public));
+    while under_way.load(Ordering::SeqCst) == 0 {
+        thread::sleep(Duration::from_millis(5));
+    }
     rig.deny("t-full", "partner.reports.revenue.read");
     let answer = asking.join().unwrap();
     assert_eq!((answer.status, &*answer.error()), (503, "LINKS_STALE"), "{}", answer.text());
     let lines = rig.journal(1);
     let done = lines.iter().find(|line| line["type"] == "complete").unwrap();
     assert_eq!((&done["pub"]["decision"], &done["pub"]["reason"]), (&"deny".into(), &"links_changed".into()), "{done}");
-    rig.service.latency.store(0, std::sync::atomic::Ordering::SeqCst);
+    rig.service.latency.store(0, Ordering::SeqCst);
     let again = rig.get("/billing/summary?tenant_ids=t-full");
     assert!(again["by_tenant"][0]["total_revenue"].is_null(), "{again}");
 }

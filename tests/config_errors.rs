@@ -521,6 +521,7 @@ fn each_rule_of_tls() {
         (client("{ dns = \"a\", spiffe = \"spiffe://a/b\", trusted_proxy = true }"), "name the certificate in one way"),
         (client("{ spiffe = \"https://a/b\", trusted_proxy = true }"), "`https://a/b` is no SPIFFE id"),
         (client("{ dns = \"\", trusted_proxy = true }"), "the certificate's name is empty"),
+        (client("{ subject = 'O=Example, Inc., CN=a', trusted_proxy = true }"), "is no subject: write for example"),
         (client("{ dns = \"a\" }"), "say either `trusted_proxy = true`, or `issuer` and `sub`"),
         (client("{ dns = \"a\", trusted_proxy = true, sub = \"u\", issuer = \"main\" }"), "say either"),
         (client("{ dns = \"a\", issuer = \"other\", sub = \"u\" }"), "there is no issuer `other`"),

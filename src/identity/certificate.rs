@@ -38,11 +38,6 @@ impl CertificateUser {
     pub fn caller(&self, certificate: &[u8], ends: Millis) -> Option<Arc<Caller>> {
         let claims = self.alone.as_ref()?;
         let digest = sha256(certificate);
-        let mut id = "x509:".to_owned();
-        for byte in digest {
-            // Writing to a string cannot fail.
-            let _ = write!(id, "{byte:02x}");
-        }
         Some(Arc::new(Caller {
             issuer_name: Arc::clone(&self.issuer_name),
             issuer: Arc::clone(&self.issuer),
@@ -50,7 +45,7 @@ impl CertificateUser {
             username: None,
             email: None,
             session_id: None,
-            jti: Some(id.into()),
+            jti: Some(certificate_id(certificate)),
             home_tenant: Some(claims.home_tenant.clone()),
             roles: claims.roles.clone(),
             permissions: claims.permissions.clone(),
@@ -66,4 +61,14 @@ impl CertificateUser {
             user_digest: user_digest(&self.issuer, &self.sub, None, None),
         }))
     }
+}
+
+/// What an emergency suspension of a token names a certificate by: `x509:` and its SHA-256 in hex. `certificate`: DER.
+pub fn certificate_id(certificate: &[u8]) -> Arc<str> {
+    let mut id = "x509:".to_owned();
+    for byte in sha256(certificate) {
+        // Writing to a string cannot fail.
+        let _ = write!(id, "{byte:02x}");
+    }
+    id.into()
 }

@@ -40,7 +40,7 @@ pub use assertion::{
 pub use bearer::{Presented, Source, bearer, same_origin};
 pub use cache::{Remembered, SignedCache, SignedForm, SignedKey, TokenCache};
 pub use caller::{Attested, Caller};
-pub use certificate::{CertificateClaims, CertificateUser};
+pub use certificate::{CertificateClaims, CertificateUser, certificate_id};
 pub use error::{AuthError, IdentityError};
 pub use keyring::{Keyring, SigningError};
 pub use vault::{Vault, VaultError, VaultKey};

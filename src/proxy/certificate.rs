@@ -1,7 +1,8 @@
 //! The certificate that a client showed when its connection began, where TLS ends here, and whom it stands for.
 //!
 //! Verified then, and judged again for as long as the connection lives: it ends with its own time, and when the files of
-//! roots and revocation lists change, it must be good by the new ones too. So it is for each request, and for each stream
+//! roots and revocation lists change, or an authority's certificate or a list is past its time, it must be good by what
+//! counts then. So it is for each request, and for each stream
 //! that is open: the worker asks. Which user or proxy it stands for is told by the first rule of the configuration that
 //! names it; without one it gives no identity.
 
@@ -17,7 +18,7 @@ use super::{respond::Failure, session::Session};
 use crate::{
     config::settings::{CertificateGrant, CertificateName, ClientRule},
     domain::{ErrorCode, Millis},
-    identity::{Caller, CertificateUser},
+    identity::{Caller, CertificateUser, certificate_id},
     tls::{CertificateNames, ServerTls},
 };
 
@@ -34,20 +35,26 @@ pub fn counts_no_more() -> Failure {
 #[derive(Debug)]
 pub struct ClientCertificate {
     pub names: CertificateNames,
+    /// By which a suspension names it.
+    pub id: Arc<str>,
     grant: Option<CertificateGrant>,
     chain: Vec<CertificateDer<'static>>,
-    /// The load of files by which it was found good last.
-    good_by: Cell<u64>,
+    /// The load of files by which it was found good last, and until when that holds, in seconds since 1970.
+    good_by: Cell<(u64, i64)>,
     /// Of the connection, where the certificate is enough.
     session: RefCell<Option<Rc<Session>>>,
 }
 
 impl ClientCertificate {
     /// `None`: the names cannot be read without doubt, so nothing may rest on them.
-    pub fn new(chain: Vec<CertificateDer<'static>>, generation: u64, rules: &[ClientRule]) -> Option<Self> {
-        let names = CertificateNames::read(chain.first()?)?;
+    ///
+    /// `good_by`: the load of files by which the handshake found it good, and until when that holds.
+    pub fn new(chain: Vec<CertificateDer<'static>>, good_by: (u64, i64), rules: &[ClientRule]) -> Option<Self> {
+        let leaf = chain.first()?;
+        let names = CertificateNames::read(leaf)?;
+        let id = certificate_id(leaf);
         let grant = rules.iter().find(|rule| fits(&names, &rule.name)).map(|rule| rule.grant.clone());
-        Some(Self { names, grant, chain, good_by: Cell::new(generation), session: RefCell::default() })
+        Some(Self { names, id, grant, chain, good_by: Cell::new(good_by), session: RefCell::default() })
     }
 
     /// Whether it counts at this moment.
@@ -55,13 +62,15 @@ impl ClientCertificate {
         if now >= self.ends() {
             return false;
         }
-        if self.good_by.get() == tls.generation() {
+        let (generation, until) = self.good_by.get();
+        let second = now.0.div_euclid(1000);
+        if generation == tls.generation() && second < until {
             return true;
         }
         let loaded = tls.current();
         let good = loaded.still_trusts(&self.chain).is_ok();
         if good {
-            self.good_by.set(loaded.generation);
+            self.good_by.set((loaded.generation, loaded.holds_until(&self.chain, second)));
         }
         good
     }
@@ -104,6 +113,6 @@ fn fits(names: &CertificateNames, rule: &CertificateName) -> bool {
         CertificateName::Spiffe(id) => names.spiffe.as_ref() == Some(id),
         CertificateName::Dns(name) => names.dns.contains(name),
         CertificateName::CommonName(name) => names.common_name.as_ref() == Some(name),
-        CertificateName::Subject(subject) => names.subject == *subject,
+        CertificateName::Subject(subject) => names.subject.as_ref() == Some(subject),
     }
 }

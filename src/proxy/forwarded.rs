@@ -48,7 +48,10 @@ pub fn address_in(text: &str) -> Option<IpAddr> {
 pub fn trusts(worker: &Worker, peer: &Peer) -> bool {
     let address = peer.ip.to_canonical();
     let by_address = || worker.gateway.settings.listen.trusted_proxies.iter().any(|net| net.contains(&address));
-    peer.certificate.as_ref().is_some_and(|certificate| certificate.is_trusted_proxy()) || by_address()
+    let by_certificate = || {
+        peer.certificate.as_ref().filter(|shown| shown.is_trusted_proxy() && !worker.suspends(Some(shown))).is_some()
+    };
+    by_address() || by_certificate()
 }
 
 /// The scheme that clients use: as a trusted proxy says, else as configured. `None` where a trusted proxy says it twice or

@@ -66,6 +66,10 @@ pub async fn bearer(
     if certified.is_some_and(|user| !user.is(&session.caller)) {
         return Err(Failure::from(Denial::new(ErrorCode::Forbidden, Reason::IdentityConflict)));
     }
+    // Where the certificate is the caller, its session says so too, and the link decides which gate is told.
+    if source != Source::Certificate && worker.suspends(trail.peer.certificate.as_deref()) {
+        return Err(Denial::new(ErrorCode::TenantAccessDenied, Reason::AccessSuspended).into());
+    }
     Ok((session, source, named))
 }
 

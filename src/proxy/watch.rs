@@ -92,6 +92,9 @@ pub async fn ended(worker: &Rc<Worker>, watched: &Watched) -> Option<CutReason> 
     if watched.certificate.is_some() && !worker.certificate_counts(watched.certificate.as_deref(), Millis::now()) {
         return Some(CutReason::Certificate);
     }
+    if worker.suspends(watched.certificate.as_deref()) {
+        return Some(Gate::Suspension.into());
+    }
     let kept = match &watched.stream {
         Stream::Public => return None,
         Stream::Home(session) => return ended_at_home(worker, session).await,

@@ -280,6 +280,11 @@ impl Worker {
         session.epoch == self.gateway.directory.epoch() && session.policies == self.gateway.policies.load().generation()
     }
 
+    /// Whether an emergency suspension names the connection's certificate, whatever it stands for.
+    pub fn suspends(&self, certificate: Option<&ClientCertificate>) -> bool {
+        certificate.is_some_and(|certificate| self.gateway.directory.suspended_token(&certificate.id))
+    }
+
     /// Whether an emergency suspension covers this user, session or token, as far as is known now.
     pub fn is_suspended(&self, caller: &Caller) -> bool {
         let (session, jti) = (caller.session_id.as_deref(), caller.jti.as_deref());

@@ -125,7 +125,7 @@ pub async fn serve_tls(duty: Rc<Duty>, io: TcpStream, gate: &Gate, address: Sock
     let certificate = if secured.chain.is_empty() {
         None
     } else if let Some(read) =
-        ClientCertificate::new(secured.chain, secured.generation, &worker.gateway.settings.listen.clients)
+        ClientCertificate::new(secured.chain, secured.judged, &worker.gateway.settings.listen.clients)
     {
         Some(Rc::new(read))
     } else {

@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustls::{
-    Error, ServerConnection,
+    Error, HandshakeKind, ServerConnection,
     pki_types::CertificateDer,
     server::{Acceptor, ServerConfig},
 };
@@ -26,7 +26,10 @@ use tokio::{
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use crate::tls::{H2, ServerTls};
+use crate::{
+    domain::Millis,
+    tls::{H2, ServerTls},
+};
 
 /// One worker's gate to its TLS connections; or a whole listener's, where there are no workers.
 #[derive(Debug)]
@@ -45,8 +48,9 @@ pub struct Secured<T> {
     pub http2: bool,
     /// The client's verified chain; empty: it showed none.
     pub chain: Vec<CertificateDer<'static>>,
-    /// Of the files by which the chain was judged.
-    pub generation: u64,
+    /// The load of files by which the chain was judged, and until when that holds, in seconds since 1970: no time at all where
+    /// a session of before goes on, in which it was not judged anew.
+    pub judged: (u64, i64),
 }
 
 /// Why there is no connection.
@@ -132,8 +136,15 @@ impl Gate {
         let stream = self.in_turn(greeted.into_stream(Arc::<ServerConfig>::clone(&loaded.config))).await?;
         let (_, session): (_, &ServerConnection) = stream.get_ref();
         let http2 = session.alpn_protocol() == Some(H2);
-        let chain = session.peer_certificates().map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect());
-        Ok(Secured { http2, chain: chain.unwrap_or_default(), generation: loaded.generation, stream })
+        let chain = session.peer_certificates().unwrap_or_default();
+        let chain: Vec<CertificateDer<'static>> = chain.iter().map(|one| one.clone().into_owned()).collect();
+        let until = match session.handshake_kind() {
+            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) => {
+                loaded.holds_until(&chain, Millis::now().0.div_euclid(1000))
+            }
+            Some(HandshakeKind::Resumed) | None => i64::MIN,
+        };
+        Ok(Secured { http2, chain, judged: (loaded.generation, until), stream })
     }
 
     /// The first step of the handshake alone, then all others.

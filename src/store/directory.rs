@@ -217,6 +217,11 @@ impl Directory {
         self.known.is_suspended(issuer, sub, session, jti)
     }
 
+    /// The same for a token or a certificate alone.
+    pub fn suspended_token(&self, id: &str) -> bool {
+        self.known.is_suspended_token(id)
+    }
+
     /// The portfolio, if it is cached, valid, and the feed fresh.
     pub fn portfolio_cached(&self, partner: PartnerId) -> Option<Arc<Portfolio>> {
         let entry = self.portfolios.cache.get(&partner)?;

@@ -104,6 +104,10 @@ impl Known {
         self.suspended.load().as_ref().is_none_or(|loaded| loaded.value.covers(issuer, sub, session, jti))
     }
 
+    pub(crate) fn is_suspended_token(&self, id: &str) -> bool {
+        self.suspended.load().as_ref().is_none_or(|loaded| loaded.value.covers_token(id))
+    }
+
     /// Reads the suspended subjects anew. `restart`: what stands there may be of another database.
     pub(crate) async fn reload_suspended(&self, db: &Database, restart: bool) -> Result<(), StoreError> {
         let loaded = load_suspended(db).await?;

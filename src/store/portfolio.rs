@@ -331,6 +331,10 @@ impl SuspendedSubjects {
             || has(&self.sessions, session)
             || has(&self.jtis, jti)
     }
+
+    pub(crate) fn covers_token(&self, id: &str) -> bool {
+        self.jtis.contains(id)
+    }
 }
 
 pub(crate) async fn load_suspended(db: &Database) -> Result<Loaded<SuspendedSubjects>, StoreError> {

@@ -3,16 +3,19 @@
 //! Read only from certificates that rustls verified, or from files of our own. A name that could be read in two ways is
 //! none: two common names, or two URIs beside a SPIFFE id (a SPIFFE certificate has exactly one).
 
+use std::fmt::Write;
+
 use x509_parser::{
     extensions::GeneralName,
-    prelude::{FromDer, X509Certificate},
+    objects::{oid_registry, oid2abbrev},
+    prelude::{FromDer, X509Certificate, X509Name},
 };
 
 /// The names of one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateNames {
-    /// The subject as it stands in the certificate, such as `C=DE, O=Example, CN=robot`.
-    pub subject: String,
+    /// The subject as it stands in the certificate, such as `C=DE, O=Example, CN=robot`; see [`subject`].
+    pub subject: Option<String>,
     /// The subject's only common name.
     pub common_name: Option<String>,
     /// DNS names, lower case.
@@ -53,12 +56,113 @@ impl CertificateNames {
             _ => None,
         };
         Some(Self {
-            subject: parsed.subject().to_string(),
+            subject: subject(parsed.subject()),
             common_name,
             dns,
             spiffe,
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
         })
+    }
+}
+
+/// The last second of a certificate's time, since 1970; `None`: it is none.
+pub(super) fn last_second(der: &[u8]) -> Option<i64> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    Some(parsed.validity().not_after.timestamp())
+}
+
+/// A subject as one text. Commas, plus signs and backslashes of a name are written with a backslash before them (RFC 4514),
+/// so that nobody's name reads like several parts of another's. `None`: there is none, or a part of it is no usual text.
+fn subject(name: &X509Name<'_>) -> Option<String> {
+    let mut text = String::new();
+    for part in name.iter_rdn() {
+        for (at, attribute) in part.iter().enumerate() {
+            if !text.is_empty() {
+                text.push_str(if at == 0 { ", " } else { " + " });
+            }
+            // Writing to a string cannot fail.
+            let kind = attribute.attr_type();
+            let _ = match oid2abbrev(kind, oid_registry()) {
+                Ok(short) => write!(text, "{short}="),
+                Err(_) => write!(text, "{kind}="),
+            };
+            for character in attribute.as_str().ok()?.chars() {
+                if matches!(character, ',' | '+' | '\\') {
+                    text.push('\\');
+                }
+                text.push(character);
+            }
+        }
+    }
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// Whether a text can be a subject at all: kinds and names, as [`CertificateNames::subject`] has them.
+pub fn is_subject(text: &str) -> bool {
+    let mut unescaped = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        if character != '\\' {
+            unescaped.push(character);
+        } else if matches!(characters.next(), Some(',' | '+' | '\\')) {
+            unescaped.push('_');
+        } else {
+            return false;
+        }
+    }
+    unescaped.split(", ").flat_map(|part| part.split(" + ")).all(|part| {
+        part.split_once('=').is_some_and(|(kind, name)| {
+            !kind.is_empty() && !kind.contains([' ', ',', '+']) && !name.contains([',', '+'])
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair};
+
+    use super::*;
+
+    fn subject_of(parts: &[(DnType, &str)]) -> Option<String> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        for (kind, name) in parts {
+            params.distinguished_name.push(kind.clone(), DnValue::Utf8String((*name).to_owned()));
+        }
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        CertificateNames::read(certificate.der()).unwrap().subject
+    }
+
+    #[test]
+    fn no_name_reads_like_the_parts_of_another() {
+        let (organization, unit, common) =
+            (DnType::OrganizationName, DnType::OrganizationalUnitName, DnType::CommonName);
+        let real = [(organization.clone(), "Example"), (unit.clone(), "prod"), (common.clone(), "batch")];
+        assert_eq!(subject_of(&real).unwrap(), "O=Example, OU=prod, CN=batch");
+        for (forged, read) in [
+            (&[(organization.clone(), "Example, OU=prod, CN=batch")][..], r"O=Example\, OU=prod\, CN=batch"),
+            (&[(organization.clone(), "Example"), (unit, "prod, CN=batch")], r"O=Example, OU=prod\, CN=batch"),
+            (&[(organization.clone(), "Example + CN=batch")], r"O=Example \+ CN=batch"),
+            (&[(organization, r"Example\")], r"O=Example\\"),
+            (&[(common, "a=b")], "CN=a=b"),
+        ] {
+            assert_eq!(subject_of(forged).unwrap(), read);
+            assert!(is_subject(read), "{read}");
+        }
+        assert_eq!(subject_of(&[]), None);
+        assert_eq!(subject_of(&[(DnType::CustomDnType(vec![1, 2, 3, 4]), "x")]).unwrap(), "1.2.3.4=x");
+    }
+
+    #[test]
+    fn what_cannot_be_a_subject_is_known() {
+        for good in ["CN=robot", "O=Example, CN=robot", "O=Example + OU=a, CN=robot", r"O=Example\, Inc., CN=robot"] {
+            assert!(is_subject(good), "{good}");
+        }
+        for bad in
+            ["", "robot", "O=Example,CN=robot", "O=Example, Inc., CN=robot", "O=A+B", r"O=Example\x", r"O=A\", "=a"]
+        {
+            assert!(!is_subject(bad), "{bad}");
+        }
     }
 }

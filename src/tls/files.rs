@@ -10,7 +10,11 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::{CertificateNames, InUse, TlsError, provider, settings::CertificateFiles};
+use super::{
+    CertificateNames, InUse, TlsError, provider,
+    revocation::{Lists, Unreadable},
+    settings::CertificateFiles,
+};
 
 /// Reads files and remembers a digest of all that was read, by which an unchanged set is known again.
 pub(super) struct Reader {
@@ -93,21 +97,21 @@ impl Reader {
         Ok(roots)
     }
 
-    pub(super) fn revocation_lists(
-        &mut self,
-        paths: &[PathBuf],
-    ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    pub(super) fn revocation_lists(&mut self, paths: &[PathBuf]) -> Result<Lists, TlsError> {
         let what = "revocation list";
-        let mut lists = Vec::new();
+        let mut lists = Lists::default();
         for path in paths {
+            let malformed = || TlsError::Malformed { path: path.clone(), what };
             let bytes = self.read(path)?;
             let found: Vec<_> = CertificateRevocationListDer::pem_slice_iter(&bytes)
                 .collect::<Result<_, _>>()
-                .map_err(|_| TlsError::Malformed { path: path.clone(), what })?;
+                .map_err(|_| malformed())?;
             if found.is_empty() {
                 return Err(TlsError::Missing { path: path.clone(), what });
             }
-            lists.extend(found);
+            for list in found {
+                lists.add(list).map_err(|Unreadable| malformed())?;
+            }
         }
         Ok(lists)
     }

@@ -1,7 +1,7 @@
 //! Floor 0: certificates, keys and trust from files, made into rustls configurations and made anew when the files change.
 //!
 //! `server` is one listener's side, `client` one upstream's; `files` reads and judges what lies on disk, `certificate` says
-//! whom a certificate names. No socket is opened here: `server` and `upstream` do that. What is loaded is swapped as a whole:
+//! whom a certificate names, `revocation` which ones count no more. No socket is opened here: `server` and `upstream` do that. What is loaded is swapped as a whole:
 //! files that are wrong change nothing, and connections that are open go on with what they began with.
 
 pub mod settings;
@@ -12,9 +12,10 @@ mod files;
 
 mod client;
 mod names;
+mod revocation;
 mod server;
 
-pub use certificate::CertificateNames;
+pub use certificate::{CertificateNames, is_subject};
 pub use client::{ClientTls, Handed, LoadedClient};
 pub use error::TlsError;
 pub use server::{Loaded, ServerTls, Untrusted, unique};

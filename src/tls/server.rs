@@ -1,7 +1,8 @@
 //! One listener's side of TLS: certificates by name, ALPN, client certificates; loaded as a whole, swapped as a whole.
 //!
 //! Session tickets belong to what was loaded: their key is made with it, so nobody resumes a session that was judged by
-//! roots or revocation lists of before. A connection that is open is judged anew by [`Loaded::still_trusts`].
+//! roots or revocation lists of before. A connection that is open, or goes on with a session of before, is judged anew by
+//! [`Loaded::still_trusts`].
 
 use std::{
     path::Path,
@@ -20,9 +21,11 @@ use rustls::{
 
 use super::{
     InUse, TlsError,
+    certificate::last_second,
     files::Reader,
     names::ByName,
     provider,
+    revocation::{Lists, Revoking},
     settings::{ClientAuth, ServerSettings},
     versions,
 };
@@ -48,6 +51,7 @@ pub struct Loaded {
     /// Another one for each load.
     pub generation: u64,
     verifier: Arc<dyn ClientCertVerifier>,
+    lists: Arc<Lists>,
     digest: Vec<u8>,
 }
 
@@ -56,6 +60,15 @@ impl Loaded {
     pub fn still_trusts(&self, chain: &[CertificateDer<'_>]) -> Result<(), Untrusted> {
         let (leaf, others) = chain.split_first().ok_or(Untrusted)?;
         self.verifier.verify_client_cert(leaf, others, UnixTime::now()).map(|_| ()).map_err(|_| Untrusted)
+    }
+
+    /// Until when time alone cannot change what [`Loaded::still_trusts`] says of a chain that is good `now`: the first end of
+    /// one of its certificates, or of a list. In seconds since 1970.
+    pub fn holds_until(&self, chain: &[CertificateDer<'_>], now: i64) -> i64 {
+        // What cannot be read is asked about again at once.
+        let certificates = chain.iter().map(|one| last_second(one).map_or(now, |last| last.saturating_add(1)));
+        let ends = certificates.chain(self.lists.ends().iter().copied());
+        ends.filter(|end| *end >= now).min().unwrap_or(i64::MAX)
     }
 }
 
@@ -112,7 +125,7 @@ fn read(settings: &ServerSettings, protocols: &[&[u8]]) -> Result<Loaded, TlsErr
         by_name.add(pair.key, &pair.names.dns);
         certificates.push(pair.in_use);
     }
-    let verifier = verifier(settings, &mut reader)?;
+    let (verifier, lists) = verifier(settings, &mut reader)?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(settings.tls13_only))
         .map_err(TlsError::Setup)?
@@ -122,23 +135,34 @@ fn read(settings: &ServerSettings, protocols: &[&[u8]]) -> Result<Loaded, TlsErr
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
     // Tickets do without; a table of sessions would be memory that strangers fill.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(Loaded { config: Arc::new(config), certificates, generation: unique(), verifier, digest: reader.digest() })
+    Ok(Loaded {
+        config: Arc::new(config),
+        certificates,
+        generation: unique(),
+        verifier,
+        lists,
+        digest: reader.digest(),
+    })
 }
 
-fn verifier(settings: &ServerSettings, reader: &mut Reader) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+fn verifier(
+    settings: &ServerSettings,
+    reader: &mut Reader,
+) -> Result<(Arc<dyn ClientCertVerifier>, Arc<Lists>), TlsError> {
     if settings.client_auth == ClientAuth::None {
-        return Ok(Arc::new(NoClientAuth));
+        return Ok((Arc::new(NoClientAuth), Arc::default()));
     }
     let roots = reader.roots(&settings.client_ca)?;
-    let lists = reader.revocation_lists(&settings.client_crl)?;
+    let lists = Arc::new(reader.revocation_lists(&settings.client_crl)?);
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
     if !lists.is_empty() {
-        // A certificate whose revocation nobody tells, or tells too late, is refused.
-        builder = builder.with_crls(lists).only_check_end_entity_revocation().enforce_revocation_expiration();
+        // A certificate whose revocation nobody tells, or tells too late, is refused: the client's own, and those of the
+        // authorities between it and the root.
+        builder = builder.with_crls(lists.in_order()).enforce_revocation_expiration();
     }
     if settings.client_auth == ClientAuth::Optional {
         builder = builder.allow_unauthenticated();
     }
-    let verifier = builder.build().map_err(TlsError::ClientVerifier)?;
-    Ok(verifier)
+    let inner = builder.build().map_err(TlsError::ClientVerifier)?;
+    Ok((Arc::new(Revoking { inner, lists: Arc::clone(&lists) }), lists))
 }

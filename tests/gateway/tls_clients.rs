@@ -2,19 +2,26 @@
 
 use std::{
     net::TcpStream,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
+use linkgate::{
+    identity::certificate_id,
+    store::{SuspensionScope, admin::SuspensionInput},
+};
 use rcgen::{SanType, SerialNumber};
-
-use rustls::{ClientConnection, StreamOwned};
+use rustls::{
+    ClientConnection, HandshakeKind, StreamOwned,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 
 use super::{
     client::{Answer, Connection, Request},
     reload::until,
-    rig::{HOME1, Rig, Setup},
+    rig::{HOME1, Rig, Setup, actor},
     tls::metric,
-    tls_support::{Authority, Client, Leaf, expired, named, put},
+    tls_support::{Authority, Client, Leaf, connect as tls_connect, expired, named, put},
 };
 
 const ROBOT: &str = "spiffe://partner.test/robot";
@@ -205,6 +212,161 @@ fn a_revoked_certificate_opens_nothing_and_ends_what_is_open() {
     });
     assert_eq!(door.ask(Some(&first), &request).status, 0);
     assert_eq!(door.ask(Some(&second), &request).status, 200);
+}
+
+/// Puts lists in place of those that are loaded, and waits until they are read.
+fn load(door: &Door, lists: &[String]) {
+    let loads = || door.rig.lines().iter().filter(|line| line["pub"]["action"] == "tls.load").count();
+    let before = loads();
+    put(&door.files.path().join("partners.crl"), &lists.concat());
+    until("the lists are read", || loads() > before);
+}
+
+#[test]
+fn whoever_stands_on_any_list_is_refused_and_the_newest_one_must_be_in_time() {
+    let door = Door::start("required", "", true);
+    let serial =
+        |number: u64| door.partners.leaf(&[], |params| params.serial_number = Some(SerialNumber::from(number)));
+    let (revoked, good) = (serial(7), serial(8));
+    let request = invoices().bearer(&door.rig.token());
+    let at = |hours: i64| {
+        let by = Duration::from_secs(hours.unsigned_abs() * 3_600);
+        if hours < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
+    };
+    let list = |serials: &[u64], made: i64, ends: i64| door.partners.revocations_of(serials, at(made), at(ends));
+    let (old, new, past) = (list(&[], -9, 9), list(&[7], -3, 9), list(&[], -9, -6));
+    for lists in [vec![old.clone(), new.clone()], vec![new.clone(), old.clone()], vec![past.clone(), new.clone()]] {
+        load(&door, &lists);
+        assert_eq!(door.ask(Some(&revoked), &request).status, 0, "the newer list names it");
+        assert_eq!(door.ask(Some(&good), &request).status, 200, "nobody names it");
+    }
+    // It was taken off: the older list is believed about it all the same, until it goes.
+    let lifted = list(&[], -1, 9);
+    load(&door, &[lifted.clone(), new]);
+    assert_eq!(door.ask(Some(&revoked), &request).status, 0);
+    load(&door, &[lifted]);
+    assert_eq!(door.ask(Some(&revoked), &request).status, 200);
+    // The newest one is past its time.
+    load(&door, &[old, list(&[], -3, -1)]);
+    assert_eq!(door.ask(Some(&good), &request).status, 0);
+}
+
+#[test]
+fn an_authority_that_is_revoked_or_that_no_list_tells_of_lets_nobody_in() {
+    let door = Door::start("required", "", true);
+    let issuing = door.partners.below("issuing", 77, |_| {});
+    let leaf = issuing.spiffe(ROBOT);
+    let request = invoices().bearer(&door.rig.token());
+    let (own, above) = (issuing.revocations(&[]), door.partners.revocations(&[]));
+    assert_eq!(door.ask(Some(&leaf), &request).status, 0, "no list of its issuer");
+    load(&door, &[own.clone(), above]);
+    assert_eq!(door.ask(Some(&leaf), &request).status, 200);
+    load(&door, &[own.clone(), door.partners.revocations(&[77])]);
+    assert_eq!(door.ask(Some(&leaf), &request).status, 0, "its issuer is revoked");
+    load(&door, &[own]);
+    assert_eq!(door.ask(Some(&leaf), &request).status, 0, "nobody tells of its issuer");
+}
+
+/// What time alone ends, ends for whoever is in as for whoever comes: on an open connection, in a session that goes on
+/// from before, and in a new one. `partners`: of whom the gateway asks certificates.
+fn ends_in_time(door: &Door, shows: &Leaf, version: &'static rustls::SupportedProtocolVersion) {
+    let request = invoices().bearer(&door.rig.token());
+    let config = Client { shows: Some(shows), versions: &[version], ..Client::trusting(&door.servers) }.config();
+    let connect = || tls_connect(Arc::clone(&config), door.rig.public, "gateway.test");
+    let mut open = Connection::on(connect().unwrap());
+    open.write(&request.bytes());
+    assert_eq!(open.answer().status, 200);
+    let mut resumed = connect().unwrap();
+    assert_eq!(resumed.conn.handshake_kind(), Some(HandshakeKind::Resumed), "a session goes on");
+    let again = |stream: &mut StreamOwned<ClientConnection, TcpStream>| {
+        let mut connection = Connection::on(&mut *stream);
+        connection.write(&request.bytes());
+        connection.answer().status
+    };
+    assert_eq!(again(&mut resumed), 200);
+    until("it has ended on the open connection", || {
+        open.write(&request.bytes());
+        open.answer().status == 401
+    });
+    let mut resumed = connect().unwrap();
+    assert_eq!(resumed.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+    assert_eq!(again(&mut resumed), 401);
+    assert_eq!(door.ask(Some(shows), &request).status, 0);
+}
+
+#[test]
+fn a_list_past_its_time_ends_what_goes_on() {
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let door = Door::start("required", "", true);
+        let short = door.partners.revocations_of(&[], SystemTime::now(), SystemTime::now() + Duration::from_secs(5));
+        load(&door, &[short]);
+        ends_in_time(&door, &door.partners.spiffe(ROBOT), version);
+    }
+}
+
+#[test]
+fn an_authority_past_its_time_ends_what_goes_on() {
+    let door = Door::start("required", "", false);
+    let ends = SystemTime::now() + Duration::from_secs(5);
+    let issuing = door.partners.below("issuing", 77, |params| params.not_after = ends.into());
+    ends_in_time(&door, &issuing.spiffe(ROBOT), &rustls::version::TLS13);
+}
+
+#[test]
+fn open_streams_end_when_a_list_does() {
+    let door = Door::start("optional", "", true);
+    load(&door, &[door.partners.revocations_of(&[], SystemTime::now(), SystemTime::now() + Duration::from_secs(5))]);
+    let mut streams = door.streams(&door.partners.spiffe(ROBOT), "list");
+    let until = Instant::now() + SOON;
+    streams.iter_mut().for_each(|stream| ends(stream, until));
+    door.cut("list");
+}
+
+#[test]
+fn a_suspended_certificate_is_refused_whatever_it_stands_for() {
+    let rules = [
+        format!(
+            "{{ spiffe = \"{ROBOT}\", issuer = \"main\", sub = \"user-1\", sufficient = true, tenant_id = \"{HOME1}\", roles = [\"partner_msp_full\"] }}"
+        ),
+        "{ dns = \"clerk.partner.test\", issuer = \"main\", sub = \"user-1\" }".to_owned(),
+        "{ dns = \"edge.partner.test\", trusted_proxy = true }".to_owned(),
+    ];
+    let door = Door::start("optional", &rules.join(", "), false);
+    let (robot, clerk, edge) = (
+        door.partners.spiffe(ROBOT),
+        door.partners.server(&["clerk.partner.test"]),
+        door.partners.server(&["edge.partner.test"]),
+    );
+    let with_token = invoices().bearer(&door.rig.token());
+    let home = Request::get("/own").bearer(&door.rig.token());
+    let forwarded = Request::get("/public/a").header("X-Forwarded-For", "203.0.113.7");
+    assert_eq!(door.ask(Some(&robot), &invoices()).status, 200);
+    assert_eq!(door.ask(Some(&edge), &forwarded).status, 200);
+    let mut open = door.stream(&edge, Request::get("/public/sse"), "edge-public");
+    for leaf in [&robot, &clerk, &edge] {
+        for request in [&with_token, &home] {
+            let answer = door.ask(Some(leaf), request);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+        let der = CertificateDer::from_pem_slice(leaf.cert.as_bytes()).unwrap();
+        let input = SuspensionInput {
+            scope: SuspensionScope::Jti,
+            issuer: None,
+            subject: certificate_id(&der).to_string(),
+            reason: "key lost".into(),
+        };
+        door.rig.block_on(door.rig.admin().suspend(&actor(), &input)).unwrap();
+        for request in [&with_token, &home] {
+            until("it is refused", || {
+                let answer = door.ask(Some(leaf), request);
+                answer.status == 403 && answer.error() == "TENANT_ACCESS_DENIED/access_suspended"
+            });
+        }
+    }
+    assert_eq!(door.ask(Some(&robot), &invoices()).error(), "TENANT_ACCESS_DENIED/access_suspended");
+    assert_eq!(door.ask(Some(&edge), &forwarded).error(), "TENANT_ACCESS_DENIED/access_suspended");
+    ends(&mut open, Instant::now() + SOON);
+    assert_eq!(door.ask(None, &with_token).status, 200, "the token is as good as before");
 }
 
 #[test]

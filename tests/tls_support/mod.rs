@@ -27,6 +27,8 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub root: CertificateDer<'static>,
     root_pem: String,
+    /// What its certificates must be shown with: nothing where it is a root.
+    between: String,
 }
 
 /// A certificate and its key, PEM.
@@ -76,7 +78,26 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().unwrap();
         let root = params.self_signed(&key).unwrap();
-        Self { root: root.der().clone(), root_pem: root.pem(), issuer: Issuer::new(params, key) }
+        Self {
+            root: root.der().clone(),
+            root_pem: root.pem(),
+            issuer: Issuer::new(params, key),
+            between: String::new(),
+        }
+    }
+
+    /// An authority below this one, with this serial number; it ends as `change` says.
+    pub fn below(&self, name: &str, serial: u64, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.serial_number = Some(SerialNumber::from(serial));
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let own = params.signed_by(&key, &self.issuer).unwrap();
+        let between = format!("{}{}", own.pem(), self.between);
+        Self { root: self.root.clone(), root_pem: self.root_pem.clone(), issuer: Issuer::new(params, key), between }
     }
 
     /// The root as a file.
@@ -96,7 +117,7 @@ impl Authority {
         change(&mut params);
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
-        Leaf { cert: cert.pem(), key: key.serialize_pem() }
+        Leaf { cert: cert.pem() + &self.between, key: key.serialize_pem() }
     }
 
     pub fn server(&self, names: &[&str]) -> Leaf {
@@ -110,6 +131,11 @@ impl Authority {
 
     /// A revocation list that names these serial numbers.
     pub fn revocations(&self, serials: &[u64]) -> String {
+        self.revocations_of(serials, SystemTime::now() - DAY, SystemTime::now() + DAY)
+    }
+
+    /// The same, made and to be replaced at these times.
+    pub fn revocations_of(&self, serials: &[u64], made: SystemTime, ends: SystemTime) -> String {
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: (SystemTime::now() - DAY).into(),
@@ -117,8 +143,8 @@ impl Authority {
             invalidity_date: None,
         };
         let list = CertificateRevocationListParams {
-            this_update: (SystemTime::now() - DAY).into(),
-            next_update: (SystemTime::now() + DAY).into(),
+            this_update: made.into(),
+            next_update: ends.into(),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(revoked).collect(),

@@ -23,7 +23,9 @@ raw! {
         client_auth: RawClientAuth = RawClientAuth::None,
         /// PEM files of the roots that client certificates must lead to.
         client_ca: Vec<String> = Vec::new(),
-        /// PEM files of their revocation lists. With any, a certificate that none tells of, or a list past its time, is refused.
+        /// PEM files of revocation lists. With any, each authority below the roots and the roots themselves need one: a certificate
+        /// that none tells of, or a list past its time, is refused. Of several by one issuer the newest must be in time, and
+        /// whoever stands on any of them is refused.
         client_crl: Vec<String> = Vec::new(),
         /// Whom client certificates stand for: the first rule that fits. What none names gives no identity.
         clients: Vec<RawClientRule> = Vec::new(),
@@ -37,7 +39,8 @@ raw! {
         dns: Option<String> = None,
         /// Its only common name.
         common_name: Option<String> = None,
-        /// Its subject, in the order of the certificate, such as `O=Example, CN=robot`.
+        /// Its subject, in the order of the certificate, such as `O=Example, CN=robot`. A comma, plus sign or backslash within a
+        /// name has a backslash before it: `'O=Example\, Inc., CN=robot'`.
         subject: Option<String> = None,
         /// Its X-Forwarded-* headers are believed.
         trusted_proxy: bool = false,

@@ -11,7 +11,10 @@ use crate::{
     },
     domain::TenantId,
     identity::{CertificateClaims, CertificateUser},
-    tls::settings::{CertificateFiles, ClientAuth, ClientSettings, ServerSettings},
+    tls::{
+        is_subject,
+        settings::{CertificateFiles, ClientAuth, ClientSettings, ServerSettings},
+    },
 };
 
 impl Resolver<'_> {
@@ -100,6 +103,15 @@ impl Resolver<'_> {
                 if text.is_empty() =>
             {
                 self.fail(at, "the certificate's name is empty");
+            }
+            CertificateName::Subject(text) if !is_subject(text) => {
+                self.fail(
+                    &at.key("subject"),
+                    format!(
+                        "`{text}` is no subject: write for example `O=Example, CN=robot`, and within a name `\\,` for a \
+                         comma, `\\+` for a plus sign and `\\\\` for a backslash (in single quotes)"
+                    ),
+                );
             }
             _ => {}
         }

@@ -107,7 +107,7 @@ impl Again {
     /// The bearer under the facts of now. `None` at home: no link is asked for, and stale links stop nobody.
     async fn fresh(&self) -> Result<Option<Rc<Session>>, Failure> {
         let worker = &self.worker;
-        if worker.is_suspended(&self.session.caller) {
+        if worker.is_suspended(&self.session.caller) || worker.suspends(self.certificate.as_deref()) {
             return Err(Gate::Suspension.denial());
         }
         if !worker.certificate_counts(self.certificate.as_deref(), Millis::now()) {

@@ -12,6 +12,7 @@ use super::{
     peer::Peer,
     respond::Failure,
     said::Said,
+    target::has_path,
     trace_context::{self, TraceContext},
     trail::Trail,
     worker::Worker,
@@ -106,6 +107,10 @@ pub fn check<B>(worker: &Worker, trail: &mut Trail, request: &Request<B>) -> Res
     };
     if target.as_str().len() > limits.max_uri_bytes {
         return bad("uri_bytes", "the request target is too long");
+    }
+    if !has_path(target) && target.as_str() != "*" {
+        let message = "ambiguous path: the request target has none";
+        return Err(Failure::new(ErrorCode::AmbiguousPath, "path").saying(message));
     }
     // Over HTTP/1 the guard has looked at the whole target.
     if target.query().is_some_and(|query| query.bytes().any(|byte| byte >= 0x80 || byte == b'\\')) {

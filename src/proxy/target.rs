@@ -1,6 +1,6 @@
 //! Path and query as they are forwarded: byte for byte, less what names another tenant.
 
-use http::Uri;
+use http::{Uri, uri::PathAndQuery};
 
 use super::{query, respond::Failure};
 use crate::domain::ErrorCode;
@@ -13,7 +13,7 @@ impl Target {
     /// Drops the query parameters by which upstreams would take another tenant.
     pub fn of(uri: &Uri) -> Result<Self, Failure> {
         let unfit = || Failure::new(ErrorCode::BadRequest, "target");
-        let target = uri.path_and_query().ok_or_else(unfit)?;
+        let target = uri.path_and_query().filter(|target| has_path(target)).ok_or_else(unfit)?;
         let Some(asked) = target.query().filter(|query| !query.is_empty()) else {
             // Without a query, or with an empty one, the bytes go on as they are.
             return Ok(Self(Uri::from(target.clone())));
@@ -39,6 +39,14 @@ impl Target {
     }
 }
 
+/// Whether a path is there. The parser shows an empty one as `/`, and it would be written as nothing at all.
+pub fn has_path(target: &PathAndQuery) -> bool {
+    match target.as_str() {
+        "/" => *target == PathAndQuery::from_static("/"),
+        shown => shown.starts_with('/'),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +62,11 @@ mod tests {
             let target = Target::of(&asked.parse().unwrap()).unwrap();
             assert_eq!(target.into_uri().to_string(), expected);
         }
+        for bad in ["?a=1", "*", "#", "#x"] {
+            let uri = Uri::from(bad.parse::<PathAndQuery>().unwrap());
+            assert!(Target::of(&uri).is_err(), "{bad}");
+        }
+        assert_eq!(Target::of(&"http://a".parse().unwrap()).unwrap().into_uri(), "/");
+        assert!(Target::of(&"http://a?b".parse().unwrap()).is_err());
     }
 }

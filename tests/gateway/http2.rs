@@ -226,6 +226,22 @@ fn pseudo_header_tricks_are_refused() {
     refused(&rig, &with(&[("content-length", "5")]), "a length without a body");
 }
 
+/// An empty path would be written to an HTTP/1 service as no target at all.
+#[test]
+fn a_path_that_is_none_reaches_nobody() {
+    let routes = "[[routes]]\nmethods = [\"GET\"]\npath = \"/\"\naccess = \"public\"\nupstream = \"up\"\n\
+                  [[routes]]\nmethods = [\"GET\"]\npath = \"/{*rest}\"\naccess = \"public\"\nupstream = \"up\"\n";
+    let rig = Rig::with(Setup { routes: routes.into(), ..Setup::default() });
+    let asked = |path: &'static str| [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", path)];
+    let mut stream = raw(&rig);
+    stream.write_all(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(&asked("/")))).unwrap();
+    assert!(read_until(&mut stream, |kind, id, _| id == 1 && kind == HEADERS).is_some());
+    assert_eq!(rig.upstream.count(), 1);
+    for path in ["", "#", "#x", "#x?a=1", "?", "?a=1", "x", "*"] {
+        refused(&rig, &asked(path), path);
+    }
+}
+
 /// A refusal is ready while its client still sends. What comes then is part of the request all the same: its fault is told, and
 /// a body of ordinary size is taken before the answer ends the stream.
 #[test]

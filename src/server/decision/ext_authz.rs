@@ -150,7 +150,7 @@ fn taken(mut http: proto::HttpRequest) -> Result<Taken, Failure> {
         }
         let name = HeaderName::from_bytes(field.key.as_bytes()).map_err(|_| bad("a header field has no valid name"))?;
         let value = HeaderValue::from_bytes(value).map_err(|_| bad("a header field has no valid value"))?;
-        headers.append(name, value);
+        headers.try_append(name, value).map_err(|_| bad("there are too many header fields"))?;
     }
     let host = Some(http.host.as_str()).filter(|host| !host.is_empty()).map(HeaderValue::from_str).transpose();
     let host = host.map_err(|_| bad("the host cannot be one"))?;

@@ -36,8 +36,14 @@ impl Original<'_> {
         if !plain || exact.as_str().as_bytes() != target || !target.starts_with(b"/") || target.contains(&b'\\') {
             return Err(ambiguous());
         }
+        let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+        let length = lengths.next();
+        if lengths.next().is_some() || (length.is_some() && headers.contains_key(header::TRANSFER_ENCODING)) {
+            let twice = "where the request's body ends is told in more than one way";
+            return Err(Failure::new(ErrorCode::BadRequest, "original").saying(twice));
+        }
         if let Some(host) = host {
-            if headers.get(header::HOST).is_some_and(|known| known != host) {
+            if headers.get_all(header::HOST).iter().any(|known| known != host) {
                 return Err(Failure::new(ErrorCode::BadRequest, "host").saying("the request names two different hosts"));
             }
             headers.insert(header::HOST, host);
@@ -114,6 +120,18 @@ mod tests {
         }
         assert_eq!(asked("G T", "/", &[]).unwrap_err().code, ErrorCode::BadRequest);
         assert_eq!(asked("GET", "/", &[("host", "b")]).unwrap_err().code, ErrorCode::BadRequest);
+        assert_eq!(asked("GET", "/", &[("host", "a"), ("host", "b")]).unwrap_err().code, ErrorCode::BadRequest);
+    }
+
+    #[test]
+    fn where_a_body_ends_is_told_once() {
+        let length = ("content-length", "7");
+        assert!(
+            asked("POST", "/", &[length]).is_ok() && asked("POST", "/", &[("transfer-encoding", "chunked")]).is_ok()
+        );
+        for more in [length, ("content-length", "17"), ("transfer-encoding", "chunked")] {
+            assert_eq!(asked("POST", "/", &[length, more]).unwrap_err().code, ErrorCode::BadRequest, "{more:?}");
+        }
     }
 
     #[test]

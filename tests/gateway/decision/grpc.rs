@@ -260,6 +260,19 @@ fn a_field_that_stands_twice_is_refused() {
     assert_eq!(refused(&lookalike.send(listener(&rig)).unwrap()), (400, "BAD_REQUEST".into()));
     let other = asked(&rig, "GET", "/api/invoices", "t-full").header(":path", "/own");
     assert_eq!(refused(&other.send(listener(&rig)).unwrap()), (400, "BAD_REQUEST".into()));
+    for fields in [
+        [("content-length", "0"), ("transfer-encoding", "chunked")],
+        [("content-length", "0"), ("content-length", "17")],
+        [("host", "api.test"), ("host", "b")],
+    ] {
+        let [(first, one), (second, two)] = fields;
+        let told = asked(&rig, "GET", "/api/invoices", "t-full").header(first, one).header(second, two);
+        assert_eq!(refused(&told.send(listener(&rig)).unwrap()), (400, "BAD_REQUEST".into()), "{fields:?}");
+    }
+    // More than a map of fields holds.
+    let many =
+        (0..30_000).fold(asked(&rig, "GET", "/api/invoices", "t-full"), |told, n| told.header(&format!("x-{n}"), "1"));
+    assert_eq!(refused(&many.send(listener(&rig)).unwrap()), (400, "BAD_REQUEST".into()));
 }
 
 #[test]

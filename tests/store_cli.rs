@@ -56,7 +56,7 @@ impl Shell {
         let yes = line.contains(&"--yes");
         let words = ["linkgate"].into_iter().chain(line.iter().copied().filter(|word| *word != "--yes"));
         let cli = Cli::try_parse_from(words).map_err(|error| Failure::new(Exit::Usage, error))?;
-        let console = Console { json: true, yes };
+        let console = Console { json: true, yes, ..Console::default() };
         let links = LinkSettings {
             max_staleness: Duration::from_secs(1),
             heartbeat: Duration::from_millis(250),

@@ -116,7 +116,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
         }
     };
-    let console = Console { json: cli.json, yes: cli.yes };
+    let console = Console { json: cli.json, yes: cli.yes, ..Console::default() };
     let context = Context { named: cli.config, console };
     // Not left to clap: a variable that names the configuration counts as an argument there.
     let done = match (cli.print_default, cli.command) {

@@ -7,6 +7,7 @@ use std::{
     fmt,
     io::{BufRead, IsTerminal, Write},
     process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use serde::Serialize;
@@ -100,16 +101,23 @@ pub fn count(number: usize, one: &str) -> String {
 }
 
 /// What every command gets beside its own arguments.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Console {
     pub json: bool,
     /// `--yes`: destructive commands do not ask.
     pub yes: bool,
+    /// Where JSON goes that is part of one document.
+    pub parts: Option<Arc<Mutex<Vec<serde_json::Value>>>>,
 }
 
 impl Console {
     /// One value: pretty JSON with `--json`, otherwise the given text.
     pub fn show(&self, value: &impl Serialize, text: impl fmt::Display) -> Result<(), Failure> {
+        if let Some(parts) = self.parts.as_ref().filter(|_| self.json) {
+            let value = serde_json::to_value(value).map_err(Failure::failed)?;
+            parts.lock().unwrap_or_else(PoisonError::into_inner).push(value);
+            return Ok(());
+        }
         let mut text = if self.json {
             serde_json::to_string_pretty(value).map_err(Failure::failed)?
         } else {

@@ -46,7 +46,7 @@ impl ChainHeads for Index {
 }
 
 async fn run(dir: &Path, index: Option<&Index>, words: &[&str]) -> Result<(), Failure> {
-    let console = Console { json: true, yes: false };
+    let console = Console { json: true, ..Console::default() };
     match Command::try_parse_from([&["linkgate"], words].concat()).unwrap() {
         Command::Audit(args) => {
             audit::run(args.journal().unwrap(), &settings(dir), &Default::default(), index, &console).await
@@ -206,7 +206,7 @@ impl ChainHeads for Lost {
 async fn a_query_names_the_folder_that_it_cannot_read() {
     let dir = folder();
     let Command::Audit(args) = Command::try_parse_from(["linkgate", "audit", "query"]).unwrap() else { panic!() };
-    let console = Console { json: true, yes: false };
+    let console = Console { json: true, ..Console::default() };
     let command = args.journal().unwrap();
     let failure =
         audit::run(command, &settings(dir.path()), &Default::default(), Some(&Lost), &console).await.unwrap_err();

@@ -162,6 +162,12 @@ fn the_command_prunes_journals_of_running_servers_and_of_others() {
     let verified = house.linkgate(&setup, &["audit", "verify"]);
     let told = String::from_utf8_lossy(&verified.stdout).into_owned();
     assert!(verified.status.success() && told.matches("was pruned").count() == 2, "{verified:?}");
+    for command in ["verify", "checkpoint"] {
+        let said = house.linkgate(&setup, &["--json", "audit", command]);
+        let both: Vec<serde_json::Value> = serde_json::from_slice(&said.stdout).unwrap();
+        assert!(said.status.success() && said.stderr.is_empty() && both.len() == 2, "{said:?}");
+        assert!(both.iter().all(|one| one["chain_id"].is_string() && one["result"].is_object()), "{both:?}");
+    }
     // Who still runs may end one more segment here: it is refused until its end is signed, and goes then. Nothing is left behind it.
     eventually("nothing is left to prune", || {
         let (code, told) = prune(&["--yes"]);

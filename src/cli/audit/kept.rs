@@ -1,5 +1,9 @@
 //! The commands over journals that are kept in the database: each is written into a folder of its own, asked, and removed.
 
+use std::sync::{Arc, PoisonError};
+
+use serde_json::json;
+
 use super::{
     evidence::Known,
     folder::Folder,
@@ -62,8 +66,14 @@ pub(super) async fn run_on_each(
     }
     let faulty = index.faulty_journals().await.map_err(|error| database(&error))?;
     let mut command = command.clone();
+    // One document, however many there are. An export is lines anyway.
+    let parts = (console.json && chains.len() > 1 && !matches!(command, JournalCommand::Export(_))).then(Arc::default);
+    let each = Console { parts: parts.clone(), ..console.clone() };
+    let mut shown = Vec::new();
     for kept in chains {
-        tell(format_args!("chain {kept}:"));
+        if !console.json {
+            tell(format_args!("chain {kept}:"));
+        }
         if let Some(found) = faulty.iter().find(|found| found.chain == kept) {
             let text =
                 format!("the audit journal {kept} was set aside when a server wanted to go on with it: {}", found.why);
@@ -88,12 +98,17 @@ pub(super) async fn run_on_each(
         }
         let audit = AuditSettings { dir: folder.path().to_owned(), ..config.audit.clone() };
         let known = Known { keys: keys.clone(), stored };
-        let done = run(command.clone(), &audit, &known, Some(&Before { index, head }), console).await;
+        let done = run(command.clone(), &audit, &known, Some(&Before { index, head }), &each).await;
+        let part = parts.as_ref().and_then(|parts| parts.lock().unwrap_or_else(PoisonError::into_inner).pop());
+        shown.extend(part.map(|result| json!({"chain_id": kept, "result": result})));
         match done {
             // Only behind a file that this very command has made.
             Ok(()) => command = command.for_further(),
             Err(error) => failed = failed.or(Some(error)),
         }
+    }
+    if parts.is_some() {
+        console.show(&shown, "")?;
     }
     failed.map_or(Ok(()), Err)
 }

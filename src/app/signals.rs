@@ -9,6 +9,8 @@ pub(super) struct Signals {
     term: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Only so that it ends nothing: a write beyond the size that a file may have fails instead, and is told.
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -17,6 +19,7 @@ impl Signals {
             term: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            _file_size: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit};
 use sqlx::{Connection as _, Executor, SqliteConnection};
 
 use crate::{
@@ -104,6 +105,30 @@ fn sound(house: &House, told: &[Told]) -> Ledger {
 
 fn small() -> Setup {
     Setup { audit: "writes = \"os\"\nreads = \"os\"\nsegment_size = \"64KiB\"\n".into(), ..Setup::default() }
+}
+
+/// As a service manager's `LimitFSIZE=` has it: the signal that comes with it would end the process.
+#[test]
+fn files_that_may_not_grow_refuse_until_they_may() {
+    let house = House::new();
+    let gateway = house.start(&small());
+    let client = Client { gateway: &gateway, token: house.token1() };
+    assert_eq!(client.post().status, 200);
+    let process = gateway.pid();
+    let before = rustix::process::getrlimit(Resource::Fsize);
+    let limit = |current| {
+        let limits = Rlimit { current, ..before };
+        rustix::process::prlimit(Some(process), Resource::Fsize, limits).unwrap();
+    };
+    limit(Some(1024));
+    eventually("nothing can be written", || unavailable(&client.get()));
+    assert!(unavailable(&client.post()));
+    assert_eq!(gateway.alive(), 200, "it goes on");
+    limit(before.current);
+    eventually("it may again", || client.get().status == 200);
+    gateway.terminate();
+    assert_eq!(gateway.ended(PATIENCE), Some(0), "{}", house.log_text());
+    sound(&house, &[]);
 }
 
 #[test]

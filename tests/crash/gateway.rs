@@ -366,6 +366,10 @@ impl Gateway {
         assert!(sent.success());
     }
 
+    pub fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child.borrow())
+    }
+
     /// The exit code, once it ended by itself.
     pub fn ended(self, patience: Duration) -> Option<i32> {
         let status = within(&mut self.child.borrow_mut(), patience);

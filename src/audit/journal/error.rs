@@ -105,8 +105,8 @@ pub enum JournalError {
     #[error("`{file}` line {line}: {fault}; look into it with `linkgate audit verify`")]
     Broken { file: PathBuf, line: u64, fault: Fault },
     #[error(
-        "the audit journal ends at record {found}, the database has seen record {stored}: its tail was cut off; look \
-         into it with `linkgate audit verify`"
+        "the audit journal ends at record {found}, and record {stored} was written: its tail was cut off, or another copy of its \
+         folder stands in its place (keep both); look into it with `linkgate audit verify`"
     )]
     CutOff { stored: u64, found: u64 },
     #[error("record {0} of the audit journal is not the one that the database has seen: `linkgate audit verify`")]

@@ -117,7 +117,7 @@ fn json_rows(source: impl Read + Send, what: What) -> impl Iterator<Item = Resul
     std::iter::from_fn(move || {
         loop {
             line += 1;
-            let input = match json_line(&mut reader, what) {
+            let input = match json_line(&mut reader, line == 1, what) {
                 Ok(None) => return None,
                 Ok(Some(Line::Blank)) => continue,
                 Ok(Some(Line::Row(input))) => input,
@@ -134,7 +134,7 @@ enum Line {
 }
 
 /// The next line; `None` at the end.
-fn json_line(reader: &mut impl BufRead, what: What) -> io::Result<Option<Line>> {
+fn json_line(reader: &mut impl BufRead, first: bool, what: What) -> io::Result<Option<Line>> {
     let mut text = Vec::new();
     let read = reader.by_ref().take(MOST_LINE_BYTES + 1).read_until(b'\n', &mut text)?;
     if read == 0 {
@@ -146,16 +146,18 @@ fn json_line(reader: &mut impl BufRead, what: What) -> io::Result<Option<Line>> 
         }
         return Ok(Some(Line::Row(Err(unreadable(format!("the line is longer than {MOST_LINE_BYTES} bytes"))))));
     }
+    // As some editors begin a file, and as the reader of CSV takes it.
+    let text = text.strip_prefix(b"\xef\xbb\xbf".as_slice()).filter(|_| first).unwrap_or(&text);
     if text.iter().all(u8::is_ascii_whitespace) {
         return Ok(Some(Line::Blank));
     }
-    let row = serde_json::from_slice(&text)
-        .map_err(|error| unreadable(format!("not a JSON object: {error}")))
-        .and_then(|StrictJson(row)| match row {
+    let row = serde_json::from_slice(text).map_err(|error| unreadable(format!("not a JSON object: {error}"))).and_then(
+        |StrictJson(row)| match row {
             // A list would be taken for the fields in the order that we happen to write them in.
             Json::Object(_) => what.input(row),
             _ => Err(unreadable("not a JSON object")),
-        });
+        },
+    );
     Ok(Some(Line::Row(row)))
 }
 
@@ -314,6 +316,12 @@ mod tests {
         // In the last field, where the row would be a whole one.
         assert_eq!(ended("name,tenant_id\r\n\r\n\"A \"\"1\"\"\n2\",t1\r\nB,\"t2\r\n"), (1, said(5)));
         assert_eq!(ended("\u{feff}\"tenant_id\"\nt\"1\n t2\n\"t3\""), (3, None));
+        let marked = "\u{feff}{\"tenant_id\": \"t1\"}\n\u{feff}{\"tenant_id\": \"t2\"}\n".as_bytes();
+        let read: Vec<_> = super::rows(marked, Format::Jsonl, What::Tenants).unwrap().flatten().collect();
+        assert!(
+            matches!(&*read, [ImportRow { input: Ok(_), .. }, ImportRow { input: Err(_), .. }]),
+            "only at the beginning"
+        );
         let failure = super::rows("\"tenant_id\nt1\n".as_bytes(), Format::Csv, What::Tenants).err().unwrap();
         assert!(failure.contains("line 1 is never closed"), "{failure}");
     }

@@ -161,6 +161,7 @@ on_both! {
     webhooks::partners_below_a_link_are_told_what_becomes_of_theirs,
     webhooks::a_delivery_is_claimed_by_one_and_tried_until_it_is_done,
     webhooks::one_subscription_does_not_hold_up_the_others,
+    webhooks::times_of_a_clock_that_was_wrong_hold_up_no_delivery,
     webhooks::the_end_of_a_link_is_announced_once_for_each_number_of_days,
     size::a_thousand_links_and_a_hundred_thousand,
     census::what_waits_is_counted_and_what_is_done_is_not,

@@ -255,7 +255,7 @@ pub(crate) async fn a_delivery_is_claimed_by_one_and_tried_until_it_is_done(fixt
     fixture.revoke(made.id).await;
     let queue = DeliveryQueue::new(&fixture.db);
     let now = Millis::now();
-    let due = queue.due(now, 10, 2).await.unwrap();
+    let due = queue.due(now, 10, 2, &[]).await.unwrap();
     assert_eq!(due.iter().map(|(_, of)| *of).collect::<Vec<_>>(), [subscription.id]);
     let id = due[0].0;
 
@@ -274,7 +274,7 @@ pub(crate) async fn a_delivery_is_claimed_by_one_and_tried_until_it_is_done(fixt
     }
     assert_eq!(jobs.len(), 1, "one of many claims it");
     let job = jobs.remove(0);
-    assert!(queue.due(now, 10, 2).await.unwrap().is_empty(), "leased");
+    assert!(queue.due(now, 10, 2, &[]).await.unwrap().is_empty(), "leased");
     assert!(!format!("{job:?}").contains("whsec"));
 
     // The lease runs out, as if the process had died: somebody else has it, and the first can write nothing.
@@ -285,7 +285,7 @@ pub(crate) async fn a_delivery_is_claimed_by_one_and_tried_until_it_is_done(fixt
     assert!(queue.finish(&second, later, &again).await.unwrap());
     let seen = deliveries(&fixture).await.remove(0);
     assert_eq!((seen.status, seen.attempts, seen.last_status), (DeliveryStatus::Pending, 1, Some(503)));
-    assert!(queue.due(later, 10, 2).await.unwrap().is_empty(), "not before its time");
+    assert!(queue.due(later, 10, 2, &[]).await.unwrap().is_empty(), "not before its time");
 
     let third = Millis(later.0 + 500);
     let job = queue.claim(id, third, Millis(third.0 + 1_000)).await.unwrap().unwrap();
@@ -296,7 +296,7 @@ pub(crate) async fn a_delivery_is_claimed_by_one_and_tried_until_it_is_done(fixt
     queue.finish(&job, third, &Tried::Dead { status: None, error: "no answer in time".into() }).await.unwrap();
     let dead = DeliveryFilter { status: Some(DeliveryStatus::Dead), ..DeliveryFilter::default() };
     assert_eq!(fixture.admin.deliveries(&dead, Page::default()).await.unwrap().len(), 1);
-    assert!(queue.due(Millis(third.0 + DAY), 10, 2).await.unwrap().is_empty());
+    assert!(queue.due(Millis(third.0 + DAY), 10, 2, &[]).await.unwrap().is_empty());
 
     // A dead letter can be sent once more, from the first try on.
     let again = fixture.admin.redeliver(&fixture.actor, Redeliver::DeadOf(subscription.id)).await.unwrap();
@@ -319,6 +319,35 @@ pub(crate) async fn a_delivery_is_claimed_by_one_and_tried_until_it_is_done(fixt
     assert_eq!(fixture.count("SELECT count(*) FROM webhook_events").await, 0, "an event goes with its last delivery");
 }
 
+/// A clock that ran years ahead, and was put right: what it wrote waits for nothing.
+pub(crate) async fn times_of_a_clock_that_was_wrong_hold_up_no_delivery(fixture: Arc<Fixture>) {
+    let partner = fixture.partner("p").await;
+    let tenant = fixture.tenant("t-1").await;
+    let made = fixture.granted(partner, &tenant, "msp_full").await;
+    subscribe(&fixture, partner).await;
+    fixture.revoke(made.id).await;
+    let queue = DeliveryQueue::new(&fixture.db);
+    let now = Millis::now();
+    let ahead = Millis(now.0 + 1_000 * DAY);
+    let id = queue.due(now, 10, 2, &[]).await.unwrap()[0].0;
+    // Its process died with the lease.
+    queue.claim(id, ahead, Millis(ahead.0 + 40_000)).await.unwrap().unwrap();
+    assert_eq!(queue.due(now, 10, 2, &[]).await.unwrap().len(), 1);
+    let job = queue.claim(id, now, Millis(now.0 + 40_000)).await.unwrap().unwrap();
+    let again = |at: i64| Tried::Again { at: Millis(at), status: None, error: "no answer".into() };
+    assert!(queue.finish(&job, now, &again(ahead.0)).await.unwrap());
+    assert_eq!(queue.due(now, 10, 2, &[]).await.unwrap().len(), 1);
+    let job = queue.claim(id, now, Millis(now.0 + 40_000)).await.unwrap().unwrap();
+    assert!(queue.due(now, 10, 2, &[]).await.unwrap().is_empty(), "a lease of the right clock holds");
+    let sent_now = fixture.admin.redeliver(&fixture.actor, Redeliver::One(id)).await.unwrap();
+    assert_eq!(sent_now.value, 0, "it is being sent");
+    // The longest wait that a receiver may ask for is kept, until an operator says otherwise.
+    assert!(queue.finish(&job, now, &again(now.0 + DAY)).await.unwrap());
+    assert!(queue.due(now, 10, 2, &[]).await.unwrap().is_empty());
+    assert_eq!(fixture.admin.redeliver(&fixture.actor, Redeliver::One(id)).await.unwrap().value, 1);
+    assert_eq!(queue.due(Millis::now(), 10, 2, &[]).await.unwrap().len(), 1);
+}
+
 pub(crate) async fn one_subscription_does_not_hold_up_the_others(fixture: Arc<Fixture>) {
     let (slow, quick) = (fixture.partner("slow").await, fixture.partner("quick").await);
     let (of_slow, of_quick) = (subscribe(&fixture, slow).await, subscribe(&fixture, quick).await);
@@ -331,11 +360,15 @@ pub(crate) async fn one_subscription_does_not_hold_up_the_others(fixture: Arc<Fi
     let made = fixture.granted(quick, &tenant, "msp_billing").await;
     fixture.revoke(made.id).await;
     let queue = DeliveryQueue::new(&fixture.db);
-    let due: Vec<_> = queue.due(Millis::now(), 3, 2).await.unwrap().into_iter().map(|(_, of)| of).collect();
+    let due: Vec<_> = queue.due(Millis::now(), 3, 2, &[]).await.unwrap().into_iter().map(|(_, of)| of).collect();
     assert_eq!(due, [of_slow.id, of_slow.id, of_quick.id]);
+    // As many are under way to the slow one as may be: the places are the others'.
+    let due: Vec<_> = queue.due(Millis::now(), 1, 2, &[of_slow.id]).await.unwrap();
+    assert_eq!(due.into_iter().map(|(_, of)| of).collect::<Vec<_>>(), [of_quick.id]);
+    assert!(queue.due(Millis::now(), 3, 2, &[of_slow.id, of_quick.id]).await.unwrap().is_empty());
     let off = SubscriptionInput { enabled: Some(false), ..SubscriptionInput::default() };
     fixture.admin.update_subscription(&fixture.actor, of_slow.id, None, &off).await.unwrap();
-    let due: Vec<_> = queue.due(Millis::now(), 3, 2).await.unwrap().into_iter().map(|(_, of)| of).collect();
+    let due: Vec<_> = queue.due(Millis::now(), 3, 2, &[]).await.unwrap().into_iter().map(|(_, of)| of).collect();
     assert_eq!(due, [of_quick.id], "what waits for a disabled one is kept");
 }
 

@@ -253,6 +253,12 @@ pub(crate) async fn a_lease_that_ran_out_goes_to_the_next_worker(fixture: Arc<Fi
     let done = read(&jobs, id).await;
     assert_eq!((done.state, done.row_count, done.file_size), (JobState::Completed, 3, Some(10)));
     assert!(jobs.lease::<Value>(Whose::Anyones, Millis(10_000), Millis(20_000)).await.unwrap().is_none());
+    // A lease by a clock that ran years ahead is none.
+    let id = queued(&jobs, 8).await;
+    jobs.lease::<Value>(Whose::Anyones, Millis(1 << 40), Millis(1 << 41)).await.unwrap().unwrap();
+    let (mended, _) = other.lease::<Value>(Whose::Newcomers, Millis(400), Millis(500)).await.unwrap().unwrap();
+    assert!(other.complete(mended, &file, Millis(450)).await.unwrap());
+    assert_eq!(read(&jobs, id).await.state, JobState::Completed);
     assert!(jobs.knows_file(next, "a.csv").await.unwrap() && !jobs.knows_file(dead, "b.csv").await.unwrap());
 }
 

@@ -72,7 +72,9 @@ impl Watcher {
         while self.directory.is_fresh() {
             let now = Millis::now();
             let lease = settings.timeout.saturating_mul(rounds) + LEASE_SLACK;
-            let due = self.portal.alerts.lease_due(&self.owner, now, after(now, lease, 1), ahead).await?;
+            // Well behind the interval with its jitter.
+            let latest = after(now, settings.interval * 2 + LEASE_SLACK, 1);
+            let due = self.portal.alerts.lease_due(&self.owner, (now, latest), after(now, lease, 1), ahead).await?;
             if due.is_empty() {
                 break;
             }

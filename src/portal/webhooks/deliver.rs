@@ -102,10 +102,16 @@ impl Deliverer {
         loop {
             let free = self.settings.concurrency.saturating_sub(tries.len());
             let of_one = self.settings.concurrency_per_subscription;
-            match self.queue.due(Millis::now(), free, of_one).await {
+            let is_full = |under_way: &HashMap<Id, Uuid>, subscription: Uuid| {
+                under_way.values().filter(|busy| **busy == subscription).count() >= of_one
+            };
+            let mut full: Vec<Uuid> = under_way.values().copied().filter(|one| is_full(&under_way, *one)).collect();
+            full.sort_unstable();
+            full.dedup();
+            match self.queue.due(Millis::now(), free, of_one, &full).await {
                 Ok(due) => {
                     for (delivery, subscription) in due {
-                        if under_way.values().filter(|busy| **busy == subscription).count() < of_one {
+                        if !is_full(&under_way, subscription) {
                             let task = tries.spawn(Arc::clone(&self).one(delivery));
                             under_way.insert(task.id(), subscription);
                         }

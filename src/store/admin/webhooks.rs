@@ -213,7 +213,13 @@ impl Admin {
         let again = "UPDATE webhook_deliveries SET status = 'pending', attempts = 0, next_attempt_at = $2, \
              finished_at = NULL, leased_until = NULL, lease_owner = NULL";
         let (sql, id) = match which {
-            Redeliver::One(id) => (format!("{again} WHERE id = $1 AND status <> 'pending'"), id),
+            // What is being sent just now is left alone; what waits for its time waits no longer.
+            Redeliver::One(id) => (
+                format!(
+                    "{again} WHERE id = $1 AND (status <> 'pending' OR leased_until IS NULL OR leased_until <= $2)"
+                ),
+                id,
+            ),
             Redeliver::DeadOf(id) => {
                 session.subscription(id).await?;
                 (format!("{again} WHERE subscription_id = $1 AND status = 'dead'"), id)

@@ -133,15 +133,15 @@ impl Gate {
     async fn shake<T: AsyncRead + AsyncWrite + Unpin>(&self, io: T) -> Result<Secured<T>, Refused> {
         let greeted = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
         let loaded = self.tls.current();
+        // Before the chain is judged: what ends meanwhile must not be taken for what ended before.
+        let begun = Millis::now().0.div_euclid(1000);
         let stream = self.in_turn(greeted.into_stream(Arc::<ServerConfig>::clone(&loaded.config))).await?;
         let (_, session): (_, &ServerConnection) = stream.get_ref();
         let http2 = session.alpn_protocol() == Some(H2);
         let chain = session.peer_certificates().unwrap_or_default();
         let chain: Vec<CertificateDer<'static>> = chain.iter().map(|one| one.clone().into_owned()).collect();
         let until = match session.handshake_kind() {
-            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) => {
-                loaded.holds_until(&chain, Millis::now().0.div_euclid(1000))
-            }
+            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) => loaded.holds_until(&chain, begun),
             Some(HandshakeKind::Resumed) | None => i64::MIN,
         };
         Ok(Secured { http2, chain, judged: (loaded.generation, until), stream })

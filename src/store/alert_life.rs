@@ -86,16 +86,13 @@ impl AlertStore {
     }
 }
 
-/// No reading takes longer. One that began further ahead was made by a clock that was wrong, and holds up no other.
-const LONGEST_READING_MS: i64 = 600_000;
-
 /// Locks the link's row until the commit; false where a newer reading was written before.
 async fn take_turn(tx: &mut Tx, reading: &Evaluation) -> Result<bool, StoreError> {
     let sql = "INSERT INTO alert_evaluations (link_id, kind, partner_id, read_at, due_at, last_error) \
          VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (link_id, kind) DO UPDATE \
          SET read_at = coalesce(excluded.read_at, alert_evaluations.read_at), due_at = excluded.due_at, \
          last_error = excluded.last_error, leased_until = NULL, lease_owner = NULL \
-         WHERE alert_evaluations.read_at IS NULL OR alert_evaluations.read_at <= $7 OR alert_evaluations.read_at > $8";
+         WHERE alert_evaluations.read_at IS NULL OR alert_evaluations.read_at <= $7";
     let complete = reading.error.is_none().then_some(reading.read_at.0);
     let values = [
         reading.link_id.0.into(),
@@ -105,7 +102,6 @@ async fn take_turn(tx: &mut Tx, reading: &Evaluation) -> Result<bool, StoreError
         reading.due_at.0.into(),
         Value::MaybeText(reading.error.as_deref()),
         reading.read_at.0.into(),
-        reading.read_at.0.saturating_add(LONGEST_READING_MS).into(),
     ];
     Ok(tx.execute(sql, &values).await? == 1)
 }

@@ -151,12 +151,13 @@ pub struct AlertStore {
 /// Most keys of one list.
 pub const MOST_LISTED: usize = 50_000;
 
-/// No lease is given for longer.
-const LONGEST_LEASE_MS: i64 = 3_600_000;
-
 impl AlertStore {
     pub fn new(db: &Database) -> Self {
         Self { db: db.clone() }
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.db
     }
 
     /// Newest first, ties by tenant and id; at most [`MOST_LISTED`].
@@ -266,26 +267,20 @@ impl AlertStore {
         Ok(rows.len())
     }
 
-    /// Takes links whose time has come, each for one replica at a time. Whether a link is live is not asked here. `latest`: no
-    /// link's time lies behind it. One that does was set by a clock that was wrong, and has come, as has a lease for longer than
-    /// any that is given.
+    /// Takes links whose time has come, each for one replica at a time. Whether a link is live is not asked here.
     pub async fn lease_due(
         &self,
         owner: &str,
-        (now, latest): (Millis, Millis),
+        now: Millis,
         until: Millis,
         most: usize,
     ) -> Result<Vec<DueLink>, StoreError> {
-        const DUE: &str = "(e.due_at <= $1 OR e.due_at > $2) \
-             AND (e.leased_until IS NULL OR e.leased_until <= $1 OR e.leased_until > $3)";
-        let at = [now.0, latest.0, now.0.saturating_add(LONGEST_LEASE_MS)].map(Value::Int);
-        let sql = composed(format!(
-            "SELECT e.link_id, e.partner_id, l.managed_tenant_id, e.kind FROM alert_evaluations e \
-             JOIN partner_tenant_links l ON l.id = e.link_id WHERE {DUE} ORDER BY e.due_at, e.link_id, e.kind LIMIT $4"
-        ));
-        let [now, latest, longest] = at;
+        let sql = "SELECT e.link_id, e.partner_id, l.managed_tenant_id, e.kind FROM alert_evaluations e \
+             JOIN partner_tenant_links l ON l.id = e.link_id \
+             WHERE e.due_at <= $1 AND (e.leased_until IS NULL OR e.leased_until <= $1) \
+             ORDER BY e.due_at, e.link_id, e.kind LIMIT $2";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let rows = self.db.begin_read().await?.rows(sql, &[now, latest, longest, most.into()]).await?;
+        let rows = self.db.begin_read().await?.rows(sql, &[now.0.into(), most.into()]).await?;
         if rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -307,12 +302,9 @@ impl AlertStore {
         let mut tx = self.db.begin_write().await?;
         for link in due {
             // Another replica may have been faster.
-            let sql = composed(format!(
-                "UPDATE alert_evaluations AS e SET leased_until = $6, lease_owner = $7 \
-                 WHERE e.link_id = $4 AND e.kind = $5 AND {DUE}"
-            ));
-            let (id, kind) = (link.link_id.0.into(), link.kind.as_str().into());
-            let values = [now, latest, longest, id, kind, until.0.into(), owner.into()];
+            let sql = "UPDATE alert_evaluations SET leased_until = $3, lease_owner = $4 \
+                 WHERE link_id = $1 AND kind = $2 AND due_at <= $5 AND (leased_until IS NULL OR leased_until <= $5)";
+            let values = [link.link_id.0.into(), link.kind.as_str().into(), until.0.into(), owner.into(), now.0.into()];
             if tx.execute(sql, &values).await? == 1 {
                 leased.push(link);
             }

@@ -16,19 +16,6 @@ use crate::domain::{About, EventType, LinkId, Millis, PartnerId, TenantId};
 /// A dead letter that is sent once more on its last day gets its tries before it counts as waiting for too long.
 const REDELIVERY_MS: i64 = 3 * 86_400_000;
 
-/// No next try is set further ahead (the longest wait and its jitter are 29 hours), and no lease is given for longer. What lies
-/// beyond was written by a clock that was wrong: it is due, or it would wait until that clock's time comes.
-const LONGEST_WAIT_MS: i64 = 30 * 3_600_000;
-const LONGEST_LEASE_MS: i64 = 3_600_000;
-
-/// Deliveries `d` that may be tried at the time `$1`, where `$2` is `$1` and the longest wait, `$3` it and the longest lease.
-const DUE: &str = "d.status = 'pending' AND (d.next_attempt_at <= $1 OR d.next_attempt_at > $2) \
-     AND (d.leased_until IS NULL OR d.leased_until <= $1 OR d.leased_until > $3)";
-
-fn due_at(now: Millis) -> [Value<'static>; 3] {
-    [now.0, now.0.saturating_add(LONGEST_WAIT_MS), now.0.saturating_add(LONGEST_LEASE_MS)].map(Value::Int)
-}
-
 /// Where a delivery is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -185,6 +172,10 @@ impl DeliveryQueue {
         Self { db: db.clone() }
     }
 
+    pub(super) fn database(&self) -> &Database {
+        &self.db
+    }
+
     /// Deliveries that may be tried now, with their subscriptions; at most so many of one subscription, and none of those that
     /// are `full`.
     pub async fn due(
@@ -195,8 +186,7 @@ impl DeliveryQueue {
         full: &[Uuid],
     ) -> Result<Vec<(Uuid, Uuid)>, StoreError> {
         let count = |number: usize| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
-        let mut values: Vec<Value<'_>> = due_at(now).into();
-        values.extend([count(of_one), count(most)]);
+        let mut values = vec![now.0.into(), count(of_one), count(most)];
         let mut others = String::new();
         for subscription in full {
             values.push((*subscription).into());
@@ -208,8 +198,9 @@ impl DeliveryQueue {
                 SELECT d.id, d.subscription_id, d.next_attempt_at, \
                 ROW_NUMBER() OVER (PARTITION BY d.subscription_id ORDER BY d.next_attempt_at, d.id) AS place \
                 FROM webhook_deliveries d JOIN webhook_subscriptions s ON s.id = d.subscription_id \
-                WHERE {DUE} AND s.enabled{others}\
-             ) AS waiting WHERE place <= $4 ORDER BY next_attempt_at, id LIMIT $5"
+                WHERE d.status = 'pending' AND d.next_attempt_at <= $1 AND s.enabled \
+                AND (d.leased_until IS NULL OR d.leased_until <= $1){others}\
+             ) AS waiting WHERE place <= $2 ORDER BY next_attempt_at, id LIMIT $3"
         ));
         let rows = self.db.begin_read().await?.rows(sql, &values).await?;
         rows.iter().map(|row| Ok((row.id(0)?, row.id(1)?))).collect()
@@ -219,11 +210,9 @@ impl DeliveryQueue {
     pub async fn claim(&self, id: Uuid, now: Millis, until: Millis) -> Result<Option<Job>, StoreError> {
         let owner = Uuid::new_v4().to_string();
         let mut tx = self.db.begin_write().await?;
-        let sql = composed(format!(
-            "UPDATE webhook_deliveries AS d SET leased_until = $5, lease_owner = $6 WHERE d.id = $4 AND {DUE}"
-        ));
-        let [now_ms, wait, lease] = due_at(now);
-        let values = [now_ms, wait, lease, id.into(), until.0.into(), owner.as_str().into()];
+        let sql = "UPDATE webhook_deliveries SET leased_until = $3, lease_owner = $4 WHERE id = $1 \
+             AND status = 'pending' AND next_attempt_at <= $2 AND (leased_until IS NULL OR leased_until <= $2)";
+        let values = [id.into(), now.0.into(), until.0.into(), owner.as_str().into()];
         if tx.execute(sql, &values).await? != 1 {
             return Ok(None);
         }

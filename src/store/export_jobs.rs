@@ -121,10 +121,7 @@ fn read<R: DeserializeOwned>(row: &Row) -> Result<ExportJob<R>, StoreError> {
     })
 }
 
-/// No lease is given for longer than a day: what lies further ahead was written by a clock that was wrong.
-const LONGEST_LEASE_MS: i64 = 25 * 3_600_000;
-
-/// The job to be taken next at the time `$1`, where `$2` is it and the longest lease. Leases are counted once for all partners, and not for each job that waits.
+/// The job to be taken next at the time `$1`. Leases are counted once for all partners, and not for each job that waits.
 fn next(whose: Whose) -> String {
     let newcomers = match whose {
         Whose::Anyones => "",
@@ -132,8 +129,8 @@ fn next(whose: Whose) -> String {
     };
     format!(
         "SELECT job.id FROM export_jobs job LEFT JOIN (SELECT partner_id, count(*) AS jobs FROM export_jobs \
-         WHERE state = 'running' AND lease_until > $1 AND lease_until <= $2 GROUP BY partner_id) held ON held.partner_id = job.partner_id \
-         WHERE job.state IN ('queued', 'running') AND (job.state = 'queued' OR job.lease_until <= $1 OR job.lease_until > $2) {newcomers}\
+         WHERE state = 'running' AND lease_until > $1 GROUP BY partner_id) held ON held.partner_id = job.partner_id \
+         WHERE job.state IN ('queued', 'running') AND (job.state = 'queued' OR job.lease_until <= $1) {newcomers}\
          ORDER BY coalesce(held.jobs, 0), job.created_at, job.id LIMIT 1"
     )
 }
@@ -145,6 +142,10 @@ fn count(number: u64) -> Value<'static> {
 impl ExportJobs {
     pub fn new(db: &Database) -> Self {
         Self { db: db.clone() }
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.db
     }
 
     /// Queues a job.
@@ -204,13 +205,12 @@ impl ExportJobs {
         until: Millis,
     ) -> Result<Option<(Lease, ExportJob<R>)>, StoreError> {
         // Looked for without the write lock first: most looks find nothing.
-        let at = [now.0, now.0.saturating_add(LONGEST_LEASE_MS)].map(Value::Int);
-        if self.db.begin_read().await?.row(composed(next(whose)), &at).await?.is_none() {
+        if self.db.begin_read().await?.row(composed(next(whose)), &[now.0.into()]).await?.is_none() {
             return Ok(None);
         }
         let mut tx = self.db.begin_write().await?;
         let lock = if tx.conn().is_postgres() { " FOR UPDATE OF job SKIP LOCKED" } else { "" };
-        let found = tx.row(composed(next(whose) + lock), &at).await?;
+        let found = tx.row(composed(next(whose) + lock), &[now.0.into()]).await?;
         let Some(found) = found else { return Ok(None) };
         let lease = Lease { job: found.id("id")?, id: Uuid::now_v7() };
         let row = tx

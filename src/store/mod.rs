@@ -13,6 +13,7 @@ mod sql;
 mod sqlite_fault;
 
 mod database;
+mod mend;
 mod migrations;
 mod small_blocks;
 mod sqlite;

@@ -15,8 +15,6 @@ use serde_json::value::RawValue;
 
 use crate::fixture::{Fixture, change, link};
 
-const DAY: i64 = 86_400_000;
-
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// A partner with a link that asks for billing alerts.
@@ -191,10 +189,7 @@ pub(crate) async fn one_replica_at_a_time_looks_at_a_link(fixture: Arc<Fixture>)
             let store = AlertStore::new(&db);
             let now = Millis::now();
             store.enrol(now, 100).await.unwrap();
-            let leased = store
-                .lease_due(&format!("replica-{number}"), (now, Millis(now.0 + DAY)), Millis(now.0 + 60_000), 100)
-                .await
-                .unwrap();
+            let leased = store.lease_due(&format!("replica-{number}"), now, Millis(now.0 + 60_000), 100).await.unwrap();
             db.close().await;
             leased.len()
         }));
@@ -207,25 +202,23 @@ pub(crate) async fn one_replica_at_a_time_looks_at_a_link(fixture: Arc<Fixture>)
     // A lease that ran out can be had by another; a result moves the time.
     let store = AlertStore::new(&fixture.db);
     let later = Millis(Millis::now().0 + 61_000);
-    let again = store.lease_due("other", (later, Millis(later.0 + DAY)), Millis(later.0 + 60_000), 100).await.unwrap();
+    let again = store.lease_due("other", later, Millis(later.0 + 60_000), 100).await.unwrap();
     assert_eq!(again.len(), 2);
     store.apply(vec![reading(&of, later.0, Vec::new())]).await.unwrap();
     store.release("somebody else", of.1, AlertKind::Sla, later).await.unwrap();
-    assert!(
-        store.lease_due("third", (later, Millis(later.0 + DAY)), later, 100).await.unwrap().is_empty(),
-        "it is not theirs to give back"
-    );
+    assert!(store.lease_due("third", later, later, 100).await.unwrap().is_empty(), "it is not theirs to give back");
     store.release("other", of.1, AlertKind::Sla, later).await.unwrap();
-    let left = store.lease_due("third", (later, Millis(later.0 + DAY)), Millis(later.0 + 1), 100).await.unwrap();
+    let left = store.lease_due("third", later, Millis(later.0 + 1), 100).await.unwrap();
     assert_eq!(left.iter().map(|due| due.kind).collect::<Vec<_>>(), [AlertKind::Sla]);
     // A clock that ran years ahead, and was put right: neither its readings nor its times count.
-    let ahead = later.0 + 1_000 * DAY;
-    store.apply(vec![reading(&of, ahead, vec![finding("k", Severity::Warning)])]).await.unwrap();
-    let all = (later, Millis(later.0 + DAY));
-    let mended = store.lease_due("fourth", all, Millis(ahead), 100).await.unwrap();
-    assert!(mended.iter().any(|due| due.kind == AlertKind::Billing));
-    assert_eq!(store.lease_due("fifth", all, Millis(later.0 + 60_000), 100).await.unwrap().len(), mended.len());
-    assert!(store.lease_due("sixth", all, Millis(later.0 + 60_000), 100).await.unwrap().is_empty());
+    let ahead = Millis(later.0 + 1_000 * 86_400_000);
+    store.apply(vec![reading(&of, ahead.0, vec![finding("k", Severity::Warning)])]).await.unwrap();
+    store.lease_due("fourth", Millis(ahead.0 + 2_000), Millis(ahead.0 + 60_000), 100).await.unwrap();
+    assert_eq!(store.apply(vec![reading(&of, later.0, Vec::new())]).await.unwrap().resolved, 0, "older, it seems");
+    assert!(store.mend(later, Millis(later.0 + 600_000)).await.unwrap() > 0);
+    assert_eq!(store.mend(later, Millis(later.0 + 600_000)).await.unwrap(), 0);
+    let due = store.lease_due("fifth", later, Millis(later.0 + 60_000), 100).await.unwrap();
+    assert!(due.iter().any(|due| due.kind == AlertKind::Billing));
     assert_eq!(store.apply(vec![reading(&of, later.0, Vec::new())]).await.unwrap().resolved, 1);
     // A revoked link is not put on the schedule, nor is one that wants to hear nothing.
     let tenant = fixture.tenant("t-2").await;

@@ -332,17 +332,25 @@ pub(crate) async fn times_of_a_clock_that_was_wrong_hold_up_no_delivery(fixture:
     let id = queue.due(now, 10, 2, &[]).await.unwrap()[0].0;
     // Its process died with the lease.
     queue.claim(id, ahead, Millis(ahead.0 + 40_000)).await.unwrap().unwrap();
+    assert!(queue.due(now, 10, 2, &[]).await.unwrap().is_empty());
+    assert_eq!(queue.mend(now).await.unwrap(), 1);
     assert_eq!(queue.due(now, 10, 2, &[]).await.unwrap().len(), 1);
     let job = queue.claim(id, now, Millis(now.0 + 40_000)).await.unwrap().unwrap();
     let again = |at: i64| Tried::Again { at: Millis(at), status: None, error: "no answer".into() };
     assert!(queue.finish(&job, now, &again(ahead.0)).await.unwrap());
+    assert_eq!(queue.mend(now).await.unwrap(), 1);
     assert_eq!(queue.due(now, 10, 2, &[]).await.unwrap().len(), 1);
     let job = queue.claim(id, now, Millis(now.0 + 40_000)).await.unwrap().unwrap();
-    assert!(queue.due(now, 10, 2, &[]).await.unwrap().is_empty(), "a lease of the right clock holds");
+    assert_eq!(queue.mend(now).await.unwrap(), 0, "a lease of the right clock holds");
+    // Whose clock is behind the database's takes all of them for wrong.
+    let mended = queue.mend(Millis(now.0 - 1_000 * DAY)).await.unwrap();
+    assert_eq!(mended, if fixture.db.is_postgres() { 0 } else { 2 });
+    let job = if mended == 0 { job } else { queue.claim(id, now, Millis(now.0 + 40_000)).await.unwrap().unwrap() };
     let sent_now = fixture.admin.redeliver(&fixture.actor, Redeliver::One(id)).await.unwrap();
     assert_eq!(sent_now.value, 0, "it is being sent");
     // The longest wait that a receiver may ask for is kept, until an operator says otherwise.
     assert!(queue.finish(&job, now, &again(now.0 + DAY)).await.unwrap());
+    assert_eq!(queue.mend(now).await.unwrap(), 0);
     assert!(queue.due(now, 10, 2, &[]).await.unwrap().is_empty());
     assert_eq!(fixture.admin.redeliver(&fixture.actor, Redeliver::One(id)).await.unwrap().value, 1);
     assert_eq!(queue.due(Millis::now(), 10, 2, &[]).await.unwrap().len(), 1);

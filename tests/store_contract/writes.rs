@@ -253,11 +253,15 @@ pub(crate) async fn a_lease_that_ran_out_goes_to_the_next_worker(fixture: Arc<Fi
     let done = read(&jobs, id).await;
     assert_eq!((done.state, done.row_count, done.file_size), (JobState::Completed, 3, Some(10)));
     assert!(jobs.lease::<Value>(Whose::Anyones, Millis(10_000), Millis(20_000)).await.unwrap().is_none());
-    // A lease by a clock that ran years ahead is none.
-    let id = queued(&jobs, 8).await;
-    jobs.lease::<Value>(Whose::Anyones, Millis(1 << 40), Millis(1 << 41)).await.unwrap().unwrap();
-    let (mended, _) = other.lease::<Value>(Whose::Newcomers, Millis(400), Millis(500)).await.unwrap().unwrap();
-    assert!(other.complete(mended, &file, Millis(450)).await.unwrap());
+    // A lease by a clock that ran years ahead is none, once that was found out.
+    let (id, now) = (queued(&jobs, 8).await, Millis::now());
+    let ahead = |days: i64| Millis(now.0 + days * 86_400_000);
+    jobs.lease::<Value>(Whose::Anyones, ahead(1_000), ahead(1_001)).await.unwrap().unwrap();
+    assert!(other.lease::<Value>(Whose::Newcomers, now, ahead(1)).await.unwrap().is_none());
+    assert_eq!((other.mend(now).await.unwrap(), other.mend(now).await.unwrap()), (1, 0));
+    let (mended, _) = other.lease::<Value>(Whose::Newcomers, now, ahead(1)).await.unwrap().unwrap();
+    assert_eq!(other.mend(now).await.unwrap(), 0);
+    assert!(other.complete(mended, &file, now).await.unwrap());
     assert_eq!(read(&jobs, id).await.state, JobState::Completed);
     assert!(jobs.knows_file(next, "a.csv").await.unwrap() && !jobs.knows_file(dead, "b.csv").await.unwrap());
 }

@@ -67,14 +67,15 @@ impl Watcher {
         let ahead = settings.concurrency.saturating_mul(AHEAD);
         let rounds = u32::try_from(AHEAD).unwrap_or(1);
         let mut failed = 0;
-        self.portal.alerts.enrol(Millis::now(), MOST_ENROLLED).await?;
+        let now = Millis::now();
+        // Well behind the interval with its jitter.
+        self.portal.alerts.mend(now, after(now, settings.interval * 2, 1)).await?;
+        self.portal.alerts.enrol(now, MOST_ENROLLED).await?;
         // Not before link data is fresh: a link that was revoked meanwhile must not be asked.
         while self.directory.is_fresh() {
             let now = Millis::now();
             let lease = settings.timeout.saturating_mul(rounds) + LEASE_SLACK;
-            // Well behind the interval with its jitter.
-            let latest = after(now, settings.interval * 2 + LEASE_SLACK, 1);
-            let due = self.portal.alerts.lease_due(&self.owner, (now, latest), after(now, lease, 1), ahead).await?;
+            let due = self.portal.alerts.lease_due(&self.owner, now, after(now, lease, 1), ahead).await?;
             if due.is_empty() {
                 break;
             }

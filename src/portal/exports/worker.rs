@@ -265,6 +265,9 @@ impl<S: InvoiceSource> ExportWorker<S> {
                 }
             }
         }
+        if let Err(error) = self.jobs.mend(now).await {
+            tracing::warn!(%error, "leases of exports cannot be looked through");
+        }
         match self.jobs.expire(now, CLEAN_AT_ONCE).await {
             Ok(expired) => {
                 for (id, name) in expired {

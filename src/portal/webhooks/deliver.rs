@@ -136,7 +136,7 @@ impl Deliverer {
         }
     }
 
-    /// Looks for ends of links until dropped.
+    /// Looks for ends of links, and for times that a wrong clock has left behind, until dropped.
     pub async fn keep(self: Arc<Self>) {
         loop {
             let now = Millis::now();
@@ -144,6 +144,9 @@ impl Deliverer {
                 Ok(0) => {}
                 Ok(told) => tracing::info!(told, "ends of links are announced"),
                 Err(error) => tracing::warn!(%error, "ends of links cannot be looked for"),
+            }
+            if let Err(error) = self.queue.mend(now).await {
+                tracing::warn!(%error, "the queue of webhook deliveries cannot be looked through");
             }
             tokio::time::sleep(jittered(ENDS_INTERVAL, random())).await;
         }

@@ -6,9 +6,10 @@
 use std::fmt::Write;
 
 use x509_parser::{
+    asn1_rs::Tag,
     extensions::GeneralName,
     objects::{oid_registry, oid2abbrev},
-    prelude::{FromDer, X509Certificate, X509Name},
+    prelude::{AttributeTypeAndValue, FromDer, X509Certificate, X509Name},
 };
 
 /// The names of one certificate.
@@ -46,9 +47,10 @@ impl CertificateNames {
                 }
             }
         }
-        let mut common = parsed.subject().iter_common_name();
+        let name = whole(parsed.subject());
+        let mut common = name.iter().flat_map(|name| name.iter_common_name());
         let common_name = match (common.next(), common.next()) {
-            (Some(only), None) => only.as_str().ok().map(str::to_owned),
+            (Some(only), None) => text_of(only),
             _ => None,
         };
         let spiffe = match uris.as_slice() {
@@ -56,7 +58,7 @@ impl CertificateNames {
             _ => None,
         };
         Some(Self {
-            subject: subject(parsed.subject()),
+            subject: name.and_then(subject),
             common_name,
             dns,
             spiffe,
@@ -87,7 +89,7 @@ fn subject(name: &X509Name<'_>) -> Option<String> {
                 Ok(short) => write!(text, "{short}="),
                 Err(_) => write!(text, "{kind}="),
             };
-            for character in attribute.as_str().ok()?.chars() {
+            for character in text_of(attribute)?.chars() {
                 if matches!(character, ',' | '+' | '\\') {
                     text.push('\\');
                 }
@@ -96,6 +98,55 @@ fn subject(name: &X509Name<'_>) -> Option<String> {
         }
     }
     Some(text).filter(|text| !text.is_empty())
+}
+
+/// A name of which every part was read: the parser leaves out what stands behind the first that it cannot read.
+fn whole<'n, 'a>(name: &'n X509Name<'a>) -> Option<&'n X509Name<'a>> {
+    fn rest_of(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
+        let (found, rest) = der.split_first()?;
+        let (first, rest) = rest.split_first()?;
+        let (length, rest) = match first & 0x7f {
+            short if first & 0x80 == 0 => (usize::from(short), rest),
+            bytes @ 1..=4 => {
+                let (length, rest) = rest.split_at_checked(usize::from(bytes))?;
+                (length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
+            }
+            _ => return None,
+        };
+        (*found == tag).then_some(())?;
+        rest.split_at_checked(length)
+    }
+    let (mut parts, behind) = rest_of(0x30, name.as_raw())?;
+    let mut attributes = 0;
+    while !parts.is_empty() {
+        let (mut part, others) = rest_of(0x31, parts)?;
+        while !part.is_empty() {
+            (_, part) = rest_of(0x30, part)?;
+            attributes += 1;
+        }
+        parts = others;
+    }
+    (behind.is_empty() && attributes == name.iter_attributes().count()).then_some(name)
+}
+
+/// The text of an attribute; `None`: it is none, or not in one of the usual encodings.
+fn text_of(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {
+    let value = attribute.attr_value();
+    match value.tag() {
+        Tag::Utf8String
+        | Tag::PrintableString
+        | Tag::Ia5String
+        | Tag::NumericString
+        | Tag::VisibleString
+        | Tag::GeneralString
+        | Tag::T61String => std::str::from_utf8(value.data).ok().map(str::to_owned),
+        Tag::BmpString => {
+            let (pairs, rest) = value.data.as_chunks::<2>();
+            let units: Vec<u16> = pairs.iter().copied().map(u16::from_be_bytes).collect();
+            rest.is_empty().then(|| String::from_utf16(&units).ok()).flatten()
+        }
+        _ => None,
+    }
 }
 
 /// Whether a text can be a subject at all: kinds and names, as [`CertificateNames::subject`] has them.
@@ -113,7 +164,7 @@ pub fn is_subject(text: &str) -> bool {
     }
     unescaped.split(", ").flat_map(|part| part.split(" + ")).all(|part| {
         part.split_once('=').is_some_and(|(kind, name)| {
-            !kind.is_empty() && !kind.contains([' ', ',', '+']) && !name.contains([',', '+'])
+            !kind.is_empty() && !kind.contains([' ', ',', '+', '(']) && !name.contains([',', '+'])
         })
     })
 }
@@ -152,6 +203,23 @@ mod tests {
         }
         assert_eq!(subject_of(&[]), None);
         assert_eq!(subject_of(&[(DnType::CustomDnType(vec![1, 2, 3, 4]), "x")]).unwrap(), "1.2.3.4=x");
+    }
+
+    #[test]
+    fn a_name_that_is_not_read_to_its_end_is_none() {
+        let attribute = [&[0x30, 8, 6, 3, 0x55, 4, 3, 0x0c, 1][..], b"a"].concat();
+        let read = |parts: &[&[u8]]| {
+            let parts: Vec<u8> = parts.iter().flat_map(|part| [&[0x31, part.len() as u8][..], part].concat()).collect();
+            let der = [&[0x30, parts.len() as u8][..], &parts].concat();
+            let (_, name) = X509Name::from_der(&der).unwrap();
+            whole(&name).and_then(subject)
+        };
+        assert_eq!(read(&[&attribute, &attribute]).unwrap(), "CN=a, CN=a");
+        assert_eq!(read(&[&attribute, &[], &attribute]), None, "an empty part hides what is behind it");
+        assert_eq!(read(&[&attribute, b"\x30\x01\x05", &attribute]), None);
+        assert_eq!(read(&[&[&attribute[..], b"\x30\x01\x05"].concat()]), None);
+        let wide = [&[0x30, 9, 6, 3, 0x55, 4, 3, 0x1e, 2, 0][..], b"a"].concat();
+        assert_eq!(read(&[&wide]).unwrap(), "CN=a");
     }
 
     #[test]

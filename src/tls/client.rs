@@ -8,7 +8,8 @@ use rustls::{ClientConfig, pki_types::ServerName, sign::SingleCertAndKey};
 use rustls_platform_verifier::BuilderVerifierExt;
 
 use super::{
-    H2, HTTP_1_1, InUse, TlsError, files::Reader, provider, server::unique, settings::ClientSettings, versions,
+    H2, HTTP_1_1, InUse, TlsError, files::Reader, provider, revocation::Lists, server::unique,
+    settings::ClientSettings, versions,
 };
 
 /// What was read from the files at one time.
@@ -100,7 +101,7 @@ fn read(settings: &ClientSettings) -> Result<LoadedClient, TlsError> {
     let builder = if settings.ca.is_empty() {
         builder.with_platform_verifier().map_err(TlsError::SystemRoots)?
     } else {
-        builder.with_root_certificates(reader.roots(&settings.ca)?)
+        builder.with_root_certificates(reader.roots(&settings.ca, &mut Lists::default())?)
     };
     let pair = settings.certificate.as_ref().map(|files| reader.pair(files)).transpose()?;
     let (mut config, certificate) = match pair {

@@ -87,10 +87,13 @@ impl Reader {
         Ok(Pair { key: certified, names, in_use })
     }
 
-    pub(super) fn roots(&mut self, paths: &[PathBuf]) -> Result<RootCertStore, TlsError> {
+    /// Roots of trust, each held against the lists.
+    pub(super) fn roots(&mut self, paths: &[PathBuf], lists: &mut Lists) -> Result<RootCertStore, TlsError> {
         let mut roots = RootCertStore::empty();
         for path in paths {
             for certificate in self.certificates(path)? {
+                let malformed = |Unreadable| TlsError::Malformed { path: path.clone(), what: "certificate" };
+                lists.judge_root(&certificate).map_err(malformed)?;
                 roots.add(certificate).map_err(|source| TlsError::NoRoot { path: path.clone(), source })?;
             }
         }

@@ -20,6 +20,9 @@ pub(super) struct Lists {
     /// With the time of each, in seconds since 1970.
     lists: Vec<(i64, CertificateRevocationListDer<'static>)>,
     revoked: HashSet<Serial>,
+    /// Names of roots of trust that stand on a list themselves, in DER. The library asks no list about a root, and an authority
+    /// below another one may be one, too.
+    authorities: HashSet<Vec<u8>>,
     /// When one of them is past its time, in seconds since 1970.
     ends: Vec<i64>,
 }
@@ -47,6 +50,15 @@ impl Lists {
         Ok(())
     }
 
+    /// Holds a root of trust against the lists, all of which were added.
+    pub(super) fn judge_root(&mut self, der: &CertificateDer<'_>) -> Result<(), Unreadable> {
+        let (_, root) = X509Certificate::from_der(der).map_err(|_| Unreadable)?;
+        if self.revoked.contains(&serial(&root)) {
+            self.authorities.insert(root.subject().as_raw().to_owned());
+        }
+        Ok(())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lists.is_empty()
     }
@@ -63,16 +75,18 @@ impl Lists {
         &self.ends
     }
 
+    /// Whether a list names it, or the root that signed it.
     fn name(&self, der: &CertificateDer<'_>) -> bool {
         match X509Certificate::from_der(der) {
-            Ok((_, one)) => {
-                let serial = Serial(one.issuer().as_raw().to_owned(), one.raw_serial().to_owned());
-                self.revoked.contains(&serial)
-            }
+            Ok((_, one)) => self.revoked.contains(&serial(&one)) || self.authorities.contains(one.issuer().as_raw()),
             // What cannot be read could stand on one.
-            Err(_) => true,
+            Err(_) => !self.is_empty(),
         }
     }
+}
+
+fn serial(of: &X509Certificate<'_>) -> Serial {
+    Serial(of.issuer().as_raw().to_owned(), of.raw_serial().to_owned())
 }
 
 /// Refuses who stands on any of the lists, beside whom the library refuses.

@@ -63,12 +63,12 @@ impl Loaded {
     }
 
     /// Until when time alone cannot change what [`Loaded::still_trusts`] says of a chain that is good `now`: the first end of
-    /// one of its certificates, or of a list. In seconds since 1970.
+    /// one of its certificates, or of a list; a minute at most, in case that the clock moves. In seconds since 1970.
     pub fn holds_until(&self, chain: &[CertificateDer<'_>], now: i64) -> i64 {
         // What cannot be read is asked about again at once.
         let certificates = chain.iter().map(|one| last_second(one).map_or(now, |last| last.saturating_add(1)));
         let ends = certificates.chain(self.lists.ends().iter().copied());
-        ends.filter(|end| *end >= now).min().unwrap_or(i64::MAX)
+        ends.filter(|end| *end >= now).fold(now.saturating_add(60), i64::min)
     }
 }
 
@@ -152,8 +152,9 @@ fn verifier(
     if settings.client_auth == ClientAuth::None {
         return Ok((Arc::new(NoClientAuth), Arc::default()));
     }
-    let roots = reader.roots(&settings.client_ca)?;
-    let lists = Arc::new(reader.revocation_lists(&settings.client_crl)?);
+    let mut lists = reader.revocation_lists(&settings.client_crl)?;
+    let roots = reader.roots(&settings.client_ca, &mut lists)?;
+    let lists = Arc::new(lists);
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
     if !lists.is_empty() {
         // A certificate whose revocation nobody tells, or tells too late, is refused: the client's own, and those of the

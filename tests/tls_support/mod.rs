@@ -100,6 +100,11 @@ impl Authority {
         Self { root: self.root.clone(), root_pem: self.root_pem.clone(), issuer: Issuer::new(params, key), between }
     }
 
+    /// The root, and the certificate of an authority below it, as of roots both.
+    pub fn pem_with(&self, below: &Self) -> String {
+        format!("{}{}", self.root_pem, below.between)
+    }
+
     /// The root as a file.
     pub fn put(&self, dir: &Path, name: &str) -> PathBuf {
         let path = dir.join(name);

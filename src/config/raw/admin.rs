@@ -34,7 +34,7 @@ raw! {
         client_auth: RawClientAuth = RawClientAuth::None,
         /// PEM files of the roots that client certificates must lead to.
         client_ca: Vec<String> = Vec::new(),
-        /// PEM files of their revocation lists. With any, a certificate that none tells of, or a list past its time, is refused.
+        /// PEM files of revocation lists, of every authority that signs a certificate of the chain; as in `listen.tls`.
         client_crl: Vec<String> = Vec::new(),
     }
 

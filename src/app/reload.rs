@@ -281,16 +281,12 @@ pub fn watch_all<'d>(
         tokio::spawn(vitals.watch("policy_files", work, never));
     }
     if let Some(file) = reloader.0.source.file() {
-        // Of this file alone: its folder often has the database in it, which is written with every change and all the time
-        // by the index.
-        let Some((watcher, mut told)) = watch::files([file.to_owned()].into())? else {
-            return Ok(Watching { _watchers: watchers });
-        };
-        let (vitals, reloader) = (vitals.clone(), reloader.clone());
-        watchers.push(watcher);
+        let (vitals, reloader, file) = (vitals.clone(), reloader.clone(), file.to_owned());
         let work = async move {
-            while watch::all_written(&mut told).await {
-                // A mounted folder tells of all of its files at once.
+            // As if it had just come: it may have changed since it was read.
+            let mut seen = None;
+            loop {
+                seen = watch::changed(&file, seen).await;
                 if reloader.is_new() {
                     reloader.reload_configuration("file").await;
                 }

@@ -1,10 +1,12 @@
 //! Notices changes of files. What is read then is `reload`'s.
 //!
 //! Folders are watched, never the files themselves: editors and mounted configuration maps put another file in a file's
-//! place. A watcher ends when it is dropped.
+//! place. A watcher ends when it is dropped. Only the configuration is looked at from time to time instead: its folder often
+//! has the database in it, and every write of that would be told, some thousand a second under load.
 
 use std::{
     collections::BTreeSet,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -86,6 +88,37 @@ pub(super) async fn all_written(told: &mut mpsc::Receiver<()>) -> bool {
     true
 }
 
+/// How often the configuration is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What changes with a file, or with the one that a link leads to; `None`: there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct State {
+    file: (u64, u64),
+    length: u64,
+    /// Of its content and of itself, each in seconds and nanoseconds.
+    times: [(i64, i64); 2],
+}
+
+async fn state(path: &Path) -> Option<State> {
+    let found = tokio::fs::metadata(path).await.ok()?;
+    let times = [(found.mtime(), found.mtime_nsec()), (found.ctime(), found.ctime_nsec())];
+    Some(State { file: (found.dev(), found.ino()), length: found.len(), times })
+}
+
+/// The file's state once it is another one than was `seen`, and has stayed so for a moment.
+pub(super) async fn changed(path: &Path, seen: Option<State>) -> Option<State> {
+    let mut last = seen;
+    loop {
+        tokio::time::sleep(if last == seen { LOOK } else { DEBOUNCE }).await;
+        let now = state(path).await;
+        if now != seen && now == last {
+            return now;
+        }
+        last = now;
+    }
+}
+
 async fn more(told: &mut mpsc::Receiver<()>) -> bool {
     tokio::time::timeout(DEBOUNCE, told.recv()).await.is_ok_and(|more| more.is_some())
 }
@@ -120,11 +153,39 @@ mod tests {
         fs::write(dir.path().join("new"), "c").unwrap();
         fs::rename(dir.path().join("new"), &file).unwrap();
         assert!(told(&mut by).await, "another one put in its place");
-        std::os::unix::fs::symlink("elsewhere", dir.path().join("..data_tmp")).unwrap();
-        fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", dir.path().join("data_tmp")).unwrap();
+        fs::rename(dir.path().join("data_tmp"), dir.path().join("..data")).unwrap();
         assert!(told(&mut by).await, "a mounted folder changed as a whole");
         fs::remove_file(&file).unwrap();
         assert!(told(&mut by).await, "taken away");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_looked_at_has_changed_however_it_was_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, real) = (dir.path().join("linkgate.toml"), dir.path().join("real"));
+        fs::write(&real, "a").unwrap();
+        std::os::unix::fs::symlink(&real, &file).unwrap();
+        let changed = async |seen| tokio::time::timeout(Duration::from_secs(5), changed(&file, seen)).await;
+        let mut seen = state(&file).await;
+        fs::write(dir.path().join("linkgate.db"), "x").unwrap();
+        fs::read(&file).unwrap();
+        let nothing = tokio::time::timeout(Duration::from_secs(2), changed(seen)).await;
+        assert!(nothing.is_err(), "others, and readers, are none of its business");
+        let ways: [(&str, &dyn Fn()); 4] = [
+            ("written where its link leads", &|| fs::write(&real, "b").unwrap()),
+            ("another one put in its place", &|| {
+                fs::write(dir.path().join("new"), "b").unwrap();
+                fs::rename(dir.path().join("new"), &file).unwrap();
+            }),
+            ("taken away", &|| fs::remove_file(&file).unwrap()),
+            ("there again", &|| fs::write(&file, "b").unwrap()),
+        ];
+        for (what, way) in ways {
+            way();
+            seen = changed(seen).await.unwrap_or_else(|_| panic!("{what}"));
+            assert_eq!(seen, state(&file).await, "{what}");
+        }
     }
 
     #[test]

@@ -93,6 +93,7 @@ pub(super) async fn run_on_each(
                  next start goes on with it)"
             );
             tell(text);
+            shown.push(json!({"chain_id": kept, "error": text.to_string()}));
             failed = failed.or(Some(Failure::new(Exit::Verification, text)));
             continue;
         }
@@ -100,7 +101,10 @@ pub(super) async fn run_on_each(
         let known = Known { keys: keys.clone(), stored };
         let done = run(command.clone(), &audit, &known, Some(&Before { index, head }), &each).await;
         let part = parts.as_ref().and_then(|parts| parts.lock().unwrap_or_else(PoisonError::into_inner).pop());
-        shown.extend(part.map(|result| json!({"chain_id": kept, "result": result})));
+        shown.push(match (&done, part) {
+            (Err(error), None) => json!({"chain_id": kept, "error": error.message}),
+            (_, part) => json!({"chain_id": kept, "result": part}),
+        });
         match done {
             // Only behind a file that this very command has made.
             Ok(()) => command = command.for_further(),
